@@ -1,0 +1,38 @@
+# `make demo` and `make test` set up everything they need, from a bare Python 3.11 or newer.
+# The first Python of this list that is new enough; `make install PYTHON=/path/to/python3.11` chooses.
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
+BIN := .venv/bin
+
+.PHONY: help install demo test lint format unit ray e2e clean
+
+help:  ## Show these commands
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install:  ## Set up .venv (BUILD=cpu or BUILD=gpu decides instead of nvidia-smi)
+	@$(PYTHON) requirements/install.py
+
+demo: install  ## The whole system on this machine in under twenty minutes
+	@$(BIN)/airls-ray demo
+
+test: lint unit ray e2e  ## Everything that CI runs
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## Let ruff format and fix what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+unit: install  ## Tests without Ray, in seconds
+	$(BIN)/python -m pytest -q tests/unit
+
+ray: install  ## Tests on a local Ray cluster
+	$(BIN)/python -m pytest -q tests/ray
+
+e2e: install  ## Tests with the real engines, minutes
+	$(BIN)/python -m pytest -q tests/e2e
+
+clean:  ## Remove .venv and caches (runs stay)
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,205 @@
+"""The adapter to Ray: connecting, resources, actors, deadlines. No other module calls Ray's core API."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from airls_ray.config.schema import RayConfig, Resources
+from airls_ray.errors import ResourceError, RunError, UserError
+
+# An idle OpenMP pool that spins takes the core from the stage that works (all stages share them).
+_THREAD_ENVIRONMENT = {"KMP_BLOCKTIME": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class Demand:
+    """`count` actors called `name`, each asking for `resources`."""
+
+    name: str
+    resources: Resources
+    count: int = 1
+
+    def bundle(self) -> dict[str, float]:
+        """What one of them asks of Ray."""
+        bundle = {"CPU": self.resources.cpus, "GPU": self.resources.gpus, **self.resources.custom}
+        return {key: value for key, value in bundle.items() if value > 0}
+
+
+def connect(config: RayConfig) -> None:
+    """Join the cluster at `config.address`, or the submitting job's, or start one on this machine.
+
+    Raises:
+        RunError: nothing answers at the address.
+    """
+    if ray.is_initialized():
+        return
+    common: dict[str, Any] = {"namespace": "airls-ray", "log_to_driver": config.worker_logs}
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        ray.init(
+            address="local",
+            include_dashboard=config.dashboard,
+            dashboard_host="127.0.0.1",
+            object_store_memory=int(config.object_store_gib * 2**30),
+            logging_level="error",
+            **common,
+        )
+        return
+    try:
+        ray.init(address=address, logging_level="warning", **common)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise RunError(
+            f"no Ray cluster answers at {address!r} ({_first_line(error)}): start one with `ray start --head`, "
+            "or leave ray.address empty to start one on this machine"
+        ) from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that `connect` started ends with all its processes."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def require_resources(demands: Sequence[Demand], deadline_seconds: float) -> None:
+    """Return when the cluster can hold all demands.
+
+    Raises:
+        ResourceError: it cannot within the deadline; the message shows asked and available.
+    """
+    until = time.monotonic() + deadline_seconds
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        lacking = _lacking(demands, nodes)
+        if lacking is None:
+            return
+        if time.monotonic() >= until:
+            raise ResourceError(lacking)
+        time.sleep(min(1.0, deadline_seconds))
+
+
+def _lacking(demands: Sequence[Demand], nodes: Sequence[dict[str, float]]) -> str | None:
+    """Say what can never be placed on these nodes, or return None."""
+    available: Counter[str] = Counter()
+    for node in nodes:
+        available.update({key: value for key, value in node.items() if not key.startswith("node:")})
+    asked: Counter[str] = Counter()
+    for demand in demands:
+        bundle = demand.bundle()
+        asked.update({key: value * demand.count for key, value in bundle.items()})
+        if not any(all(node.get(key, 0.0) >= value for key, value in bundle.items()) for node in nodes):
+            return (
+                f"no node can hold a {demand.name}: it asks for {_show(bundle)}, and the nodes have "
+                f"{'; '.join(_show(node, bundle) for node in nodes)}; lower {demand.name}'s resources in the "
+                "configuration or add a node"
+            )
+    short = [key for key, value in asked.items() if value > available[key] + 1e-9]
+    if not short:
+        return None
+    parts = ", ".join(f"{demand.count} x {demand.name} ({_show(demand.bundle())})" for demand in demands)
+    return (
+        f"the cluster has too few resources: asked {_show(asked)} by {parts}; available "
+        f"{_show(available, asked)}; lower the resources of the configuration or add nodes"
+    )
+
+
+def _show(resources: Any, like: Any = None) -> str:
+    keys = like if like is not None else resources
+    return ", ".join(f"{resources.get(key, 0):g} {key}" for key in sorted(keys)) or "nothing"
+
+
+def start_actor(
+    cls: type,
+    name: str,
+    resources: Resources,
+    *args: Any,
+    environment: dict[str, str] | None = None,
+    threads: int | None = None,
+) -> Any:
+    """Start `cls` as an actor and return its handle at once; the class itself knows nothing of Ray."""
+    count = resources.threads or threads or os.cpu_count() or 1
+    variables = {**_THREAD_ENVIRONMENT, "OMP_NUM_THREADS": str(count), **(environment or {})}
+    if resources.gpus == 0:
+        variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray no longer hides the GPUs from actors without one
+    options: dict[str, Any] = {
+        "name": name,
+        "num_cpus": resources.cpus,
+        "num_gpus": resources.gpus,
+        "resources": dict(resources.custom) or None,
+        "runtime_env": {"env_vars": variables},
+        "max_restarts": 0,
+    }
+    return ray.remote(cls).options(**options).remote(*args)
+
+
+def fetch(refs: Any, deadline_seconds: float, what: str) -> Any:
+    """`ray.get` with a deadline and with errors in words.
+
+    Raises:
+        RunError: the deadline passed or the process died.
+        UserError: the actor itself raised one; it is passed on as it was.
+    """
+    try:
+        return ray.get(refs, timeout=deadline_seconds)
+    except GetTimeoutError as error:
+        raise RunError(f"{what} did not finish within {deadline_seconds:g} s; raise its deadline_seconds") from error
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise
+    except RayActorError as error:
+        raise RunError(f"{what}: its process died ({_first_line(error)})") from error
+
+
+def resolve(values: Sequence[Any], deadline_seconds: float = 300.0) -> list[Any]:
+    """Turn object references into their values and leave values as they are (inside actors)."""
+    return [fetch(v, deadline_seconds, "reading a table") if isinstance(v, ray.ObjectRef) else v for v in values]
+
+
+def first_ready(refs: Sequence[Any], timeout: float | None = None) -> list[Any]:
+    """The references that are ready, waiting for at least one until the timeout (seconds)."""
+    ready, _ = ray.wait(list(refs), num_returns=1, timeout=timeout)
+    return list(ready)
+
+
+def wait_done(ref: Any, deadline_seconds: float, what: str) -> None:
+    """Raise what the call behind `ref` raised, without fetching a large result twice (it is mapped)."""
+    fetch(ref, deadline_seconds, what)
+
+
+def put(value: Any) -> Any:
+    """Put a value into the object store; the driver owns it."""
+    return ray.put(value)
+
+
+def is_dead(error: BaseException) -> bool:
+    """Whether an error means that an actor's process is gone."""
+    return isinstance(error, RayActorError) or isinstance(error.__cause__, RayActorError)
+
+
+def kill(handle: Any) -> None:
+    """End an actor's process."""
+    ray.kill(handle, no_restart=True)
+
+
+def node_address() -> str:
+    """Address of this node, for rendezvous."""
+    return str(ray.util.get_node_ip_address())
+
+
+def object_store_used() -> float:
+    """Bytes of the object store in use on all nodes (needs no dashboard)."""
+    total = ray.cluster_resources().get("object_store_memory", 0.0)
+    return float(total - ray.available_resources().get("object_store_memory", 0.0))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

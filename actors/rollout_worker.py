@@ -1,0 +1,166 @@
+"""A rollout worker: problems in, graded-ready rollouts out, new weights in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from actors.vllm_engine import Engine, Sample, Sampling, VLLMEngine, flatten
+from airls_ray.config.schema import Config
+from airls_ray.data.schemas import ROLLOUTS
+from airls_ray.errors import DataError
+from airls_ray.seeding import derive_seed
+from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec
+from airls_ray.weights import WeightBuffer
+
+
+@dataclass(frozen=True)
+class RolloutRequest:
+    """How to sample an iteration. The seed of a rollout depends on `seed_path`, its problem and its
+    index alone, not on the worker or on the order of work."""
+
+    samples: int
+    temperature: float
+    seed: int
+    seed_path: tuple[str | int, ...]
+    first_group: int = 0
+    """Number of the first problem's group."""
+
+
+EngineFactory = Callable[[str | Path, Config, Sequence[int]], Engine]
+
+
+def make_vllm_engine(model: str | Path, config: Config, eos_ids: Sequence[int]) -> Engine:
+    """The real engine, warmed up."""
+    engine = VLLMEngine(
+        model,
+        config.rollout.engine,
+        dtype=config.model.dtype,
+        context_tokens=config.model.context_tokens,
+        eos_ids=eos_ids,
+    )
+    engine.warm_up()
+    return engine
+
+
+class RolloutWorker:
+    """A plain class; `actors.cluster.start_actor` makes an actor of it."""
+
+    def __init__(self, name: str, config: Config, model: str, factory: EngineFactory = make_vllm_engine) -> None:
+        """`model`: policy folder or hub name; nothing is loaded before `start`."""
+        self._name = name
+        self._config = config
+        self._model = model
+        self._factory = factory
+        self._version = 0
+        self._engine: Engine
+
+    def __repr__(self) -> str:
+        """Name in Ray's dashboard."""
+        return f"RolloutWorker({self._name})"
+
+    def start(self) -> float:
+        """Load tokenizer and engine; returns seconds."""
+        start = time.perf_counter()
+        self._codec = TextCodec.from_folder(self._model, make_task(self._config.task), self._config.model.prompt_template)
+        self._engine = self._factory(self._model, self._config, [self._codec.eos_id])
+        return time.perf_counter() - start
+
+    def generate(self, problems: pa.Table, groups: Sequence[int], request: RolloutRequest) -> pa.Table:
+        """Sample `request.samples` rollouts for every problem.
+
+        Args:
+            problems: table of schema PROBLEMS.
+            groups: for each problem its number within the iteration.
+            request: how to sample.
+
+        Returns:
+            Table of schema ROLLOUTS, groups together, `outcome` null.
+        """
+        start = time.perf_counter()
+        identifiers = problems["problem_id"].to_pylist()
+        prompts = [self._encode(pid, text) for pid, text in zip(identifiers, problems["prompt"].to_pylist(), strict=True)]
+        seeds = [derive_seed(request.seed, "rollout", *request.seed_path, pid) for pid in identifiers]
+        sampling = Sampling(request.samples, request.temperature, self._config.rollout.max_response_tokens)
+        answers = self._engine.generate(prompts, seeds, sampling)
+        seconds = time.perf_counter() - start
+        return self._table(identifiers, groups, prompts, answers, seconds)
+
+    def _encode(self, identifier: str, prompt: str) -> list[int]:
+        tokens = self._codec.encode_prompt(prompt)
+        room = self._config.model.context_tokens - self._config.rollout.max_response_tokens
+        if len(tokens) > room:
+            raise DataError(
+                f"problem {identifier!r} has a prompt of {len(tokens)} tokens, but model.context_tokens less "
+                f"rollout.max_response_tokens leaves {room}; raise the first, lower the second or drop the problem"
+            )
+        return tokens
+
+    def _table(
+        self,
+        identifiers: Sequence[str],
+        groups: Sequence[int],
+        prompts: Sequence[list[int]],
+        answers: Sequence[Sequence[Sample]],
+        seconds: float,
+    ) -> pa.Table:
+        samples = [sample for group in answers for sample in group]
+        sizes = [len(group) for group in answers]
+        tokens, logprobs, offsets = flatten(samples)
+        ends = [self._codec.step_ends(sample.tokens) for sample in samples]
+        columns: dict[str, Any] = {
+            "problem_id": pa.array(np.repeat(np.array(identifiers, dtype=object), sizes), pa.string()),
+            "group": pa.array(np.repeat(np.asarray(groups, dtype=np.int64), sizes)),
+            "index": pa.array(np.concatenate([np.arange(size, dtype=np.int16) for size in sizes])),
+            "prompt": pa.array([p for p, size in zip(prompts, sizes, strict=True) for _ in range(size)], pa.list_(pa.int32())),
+            "response": pa.ListArray.from_arrays(pa.array(offsets), pa.array(tokens)),
+            "logprobs": pa.ListArray.from_arrays(pa.array(offsets), pa.array(logprobs)),
+            "version": pa.array(np.full(len(samples), self._version, dtype=np.int32)),
+            "step_ends": pa.array(ends, pa.list_(pa.int32())),
+            "finish": pa.array([sample.finish for sample in samples], pa.string()).dictionary_encode(),
+            "outcome": pa.nulls(len(samples), pa.float32()),
+            "worker": pa.array([self._name] * len(samples), pa.string()),
+            "seconds": pa.array(np.full(len(samples), seconds, dtype=np.float32)),
+        }
+        columns["finish"] = columns["finish"].cast(ROLLOUTS.field("finish").type)
+        return pa.table(columns, schema=ROLLOUTS)
+
+    def update_weights(self, weights: WeightBuffer) -> float:
+        """Take new weights from the object store; returns seconds."""
+        start = time.perf_counter()
+        self._engine.update_weights(weights)
+        self._version = weights.version
+        return time.perf_counter() - start
+
+    def init_weight_transfer(self, init_info: dict[str, Any]) -> None:
+        """vLLM's protocol (NCCL)."""
+        self._vllm().init_weight_transfer(init_info)
+
+    def start_weight_update(self) -> None:
+        """vLLM's protocol (NCCL)."""
+        self._vllm().start_weight_update()
+
+    def receive_weights(self, update_info: dict[str, Any]) -> None:
+        """vLLM's protocol (NCCL)."""
+        self._vllm().receive_weights(update_info)
+
+    def finish_weight_update(self, version: int) -> None:
+        """vLLM's protocol (NCCL)."""
+        self._vllm().finish_weight_update(version)
+        self._version = version
+
+    def _vllm(self) -> VLLMEngine:
+        if not isinstance(self._engine, VLLMEngine):
+            raise TypeError(f"NCCL weight transfer needs a vLLM engine, not {type(self._engine).__name__}")
+        return self._engine
+
+    def version(self) -> int:
+        """The policy version that samples now."""
+        return self._version

@@ -1,0 +1,159 @@
+"""What a run leaves behind while it goes on: metrics, rollouts, checkpoints, a progress line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from actors.cluster import resolve
+from airls_ray.config.schema import Config
+from airls_ray.errors import RunError
+from airls_ray.progress import Track
+from airls_ray.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from actors.groups import Refs
+    from actors.loop import Parts
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """Where the loop stands; with the learners' states it is all that a resume needs."""
+
+    iteration: int = 0
+    """Iterations done, warm-up included."""
+    version: int = 0
+    """Policy version: one more at each weight sync."""
+    position: int = 0
+    """Problems drawn so far."""
+    tokens: float = 0.0
+    """Response tokens sampled so far."""
+    seconds: float = 0.0
+    """Seconds of the loop so far, over all sittings."""
+
+    def advanced(self, version: int, position: int, tokens: float) -> LoopState:
+        """The state after one more iteration."""
+        return replace(
+            self, iteration=self.iteration + 1, version=version, position=position, tokens=self.tokens + tokens
+        )
+
+
+class Stopwatch:
+    """Seconds of every stage of an iteration."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self._start = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to `stage`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+    def metrics(self) -> dict[str, float]:
+        """`time/<stage>` for every stage and `time/iteration` for all of it."""
+        return {f"time/{stage}": s for stage, s in self.seconds.items()} | {"time/iteration": self.total()}
+
+
+class Tracker:
+    """Writes an iteration's results and checkpoints when they are due."""
+
+    def __init__(self, run: RunFolder, config: Config, bar: Track) -> None:
+        """`bar`: the progress display of the loop."""
+        self._run = run
+        self._config = config
+        self._bar = bar
+        warmup = config.prm.warmup_iterations if config.uses_prm else 0
+        self._last = warmup + config.train.iterations
+
+    def record(
+        self,
+        state: LoopState,
+        metrics: dict[str, float],
+        *,
+        phase: str,
+        rollouts: Refs,
+        grades: Any,
+        parts: Parts,
+    ) -> LoopState:
+        """Log one iteration; returns the state with its seconds added."""
+        tokens = metrics.pop("rollout/response_tokens")
+        metrics["tokens_per_second/rollout"] = tokens / metrics["time/rollout"]
+        metrics["policy/version"] = float(state.version)
+        self._check_sync(metrics)
+        state = replace(state, seconds=state.seconds + metrics["time/iteration"])
+        self._run.log_metrics(state.iteration, metrics, phase=phase)
+        if state.iteration % self._config.train.rollouts_every == 0 or state.iteration in (1, self._last):
+            self._run.write_rollouts(state.iteration, graded_table(rollouts, grades))
+        if state.iteration % self._config.train.checkpoint_every == 0 or state.iteration == self._last:
+            self.checkpoint(state, parts)
+        self._bar.advance(1, **_shown(metrics, phase))
+        return state
+
+    def _check_sync(self, metrics: dict[str, float]) -> None:
+        """The engine's log-probabilities and the learner's own must agree after every sync (fp32)."""
+        worst = metrics.get("sync/logprob_difference_max")
+        train = self._config.train
+        exact = self._config.model.dtype == "float32" and self._config.rollout.engine.dtype in ("auto", "float32")
+        if worst is not None and exact and train.sync_check and worst > train.sync_tolerance:
+            raise RunError(
+                f"the engine's log-probabilities differ from the learner's by {worst:.2g} nats, more than "
+                f"train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other weights than the "
+                "learner trains; check the weight transfer, or set train.sync_check=false to go on all the same"
+            )
+
+    def checkpoint(self, state: LoopState, parts: Parts) -> None:
+        """Write models in Hugging Face format and the states that a resume needs."""
+        with self._run.checkpoint_folder(state.iteration) as folder:
+            folder = folder.resolve()
+            parts.policy.save(str(folder / "policy"), str(folder / "state" / "policy"))
+            parts.prm.save(str(folder / "prm"), str(folder / "state" / "prm"))
+            (folder / "state" / "loop.json").write_text(json.dumps(asdict(state)) + "\n")
+
+
+def read_state(checkpoint: Path) -> LoopState:
+    """The loop's state in a checkpoint.
+
+    Raises:
+        RunError: the file is missing or broken.
+    """
+    path = checkpoint / "state" / "loop.json"
+    try:
+        return LoopState(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} is missing or broken, so the run cannot be resumed from {checkpoint.name}: delete that "
+            "checkpoint to resume from the one before"
+        ) from error
+
+
+def graded_table(rollouts: Refs, grades: Any) -> pa.Table:
+    """Rollouts with their outcomes filled in, as they are saved."""
+    tables = resolve([*rollouts, grades])
+    table = pa.concat_tables(tables[:-1])
+    column = table.schema.get_field_index("outcome")
+    return table.set_column(column, table.schema.field(column), tables[-1]["outcome"])
+
+
+def _shown(metrics: dict[str, float], phase: str) -> dict[str, Any]:
+    """What the progress line shows."""
+    shown: dict[str, Any] = {"outcome": f"{metrics['outcome/mean']:.2f}"}
+    if "prm/step_auroc" in metrics:
+        shown["PRM step AUROC"] = f"{metrics['prm/step_auroc']:.3f}"
+    shown["tokens/s"] = f"{metrics['tokens_per_second/rollout']:.0f}"
+    shown["phase"] = phase
+    return shown

@@ -1,0 +1,180 @@
+"""The adapter to vLLM 0.32: an engine inside this process, tokens in, tokens and log-probabilities out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from airls_ray.config.schema import EngineConfig
+from airls_ray.weights import WeightBuffer
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample: `temperature` 0 is greedy; `max_tokens` counts the end-of-sequence token."""
+
+    samples: int
+    temperature: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response with the natural-log probability of each of its tokens and "stop" or "length"."""
+
+    tokens: Sequence[int]
+    logprobs: Sequence[float]
+    finish: str
+
+
+class Engine(Protocol):
+    """What a rollout worker needs of an engine; unit tests put a fake one here."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[list[Sample]]:
+        """Return `sampling.samples` samples for each prompt; equal seeds give equal samples."""
+        ...
+
+    def update_weights(self, weights: WeightBuffer) -> None:
+        """Replace all weights and forget what was computed with the old ones."""
+        ...
+
+
+def engine_environment(threads: int) -> dict[str, str]:
+    """Variables that must be set before the engine's process starts."""
+    variables = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # engine and actor are one process: dies with it
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the learners share the cores
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    return variables
+
+
+class VLLMEngine:
+    """vLLM without a server, a second process or a tokenizer of its own."""
+
+    def __init__(
+        self, model: str | Path, config: EngineConfig, *, dtype: str, context_tokens: int, eos_ids: Sequence[int]
+    ) -> None:
+        """Load the model. `context_tokens`: longest prompt and response together."""
+        for key, value in engine_environment(int(os.environ.get("OMP_NUM_THREADS", "0")) or 1).items():
+            os.environ.setdefault(key, value)
+        from actors.weight_transfer import register_object_store_transfer
+
+        register_object_store_transfer()
+        from vllm import LLM
+        from vllm.config import WeightTransferConfig
+
+        self._eos_ids = list(eos_ids)
+        arguments: dict[str, Any] = {}
+        if _on_cpu():
+            arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
+        else:
+            arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+        self._llm: LLM = LLM(
+            model=str(model),
+            skip_tokenizer_init=True,
+            dtype=dtype if config.dtype == "auto" else config.dtype,
+            enforce_eager=config.enforce_eager,
+            # "ray" would leave the actor's resources; tensor parallel engines fork workers of their own.
+            distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
+            tensor_parallel_size=config.tensor_parallel,
+            max_model_len=context_tokens,
+            max_num_seqs=config.max_sequences,
+            enable_prefix_caching=config.prefix_caching,
+            # Log-probabilities of the distribution that is sampled from: equal to the trainer's.
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            weight_transfer_config=WeightTransferConfig(backend=config.weight_transfer),
+            seed=0,  # every request has its own seed
+            **arguments,
+        )
+        if config.weight_transfer == "object_store":
+            self._llm.collective_rpc("init_weight_transfer_engine", args=({},))
+
+    def warm_up(self) -> float:
+        """Generate once, which compiles the sampler; returns seconds."""
+        start = time.perf_counter()
+        self.generate([[self._eos_ids[0]]], [0], Sampling(samples=2, temperature=1.0, max_tokens=2))
+        self._llm.reset_prefix_cache()
+        return time.perf_counter() - start
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[list[Sample]]:
+        """See `Engine.generate`. Sample i of a prompt is drawn with seed + i."""
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(
+                n=sampling.samples,
+                temperature=sampling.temperature,
+                max_tokens=sampling.max_tokens,
+                seed=None if sampling.temperature == 0 else seed,
+                stop_token_ids=self._eos_ids,
+                logprobs=0,  # of the sampled token alone
+                flat_logprobs=True,
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+        requests: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs = self._llm.generate(requests, parameters, use_tqdm=False)
+        return [[_to_sample(completion) for completion in output.outputs] for output in outputs]
+
+    def init_weight_transfer(self, init_info: dict[str, Any]) -> None:
+        """Open the transfer's communicator (NCCL)."""
+        self._llm.collective_rpc("init_weight_transfer_engine", args=(init_info,))
+
+    def start_weight_update(self) -> None:
+        """Begin a weight update (vLLM's protocol)."""
+        self._llm.collective_rpc("start_weight_update")
+
+    def receive_weights(self, update_info: dict[str, Any]) -> None:
+        """Receive one part of a weight update (vLLM's protocol)."""
+        self._llm.collective_rpc("update_weights", args=(update_info,))
+
+    def finish_weight_update(self, version: int) -> None:
+        """End a weight update; cached keys and values of the old weights would be silent corruption."""
+        self._llm.collective_rpc("finish_weight_update")
+        self._llm.llm_engine.set_weight_version(str(version))
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("the prefix cache could not be reset: requests were still running")
+
+    def update_weights(self, weights: WeightBuffer) -> None:
+        """Load weights that lie in the object store; see `Engine.update_weights`."""
+        self.start_weight_update()
+        self.receive_weights({"weights": weights})
+        self.finish_weight_update(weights.version)
+
+
+def _to_sample(completion: Any) -> Sample:
+    # With logprobs=0 the flat list holds exactly one entry per token: the sampled one.
+    return Sample(completion.token_ids, completion.logprobs.logprobs, completion.finish_reason or "length")
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def flatten(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens int32 [total], log-probabilities float32 [total] and offsets int32 [samples + 1]."""
+    offsets = np.zeros(len(samples) + 1, dtype=np.int32)
+    np.cumsum([len(sample.tokens) for sample in samples], out=offsets[1:])
+    tokens = np.fromiter((t for s in samples for t in s.tokens), dtype=np.int32, count=int(offsets[-1]))
+    logprobs = np.fromiter((p for s in samples for p in s.logprobs), dtype=np.float32, count=int(offsets[-1]))
+    return tokens, logprobs, offsets

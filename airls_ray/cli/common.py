@@ -1,0 +1,58 @@
+"""What several commands share: their arguments, and how a configuration and a result are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+
+ConfigArgument = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG", help="A YAML file of configs/, or a run folder.", show_default=False),
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[a.b=c]...", help="Settings that replace those of CONFIG, such as seed=1."),
+]
+
+
+def read_config(path: Path, overrides: list[str] | None) -> Config:
+    """Return the configuration of a YAML file, or of a run folder by its config.yaml.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    from airls_ray.config import load_config
+
+    return load_config(path / "config.yaml" if path.is_dir() else path, overrides or [])
+
+
+def show_sizes(config: Config) -> None:
+    """Print the sizes that follow from the settings."""
+    from airls_ray.progress import make_progress
+
+    rows = [(name, value) for name, value in config.derived().items()]
+    make_progress().table(
+        f"{config.name}: {config.method.name} on {config.task.name}", rows, ("size", "value")
+    )
+
+
+def show_result(title: str, result: Mapping[str, Any]) -> None:
+    """Print the numbers of a nested result, one a line."""
+    from airls_ray.progress import make_progress
+
+    make_progress().table(title, list(_flatten(result)), ("result", "value"))
+
+
+def _flatten(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | int | float | None]]:
+    """Yield `a.b.c` and its value; lists are left to summary.json."""
+    for name, value in result.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif value is None or isinstance(value, str | int | float):
+            yield prefix + str(name), value

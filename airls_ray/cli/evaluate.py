@@ -1,0 +1,61 @@
+"""`search` and `report`: the commands that look at what a run has made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config, show_result
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+
+
+def search(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy folder; by default that of the run's latest checkpoint.")
+    ] = None,
+    prm: Annotated[
+        Path | None, typer.Option(help="PRM folder; by default the latest one, or none beside --policy.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the results; by default search/ in the run folder.")
+    ] = None,
+) -> None:
+    """Best of N by the PRM, majority and weighted vote on the test problems."""
+    settings = read_config(config, overrides)
+    if policy is None:
+        policy, prm = _latest(settings, prm)
+    from actors.search import run_search
+
+    target = output or settings.output / settings.name / "search"
+    show_result(f"Search in {target}", run_search(settings, policy, prm, target))
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+) -> None:
+    """Write report.html of a run: curves, accuracy against N, and rollouts with their step scores."""
+    from airls_ray.errors import RunError
+    from airls_ray.report import write_report
+
+    if not (run / "config.yaml").is_file():
+        raise RunError(f"{run} is not a run folder: it has no config.yaml")
+    typer.echo(f"Report: {write_report(run)}")
+
+
+def _latest(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
+    """Return policy and PRM of the run's latest checkpoint."""
+    from airls_ray.errors import ModelError
+    from airls_ray.run_folder import RunFolder
+
+    run = RunFolder(config.output / config.name)
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is None:
+        raise ModelError(f"{run.path} has no checkpoint to search with: train it first, or give --policy")
+    theirs = checkpoint / "prm"
+    return checkpoint / "policy", prm or (theirs if theirs.is_dir() else None)

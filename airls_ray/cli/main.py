@@ -1,0 +1,102 @@
+"""`airls-ray`: the commands, and what the user sees when one fails."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer import TyperException
+
+from airls_ray.cli import data, doctor, evaluate, train
+from airls_ray.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # what a shell gives for a process that SIGINT ended
+
+app = typer.Typer(
+    name="airls-ray",
+    help="Train a policy and a process reward model together from correct traces, then search with it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    if version:
+        from airls_ray import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+app.command("doctor")(doctor.doctor)
+app.add_typer(data.app, name="data")
+app.command("sft")(train.sft)
+app.command("train")(train.train)
+app.command("search")(evaluate.search)
+app.command("report")(evaluate.report)
+app.command("demo")(train.demo)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; a user's mistake becomes one sentence on standard error.
+
+    Other exceptions pass: they are ours, and their traceback is what a bug report needs.
+    """
+    try:
+        code = app(list(arguments), prog_name="airls-ray", standalone_mode=False)
+    except TyperException as error:  # wrong usage: unknown command or option, missing argument
+        return _fail(error.format_message() + " (see airls-ray --help)", error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(_interrupted(arguments), EXIT_INTERRUPTED, "Interrupted")
+    except (UserError, OSError) as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        return _fail(sentence, EXIT_USER_ERROR)
+    return code if isinstance(code, int) else 0
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """Return the sentence for the user that `error` carries, or None if it is not the user's to mend.
+
+    Ray wraps the error of an actor in one of its own, which has the first as `cause` and a traceback as
+    text.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return sentence_of(cause)
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while {error.filename} was written" if error.filename else ""
+        return f"the disk is full{where}: free some space, or set output= to a folder on another disk"
+    return None
+
+
+def _interrupted(arguments: Sequence[str]) -> str:
+    if "train" in arguments[:1]:
+        return "what was written stays readable, and the same command with --resume goes on from there"
+    return "what was written stays readable"
+
+
+def _fail(sentence: str, code: int, kind: str = "Error") -> int:
+    sentence = sentence.rstrip(".")
+    print(f"{kind}: {sentence}.", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

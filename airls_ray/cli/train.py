@@ -1,0 +1,64 @@
+"""`sft`, `train` and `demo`: the commands that start actors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config, show_result, show_sizes
+
+DEMO_CONFIG = "demo_arithmetic.yaml"
+
+
+def sft(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the new policy; by default sft/ in the run folder.")
+    ] = None,
+) -> None:
+    """Warm start: train the policy on correct traces until it samples well enough."""
+    settings = read_config(config, overrides)
+    from actors.sft import run_sft
+
+    from actors.launch import warm_start_folder
+
+    folder = output or warm_start_folder(settings)
+    show_result(f"Warm start in {folder}", run_sft(settings, folder))
+
+
+def train(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")
+    ] = False,
+) -> None:
+    """Train policy and PRM by the method of CONFIG, then search with them and write the report."""
+    settings = read_config(config, overrides)
+    show_sizes(settings)
+    from actors.launch import run_training
+
+    show_result(f"Run {settings.output / settings.name}", run_training(settings, resume))
+
+
+def demo(
+    overrides: OverridesArgument = None,
+    config: Annotated[
+        Path | None, typer.Option(help=f"Another configuration than configs/{DEMO_CONFIG}.")
+    ] = None,
+) -> None:
+    """The whole system on this machine: warm start, AIRL-S, search with the PRM, report."""
+    settings = read_config(config or configs_folder() / DEMO_CONFIG, overrides)
+    show_sizes(settings)
+    from actors.demo import run_demo
+
+    run_demo(settings)
+
+
+def configs_folder() -> Path:
+    """Return configs/ of the working directory if it has the demo, else that of this checkout."""
+    here = Path("configs")
+    return here if (here / DEMO_CONFIG).exists() else Path(__file__).resolve().parents[2] / "configs"

@@ -1,0 +1,150 @@
+"""Read YAML files with `base:` and `a.b=c` overrides into a `Config`; every mistake is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from airls_ray.config.explain import explain
+from airls_ray.config.schema import Config
+from airls_ray.errors import ConfigError
+
+Tree = dict[str, Any]
+
+NAMED_SECTIONS = ("task", "method")
+"""Sections whose `name` decides what else they hold: `method: grpo` or `method=grpo` is a whole new one."""
+
+
+class _Whole(Tree):
+    """A section that replaces the one below it instead of being merged into it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key that occurs twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} occurs twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration of `path` (defaults where it is None) with `overrides` on top.
+
+    A file may name another one as `base: other.yaml`, relative to itself, and then holds only what
+    differs. Overrides are `a.b=c`, the value in YAML.
+
+    Raises:
+        ConfigError: the file is missing or broken, or a key, type, range or combination is wrong.
+    """
+    tree = {} if path is None else _read_layers(Path(path), ())
+    changes = parse_overrides(overrides)
+    merged = merge(tree, changes)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(explain(error, merged, changes, path)) from None
+
+
+def dump_config(config: Config, path: Path | None = None) -> str:
+    """Return `config` as YAML, every field present, so that `load_config` gives it back; with `path` the
+    text is written there too."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text
+
+
+def parse_overrides(overrides: Sequence[str]) -> Tree:
+    """Return `["a.b=c"]` as nested dictionaries; later ones win, values are parsed as YAML.
+
+    Raises:
+        ConfigError: one has no `=`, an empty key or a value that is not YAML.
+    """
+    tree: Tree = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        names = key.strip().split(".")
+        if not equals or not all(names):
+            raise ConfigError(f"an override must look like section.key=value, but is {text!r}")
+        try:
+            parsed = yaml.load(value, _Loader)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", None) or str(error)
+            raise ConfigError(f"the value of the override {text!r} is not YAML: {problem}") from None
+        for name in reversed(names):
+            parsed = {name: parsed}
+        tree = merge(tree, _normalise(parsed))
+    return tree
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    """Return `below` with `above` on top: sections are merged, everything else is replaced."""
+    result = _Whole(below) if isinstance(below, _Whole) else dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not isinstance(value, _Whole):
+            result[key] = merge(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _normalise(tree: Tree) -> Tree:
+    """Return `tree` with `method: grpo` written out as a whole section."""
+    result = dict(tree)
+    for key in NAMED_SECTIONS:
+        if isinstance(result.get(key), str):
+            result[key] = _Whole(name=result[key])
+    return result
+
+
+def _read_layers(path: Path, above: tuple[Path, ...]) -> Tree:
+    """Return the file with its chain of bases below it; `above` are the files that led here."""
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: `base` leads back to this file")
+    tree = _read_yaml(path, above)
+    base = tree.pop("base", None)
+    # A section whose lines are all commented out reads as null.
+    tree = _normalise({key: value for key, value in tree.items() if value is not None})
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the name of a YAML file, but is {base!r}")
+    return merge(_read_layers(path.parent / base, (*above, path.resolve())), tree)
+
+
+def _read_yaml(path: Path, above: tuple[Path, ...]) -> Tree:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        asked = f" (the `base` of {above[-1].name})" if above else ""
+        known = ", ".join(str(one) for one in sorted(Path("configs").glob("*.yaml")))
+        there = f"; there are {known}" if known else ""
+        raise ConfigError(f"the configuration file {path}{asked} does not exist{there}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"the configuration file {path} cannot be read: {reason}") from None
+    try:
+        tree = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        raise ConfigError(f"{path} is not valid YAML at {place}: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold keys and values, but holds a {type(tree).__name__}")
+    return tree

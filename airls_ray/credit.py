@@ -1,0 +1,125 @@
+"""From outcomes and step rewards to advantages: pure functions on tensors.
+
+N rollouts with S steps in all; groups are any integers. Computed in float64 and returned in the
+type of the input, so that the result does not depend on the order of rollouts in a group.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from airls_ray.tensors.segments import segment_mean, segment_sum
+
+STD_EPSILON = 1e-6
+"""Added to a group's standard deviation."""
+
+
+def outcome_advantages(outcomes: Tensor, groups: Tensor, how: Literal["grpo", "dr_grpo", "rloo"]) -> Tensor:
+    """Compare each outcome with those of its group.
+
+    `grpo` (arXiv 2402.03300): (o - mean) / (std + 1e-6), std with Bessel's correction as in TRL and
+    verl. `dr_grpo` (2503.20783): o - mean. `rloo` (2402.14740): o - mean of the others. A group whose
+    outcomes are all equal, or that has one rollout only, gets exactly 0.
+
+    Args:
+        outcomes: float [N], in [0, 1].
+        groups: int64 [N].
+        how: see above.
+
+    Returns:
+        float [N].
+
+    Raises:
+        ValueError: an outcome is not finite (a rollout that was not graded), or `how` is unknown.
+    """
+    if how not in ("grpo", "dr_grpo", "rloo"):
+        raise ValueError(f"how must be grpo, dr_grpo or rloo, but is {how!r}")
+    _check_finite(outcomes, "outcome of rollout")
+    centred, std, count = _centred(outcomes, groups)
+    if how == "grpo":
+        centred = centred / (std + STD_EPSILON)
+    elif how == "rloo":  # o - (sum - o) / (G - 1) = (o - mean) * G / (G - 1)
+        centred = centred * count / (count - 1).clamp(min=1)
+    return centred.to(outcomes.dtype)
+
+
+def step_advantages(rewards: Tensor, step_rows: Tensor, groups_of_rows: Tensor, per_step: bool) -> Tensor:
+    """Standardise step rewards over the group, then sum from each step to the end of its rollout.
+
+    Args:
+        rewards: float [S].
+        step_rows: int64 [S], rollout of each step, not decreasing.
+        groups_of_rows: int64 [N].
+        per_step: divide each sum by the number of steps summed, so that length cannot pay.
+
+    Returns:
+        float [S]; 0 in a group whose step rewards are all equal.
+
+    Raises:
+        ValueError: a reward is not finite, or the steps of a rollout are not consecutive.
+    """
+    _check_finite(rewards, "reward of step")
+    if bool((step_rows.diff() < 0).any()):
+        raise ValueError("step_rows must not decrease: the steps of a rollout are consecutive")
+    centred, std, _ = _centred(rewards, groups_of_rows[step_rows])
+    standard = centred / (std + STD_EPSILON)
+    rows = groups_of_rows.numel()
+    ends = torch.bincount(step_rows, minlength=rows).cumsum(0)[step_rows]
+    running = standard.cumsum(0)
+    to_go = running[ends - 1] - running + standard
+    if per_step:
+        to_go = to_go / (ends - torch.arange(rewards.numel(), device=rewards.device))
+    return to_go.to(rewards.dtype)
+
+
+def combine(outcome: Tensor, step: Tensor | None, step_rows: Tensor, step_weight: float) -> Tensor:
+    """Return (1 - step_weight) * outcome of the step's rollout + step_weight * step.
+
+    Args:
+        outcome: [N], normalised on its own.
+        step: [S], normalised on its own, or None where no PRM gives rewards.
+        step_rows: int64 [S].
+        step_weight: lambda in [0, 1].
+
+    Returns:
+        [S].
+
+    Raises:
+        ValueError: the weight is above 0 but there are no step advantages.
+    """
+    spread = outcome[step_rows]
+    if step_weight == 0:
+        return spread
+    if step is None:
+        raise ValueError(f"method.step_weight is {step_weight}, which needs step rewards, but none are given")
+    return (1.0 - step_weight) * spread + step_weight * step
+
+
+def steps_to_tokens(values: Tensor, step_index: Tensor) -> Tensor:
+    """Give every response token the value of its step: [S], int64 [R] -> [R]."""
+    return values[step_index]
+
+
+def _centred(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Deviation from the group's mean, the group's unbiased std, and its size, each float64 [N]."""
+    ids, group = torch.unique(groups, return_inverse=True)
+    exact, size = values.double(), ids.numel()
+    count = torch.bincount(group, minlength=size).double()
+    centred = exact - segment_mean(exact, group, size)[group]
+    lowest = torch.full((size,), torch.inf, dtype=torch.float64, device=values.device)
+    lowest = lowest.scatter_reduce(0, group, exact, "amin")
+    constant = segment_sum((exact != lowest[group]).double(), group, size) == 0
+    # The rounding of the mean must not become an advantage of +-1 in a group without variance.
+    centred = torch.where(constant[group], torch.zeros_like(centred), centred)
+    variance = segment_sum(centred.square(), group, size) / (count - 1).clamp(min=1)
+    return centred, variance.sqrt()[group], count[group]
+
+
+def _check_finite(values: Tensor, what: str) -> None:
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        index = int((~finite).nonzero()[0, 0])
+        raise ValueError(f"the {what} {index} is {float(values[index])}, but must be finite")

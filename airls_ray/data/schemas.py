@@ -1,0 +1,103 @@
+"""Arrow schemas: what every table that crosses a process boundary looks like.
+
+Wire type is `pa.Table` (Ray serialises a slice of a table compactly, a slice of a record batch with
+its whole parent). Tables that belong to the same rollouts (`outcomes`, `rewards`, `logprobs`) are
+joined by position and never rewrite the rollouts.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = "1"
+
+
+def _versioned(name: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
+    metadata = {"airls_ray.schema": name, "airls_ray.version": SCHEMA_VERSION}
+    return pa.schema([pa.field(key, kind) for key, kind in fields], metadata=metadata)
+
+
+PROBLEMS = _versioned(
+    "problems",
+    [
+        ("problem_id", pa.string()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("traces", pa.list_(pa.string())),
+        # What the task needs to judge a step, as JSON: never read by the learners.
+        ("details", pa.string()),
+    ],
+)
+"""One row a problem, as text; `traces` holds its correct reference solutions (may be empty)."""
+
+ROLLOUTS = _versioned(
+    "rollouts",
+    [
+        ("problem_id", pa.string()),
+        ("group", pa.int64()),
+        ("index", pa.int16()),
+        ("prompt", pa.list_(pa.int32())),
+        ("response", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("version", pa.int32()),
+        ("step_ends", pa.list_(pa.int32())),
+        ("finish", pa.dictionary(pa.int8(), pa.string())),
+        ("outcome", pa.float32()),
+        ("worker", pa.string()),
+        ("seconds", pa.float32()),
+    ],
+)
+"""One row a rollout. `group`: position of its problem in the iteration. `logprobs`: natural log, of
+the policy version that sampled. `step_ends`: exclusive ends in `response`; the last one equals its
+length. `finish`: "stop" or "length". `outcome`: null until graded."""
+
+TRACES = _versioned(
+    "traces",
+    [
+        ("problem_id", pa.string()),
+        ("group", pa.int64()),
+        ("prompt", pa.list_(pa.int32())),
+        ("response", pa.list_(pa.int32())),
+        ("step_ends", pa.list_(pa.int32())),
+    ],
+)
+"""Correct reference solutions as tokens, same template and end-of-sequence as the rollouts."""
+
+GRADES = _versioned(
+    "grades",
+    [
+        ("outcome", pa.float32()),
+        ("answer", pa.string()),
+        ("step_truth", pa.list_(pa.bool_())),
+        ("status", pa.dictionary(pa.int8(), pa.string())),
+    ],
+)
+"""Joined to rollouts by position. `answer`: canonical form, null if none was found. `step_truth`: one
+value per step, null where the task does not know. `status`: "graded", "timeout" or "crashed"."""
+
+TOKEN_LOGPROBS = _versioned("token_logprobs", [("logprobs", pa.list_(pa.float32()))])
+"""Joined by position: log-probability of every response token under some model."""
+
+STEP_SCORES = _versioned(
+    "step_scores",
+    [
+        ("rewards", pa.list_(pa.float32())),
+        ("values", pa.list_(pa.float32())),
+        ("scores", pa.list_(pa.float32())),
+    ],
+)
+"""Joined to rollouts by position, one value per step: `rewards` go to credit assignment, `values` are
+the PRM's raw f, `scores` in [0, 1] are for search."""
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return `table` with exactly the columns, order and types of `schema`.
+
+    Raises:
+        ValueError: a column is missing, or cannot be cast without loss.
+    """
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        kind = (schema.metadata or {}).get(b"airls_ray.schema", b"?").decode()
+        raise ValueError(f"table lacks {missing} of schema {kind!r}; it has {table.column_names}")
+    return table.select(schema.names).cast(schema)

@@ -1,0 +1,27 @@
+"""The errors that a user can cause, each one sentence that says what, where and the remedy."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input: the command line prints the sentence on standard error and exits with code 2."""
+
+
+class ConfigError(UserError):
+    """A configuration key, type or range is wrong, or two settings contradict each other."""
+
+
+class DataError(UserError):
+    """A data file or row does not have the form that its schema asks for."""
+
+
+class ModelError(UserError):
+    """A model folder, tokenizer or checkpoint is missing, broken or does not fit the others."""
+
+
+class ResourceError(UserError):
+    """The cluster cannot give what the configuration asks for."""
+
+
+class RunError(UserError):
+    """A run could not go on: a deadline passed, a process died, a disk is full."""

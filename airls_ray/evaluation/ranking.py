@@ -1,0 +1,111 @@
+"""How well scores rank: AUROC, correlation, and the accuracy of picking the best of k."""
+
+from __future__ import annotations
+
+from math import comb, nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+def auroc(scores: Array, labels: Array) -> float:
+    """Probability that a right item scores higher than a wrong one, ties counting 1/2.
+
+    Equals the Mann-Whitney statistic U / (n1 n0).
+
+    Args:
+        scores: [n], any monotone scale (infinities are fine).
+        labels: [n], bool or 0/1, 1 is right.
+
+    Returns:
+        A number in [0, 1], or nan where only one class is there.
+
+    Raises:
+        ValueError: a score is nan, which has no rank.
+    """
+    right = np.asarray(labels, dtype=bool)
+    values = np.asarray(scores)
+    if np.isnan(values).any():
+        raise ValueError(f"score {int(np.isnan(values).argmax())} is nan and cannot be ranked")
+    positives, negatives = int(right.sum()), int((~right).sum())
+    if not positives or not negatives:
+        return nan
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last_rank = counts.cumsum()
+    rank = last_rank - (counts - 1) / 2.0  # ties share the mean of their ranks (1-based)
+    u = rank[inverse][right].sum() - positives * (positives + 1) / 2.0
+    return float(u / (positives * negatives))
+
+
+def correlation(first: Array, second: Array) -> float:
+    """Pearson correlation of two arrays [n]; nan where either is constant."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return nan
+    a, b = a - a.mean(), b - b.mean()
+    return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
+
+
+def best_of_k(scores: Array, correct: Array, k: int) -> NDArray[np.float64]:
+    """Expected correctness of the highest-scored of k samples, without drawing any.
+
+    The mean over all subsets of k of the N samples, in closed form: the best of a subset has rank
+    value v with probability (C(n_le, k) - C(n_lt, k)) / C(N, k), where n_le and n_lt samples score at
+    most and below v; equal scores share that probability. With `scores=correct` this is pass@k,
+    1 - C(N - c, k) / C(N, k) (Chen et al. 2021, arXiv 2107.03374).
+
+    Args:
+        scores: [P, N], none nan.
+        correct: [P, N], in [0, 1].
+        k: between 1 and N.
+
+    Returns:
+        float64 [P].
+
+    Raises:
+        ValueError: k is out of range, shapes differ, or a score is nan.
+    """
+    values, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if values.shape != right.shape or values.ndim != 2:
+        raise ValueError(f"scores {values.shape} and correct {right.shape} must both be [problems, samples]")
+    if np.isnan(values).any():
+        raise ValueError("a score is nan and cannot be ranked")
+    samples = values.shape[1]
+    check_size(k, samples)
+    below_or_equal = (values[:, None, :] <= values[:, :, None]).sum(axis=2)
+    below = (values[:, None, :] < values[:, :, None]).sum(axis=2)
+    share = np.array([comb(m, k) / comb(samples, k) for m in range(samples + 1)])
+    chance = (share[below_or_equal] - share[below]) / (below_or_equal - below)
+    expected: NDArray[np.float64] = (chance * right).sum(axis=1)
+    return expected
+
+
+def confidence_interval(
+    values: Array, seed: int = 0, draws: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+    """Bootstrap interval of a mean over problems, by percentiles.
+
+    Args:
+        values: [P], one number a problem (its samples are not independent, so never one a sample).
+        seed: of the resampling.
+        draws: resamples.
+        level: probability that the interval covers.
+
+    Returns:
+        Lower and upper bound; (nan, nan) without problems.
+    """
+    exact = np.asarray(values, dtype=np.float64)
+    if not len(exact):
+        return nan, nan
+    picks = np.random.default_rng(seed).integers(0, len(exact), (draws, len(exact)))
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(exact[picks].mean(axis=1), [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def check_size(k: int, samples: int) -> None:
+    """Raise ValueError unless k of the samples can be chosen."""
+    if not 1 <= k <= samples:
+        raise ValueError(f"size must be between 1 and the number of samples ({samples}), but is {k}")

@@ -1,0 +1,52 @@
+"""Means over the rollouts of an iteration, straight from the Arrow buffers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def list_column(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Values [total] and offsets int64 [rows + 1] of a list column without Python lists."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0)
+    offsets = np.asarray(array.offsets, dtype=np.int64)
+    values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    return values.to_numpy(zero_copy_only=False), offsets - offsets[0]
+
+
+def step_sums(rollouts: pa.Table, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum token values [total] over each reasoning step; returns sums [steps] and offsets [rows + 1]."""
+    ends, step_offsets = list_column(rollouts["step_ends"])
+    _, token_offsets = list_column(rollouts["response"])
+    absolute = ends + np.repeat(token_offsets[:-1], np.diff(step_offsets))
+    cumulative = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    starts = np.empty_like(absolute)
+    starts[1:] = absolute[:-1]
+    first = step_offsets[:-1][np.diff(step_offsets) > 0]
+    starts[first] = token_offsets[:-1][np.diff(step_offsets) > 0]
+    return cumulative[absolute] - cumulative[starts], step_offsets
+
+
+def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]:
+    """Outcome, length, truncation, sampler entropy estimate and share of groups without variance."""
+    outcomes = grades["outcome"].to_numpy()
+    groups = rollouts["group"].to_numpy()
+    lengths = pc.list_value_length(rollouts["response"]).to_numpy()
+    steps = pc.list_value_length(rollouts["step_ends"]).to_numpy()
+    logprobs, _ = list_column(rollouts["logprobs"])
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    mean = np.bincount(inverse, outcomes) / counts
+    spread = np.bincount(inverse, (outcomes - mean[inverse]) ** 2)
+    finish = rollouts["finish"].cast(pa.string()).to_numpy(zero_copy_only=False)
+    return {
+        "outcome/mean": float(outcomes.mean()),
+        "groups/constant_share": float((spread < 1e-12).mean()),
+        "rollout/response_tokens_mean": float(lengths.mean()),
+        "rollout/response_tokens": float(lengths.sum()),
+        "rollout/steps_mean": float(steps.mean()),
+        "rollout/truncated_share": float((finish == "length").mean()),
+        "rollout/log_prob_mean": float(logprobs.mean()),
+    }

@@ -1,0 +1,98 @@
+"""How well a scorer ranks: step and trace AUROC against the truth, accuracy when it picks among N.
+
+Every figure stands beside its control, the policy's own log-probability (docs/methods.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from airls_ray.config.schema import Config, PRMConfig
+from airls_ray.evaluation.ranking import auroc, correlation
+from airls_ray.evaluation.rollouts import list_column, step_sums
+from airls_ray.evaluation.steps import aggregate_steps
+from airls_ray.evaluation.voting import best_of_n_curve
+from airls_ray.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Accuracy for every way of choosing and every N, with what it was computed from."""
+
+    curves: dict[str, dict[int, float]]
+    problems: int
+    samples: int
+    intervals: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)
+
+
+def measure_scorers(
+    rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None, config: PRMConfig
+) -> dict[str, float]:
+    """Return AUROCs of the PRM (where there is one) and of the policy's log-probability."""
+    tokens, _ = list_column(rollouts["logprobs"])
+    outcomes = grades["outcome"].to_numpy()
+    control_steps, offsets = step_sums(rollouts, tokens)
+    metrics = _aurocs(
+        "policy_log_prob", control_steps, np.add.reduceat(control_steps, offsets[:-1]), grades, outcomes
+    )
+    if scores is None:
+        return metrics
+    step_scores, offsets = list_column(scores["scores"])
+    traces = aggregate_steps(step_scores, offsets, config.search_aggregate)
+    metrics |= _aurocs("prm", step_scores, traces, grades, outcomes)
+    metrics["prm/length_correlation"] = correlation(traces, np.diff(offsets))
+    rewards, _ = list_column(scores["rewards"])
+    metrics["prm/reward_mean"] = float(rewards.mean())
+    metrics["prm/score_mean"] = float(step_scores.mean())
+    return metrics
+
+
+def _aurocs(
+    name: str, steps: np.ndarray, traces: np.ndarray, grades: pa.Table, outcomes: np.ndarray
+) -> dict[str, float]:
+    metrics = {f"{name}/trace_auroc": auroc(traces, outcomes > 0.5)}
+    if grades["step_truth"].null_count < grades.num_rows:
+        truth, _ = list_column(grades["step_truth"])
+        metrics[f"{name}/step_auroc"] = auroc(steps, truth.astype(bool))
+    return metrics
+
+
+def search_curves(
+    rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None, config: Config
+) -> SearchResult:
+    """Accuracy of every way of choosing among N of the samples that each problem has.
+
+    Raises:
+        ValueError: the problems have different numbers of samples.
+    """
+    groups = rollouts["group"].to_numpy()
+    order = np.argsort(groups, kind="stable")
+    _, counts = np.unique(groups, return_counts=True)
+    if len(set(counts.tolist())) != 1:
+        raise ValueError(
+            f"every problem needs the same number of samples, but there are {sorted(set(counts))}"
+        )
+    shape = (len(counts), int(counts[0]))
+    tokens, _ = list_column(rollouts["logprobs"])
+    steps, offsets = step_sums(rollouts, tokens)
+    log_prob = np.add.reduceat(steps, offsets[:-1])[order].reshape(shape)
+    correct = (grades["outcome"].to_numpy() > 0.5)[order].reshape(shape)
+    flat = [grades["answer"][int(i)].as_py() for i in order]
+    answers = [flat[row * shape[1] : (row + 1) * shape[1]] for row in range(shape[0])]
+    prm = None
+    if scores is not None:
+        values, score_offsets = list_column(scores["scores"])
+        prm = aggregate_steps(values, score_offsets, config.prm.search_aggregate)[order].reshape(shape)
+    sizes = [2**k for k in range(shape[1].bit_length()) if 2**k <= shape[1]]
+    curves = best_of_n_curve(
+        scores=prm,
+        log_probs=log_prob,
+        correct=correct,
+        answers=answers,
+        sizes=sizes,
+        seed=derive_seed(config.seed, "search"),
+    )
+    return SearchResult(curves=curves, problems=shape[0], samples=shape[1])

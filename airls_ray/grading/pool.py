@@ -1,0 +1,210 @@
+"""A pool of grader processes: every response has a hard deadline, and no grader can take others down.
+
+Verdicts come back one line a response, so the head of a child's pending queue is the response it works
+on. If it makes no progress for the deadline, its process group is killed by id and replaced; only that
+response is lost (outcome 0, status "timeout", or "crashed" if the child died by itself), the others are
+sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import selectors
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from airls_ray.errors import RunError
+from airls_ray.grading.child import Child
+
+_CHUNK = 64
+"""Responses per line to a child: amortises the system calls."""
+
+Status = Literal["graded", "timeout", "crashed"]
+
+
+@dataclass(frozen=True)
+class GradeRequest:
+    """One response to judge; `details` is the problem's JSON, `steps` the texts of the steps."""
+
+    prompt: str
+    answer: str
+    details: str
+    response: str
+    steps: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class GradeResult:
+    """Verdict: outcome in [0, 1], canonical answer, truth per step (None: unknown), and how it ended."""
+
+    outcome: float
+    answer: str | None
+    step_truth: list[bool] | None
+    status: Status
+
+
+class GraderPool:
+    """Child processes that grade; see the module's docstring. Not for use by several threads at once."""
+
+    def __init__(
+        self,
+        task_config_json: str,
+        processes: int,
+        deadline_seconds: float,
+        *,
+        memory_gib: float = 4.0,
+        start_deadline_seconds: float = 60.0,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Start the children without waiting for them.
+
+        Args:
+            task_config_json: the task's configuration, as the child reads it.
+            processes: number of children.
+            deadline_seconds: longest time for one response.
+            memory_gib: address space of a child.
+            start_deadline_seconds: longest time for a child to be ready.
+            command: what to start instead of this package's worker.
+        """
+        self._deadline = deadline_seconds
+        self._start_deadline = start_deadline_seconds
+        self._command = [
+            *(command or (sys.executable, "-m", "airls_ray.grading.worker")),
+            f"--deadline-seconds={deadline_seconds}",
+            f"--memory-gib={memory_gib}",
+        ]
+        self._setup = json.dumps(json.loads(task_config_json)).encode() + b"\n"  # one line
+        self._children: list[Child] = []
+        # Also when the owner is dropped or the interpreter ends: no process stays behind.
+        self._finalizer = weakref.finalize(self, _kill_all, self._children)
+        self._children += [self._start() for _ in range(processes)]
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the children, as they are now."""
+        return [child.pid for child in self._children]
+
+    def grade(self, items: Sequence[GradeRequest]) -> list[GradeResult]:
+        """Judge `items` and return their results in the same order.
+
+        Raises:
+            RunError: a child cannot be started, or the pool is closed.
+        """
+        if not self._finalizer.alive:
+            raise RunError("the grader pool is closed; make a new one")
+        batch = _Batch(items, len(self._children))
+        while batch.unfinished:
+            for child in self._children:
+                batch.feed(child)
+            self._wait()
+            for position, child in enumerate(self._children):
+                batch.take(child)
+                status = self._ended(child)
+                if status is not None:
+                    child.kill()
+                    batch.give_up(child, status)
+                    self._children[position] = self._start()
+        return batch.finished()
+
+    def close(self) -> None:
+        """Kill all children; harmless when done twice."""
+        self._finalizer()
+
+    def __enter__(self) -> GraderPool:
+        """Return the pool itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the pool."""
+        self.close()
+
+    def _start(self) -> Child:
+        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        return Child(self._command, environment, self._setup)
+
+    def _wait(self) -> None:
+        """Sleep until a child has something to read or can be written to, or a deadline comes."""
+        now = time.monotonic()
+        busy = [child for child in self._children if child.pending or not child.ready]
+        with selectors.DefaultSelector() as selector:
+            for child in self._children:
+                selector.register(child.output, selectors.EVENT_READ)
+                if child.wants_to_write:
+                    selector.register(child.input, selectors.EVENT_WRITE)
+            selector.select(min((max(self._due(child) - now, 0.0) for child in busy), default=0.0))
+        for child in self._children:
+            child.write()
+
+    def _due(self, child: Child) -> float:
+        return child.last_progress + (self._deadline if child.ready else self._start_deadline)
+
+    def _ended(self, child: Child) -> Status | None:
+        """Return how a child came to its end that is dead or out of time, None for one that goes on."""
+        late = (bool(child.pending) or not child.ready) and time.monotonic() >= self._due(child)
+        if child.closed or late:
+            if not child.ready:
+                reason = f"is not ready after {self._start_deadline:g} s" if late else "died at its start"
+                raise RunError(f"a grader process {reason}; its own message is on standard error")
+            return "crashed" if child.closed else "timeout"
+        return None
+
+
+class _Batch:
+    """The requests of one `grade` call: what waits, and what is done."""
+
+    def __init__(self, items: Sequence[GradeRequest], children: int) -> None:
+        self._items = items
+        self._results: list[GradeResult | None] = [None] * len(items)
+        self._waiting = deque(range(len(items)))
+        self._chunk = max(1, min(_CHUNK, math.ceil(len(items) / (2 * children))))
+        self.unfinished = len(items)
+
+    def feed(self, child: Child) -> None:
+        """Give `child` a further chunk when it has less than one left, so that it never waits."""
+        if not child.ready or len(child.pending) >= self._chunk or not self._waiting:
+            return
+        indices = [self._waiting.popleft() for _ in range(min(self._chunk, len(self._waiting)))]
+        chunk = [_request(self._items[index]) for index in indices]
+        child.send(indices, json.dumps(chunk).encode() + b"\n")
+
+    def take(self, child: Child) -> None:
+        """Store what `child` has answered."""
+        lines = child.read()
+        if lines and not child.ready:
+            child.ready = True
+            lines = lines[1:]
+        for line in lines:
+            outcome, answer, truth = json.loads(line)
+            self._store(child.pending.popleft(), GradeResult(outcome, answer, truth, "graded"))
+
+    def give_up(self, child: Child, status: Status) -> None:
+        """Give up the request that a dead child was working on; the rest of its requests wait again."""
+        if child.pending:
+            self._store(child.pending.popleft(), GradeResult(0.0, None, None, status))
+        self._waiting.extendleft(reversed(child.pending))
+
+    def finished(self) -> list[GradeResult]:
+        """Return all results in the order of the requests."""
+        return [result for result in self._results if result is not None]
+
+    def _store(self, index: int, result: GradeResult) -> None:
+        self._results[index] = result
+        self.unfinished -= 1
+
+
+def _request(item: GradeRequest) -> list[Any]:
+    return [item.prompt, item.answer, item.details, item.response, list(item.steps)]
+
+
+def _kill_all(children: list[Child]) -> None:
+    for child in children:
+        child.kill()

@@ -1,0 +1,1 @@
+"""Learning on Arrow tables: engines, the policy update, the discriminator update and scoring."""

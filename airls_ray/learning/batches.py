@@ -1,0 +1,136 @@
+"""Tables cut into this rank's micro-batches, and per-row results put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from airls_ray.data.schemas import TOKEN_LOGPROBS
+from airls_ray.learning.engine import ForwardEngine, resolve_layout
+from airls_ray.tensors import (
+    PackedColumn,
+    TokenBatch,
+    make_batch,
+    plan_microbatches,
+    to_list_column,
+    to_packed,
+)
+from airls_ray.tensors.batch import Layout
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The token columns of rollouts or traces, as packed tensors (views of the table's memory)."""
+
+    prompt: PackedColumn
+    response: PackedColumn
+    step_ends: PackedColumn
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Sequences:
+        """Read a ROLLOUTS or TRACES table."""
+        return cls(*(to_packed(table[name]) for name in ("prompt", "response", "step_ends")))
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [rows], tokens of prompt and response."""
+        return self.prompt.lengths + self.response.lengths
+
+
+def rank_batches(
+    engine: ForwardEngine,
+    sequences: Sequences,
+    rows: Tensor,
+    tokens_per_microbatch: int,
+    layout: Layout,
+    pad_id: int,
+) -> list[TokenBatch]:
+    """Return this rank's micro-batches of `rows`, as many on every rank (some may have no rows)."""
+    plan = plan_microbatches(sequences.lengths[rows], engine.world_size, tokens_per_microbatch, layout)
+    return [
+        make_batch(sequences.prompt, sequences.response, sequences.step_ends, rows[part], layout, pad_id).to(
+            engine.device
+        )
+        for part in plan[engine.rank]
+    ]
+
+
+def take_values(column: PackedColumn, batch: TokenBatch) -> Tensor:
+    """Values of the batch's rows, concatenated in the batch's order, on its device (a copy)."""
+    return column.take(batch.rows.cpu()).values.to(batch.targets.device)
+
+
+def add_sums(sums: dict[str, float], parts: dict[str, Tensor]) -> None:
+    """Add the scalars of a micro-batch to the running sums."""
+    for name, value in parts.items():
+        sums[name] = sums.get(name, 0.0) + float(value)
+
+
+def all_rows(sequences: Sequences) -> Tensor:
+    """int64 [rows]: every row."""
+    return torch.arange(sequences.response.rows)
+
+
+def token_logprobs(
+    engine: ForwardEngine,
+    table: pa.Table,
+    *,
+    temperature: float,
+    tokens_per_microbatch: int,
+    pad_id: int,
+    layout: Literal["auto", "padded", "packed"] = "auto",
+) -> pa.Table:
+    """Log-probabilities of every response token under the engine's model, of this rank's rows.
+
+    Returns:
+        TOKEN_LOGPROBS with a first column `row` (int64, position in `table`); `merge_parts` puts the
+        parts of all ranks into the table's order.
+    """
+    sequences = Sequences.of(table)
+    batches = rank_batches(
+        engine, sequences, all_rows(sequences), tokens_per_microbatch, resolve_layout(layout, engine), pad_id
+    )
+    values = []
+    with torch.no_grad():
+        for batch in batches:
+            values.append(engine.forward(batch.model_inputs(), temperature=temperature)[0])
+    return part_table(
+        batches, {"logprobs": (values, [batch.row_offsets for batch in batches])}, TOKEN_LOGPROBS
+    )
+
+
+def part_table(
+    batches: Sequence[TokenBatch],
+    columns: dict[str, tuple[Sequence[Tensor], Sequence[Tensor]]],
+    schema: pa.Schema,
+) -> pa.Table:
+    """Make one rank's part of a table of list columns: `columns[name]` = (values, row offsets) per batch."""
+    rows = (
+        torch.cat([batch.rows.cpu() for batch in batches]) if batches else torch.zeros(0, dtype=torch.int64)
+    )
+    arrays: dict[str, pa.Array] = {"row": pa.array(rows.numpy())}
+    for name, (values, offsets) in columns.items():
+        lengths = [part.diff() for part in offsets]
+        ends = torch.cat([torch.zeros(1, dtype=torch.int64), *(part.cpu() for part in lengths)]).cumsum(0)
+        flat = torch.cat([torch.zeros(0), *(part.float().cpu() for part in values)])
+        arrays[name] = to_list_column(flat, ends, schema.field(name).type)
+    return pa.table(arrays).replace_schema_metadata(schema.metadata)
+
+
+def merge_parts(parts: Sequence[pa.Table]) -> pa.Table:
+    """Join the parts of all ranks into one table in the order of their `row` column.
+
+    Raises:
+        ValueError: a row is missing or there twice.
+    """
+    joined = pa.concat_tables(parts)
+    rows = torch.from_numpy(joined["row"].to_numpy(zero_copy_only=False).copy())
+    order = rows.argsort()
+    if not torch.equal(rows[order], torch.arange(rows.numel())):
+        raise ValueError(f"the parts of {len(parts)} ranks do not cover every row exactly once")
+    return joined.drop_columns("row").take(pa.array(order.numpy())).combine_chunks()

@@ -1,0 +1,1 @@
+"""Policies and process reward models: made, checked, loaded, saved, and wrapped for training."""

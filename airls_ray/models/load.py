@@ -1,0 +1,215 @@
+"""Load and save models in Hugging Face format, with errors of one sentence."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers.utils import logging
+
+from airls_ray.errors import ModelError
+from airls_ray.models.check import ModelInfo, check_model_folder
+from airls_ray.models.modules import PolicyModule, PRMModule, ScalarHeadModule
+
+DType = Literal["float32", "bfloat16"]
+AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+
+def load_policy_module(
+    path: Path | str,
+    dtype: DType = "float32",
+    *,
+    attention: AttentionName = "auto",
+    trust_remote_code: bool = False,
+    gradient_checkpointing: bool = False,
+) -> PolicyModule:
+    """Load a causal language model (policy, reference or log-probability PRM).
+
+    Args:
+        path: model folder or hub name; only safetensors weights are read.
+        dtype: data type of the weights.
+        attention: `auto` is "sdpa", which takes both layouts on every device.
+        trust_remote_code: whether code inside the folder may run.
+        gradient_checkpointing: recompute activations in the backward pass.
+
+    Raises:
+        ModelError: the folder is missing or broken, or holds another kind of model.
+    """
+    info = check_model_folder(path)
+    if info.architecture is not None and info.architecture.endswith("Classification"):
+        raise ModelError(
+            f"{path} holds a {info.architecture}, not a causal language model: give another folder"
+        )
+    model, report = _from_pretrained(AutoModelForCausalLM, path, dtype, attention, trust_remote_code)
+    _refuse_missing(path, report["missing_keys"], "a causal language model")
+    return PolicyModule(_prepared(model, gradient_checkpointing))
+
+
+def load_prm_module(
+    path: Path | str,
+    parameterisation: Literal["log_prob", "scalar_head"],
+    dtype: DType = "float32",
+    shaping: bool = False,
+    *,
+    attention: AttentionName = "auto",
+    trust_remote_code: bool = False,
+    gradient_checkpointing: bool = False,
+) -> PRMModule:
+    """Load a PRM, or start one from a policy's folder.
+
+    `log_prob`: the causal language model as it is. `scalar_head`: a token classifier with one label
+    (two with `shaping`); a folder without a head (the policy's) gets one of zeros, so that f is 0
+    everywhere at the start.
+
+    Raises:
+        ModelError: as `load_policy_module`, or the folder's head has another number of labels.
+    """
+    if parameterisation == "log_prob":
+        return load_policy_module(
+            path,
+            dtype,
+            attention=attention,
+            trust_remote_code=trust_remote_code,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+    labels = 2 if shaping else 1
+    check_model_folder(path)
+    model, report = _from_pretrained(
+        AutoModelForTokenClassification, path, dtype, attention, trust_remote_code, num_labels=labels
+    )
+    head_keys = {key for key in report["missing_keys"] if key.startswith("score.")}
+    _refuse_missing(path, set(report["missing_keys"]) - head_keys, "a model with this backbone")
+    if head_keys:
+        nn.init.zeros_(model.score.weight)
+        if model.score.bias is not None:
+            nn.init.zeros_(model.score.bias)
+    return ScalarHeadModule(_prepared(model, gradient_checkpointing))
+
+
+def save_hf(
+    module: PolicyModule | ScalarHeadModule,
+    state_dict: Mapping[str, Tensor] | None,
+    tokenizer_folder: Path | str,
+    folder: Path,
+) -> None:
+    """Save a module with its tokenizer, loadable by `from_pretrained` and by vLLM.
+
+    Args:
+        module: gives the configuration (its own weights are read only where `state_dict` is None).
+        state_dict: full tensors by Hugging Face name, as `TrainEngine.named_weights` yields them.
+        tokenizer_folder: folder to copy the tokenizer from (may be `folder` itself).
+        folder: made if it does not exist.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = None if state_dict is None else {name: value.contiguous() for name, value in state_dict.items()}
+    with quiet_transformers():
+        module.model.save_pretrained(folder, state_dict=state)
+    copy_tokenizer(tokenizer_folder, folder)
+
+
+def copy_tokenizer(source: Path | str, folder: Path) -> None:
+    """Copy the tokenizer's files of `source` into `folder`; a hub name is loaded and saved."""
+    if not Path(source).is_dir():
+        from transformers import AutoTokenizer
+
+        AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
+        return
+    if Path(source).resolve() == folder.resolve():
+        return
+    for name in _TOKENIZER_FILES:
+        if (Path(source) / name).is_file():
+            shutil.copyfile(Path(source) / name, folder / name)
+
+
+def model_info(module: PolicyModule | ScalarHeadModule, path: Path | str) -> ModelInfo:
+    """What `check_model_folder` says, read from a loaded module (also for a hub name)."""
+    config = module.model.config
+    return ModelInfo(
+        path=str(path),
+        is_folder=Path(path).is_dir(),
+        model_type=config.model_type,
+        architecture=type(module.model).__name__,
+        vocab_size=config.vocab_size,
+        context_tokens=getattr(config, "max_position_embeddings", None),
+        tie_embeddings=config.tie_word_embeddings,
+    )
+
+
+def _from_pretrained(
+    auto: Any,
+    path: Path | str,
+    dtype: DType,
+    attention: AttentionName,
+    trust_remote_code: bool,
+    **options: Any,
+) -> tuple[Any, dict[str, Any]]:
+    try:
+        with quiet_transformers():
+            model, report = auto.from_pretrained(
+                str(path),
+                dtype=getattr(torch, dtype),
+                attn_implementation="sdpa" if attention == "auto" else attention,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        where = path if Path(path).is_dir() else f"{path} (no folder here, so taken as a hub name)"
+        raise ModelError(f"the model {where} cannot be loaded: {reason}") from error
+    if report["mismatched_keys"]:
+        name, found, wanted = sorted(report["mismatched_keys"])[0]
+        raise ModelError(
+            f"the weight {name} of {path} has shape {list(found)} where {list(wanted)} is needed: "
+            "check prm.shaping and prm.parameterisation, or save the model again"
+        )
+    return model, report
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep progress bars and load reports of transformers out of the job log."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _refuse_missing(path: Path | str, missing: Any, kind: str) -> None:
+    names = sorted(missing)
+    if names:
+        raise ModelError(f"{path} is not {kind}: its weights lack {names[0]} ({len(names)} missing)")
+
+
+def _prepared(model: Any, gradient_checkpointing: bool) -> Any:
+    """Training mode without dropout: old and new log-probabilities must come from the same network."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()

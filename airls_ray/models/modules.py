@@ -1,0 +1,116 @@
+"""The two networks as training modules: log-probabilities of a policy, and the PRM's scalar head.
+
+Both run the backbone first and then the output layer only at the positions that are asked for, so
+that the logits of prompts and padding are never computed. The output layer is called as a module:
+DeepSpeed ZeRO-3 gathers its weights in the module's hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _WrappedModel(nn.Module):
+    """A Hugging Face model whose parameters keep their Hugging Face names."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def hf_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield (Hugging Face name, parameter); a tied output layer is named once, as the embeddings."""
+        yield from self.model.named_parameters()
+
+    def _hidden(self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return the backbone's last hidden states, flattened to [B * T, hidden].
+
+        Padded layout ([B, T] with `attention_mask`, padded on the right): neither mask nor positions
+        are passed on. Under causal attention no token sees the padding behind it, and positions
+        simply count from 0, so the results are the same and attention takes its fast causal path.
+        Packed layout ([1, total], no mask): positions restart at each row, from which transformers
+        builds the block-diagonal mask.
+        """
+        positions = position_ids if attention_mask is None else None
+        output = self.model.base_model(
+            input_ids=input_ids, attention_mask=None, position_ids=positions, use_cache=False
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden.flatten(0, 1)
+
+
+class PolicyModule(_WrappedModel):
+    """A causal language model; forward gives the log-probabilities of the response tokens."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        predict_index: Tensor,
+        targets: Tensor,
+        attention_mask: Tensor | None = None,
+        token_index: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        entropy_gradient: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (log-probabilities [R], entropies [R] or None) in nats, fp32.
+
+        Args:
+            input_ids: [B, T] padded on the right, or [1, total] packed.
+            position_ids: like `input_ids`; read in the packed layout only.
+            predict_index: [R] flat index of the position that predicts response token r.
+            targets: [R] the response tokens.
+            attention_mask: [B, T] in the padded layout, None in the packed one.
+            token_index: not used; taken so that both modules read the same inputs.
+            temperature: divides the logits, as the sampler does.
+            entropy: whether to compute the entropy of each predicted distribution.
+            entropy_gradient: False where the entropy is only reported (saves memory).
+        """
+        hidden = self._hidden(input_ids, position_ids, attention_mask)
+        logits = self.model.get_output_embeddings()(hidden[predict_index]).float()
+        if temperature != 1.0:
+            logits = logits / temperature
+        log_softmax = torch.log_softmax(logits, dim=-1)
+        logprobs = log_softmax.gather(1, targets.unsqueeze(1)).squeeze(1)
+        if not entropy:
+            return logprobs, None
+        if not entropy_gradient:
+            log_softmax = log_softmax.detach()
+        return logprobs, -(log_softmax.exp() * log_softmax).sum(-1)
+
+
+class ScalarHeadModule(_WrappedModel):
+    """A token classifier with one label (f), or two with shaping (g and the state value h)."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        predict_index: Tensor,
+        targets: Tensor,
+        attention_mask: Tensor | None = None,
+        token_index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (f [R], h [R] or None), fp32.
+
+        `f` (with shaping: g) is read AT response token r. `h` is the value of the state BEFORE token
+        r, read at the position that predicts it; so the state after a step is the `h` of the next
+        step's first token, and the state before the first step is read at the prompt's end.
+        """
+        if token_index is None:
+            raise ValueError("ScalarHeadModule needs token_index")
+        hidden = self._hidden(input_ids, position_ids, attention_mask)
+        f = self.model.score(hidden[token_index]).float()
+        if f.shape[1] == 1:
+            return f.squeeze(1), None
+        h = self.model.score(hidden[predict_index]).float()
+        return f[:, 0], h[:, 1]
+
+
+PRMModule = PolicyModule | ScalarHeadModule
+"""Either parameterisation of the PRM."""

@@ -1,0 +1,144 @@
+"""The clipped policy surrogate with KL, entropy and importance terms; one for all methods.
+
+Surrogate: PPO, arXiv 1707.06347, eq. 7. Separate clip bounds and token mean: DAPO, arXiv 2503.14476.
+Constant length: Dr. GRPO, arXiv 2503.20783. KL estimate k3: http://joschu.net/blog/kl-approx.html.
+Truncated importance weights for the sampler's log-probabilities: TRL, verl.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import MethodConfig
+
+LOG_RATIO_LIMIT = 20.0
+"""Log-ratios are clamped to +- this many nats before `exp`, so that no token overflows."""
+
+
+@dataclass(frozen=True)
+class PolicyNormaliser:
+    """Sizes of the whole update, over all ranks and micro-batches: losses of its parts then add up."""
+
+    tokens: int
+    """Response tokens."""
+    rollouts: int
+    """Rollouts with at least one response token."""
+    max_response_tokens: int
+    """Longest response that the configuration allows (not the longest one seen)."""
+
+
+@dataclass(frozen=True)
+class PolicyLossInputs:
+    """One micro-batch of B rollouts with R response tokens; log-probabilities in nats."""
+
+    logprobs: Tensor
+    """[R]: of the policy that learns, with gradient."""
+    old_logprobs: Tensor
+    """[R]: of the same policy before the update, by the trainer's own forward pass."""
+    advantages: Tensor
+    """[R]."""
+    row_offsets: Tensor
+    """int64 [B + 1]: tokens of rollout b are `row_offsets[b]:row_offsets[b + 1]`."""
+    reference_logprobs: Tensor | None = None
+    """[R]: needed when the KL coefficient is above 0."""
+    entropy: Tensor | None = None
+    """[R], with gradient: needed when the entropy coefficient is not 0."""
+    sampler_logprobs: Tensor | None = None
+    """[R]: of the engine that sampled; needed when the importance cap is above 0."""
+
+
+def policy_loss(
+    inputs: PolicyLossInputs, *, config: MethodConfig, normaliser: PolicyNormaliser
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the micro-batch's share of the update's loss, and metrics as sums.
+
+    Per token: -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + beta k3 - c entropy, with
+    rho = exp(logprobs - old_logprobs) and w the truncated importance weight (1 when off).
+
+    Returns:
+        A scalar: summed over all micro-batches and ranks it is the loss of the update. An engine
+        that averages gradients over ranks has to multiply by their number.
+        Sums over the R tokens, detached, to be divided by `tokens` after adding up: `tokens`, `ratio`,
+        `clip_share`, `approx_kl` (k3 of the old policy), and where their input is given
+        `reference_kl`, `entropy`, `importance_weight`, `sampler_difference` (absolute, in nats).
+
+    Raises:
+        ValueError: a coefficient is set but the input that it weighs is missing.
+    """
+    _check(inputs, config)
+    log_ratio = _clamped(inputs.logprobs - inputs.old_logprobs)
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - config.clip_low, 1.0 + config.clip_high)
+    surrogate = torch.minimum(ratio * inputs.advantages, clipped * inputs.advantages)
+    sums = {
+        "tokens": torch.ones_like(ratio),
+        "ratio": ratio,
+        "clip_share": (clipped * inputs.advantages < ratio * inputs.advantages).to(ratio.dtype),
+        "approx_kl": ratio - 1.0 - log_ratio,
+    }
+    if inputs.sampler_logprobs is not None:
+        difference = inputs.old_logprobs - inputs.sampler_logprobs
+        sums["sampler_difference"] = difference.abs()
+        if config.importance_cap > 0:
+            sums["importance_weight"] = _clamped(difference).exp().clamp(max=config.importance_cap).detach()
+            surrogate = surrogate * sums["importance_weight"]
+    token_loss = -surrogate
+    if inputs.reference_logprobs is not None:
+        sums["reference_kl"] = k3(inputs.logprobs, inputs.reference_logprobs)
+        token_loss = token_loss + config.kl_coefficient * sums["reference_kl"]
+    if inputs.entropy is not None:
+        sums["entropy"] = inputs.entropy
+        token_loss = token_loss - config.entropy_coefficient * inputs.entropy
+    loss = (token_loss * token_weights(inputs.row_offsets, config.aggregation, normaliser)).sum()
+    return loss, {name: values.detach().sum() for name, values in sums.items()}
+
+
+def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    """Estimate KL(policy || reference) per token [R]: exp(d) - d - 1 with d = reference - policy.
+
+    Never negative, unbiased for samples of the policy. d is clamped to +-20.
+    """
+    d = _clamped(reference_logprobs - logprobs)
+    return d.exp() - d - 1.0
+
+
+def token_weights(row_offsets: Tensor, aggregation: str, normaliser: PolicyNormaliser) -> Tensor:
+    """Weight of each token's loss in the loss of the update: float32 [R].
+
+    `token_mean`: 1 / tokens. `sequence_mean`: 1 / (rollouts * tokens of its rollout). `constant`:
+    1 / (rollouts * max_response_tokens).
+
+    Raises:
+        ValueError: the aggregation is none of these.
+    """
+    lengths = row_offsets.diff()
+    if aggregation == "token_mean":
+        row_weights = torch.full_like(lengths, 1.0 / max(normaliser.tokens, 1), dtype=torch.float32)
+    elif aggregation == "sequence_mean":
+        row_weights = 1.0 / (lengths.clamp(min=1).to(torch.float32) * max(normaliser.rollouts, 1))
+    elif aggregation == "constant":
+        share = 1.0 / max(normaliser.rollouts * normaliser.max_response_tokens, 1)
+        row_weights = torch.full_like(lengths, share, dtype=torch.float32)
+    else:
+        raise ValueError(f"aggregation must be token_mean, sequence_mean or constant, but is {aggregation!r}")
+    return torch.repeat_interleave(row_weights, lengths)
+
+
+def _clamped(log_ratio: Tensor) -> Tensor:
+    return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def _check(inputs: PolicyLossInputs, config: MethodConfig) -> None:
+    needs = {
+        "kl_coefficient": (config.kl_coefficient, inputs.reference_logprobs, "reference_logprobs"),
+        "entropy_coefficient": (config.entropy_coefficient, inputs.entropy, "entropy"),
+        "importance_cap": (config.importance_cap, inputs.sampler_logprobs, "sampler_logprobs"),
+    }
+    for field, (value, given, name) in needs.items():
+        if value != 0 and given is None:
+            raise ValueError(f"method.{field} is {value}, which needs {name}, but none are given")

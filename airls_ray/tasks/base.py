@@ -1,0 +1,64 @@
+"""What a task is: problems, how a response is read, and (where it can be known) the truth of a step.
+
+Tasks work on text and know nothing of tokens, torch or Ray, so that a grader's child process starts
+in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with a known answer; `details` holds what the task needs to judge a step."""
+
+    problem_id: str
+    prompt: str
+    answer: str
+    traces: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grade:
+    """Verdict on one response: outcome in [0, 1] and the canonical answer (None: none was given)."""
+
+    outcome: float
+    answer: str | None
+
+
+class Task(Protocol):
+    """A family of problems. All methods are pure: same arguments, same result, in any process."""
+
+    name: str
+
+    def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
+        """Yield problems from position `start`: without end (train) or up to the size of the set (test).
+
+        The splits are disjoint, whatever the seeds.
+        """
+        ...
+
+    def vocabulary(self) -> list[str] | None:
+        """Every token of prompts and responses for a tokenizer made from scratch (longest match
+        first is not needed: no token is a prefix of text of another class), or None where the
+        model's own tokenizer must be used."""
+        ...
+
+    @property
+    def step_delimiter(self) -> str:
+        """Text that ends a reasoning step; it belongs to the step that it ends."""
+        ...
+
+    def grade(self, problem: Problem, response: str) -> Grade:
+        """Judge a whole response (without the end-of-sequence token)."""
+        ...
+
+    def step_truth(self, problem: Problem, steps: Sequence[str]) -> list[bool] | None:
+        """Whether each step is right, or None where the task does not know."""
+        ...

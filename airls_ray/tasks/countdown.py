@@ -1,0 +1,233 @@
+"""Countdown: reach a target from given numbers with + - * /, every number used exactly once.
+
+Prompt `15,44,79,50:` (the target last), response `44-15=29,79-29=50`, character by character. Rules and
+texts are those of the public test files of Dream (github.com/DreamLM/Dream, `eval/data`): see
+`countdown_solver`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from airls_ray.config.schema import CountdownTaskConfig
+from airls_ray.errors import ConfigError, DataError
+from airls_ray.tasks.base import Grade, Problem, Split
+from airls_ray.tasks.countdown_solver import LARGEST_RESULT, reachable, solutions, solvable
+from airls_ray.tasks.generate import Generator, content_id, split_by_hash
+
+Puzzle = tuple[tuple[int, ...], int]
+"""Numbers in the order of the prompt, and the target."""
+
+_NUMBER = r"(0|[1-9]\d*)"
+_STEP = re.compile(rf"{_NUMBER}([-+*/]){_NUMBER}={_NUMBER}")
+_INPUT = re.compile(r"[1-9]\d*(,[1-9]\d*){2,}")
+_SMALLEST_TARGET = 10
+"""As in the public files: their targets are 9 of the 90 from 10 to 99."""
+_QUEUE = 64
+_KEEP = {2: 1.0, 3: 1.0, 4: 0.5, 5: 0.15, 6: 0.06}
+"""Share of a number set's targets that become training candidates, by count of numbers: about six
+problems per number set at most, so that neighbours in the stream do not share their numbers."""
+
+
+class CountdownTask:
+    """See the module's docstring; implements `airls_ray.tasks.base.Task`."""
+
+    name = "countdown"
+    step_delimiter = ","
+
+    def __init__(self, config: CountdownTaskConfig) -> None:
+        """Keep the sizes; the test file is read when problems are first asked for."""
+        self._config = config
+        smallest = _SMALLEST_TARGET if config.max_number >= 2 * _SMALLEST_TARGET else 1
+        self._targets = range(smallest, config.max_number + 1)
+        self._generator = Generator(self._puzzles, self._split_of, self.problem)
+
+    def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
+        """Yield problems from position `start`: without end (train) or the fixed test set."""
+        if split == "train":
+            return self._generator.train(seed, start)
+        if self._config.test_file is not None:
+            return iter(self._file_problems[start : self._config.test_problems])
+        return islice(self._generator.test(self._config.test_problems), start, None)
+
+    def vocabulary(self) -> list[str]:
+        """Return digits, operators and the three signs of the format."""
+        return [*"0123456789", *"+-*/", "=", ",", ":"]
+
+    def problem(self, puzzle: Puzzle) -> Problem:
+        """Return the problem with `traces_per_problem` different solutions (fewer where fewer exist)."""
+        numbers, target = puzzle
+        traces: dict[str, str] = {}
+        for steps in solutions(numbers, target):
+            # The same steps in another order are not another solution.
+            traces.setdefault(",".join(sorted(map(_canonical_step, steps))), ",".join(steps))
+            if len(traces) == self._config.traces_per_problem:
+                break
+        prompt = ",".join(map(str, (*numbers, target))) + ":"
+        return Problem(content_id(self.name, prompt), prompt, str(target), tuple(traces.values()))
+
+    def grade(self, problem: Problem, response: str) -> Grade:
+        """Judge a chain: every step valid, every number used once, the target last.
+
+        All correct responses share the target, so a vote needs something else: the answer is the chain
+        with the operands of + and * sorted. It is given for every chain that can be read, right or wrong.
+        """
+        steps = response.split(",")
+        if not all(_STEP.fullmatch(step) for step in steps):
+            return Grade(0.0, None)
+        texts = [step + "," for step in steps[:-1]] + steps[-1:]
+        numbers, _ = read_prompt(problem.prompt)
+        right = len(steps) == len(numbers) - 1 and all(self.step_truth(problem, texts))
+        return Grade(float(right), ",".join(map(_canonical_step, steps)))
+
+    def step_truth(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
+        """Whether the response up to each step can still become a right one.
+
+        The step's numbers are available, its arithmetic holds, the target is still reachable with all
+        numbers that remain, and it ends in `,` exactly if there are such. All is lost after an error.
+        """
+        numbers, target = read_prompt(problem.prompt)
+        pool: list[int] | None = list(numbers)
+        truth = []
+        for text in steps:
+            pool = _after(pool, text, target) if pool is not None else None
+            truth.append(pool is not None)
+        return truth
+
+    def _puzzles(self, rng: Random, split: Split) -> Iterator[Puzzle]:
+        """Yield solvable puzzles: a uniform target, and uniform numbers among those that reach it.
+
+        Numbers wait in queues by target, so that one search serves every target they reach.
+        """
+        queues: dict[int, deque[tuple[int, ...]]] = {target: deque() for target in self._targets}
+        values, size = range(1, self._config.max_number + 1), self._config.numbers
+        targets = set(self._targets)
+        keep = _KEEP[size] if split == "train" else 1.0
+        while True:
+            target = rng.choice(self._targets)
+            while not queues[target]:
+                numbers = tuple(rng.choices(values, k=size))
+                for value in sorted(targets & reachable(tuple(sorted(numbers)))):
+                    if len(queues[value]) < _QUEUE and (keep == 1.0 or rng.random() < keep):
+                        queues[value].append(numbers)
+            yield queues[target].popleft(), target
+
+    def _split_of(self, puzzle: Puzzle) -> Split | None:
+        key = _key(puzzle)
+        held_out, targets = self._held_out
+        if key in held_out or puzzle[1] in targets:
+            return None
+        return split_by_hash(f"{self.name}/{key}")
+
+    @cached_property
+    def _held_out(self) -> tuple[set[Puzzle], set[int]]:
+        """(Sorted numbers, target) pairs and whole targets that the test file keeps out of training."""
+        if self._config.test_file is None:
+            return set(), set()
+        puzzles = [read_prompt(problem.prompt) for problem in self._file_problems]
+        targets = {target for _, target in puzzles} if self._config.hold_out_targets else set()
+        if targets >= set(self._targets):
+            raise ConfigError(
+                f"every target occurs in {self._config.test_file}, so none is left for training; "
+                "set task.hold_out_targets to false"
+            )
+        return set(map(_key, puzzles)), targets
+
+    @cached_property
+    def _file_problems(self) -> list[Problem]:
+        assert self._config.test_file is not None
+        return read_public_file(self._config.test_file, self._config.numbers)
+
+
+def read_prompt(prompt: str) -> Puzzle:
+    """Return the numbers and the target of `15,44,79,50:`."""
+    *numbers, target = map(int, prompt.rstrip(":").split(","))
+    return tuple(numbers), target
+
+
+def read_public_file(path: Path, numbers: int) -> list[Problem]:
+    """Return the problems of a public test file, each with the file's own solution as its trace.
+
+    Raises:
+        DataError: the file cannot be read, or a row is not a solved puzzle of that many numbers.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the Countdown test file {path}: {error}") from error
+    problems = [_read_row(path, row, line, numbers) for row, line in enumerate(lines, 1) if line.strip()]
+    if not problems:
+        raise DataError(f"the Countdown test file {path} has no problems")
+    return problems
+
+
+def _read_row(path: Path, row: int, line: str, numbers: int) -> Problem:
+    where = f"{path}, row {row}"
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not a JSON object ({error.msg} at column {error.colno})") from error
+    for name in ("input", "output"):
+        if not isinstance(fields, dict) or not isinstance(fields.get(name), str):
+            raise DataError(f"{where}: field {name!r} is missing or not text")
+    if not _INPUT.fullmatch(fields["input"]):
+        raise DataError(f"{where}: field 'input' must be numbers and the target, like 15,44,79,50")
+    prompt, trace = fields["input"] + ":", fields["output"]
+    given, target = read_prompt(prompt)
+    if len(given) != numbers:
+        raise DataError(f"{where}: field 'input' has {len(given)} numbers, but task.numbers is {numbers}")
+    problem = Problem(content_id("countdown", prompt), prompt, str(target), (trace,))
+    if not CountdownTask(CountdownTaskConfig(numbers=numbers)).grade(problem, trace).outcome:
+        raise DataError(f"{where}: field 'output' is not a solution of the puzzle")
+    return problem
+
+
+def _key(puzzle: Puzzle) -> Puzzle:
+    """Return the puzzle with its numbers sorted: what counts as the same puzzle."""
+    return tuple(sorted(puzzle[0])), puzzle[1]
+
+
+def _canonical_step(text: str) -> str:
+    """Return the step with the operands of + and * in ascending order."""
+    match = _STEP.fullmatch(text)
+    assert match is not None
+    left, operator, right, result = match.groups()
+    if operator in "+*" and int(left) > int(right):
+        left, right = right, left
+    return f"{left}{operator}{right}={result}"
+
+
+def _after(pool: list[int], text: str, target: int) -> list[int] | None:
+    """Return what is available after a right step (see `step_truth`), or None after a wrong one."""
+    match = _STEP.fullmatch(text.removesuffix(","))
+    if match is None:
+        return None
+    left, right, result = int(match.group(1)), int(match.group(3)), int(match.group(4))
+    rest = list(pool)
+    for number in (left, right):
+        if number not in rest:
+            return None
+        rest.remove(number)
+    if text.endswith(",") != bool(rest) or not _arithmetic_holds(left, match.group(2), right, result):
+        return None
+    rest.append(result)
+    return rest if solvable(tuple(sorted(rest)), target) else None
+
+
+def _arithmetic_holds(left: int, operator: str, right: int, result: int) -> bool:
+    if result > LARGEST_RESULT:
+        return False
+    if operator == "+":
+        return left + right == result
+    if operator == "-":
+        return left - right == result
+    if operator == "*":
+        return left * right == result
+    return right != 0 and left == right * result

@@ -1,0 +1,198 @@
+"""Text to tokens and back, and where reasoning steps end. Imports no torch; transformers for chat only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer, models
+from tokenizers.decoders import DecodeStream
+
+from airls_ray.data.schemas import TRACES
+from airls_ray.errors import DataError, ModelError
+from airls_ray.seeding import derive_seed
+from airls_ray.tasks.base import Task
+from airls_ray.tokenizer_files import LoadedTokenizer, build_tokenizer, load_tokenizer, word_pattern
+
+__all__ = ["TextCodec", "build_tokenizer", "encode_traces"]
+
+
+class TextCodec:
+    """One view of text and tokens for policy, PRM and verifier, on top of a fast tokenizer.
+
+    Tokenizers made by `build_tokenizer` are run in Python: for texts of some tens of tokens that is
+    several times faster than calls into the library.
+    """
+
+    def __init__(self, loaded: LoadedTokenizer, task: Task, where: str) -> None:
+        """Wrap `loaded`; `where` names its folder in errors."""
+        self._backend: Tokenizer = loaded.backend
+        self._chat = loaded.chat
+        self._delimiter = task.step_delimiter
+        self.eos_id: int = loaded.eos_id
+        """Token that ends a response."""
+        self.pad_id: int = loaded.pad_id
+        """Token of padding (the end of sequence where the tokenizer has none)."""
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = max(vocabulary.values()) + 1
+        """Number of token ids, special ones included."""
+        self._words: _Words | None = None
+        if isinstance(self._backend.model, models.WordLevel) and task.vocabulary() is not None:
+            self._words = _Words(vocabulary, task, where)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path | str, task: Task, template: Literal["plain", "chat"] = "plain"
+    ) -> TextCodec:
+        """Load the tokenizer of a model folder (or hub name).
+
+        Raises:
+            ModelError: there is none, it has no end-of-sequence token or no chat template where one is
+                asked for, or it lacks tokens of a built-in task.
+        """
+        return cls(load_tokenizer(folder, chat=template == "chat"), task, str(folder))
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return the tokens of a prompt, template and begin-of-sequence included where the model has one."""
+        if self._words is not None:
+            return self._words.encode(prompt)
+        if self._chat is not None:
+            message = [{"role": "user", "content": prompt}]
+            ids: Any = self._chat.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+            return list(ids)
+        tokens: list[int] = self._backend.encode(prompt).ids
+        while tokens and tokens[-1] == self.eos_id:  # some tokenizers close every text
+            tokens.pop()
+        return tokens
+
+    def encode_trace(self, trace: str) -> list[int]:
+        """Return the tokens of a trace with the end of sequence appended."""
+        if self._words is not None:
+            return [*self._words.encode(trace), self.eos_id]
+        return [*self._backend.encode(trace, add_special_tokens=False).ids, self.eos_id]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens` without end of sequence and padding."""
+        if self._words is not None:
+            return self._words.decode(tokens)
+        special = (self.eos_id, self.pad_id)
+        kept = [int(token) for token in tokens if token not in special]
+        return str(self._backend.decode(kept, skip_special_tokens=False))
+
+    def step_ends(self, response: Sequence[int]) -> list[int]:
+        """Return the exclusive end, in tokens, of every step; the last one is `len(response)`.
+
+        A step ends after the token that completes the delimiter. End of sequence, padding and blank
+        text after a delimiter belong to the step before: no step is empty.
+        """
+        if self._words is not None:
+            delimiter = self._words.delimiter_id
+            ends = [position for position, token in enumerate(response, 1) if token == delimiter]
+        else:
+            ends = self._search_ends(response)
+        tail = response[ends[-1] if ends else 0 :]
+        if not len(tail):
+            return ends
+        if ends and all(token in (self.eos_id, self.pad_id) for token in tail):
+            ends[-1] = len(response)
+        else:
+            ends.append(len(response))
+        return ends
+
+    def step_texts(self, response: Sequence[int], step_ends: Sequence[int]) -> list[str]:
+        """Return the text of every step, its delimiter included."""
+        starts = [0, *step_ends[:-1]]
+        return [self.decode(response[start:end]) for start, end in zip(starts, step_ends, strict=True)]
+
+    def _search_ends(self, response: Sequence[int]) -> list[int]:
+        """Find delimiters in the text: tokens of a general tokenizer may contain or split them."""
+        stream = DecodeStream(skip_special_tokens=False)
+        ends: list[int] = []
+        step = ""  # the text since the last end, or what of it can still matter
+        special = (self.eos_id, self.pad_id)
+        for position, token in enumerate(response, 1):
+            step += ("" if token in special else stream.step(self._backend, int(token))) or ""
+            if self._delimiter not in step:
+                continue
+            blank, step = not step.replace(self._delimiter, "").strip(), step.rpartition(self._delimiter)[2]
+            if not blank:
+                ends.append(position)
+            elif ends:
+                ends[-1] = position
+        if ends and not step.strip():
+            ends[-1] = len(response)
+        return ends
+
+
+class _Words:
+    """A word-level vocabulary in Python."""
+
+    def __init__(self, vocabulary: dict[str, int], task: Task, where: str) -> None:
+        words = task.vocabulary() or []
+        missing = [word for word in words if word not in vocabulary]
+        if missing:
+            raise ModelError(
+                f"the tokenizer in {where} lacks {len(missing)} tokens of task {task.name!r}, the first is "
+                f"{missing[0]!r}; use a model that was made for this task's settings"
+            )
+        self._ids = {word: vocabulary[word] for word in words}
+        self._pieces = {token: word for word, token in self._ids.items()}
+        self._split = re.compile(word_pattern(words)).findall
+        self.delimiter_id = self._ids[task.step_delimiter]
+
+    def encode(self, text: str) -> list[int]:
+        ids = self._ids
+        try:
+            return [ids[word] for word in self._split(text)]
+        except KeyError as error:
+            raise DataError(
+                f"the text {text[:80]!r} contains {error.args[0]!r}, which is no token"
+            ) from error
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        piece = self._pieces.get  # special tokens, and rows that pad a model's vocabulary, have no text
+        return "".join([piece(token, "") for token in tokens])
+
+
+def encode_traces(
+    problems: pa.Table, codec: TextCodec, context_tokens: int, seed: int | None = None
+) -> pa.Table:
+    """Return a table of schema TRACES, one trace of each problem of `problems` that has any.
+
+    The first trace is taken, or with `seed` one drawn by seed and problem. `group` is the problem's row.
+
+    Raises:
+        DataError: prompt and trace together are longer than `context_tokens`.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in TRACES.names}
+    names = ("problem_id", "prompt", "traces")
+    for group, row in enumerate(zip(*(problems[name].to_pylist() for name in names), strict=True)):
+        problem_id, prompt, traces = row
+        if not traces:
+            continue
+        draw = 0 if seed is None else Random(derive_seed(seed, problem_id)).randrange(len(traces))
+        tokens, response = codec.encode_prompt(prompt), codec.encode_trace(traces[draw])
+        if len(tokens) + len(response) > context_tokens:
+            raise DataError(
+                f"problem {problem_id!r}: prompt and trace have {len(tokens) + len(response)} tokens, but "
+                f"model.context_tokens is {context_tokens}; shorten the trace or raise the limit"
+            )
+        values = (problem_id, group, tokens, response, codec.step_ends(response))
+        for name, value in zip(TRACES.names, values, strict=True):
+            columns[name].append(value)
+    arrays = [_column(columns[field.name], field.type) for field in TRACES]
+    return pa.Table.from_arrays(arrays, schema=TRACES)
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(kind):
+        return pa.array(values, kind)
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    flat = np.fromiter((item for value in values for item in value), np.int32, int(offsets[-1]))
+    return pa.ListArray.from_arrays(offsets, flat, type=kind)

@@ -1,0 +1,133 @@
+"""Tokenizer folders in Hugging Face format: make one for a built-in task, load any."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from airls_ray.errors import ModelError
+from airls_ray.tasks.base import Task
+
+PAD, EOS = "<pad>", "<eos>"
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A fast tokenizer and its special tokens; `chat` is the transformers object for chat templates."""
+
+    backend: Tokenizer
+    eos_id: int
+    pad_id: int
+    chat: Any | None = None
+
+
+def word_pattern(words: list[str]) -> str:
+    """Return the regular expression that cuts text into `words`: digits are joined if words join them."""
+    return r"[^\s]" if all(len(word) == 1 for word in words) else r"\d+|[^\d\s]"
+
+
+def build_tokenizer(task: Task, folder: Path) -> None:
+    """Save a tokenizer with the task's vocabulary; `AutoTokenizer.from_pretrained` loads it.
+
+    Tokens 0 and 1 are `<pad>` and `<eos>`; white space is dropped, and decoding adds none.
+
+    Raises:
+        ModelError: the task has no vocabulary of its own.
+    """
+    words = task.vocabulary()
+    if words is None:
+        raise ModelError(
+            f"task {task.name!r} has no vocabulary of its own; set model.path to a trained model"
+        )
+    vocabulary = {word: token for token, word in enumerate([PAD, EOS, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary))
+    split = pre_tokenizers.Split(Regex(word_pattern(words)), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(PAD, special=True), AddedToken(EOS, special=True)])
+    special = {"pad_token": PAD, "eos_token": EOS}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **special,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+
+
+def load_tokenizer(folder: Path | str, chat: bool) -> LoadedTokenizer:
+    """Load the tokenizer of a folder or hub name; transformers is imported only where it must be.
+
+    Raises:
+        ModelError: it is missing or broken, is no fast tokenizer, has no end-of-sequence token, or has
+            no chat template although `chat` is set.
+    """
+    path = Path(folder)
+    if chat or not (path / "tokenizer.json").is_file():
+        return _load_with_transformers(folder, chat)
+    try:
+        backend = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises no narrower class for a file that it cannot read
+        raise ModelError(f"cannot read the tokenizer {path / 'tokenizer.json'}: {error}") from error
+    backend.no_padding()
+    backend.no_truncation()
+    names = _special_names(path)
+    eos = _token_id(backend, names.get("eos_token"))
+    if eos is None:
+        raise _no_eos(folder)
+    pad = _token_id(backend, names.get("pad_token"))
+    return LoadedTokenizer(backend, eos, eos if pad is None else pad)
+
+
+def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"cannot load a tokenizer from {folder}: {reason[0]}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"the tokenizer in {folder} is not a fast one; save it with a tokenizer.json")
+    if tokenizer.eos_token_id is None:
+        raise _no_eos(folder)
+    if chat and not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer in {folder} has no chat template; set model.prompt_template to plain"
+        )
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    backend = tokenizer.backend_tokenizer
+    return LoadedTokenizer(backend, tokenizer.eos_token_id, pad, tokenizer if chat else None)
+
+
+def _special_names(path: Path) -> dict[str, Any]:
+    """Return `eos_token` and `pad_token` from the two files that may hold them."""
+    names: dict[str, Any] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (path / file).is_file():
+            try:
+                content = json.loads((path / file).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ModelError(f"{path / file} is not JSON; restore it from the model") from error
+            names.update({key: content[key] for key in ("eos_token", "pad_token") if content.get(key)})
+    return names
+
+
+def _token_id(backend: Tokenizer, token: str | dict[str, Any] | None) -> int | None:
+    text = token.get("content") if isinstance(token, dict) else token
+    found = backend.token_to_id(text) if text else None
+    return None if found is None else int(found)
+
+
+def _no_eos(folder: Path | str) -> ModelError:
+    return ModelError(
+        f"the tokenizer in {folder} has no end-of-sequence token, so responses could not end; "
+        "set eos_token in its tokenizer_config.json"
+    )

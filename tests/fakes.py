@@ -1,0 +1,42 @@
+"""Stand-ins for engines, for unit tests and Ray tests that need no model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from actors.vllm_engine import Sample, Sampling
+from airls_ray.config.schema import Config
+from airls_ray.weights import WeightBuffer
+
+
+class FakeEngine:
+    """Samples tokens from the seed alone; dies or fails on demand."""
+
+    def __init__(self, vocabulary: int, eos: int) -> None:
+        self.vocabulary = vocabulary
+        self.eos = eos
+        self.loaded: list[int] = []
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[list[Sample]]:
+        if os.environ.get("AIRLS_RAY_TEST_DIE") == "1":
+            os._exit(1)
+        return [[self._sample(seed + index) for index in range(sampling.samples)] for seed in seeds]
+
+    def _sample(self, seed: int) -> Sample:
+        random = np.random.default_rng(seed)
+        length = int(random.integers(1, 9))
+        tokens = [*random.integers(2, self.vocabulary, size=length).tolist(), self.eos]
+        return Sample(tokens, (-random.random(length + 1)).tolist(), "stop")
+
+    def update_weights(self, weights: WeightBuffer) -> None:
+        self.loaded.append(weights.version)
+
+
+def make_fake_engine(model: str | Path, config: Config, eos_ids: Sequence[int]) -> FakeEngine:
+    return FakeEngine(vocabulary=12, eos=eos_ids[0])

@@ -1,0 +1,138 @@
+"""Advantages against numbers computed by hand."""
+
+import math
+
+import pytest
+import torch
+
+from airls_ray.credit import combine, outcome_advantages, step_advantages, steps_to_tokens
+
+OUTCOMES = torch.tensor([1.0, 0.0, 0.0, 0.0])
+ONE_GROUP = torch.zeros(4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        # mean 1/4; squares 9/16 + 3/16 = 3/4, over G - 1 = 3: variance 1/4, std 1/2
+        ("grpo", [1.5, -0.5, -0.5, -0.5]),
+        ("dr_grpo", [0.75, -0.25, -0.25, -0.25]),
+        # the others of the first: mean 0; of the rest: 1/3
+        ("rloo", [1.0, -1 / 3, -1 / 3, -1 / 3]),
+    ],
+)
+def test_outcome_advantages_by_hand(how: str, wanted: list[float]) -> None:
+    got = outcome_advantages(OUTCOMES, ONE_GROUP, how)
+    torch.testing.assert_close(got, torch.tensor(wanted), atol=1e-5, rtol=0)
+    assert got.dtype == torch.float32
+
+
+@pytest.mark.parametrize("how", ["grpo", "dr_grpo", "rloo"])
+def test_groups_do_not_mix_whatever_their_order_and_numbers(how: str) -> None:
+    outcomes = torch.tensor([1.0, 0.2, 0.0, 0.9, 0.5])
+    groups = torch.tensor([40, -3, 40, -3, 40])
+    got = outcome_advantages(outcomes, groups, how)
+    for group in (40, -3):
+        alone = outcomes[groups == group]
+        wanted = outcome_advantages(alone, torch.zeros(len(alone), dtype=torch.int64), how)
+        torch.testing.assert_close(got[groups == group], wanted)
+
+
+@pytest.mark.parametrize("how", ["grpo", "dr_grpo", "rloo"])
+@pytest.mark.parametrize("outcome", [0.0, 1.0, 0.1])
+def test_a_group_without_variance_gets_exactly_zero(how: str, outcome: float) -> None:
+    for size in (1, 3, 7):
+        outcomes = torch.full((size,), outcome, dtype=torch.float64)
+        assert (
+            outcome_advantages(outcomes, torch.zeros(size, dtype=torch.int64), how).tolist() == [0.0] * size
+        )
+
+
+def test_an_outcome_that_was_not_graded_is_an_error_that_names_the_rollout() -> None:
+    with pytest.raises(ValueError, match="outcome of rollout 1 is nan"):
+        outcome_advantages(torch.tensor([1.0, math.nan]), torch.tensor([0, 0]), "grpo")
+
+
+def test_an_unknown_advantage_is_an_error() -> None:
+    with pytest.raises(ValueError, match="grpo, dr_grpo or rloo"):
+        outcome_advantages(OUTCOMES, ONE_GROUP, "ppo")  # type: ignore[arg-type]
+
+
+# Group 0: rollouts 0 (rewards 1, 3) and 1 (reward 2): mean 2, unbiased std 1 -> -1, 1 and 0.
+# Group 1: rollout 2 (rewards 0, 0, 6, 2): mean 2, squares 4+4+16+0 = 24, std sqrt(8).
+REWARDS = torch.tensor([1.0, 3.0, 2.0, 0.0, 0.0, 6.0, 2.0])
+STEP_ROWS = torch.tensor([0, 0, 1, 2, 2, 2, 2])
+GROUPS = torch.tensor([0, 0, 1])
+Z = 2 / math.sqrt(8)
+
+
+def test_step_advantages_by_hand() -> None:
+    got = step_advantages(REWARDS, STEP_ROWS, GROUPS, per_step=False)
+    wanted = [0.0, 1.0, 0.0, 0.0, Z, 2 * Z, 0.0]
+    torch.testing.assert_close(got, torch.tensor(wanted), atol=1e-5, rtol=0)
+
+
+def test_step_advantages_per_step_by_hand() -> None:
+    got = step_advantages(REWARDS, STEP_ROWS, GROUPS, per_step=True)
+    wanted = [0.0, 1.0, 0.0, 0.0, Z / 3, 2 * Z / 2, 0.0]
+    torch.testing.assert_close(got, torch.tensor(wanted), atol=1e-5, rtol=0)
+
+
+def test_length_cannot_pay() -> None:
+    """A rollout whose steps all have standardised reward r has advantage r at each, long or short."""
+    lengths = [1, 2, 5, 30]
+    rows = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
+    rewards = torch.tensor([0.5, 2.0, -1.0, 0.5])[rows].double()
+    standard = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
+    got = step_advantages(rewards, rows, torch.zeros(4, dtype=torch.int64), per_step=True)
+    torch.testing.assert_close(got, standard)
+    assert got[0].item() == pytest.approx(got[-1].item())
+
+
+def test_without_per_step_length_does_pay() -> None:
+    rows = torch.tensor([0, 1, 1, 1, 2])
+    rewards = torch.tensor([1.0, 1.0, 1.0, 1.0, -4.0])
+    got = step_advantages(rewards, rows, torch.zeros(3, dtype=torch.int64), per_step=False)
+    assert got[1].item() == pytest.approx(3 * got[0].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("per_step", [True, False])
+def test_equal_step_rewards_give_exactly_zero(per_step: bool) -> None:
+    rewards = torch.full((6,), 0.1, dtype=torch.float64)
+    rows = torch.tensor([0, 0, 0, 1, 1, 2])
+    assert step_advantages(rewards, rows, torch.tensor([0, 0, 1]), per_step).tolist() == [0.0] * 6
+
+
+def test_a_rollout_without_steps_is_skipped() -> None:
+    rewards, rows = torch.tensor([1.0, 3.0]), torch.tensor([0, 2])
+    got = step_advantages(rewards, rows, torch.tensor([0, 0, 0]), per_step=False)
+    torch.testing.assert_close(got, torch.tensor([-1.0, 1.0]) / math.sqrt(2), atol=1e-5, rtol=0)
+    empty = torch.zeros(0)
+    assert step_advantages(empty, empty.long(), torch.tensor([0]), per_step=True).tolist() == []
+
+
+def test_bad_step_rewards_are_an_error() -> None:
+    with pytest.raises(ValueError, match="consecutive"):
+        step_advantages(torch.ones(3), torch.tensor([0, 1, 0]), torch.tensor([0, 0]), per_step=True)
+    with pytest.raises(ValueError, match="reward of step 1 is inf"):
+        step_advantages(torch.tensor([0.0, math.inf]), torch.tensor([0, 0]), torch.tensor([0]), per_step=True)
+
+
+OUTCOME, STEP, ROWS = torch.tensor([1.0, -1.0]), torch.tensor([10.0, 20.0, 30.0]), torch.tensor([0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("weight", "wanted"), [(0.0, [1.0, -1.0, -1.0]), (1.0, [10.0, 20.0, 30.0]), (0.25, [3.25, 4.25, 6.75])]
+)
+def test_sources_are_combined_by_weight(weight: float, wanted: list[float]) -> None:
+    assert combine(OUTCOME, STEP, ROWS, weight).tolist() == wanted
+
+
+def test_without_a_prm_only_the_outcome_counts() -> None:
+    assert combine(OUTCOME, None, ROWS, 0.0).tolist() == [1.0, -1.0, -1.0]
+    with pytest.raises(ValueError, match="needs step rewards"):
+        combine(OUTCOME, None, ROWS, 0.5)
+
+
+def test_every_token_gets_the_value_of_its_step() -> None:
+    assert steps_to_tokens(STEP, torch.tensor([0, 0, 1, 2, 2])).tolist() == [10, 10, 20, 30, 30]

@@ -1,0 +1,134 @@
+"""Problem tables, files and streams."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from airls_ray.config.schema import ArithmeticTaskConfig, Config
+from airls_ray.data.commands import make_data
+from airls_ray.data.problems import (
+    ProblemStream,
+    problems_to_table,
+    read_problems,
+    table_to_problems,
+    write_problems,
+)
+from airls_ray.data.schemas import PROBLEMS
+from airls_ray.errors import ConfigError, DataError, RunError
+from airls_ray.tasks import Problem, make_task
+
+SAMPLE = [
+    Problem("a", "1+1=", "2", ("1+1=2;", "2;"), {"level": 3}),
+    Problem("b", "ü?", "naïve", (), {}),
+]
+
+
+def test_problems_survive_a_table():
+    table = problems_to_table(SAMPLE)
+    assert table.schema.equals(PROBLEMS, check_metadata=True)
+    assert table_to_problems(table) == SAMPLE
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_problems_survive_a_file(tmp_path, suffix):
+    path = tmp_path / f"problems{suffix}"
+    write_problems(problems_to_table(SAMPLE), path)
+    assert table_to_problems(read_problems(path)) == SAMPLE
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_users_may_give_one_trace_no_id_and_other_fields(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text(
+        '{"prompt": "p", "answer": "a", "trace": "t", "source": 1}\n\n{"prompt": "q", "answer": "b"}\n'
+    )
+    first, second = table_to_problems(read_problems(path))
+    assert (first.traces, second.traces) == (("t",), ())
+    assert first.problem_id != second.problem_id
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", "row 2: not a JSON object"),
+        ("[1]", "row 2: must be an object .* but is a list"),
+        ('{"answer": "a"}', "row 2: field 'prompt' is missing"),
+        ('{"prompt": "p"}', "row 2: field 'answer' is missing"),
+        ('{"prompt": "p", "answer": 7}', "row 2: field 'answer' must be text, but is a number"),
+        ('{"prompt": "p", "answer": " "}', "row 2: field 'answer' is empty"),
+        ('{"prompt": "p", "answer": "a", "traces": "t"}', "row 2: field 'traces' must be a list"),
+        ('{"prompt": "p", "answer": "a", "traces": ["t", 1]}', "element 2 is a number"),
+        ('{"prompt": "p", "answer": "a", "trace": "t", "traces": ["t"]}', "either field 'trace' or"),
+        ('{"prompt": "p", "answer": "a", "problem_id": 5}', "row 2: field 'problem_id' must be text"),
+        ('{"prompt": "p", "answer": "a", "problem_id": "one"}', "'one' like that of row 1"),
+        ('{"prompt": "p", "answer": "a", "details": [1]}', "row 2: field 'details' must be an object"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_row_and_field(tmp_path, row, message):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"prompt": "first", "answer": "a", "problem_id": "one"}\n' + row + "\n")
+    with pytest.raises(DataError, match=f"own.jsonl, {message}" if message.startswith("row") else message):
+        read_problems(path)
+
+
+def test_a_bad_parquet_row_is_named(tmp_path):
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "own.parquet"
+    pq.write_table(pa.table({"prompt": ["p", "q"], "answer": ["a", None]}), path)
+    with pytest.raises(DataError, match="own.parquet, row 2: field 'answer' is missing"):
+        read_problems(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["missing.jsonl", "missing.parquet", "table.csv", "empty.jsonl", "broken.parquet"]
+)
+def test_an_unreadable_file_is_named(tmp_path, name):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "broken.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match=name):
+        read_problems(tmp_path / name)
+
+
+def test_a_failed_write_leaves_no_part_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.mkdir()  # cannot be replaced by a file
+    with pytest.raises(RunError, match="cannot write .*problems.jsonl"):
+        write_problems(problems_to_table(SAMPLE), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["problems.jsonl"]
+
+
+def test_a_stream_resumes_at_its_position():
+    task = make_task(ArithmeticTaskConfig())
+    whole = ProblemStream(task, "train", 3).take(70)
+    stream = ProblemStream(task, "train", 3)
+    stream.take(30)
+    resumed = ProblemStream(task, "train", 3, start=stream.position)
+    assert stream.position == 30
+    assert resumed.take(40).equals(whole.slice(30))
+
+
+def test_a_test_stream_ends():
+    stream = ProblemStream(make_task(ArithmeticTaskConfig(test_problems=5)), "test", 0)
+    assert (stream.take(3).num_rows, stream.take(9).num_rows, stream.position) == (3, 2, 5)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_make_data_writes_problems_with_traces(tmp_path, suffix):
+    path = tmp_path / "new" / f"data{suffix}"
+    assert make_data(Config(), path, 12, "train") == 12
+    problems = table_to_problems(read_problems(path))
+    assert len(problems) == 12 and all(len(problem.traces) == 1 for problem in problems)
+
+
+def test_make_data_is_limited_by_the_test_set(tmp_path):
+    config = Config(task=ArithmeticTaskConfig(test_problems=4))
+    assert make_data(config, tmp_path / "test.jsonl", 10, "test") == 4
+    assert len((tmp_path / "test.jsonl").read_text().splitlines()) == 4
+    assert "details" in json.loads((tmp_path / "test.jsonl").read_text().splitlines()[0])
+
+
+def test_make_data_needs_a_positive_number(tmp_path):
+    with pytest.raises(ConfigError, match="at least 1, but is 0"):
+        make_data(Config(), tmp_path / "x.jsonl", 0, "train")

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from actors.rollout_worker import RolloutRequest, RolloutWorker
+from airls_ray.config.schema import ArithmeticTaskConfig, Config
+from airls_ray.data.problems import ProblemStream
+from airls_ray.data.schemas import ROLLOUTS
+from airls_ray.errors import DataError
+from airls_ray.tasks import make_task
+from airls_ray.text import build_tokenizer
+from airls_ray.weights import pack_weights
+from tests.fakes import make_fake_engine
+
+TASK = ArithmeticTaskConfig(operations=3)
+REQUEST = RolloutRequest(samples=4, temperature=1.0, seed=5, seed_path=("train", 0))
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> RolloutWorker:
+    build_tokenizer(make_task(TASK), tmp_path)
+    worker = RolloutWorker("rollout-0", Config(task=TASK), str(tmp_path), make_fake_engine)
+    worker.start()
+    return worker
+
+
+def problems(count: int) -> pa.Table:
+    return ProblemStream(make_task(TASK), "train", seed=1).take(count)
+
+
+def test_rollouts_have_the_schema_and_whole_groups_in_order(worker: RolloutWorker) -> None:
+    table = worker.generate(problems(3), [7, 8, 9], REQUEST)
+    assert table.schema.equals(ROLLOUTS, check_metadata=True)
+    assert table["group"].to_pylist() == [7] * 4 + [8] * 4 + [9] * 4
+    assert table["index"].to_pylist() == [0, 1, 2, 3] * 3
+
+
+def test_every_token_has_a_log_probability_and_the_last_step_ends_at_the_end(worker: RolloutWorker) -> None:
+    table = worker.generate(problems(3), [0, 1, 2], REQUEST)
+    for row in table.to_pylist():
+        assert len(row["logprobs"]) == len(row["response"])
+        assert row["step_ends"][-1] == len(row["response"])
+
+
+def test_the_rollouts_of_a_problem_do_not_depend_on_the_others(worker: RolloutWorker) -> None:
+    table = problems(4)
+    together = worker.generate(table, [0, 1, 2, 3], REQUEST).filter(pa.array([False] * 12 + [True] * 4))
+    alone = worker.generate(table.slice(3, 1), [3], REQUEST)
+    assert together["response"].to_pylist() == alone["response"].to_pylist()
+
+
+def test_another_iteration_gives_other_rollouts(worker: RolloutWorker) -> None:
+    table = problems(2)
+    other = RolloutRequest(samples=4, temperature=1.0, seed=5, seed_path=("train", 1))
+    assert worker.generate(table, [0, 1], REQUEST)["response"] != worker.generate(table, [0, 1], other)["response"]
+
+
+def test_rollouts_carry_the_version_of_the_weights(worker: RolloutWorker) -> None:
+    worker.update_weights(pack_weights([("w", torch.zeros(1))], version=6))
+    assert set(worker.generate(problems(1), [0], REQUEST)["version"].to_pylist()) == {6}
+
+
+def test_a_prompt_that_leaves_no_room_names_problem_and_limits(tmp_path: Path) -> None:
+    build_tokenizer(make_task(TASK), tmp_path)
+    config = Config(task=TASK, model={"context_tokens": 66}, rollout={"max_response_tokens": 64})
+    worker = RolloutWorker("rollout-0", config, str(tmp_path), make_fake_engine)
+    worker.start()
+    with pytest.raises(DataError, match=r"prompt of \d+ tokens.*leaves 2"):
+        worker.generate(problems(1), [0], REQUEST)
