@@ -11,7 +11,8 @@ from actors.cluster import resolve
 from airls_ray.config.schema import Config
 from airls_ray.evaluation.examples import pick_examples
 from airls_ray.evaluation.scorers import SearchResult, measure_scorers, search_curves
-from airls_ray.grading import GraderPool, grade_table
+from airls_ray.grading.pool import GraderPool
+from airls_ray.grading.table import grade_table
 from airls_ray.learning.batches import merge_parts
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec

@@ -111,7 +111,7 @@ class RunFolder:
             self._cut_torn_line()
             files.append(self.metrics_file, line.encode())
             self._events.write(
-                iteration, {name: value for name, value in values.items() }
+                iteration, {name: value for name, value in values.items() if value is not None}
             )
 
     def read_metrics(self) -> list[dict[str, Any]]:

@@ -53,7 +53,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), prog_name="airls-ray", standalone_mode=False)
     except TyperException as error:  # wrong usage: unknown command or option, missing argument
-        return _fail(error.format_message() + " (see airls-ray --help)", error.exit_code)
+        message = error.format_message().rstrip(".")
+        # Without a command Typer has printed the help, and the message is empty.
+        return _fail(f"{message}; see airls-ray --help", error.exit_code) if message else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _fail(_interrupted(arguments), EXIT_INTERRUPTED, "Interrupted")
     except (UserError, OSError) as error:

@@ -102,16 +102,12 @@ class GraderPool:
             raise RunError("the grader pool is closed; make a new one")
         batch = _Batch(items, len(self._children))
         while batch.unfinished:
-            for child in self._children:
-                batch.feed(child)
-            self._wait()
-            for position, child in enumerate(self._children):
-                batch.take(child)
-                status = self._ended(child)
-                if status is not None:
-                    child.kill()
-                    batch.give_up(child, status)
-                    self._children[position] = self._start()
+            for position in range(len(self._children)):
+                batch.take(self._children[position])
+                self._replace_ended(position, batch)
+                batch.feed(self._children[position])
+            if batch.unfinished:
+                self._wait()
         return batch.finished()
 
     def close(self) -> None:
@@ -146,6 +142,14 @@ class GraderPool:
 
     def _due(self, child: Child) -> float:
         return child.last_progress + (self._deadline if child.ready else self._start_deadline)
+
+    def _replace_ended(self, position: int, batch: _Batch) -> None:
+        child = self._children[position]
+        status = self._ended(child)
+        if status is not None:
+            child.kill()
+            batch.give_up(child, status)
+            self._children[position] = self._start()
 
     def _ended(self, child: Child) -> Status | None:
         """Return how a child came to its end that is dead or out of time, None for one that goes on."""

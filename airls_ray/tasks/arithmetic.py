@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from random import Random
+from typing import TYPE_CHECKING
 
-from airls_ray.config.schema import ArithmeticTaskConfig
 from airls_ray.tasks.base import Grade, Problem, Split
 from airls_ray.tasks.generate import Generator, content_id, split_by_hash
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import ArithmeticTaskConfig
 
 _OPERATORS = "+-*"
 _NUMBER = r"(0|[1-9]\d*)"
@@ -53,7 +57,7 @@ class ArithmeticTask:
         """Yield problems from position `start`: without end (train) or the fixed test set."""
         if split == "train":
             return self._generator.train(seed, start)
-        return _skip(self._generator.test(self._test_problems), start)
+        return islice(self._generator.test(self._test_problems), start, None)
 
     def vocabulary(self) -> list[str]:
         """Return every number as one token, the operators, `=` and `;`."""
@@ -109,9 +113,3 @@ class ArithmeticTask:
             operators = rng.choices(_OPERATORS, k=self._operations)
             terms = [operator + value for operator, value in zip(operators, values[1:], strict=True)]
             yield f"{values[0]}{''.join(terms)}="
-
-
-def _skip(problems: Iterator[Problem], start: int) -> Iterator[Problem]:
-    for position, problem in enumerate(problems):
-        if position >= start:
-            yield problem

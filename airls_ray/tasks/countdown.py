@@ -15,12 +15,15 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
-from airls_ray.config.schema import CountdownTaskConfig
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.tasks.base import Grade, Problem, Split
 from airls_ray.tasks.countdown_solver import LARGEST_RESULT, reachable, solutions, solvable
 from airls_ray.tasks.generate import Generator, content_id, split_by_hash
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import CountdownTaskConfig
 
 Puzzle = tuple[tuple[int, ...], int]
 """Numbers in the order of the prompt, and the target."""

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import count
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airls_ray.config.schema import FileTaskConfig
 from airls_ray.errors import DataError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks.base import Grade, Problem, Split
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import FileTaskConfig
 
 
 class FileTask:

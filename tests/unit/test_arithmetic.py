@@ -43,7 +43,7 @@ def test_traces_are_graded_right_and_every_step_is_true():
 
 
 def test_splits_are_disjoint_whatever_the_seeds():
-    chains = task(operations=1, test_problems=40)  # a small space: 300 problems
+    chains = task(operations=1, test_problems=15)  # a small space: 300 problems
     test = {problem.prompt for problem in chains.problems("test", 9)}
     train = {problem.prompt for seed in range(5) for problem in islice(chains.problems("train", seed), 2000)}
     assert len(train) > 200 and not train & test

@@ -73,13 +73,13 @@ def run_policy(
     return update_policy(
         engine,
         table,
-        options.pop("advantages", step_values(table)),
-        method=method,
-        learner=config,
+        options.get("advantages", step_values(table)),
+        options.get("reference_logprobs"),
+        method,
+        config,
         temperature=TEMPERATURE,
         max_response_tokens=8,
         pad_id=0,
-        **options,
     )
 
 

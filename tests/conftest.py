@@ -1,0 +1,21 @@
+"""Marks each test by its folder, and leaves tests/gpu out where there is no GPU."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+MARKED_FOLDERS = ("ray", "e2e", "gpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    no_gpu = pytest.mark.skip(reason="there is no GPU")
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKED_FOLDERS:
+            item.add_marker(folder)
+        if folder == "gpu" and shutil.which("nvidia-smi") is None:
+            item.add_marker(no_gpu)

@@ -1,0 +1,82 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from actors import cluster
+from actors.rollout_pool import RolloutPool
+from actors.rollout_worker import RolloutRequest, RolloutWorker
+from airls_ray.config.schema import ArithmeticTaskConfig, Config, Resources
+from airls_ray.data.problems import ProblemStream
+from airls_ray.errors import RunError
+from airls_ray.tasks import make_task
+from airls_ray.text import build_tokenizer
+from airls_ray.weights import pack_weights
+from tests.fakes import make_fake_engine
+
+TASK = ArithmeticTaskConfig(operations=3)
+REQUEST = RolloutRequest(samples=2, temperature=1.0, seed=5, seed_path=("train", 0), first_group=10)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    build_tokenizer(make_task(TASK), tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def started() -> Iterator[list[Any]]:
+    workers: list[Any] = []
+    yield workers
+    for worker in workers:
+        cluster.kill(worker)
+
+
+def start(folder: Path, started: list[Any], dies: tuple[bool, ...]) -> RolloutPool:
+    for index, die in enumerate(dies):
+        environment = {"AIRLS_RAY_TEST_DIE": "1"} if die else {}
+        name = f"pool-{folder.name}-{len(started)}"
+        resources = Resources(cpus=0.1, threads=1)
+        arguments = (f"rollout-{index}", Config(task=TASK), str(folder), make_fake_engine)
+        started.append(
+            cluster.start_actor(RolloutWorker, name, resources, *arguments, environment=environment)
+        )
+    cluster.fetch([worker.start.remote() for worker in started], 60, "starting")
+    return RolloutPool(started, deadline_seconds=60)
+
+
+def problems(count: int) -> pa.Table:
+    return ProblemStream(make_task(TASK), "train", seed=1).take(count)
+
+
+def rollouts(pool: RolloutPool, count: int) -> pa.Table:
+    return pa.concat_tables(cluster.resolve(pool.generate(problems(count), REQUEST)))
+
+
+def test_every_group_is_delivered_once_and_in_order(folder: Path, started: list[Any]) -> None:
+    table = rollouts(start(folder, started, (False, False)), 5)
+    assert table["group"].to_pylist() == [g for g in range(10, 15) for _ in range(2)]
+
+
+def test_the_share_of_a_worker_that_dies_is_sampled_by_another_one(folder: Path, started: list[Any]) -> None:
+    whole = rollouts(start(folder, started, (False,)), 5)
+    pool = start(folder, started, (False, True))
+    table = pa.concat_tables(cluster.resolve(pool.generate(problems(5), REQUEST)))
+    assert table["response"].to_pylist() == whole["response"].to_pylist()
+    assert table["group"].to_pylist() == whole["group"].to_pylist()
+
+
+def test_when_the_last_worker_dies_the_error_says_so(folder: Path, started: list[Any]) -> None:
+    pool = start(folder, started, (True,))
+    with pytest.raises(RunError, match="the last rollout worker died"):
+        pool.generate(problems(2), REQUEST)
+
+
+def test_all_workers_sample_at_the_version_of_the_last_sync(folder: Path, started: list[Any]) -> None:
+    pool = start(folder, started, (False, False))
+    pool.update_weights(cluster.put(pack_weights([("w", torch.zeros(3))], version=4)))
+    table = pa.concat_tables(cluster.resolve(pool.generate(problems(4), REQUEST)))
+    assert set(table["version"].to_pylist()) == {4}

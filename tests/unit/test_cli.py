@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airls_ray.cli import main as cli
+from airls_ray.config import Config
+from airls_ray.errors import ModelError, ResourceError, RunError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = str(ROOT / "configs" / "demo_arithmetic.yaml")
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Return a function that puts a fake module with the given attributes in the place of a real one."""
+
+    def put(name: str, **attributes: Any) -> None:
+        module = types.ModuleType(name)
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return put
+
+
+def raising(error: BaseException) -> Any:
+    def call(*_: Any) -> dict[str, Any]:
+        raise error
+
+    return call
+
+
+def wrapped(error: BaseException) -> BaseException:
+    """Return an error as Ray gives it: of the same class, the first as `cause`, a traceback as text."""
+
+    class RayTaskError(type(error)):  # type: ignore[misc]
+        pass
+
+    outer = RayTaskError("Traceback (most recent call last):\n  ...")
+    outer.cause = error
+    return outer
+
+
+# --------------------------------------------------------------------------------------- start
+def test_help_answers_fast_and_names_every_command():
+    start = time.monotonic()
+    command = [sys.executable, "-m", "airls_ray.cli.main", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert time.monotonic() - start < 5  # about 0.6 s alone on the machine
+    for name in ("doctor", "data", "sft", "train", "search", "report", "demo"):
+        assert f" {name} " in done.stdout
+
+
+def test_the_command_line_loads_no_heavy_library():
+    code = (
+        "import sys, airls_ray.cli.main; "
+        "print(sorted({'torch', 'ray', 'numpy', 'pyarrow', 'pydantic', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["train"], ["train", DEMO, "--nope"]])
+def test_wrong_usage_is_one_line_and_code_2(arguments, capsys):
+    assert cli.run(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+
+
+def test_the_version_is_printed(capsys):
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == "0.1.0"
+
+
+# ------------------------------------------------------------------------------------ failures
+def test_a_wrong_configuration_is_one_sentence_and_code_2(capsys):
+    assert cli.run(["train", DEMO, "rollout.temprature=1"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "Error: unknown key rollout.temprature; did you mean rollout.temperature?\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["plain", "from an actor"])
+def test_a_users_mistake_is_one_sentence_and_code_2(fake, capsys, wrap):
+    fake("actors.launch", run_training=raising(wrap(ResourceError("asked for 8 GPUs, there are 2"))))
+    assert cli.run(["train", DEMO]) == 2
+    assert capsys.readouterr().err == "Error: asked for 8 GPUs, there are 2.\n"
+
+
+def test_the_outer_of_two_sentences_is_shown():
+    try:
+        try:
+            raise ModelError("inner")
+        except ModelError as inner:
+            raise RunError("outer") from inner
+    except RunError as error:
+        assert cli.sentence_of(error) == "outer"
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["plain", "from an actor"])
+def test_a_full_disk_is_one_sentence_and_code_2(fake, capsys, wrap):
+    full = wrap(OSError(errno.ENOSPC, "No space left on device", "runs/x"))
+    fake("actors.launch", run_training=raising(full))
+    assert cli.run(["train", DEMO]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Error: the disk is full while runs/x was written: free some space")
+    assert error.count("\n") == 1
+
+
+def test_ctrl_c_gives_code_130_and_says_how_to_go_on(fake, capsys):
+    fake("actors.launch", run_training=raising(KeyboardInterrupt()))
+    assert cli.run(["train", DEMO]) == 130
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("Interrupted: ")
+    assert "--resume" in error
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EPIPE, "a pipe")])
+def test_our_own_faults_keep_their_traceback(fake, error):
+    fake("actors.launch", run_training=raising(error))
+    with pytest.raises(type(error)):
+        cli.run(["train", DEMO])
+
+
+# ------------------------------------------------------------------------------------ commands
+def test_train_passes_the_configuration_and_resume_and_prints_sizes_and_result(fake, capsys):
+    seen: list[tuple[Config, bool]] = []
+
+    def run_training(config: Config, resume: bool) -> dict[str, Any]:
+        seen.append((config, resume))
+        return {"accuracy": {"trained": {"sampled": 0.625}}, "versions": {"torch": "2.13"}}
+
+    fake("actors.launch", run_training=run_training)
+    assert cli.run(["train", DEMO, "seed=7", "--resume", "train.problems_per_iteration=3"]) == 0
+    config, resume = seen[0]
+    assert (config.seed, config.train.problems_per_iteration, resume) == (7, 3, True)
+    output = capsys.readouterr().out
+    assert "rollouts per iteration" in output
+    assert "24" in output
+    assert "accuracy.trained.sampled" in output
+    assert "0.625" in output
+
+
+def test_sft_writes_to_the_folder_that_training_reads_unless_told(fake, tmp_path):
+    folders: list[Path] = []
+    fake("actors.launch", warm_start_folder=lambda config: Path("runs") / config.name / "sft")
+    fake("actors.sft", run_sft=lambda config, folder: folders.append(folder) or {"accuracy": 0.5})
+    assert cli.run(["sft", DEMO]) == 0
+    assert cli.run(["sft", DEMO, "--output", str(tmp_path)]) == 0
+    assert folders == [Path("runs/demo_arithmetic/sft"), tmp_path]
+
+
+def test_a_run_folder_serves_as_configuration(fake, tmp_path):
+    from airls_ray.config.load import dump_config
+
+    seen: list[Config] = []
+    fake("actors.launch", run_training=lambda config, resume: seen.append(config) or {})
+    config = Config(seed=11)
+    dump_config(config, tmp_path / "config.yaml")
+    assert cli.run(["train", str(tmp_path)]) == 0
+    assert seen == [config]
+
+
+def test_search_takes_policy_and_prm_of_the_latest_checkpoint(fake, tmp_path):
+    seen: list[tuple[Any, ...]] = []
+    fake("actors.search", run_search=lambda *arguments: seen.append(arguments) or {})
+    checkpoints = tmp_path / "x" / "checkpoints"
+    newest = checkpoints / "iteration_000040"
+    for folder in (newest / "policy", newest / "prm"):
+        folder.mkdir(parents=True)
+    (checkpoints / "latest").write_text("iteration_000040\n")
+    assert cli.run(["search", DEMO, f"output={tmp_path}", "name=x"]) == 0
+    assert seen[0][1:] == (newest / "policy", newest / "prm", tmp_path / "x" / "search")
+
+
+def test_search_takes_no_prm_beside_a_policy_of_ones_own(fake, tmp_path):
+    seen: list[tuple[Any, ...]] = []
+    fake("actors.search", run_search=lambda *arguments: seen.append(arguments) or {})
+    arguments = ["search", DEMO, "--policy", "elsewhere", "--output", str(tmp_path)]
+    assert cli.run(arguments) == 0
+    assert seen[0][1:] == (Path("elsewhere"), None, tmp_path)
+
+
+def test_search_without_a_checkpoint_says_what_to_do(tmp_path, capsys):
+    assert cli.run(["search", DEMO, f"output={tmp_path}"]) == 2
+    assert "train it first, or give --policy" in capsys.readouterr().err
+
+
+def test_report_wants_a_run_folder(tmp_path, capsys, fake):
+    fake("airls_ray.report", write_report=lambda run: run / "report.html")
+    assert cli.run(["report", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    assert cli.run(["report", str(tmp_path)]) == 0
+    assert str(tmp_path / "report.html") in capsys.readouterr().out.replace("\n", "")
+
+
+def test_demo_runs_the_demo_configuration(fake):
+    seen: list[Config] = []
+    fake("actors.demo", run_demo=seen.append)
+    assert cli.run(["demo", "seed=3"]) == 0
+    assert (seen[0].name, seen[0].seed) == ("demo_arithmetic", 3)
+
+
+def test_doctor_fails_where_something_needed_is_missing(monkeypatch, capsys):
+    from airls_ray import doctor
+
+    fine = doctor.Check("a", doctor.Status.WARN, "found")
+    monkeypatch.setattr(doctor, "run_checks", lambda: [fine])
+    assert cli.run(["doctor"]) == 0
+    monkeypatch.setattr(doctor, "run_checks", lambda: [fine, doctor.Check("b", doctor.Status.MISSING, "no")])
+    assert cli.run(["doctor"]) == 1
+    assert "Not ready: b." in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------- data
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_data_is_made_checked_and_converted(tmp_path, capsys, suffix):
+    made, other = tmp_path / f"made.{suffix}", tmp_path / "other.jsonl"
+    assert cli.run(["data", "make", DEMO, "--problems", "5", "--split", "test", "--output", str(made)]) == 0
+    assert cli.run(["data", "check", str(made)]) == 0
+    assert cli.run(["data", "convert", str(made), str(other)]) == 0
+    output = capsys.readouterr().out
+    assert "5 test problems of arithmetic" in output
+    assert "5 problems, 5 traces, 0 problems without one" in output
+    assert len(other.read_text().splitlines()) == 5
+
+
+def test_a_broken_data_row_is_one_sentence(tmp_path, capsys):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "1+1", "answer": "2"}\n{"prompt": "1+2"}\n')
+    assert cli.run(["data", "check", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{path}, row 2" in error
+    assert "answer" in error
+    assert error.count("\n") == 1
