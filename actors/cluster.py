@@ -62,6 +62,11 @@ def connect(config: RayConfig) -> None:
         ) from error
 
 
+def is_connected() -> bool:
+    """Whether this process has joined a cluster."""
+    return bool(ray.is_initialized())
+
+
 def disconnect() -> None:
     """Leave the cluster; one that `connect` started ends with all its processes."""
     if ray.is_initialized():
@@ -115,6 +120,15 @@ def _show(resources: Any, like: Any = None) -> str:
     return ", ".join(f"{resources.get(key, 0):g} {key}" for key in sorted(keys)) or "nothing"
 
 
+def process_environment(resources: Resources, threads: int | None = None) -> dict[str, str]:
+    """Environment of a process with these resources: `threads` unless they say how many, and no stray GPU."""
+    count = resources.threads or threads or os.cpu_count() or 1
+    variables = {**_THREAD_ENVIRONMENT, "OMP_NUM_THREADS": str(count)}
+    if resources.gpus == 0:
+        variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray no longer hides the GPUs from actors without one
+    return variables
+
+
 def start_actor(
     cls: type,
     name: str,
@@ -124,10 +138,7 @@ def start_actor(
     threads: int | None = None,
 ) -> Any:
     """Start `cls` as an actor and return its handle at once; the class itself knows nothing of Ray."""
-    count = resources.threads or threads or os.cpu_count() or 1
-    variables = {**_THREAD_ENVIRONMENT, "OMP_NUM_THREADS": str(count), **(environment or {})}
-    if resources.gpus == 0:
-        variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray no longer hides the GPUs from actors without one
+    variables = {**process_environment(resources, threads), **(environment or {})}
     options: dict[str, Any] = {
         "name": name,
         "num_cpus": resources.cpus,

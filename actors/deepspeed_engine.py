@@ -71,6 +71,13 @@ def init_distributed(rank: int, world_size: int, address: str, port: int, deadli
     _deepspeed().init_distributed(dist_backend=backend, auto_mpi_discovery=False)
 
 
+def adopt_process_group() -> None:
+    """Let DeepSpeed use the process group that Ray Train has made (with its environment variables)."""
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    _deepspeed().init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False)
+
+
 def deepspeed_settings(config: LearnerConfig, world_size: int, *, bfloat16: bool) -> dict[str, Any]:
     """Return DeepSpeed's own configuration.
 
@@ -238,4 +245,8 @@ def close_distributed() -> None:
 def _deepspeed() -> Any:
     import deepspeed
 
+    if os.environ.get("DS_ACCELERATOR") == "cpu" and "__compatible_ops__" not in vars(deepspeed.ops):
+        # Else DeepSpeed probes all its operators and compiles one for shared-memory collectives: a
+        # minute or more and a C++ compiler, for what Gloo does as well.
+        deepspeed.ops.__compatible_ops__ = {}
     return deepspeed

@@ -17,7 +17,6 @@ from actors import cluster
 from actors.rollout_worker import RolloutRequest
 from actors.tracking import LoopState, graded_table
 from airls_ray.config.schema import Config
-from airls_ray.data.problems import ProblemStream
 from airls_ray.data.schemas import GRADES, ROLLOUTS, conform
 from airls_ray.progress import Progress
 from airls_ray.run_folder import RunFolder
@@ -40,10 +39,9 @@ class Samples:
 
 
 def evaluate_policy(
-    parts: Parts, config: Config, test: ProblemStream, run: RunFolder, progress: Progress, *, name: str, resume: bool
+    parts: Parts, config: Config, problems: pa.Table, run: RunFolder, progress: Progress, *, name: str, resume: bool
 ) -> Samples:
     """Sample the test problems with the policy that the workers hold; at a resume, read what was kept."""
-    problems = test.take(config.search.problems)
     folder = run.path / "samples"
     kept = folder / f"{name}.parquet", folder / f"{name}_grades.parquet", folder / f"{name}.json"
     if resume and all(path.exists() for path in kept):

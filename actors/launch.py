@@ -68,14 +68,14 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         run.rewind(state.iteration)
     with connected(config):
         parts = start_parts(config, sources, progress, state)
-        test = ProblemStream(make_task(config.task), "test", config.seed)
+        test = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
         before = evaluate_policy(parts, config, test, run, progress, name="base", resume=state.version > 0)
         started_loop = time.perf_counter()
         warmup = config.prm.warmup_iterations if config.uses_prm else 0
         with progress.track("Training", warmup + config.train.iterations, done=state.iteration) as bar:
             state = train(parts, config, state, Tracker(run, config, bar))
         started_search = time.perf_counter()
-        after = evaluate_policy(parts, config, test.restarted(), run, progress, name="trained", resume=False)
+        after = evaluate_policy(parts, config, test, run, progress, name="trained", resume=False)
         seconds = {
             "start": started_loop - started,
             "train": started_search - started_loop,

@@ -6,6 +6,7 @@ with a GPU pip resolves vLLM's CUDA packages under the same constraints. A secon
 pyproject.toml or this folder changes.
 """
 
+import argparse
 import hashlib
 import os
 import platform
@@ -218,8 +219,11 @@ def make_venv():
         )
 
 
-def install():
-    """Install whatever is missing; the seconds go to `.venv/install_seconds`."""
+def install(again):
+    """Install whatever is missing (`again`: even if nothing has changed).
+
+    The seconds go to `.venv/install_seconds`.
+    """
     if sys.version_info < (3, 11):
         raise InstallError(
             f"Python 3.11 or newer is needed, but {sys.executable} is {platform.python_version()}: "
@@ -229,7 +233,7 @@ def install():
         raise InstallError(f"Linux is needed (WSL 2 or a container will do), but this is {platform.system()}")
     build = which_build()
     stamp = VENV / "install_stamp"
-    if stamp.exists() and stamp.read_text() == fingerprint(build) and "--again" not in sys.argv:
+    if stamp.exists() and stamp.read_text() == fingerprint(build) and not again:
         return
     start = time.monotonic()
     say(f"Installing the {build} build into .venv with Python {platform.python_version()}")
@@ -245,8 +249,10 @@ def install():
 
 
 if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--again", action="store_true", help="install even if nothing has changed")
     try:
-        install()
+        install(options.parse_args().again)
     except InstallError as error:
         sys.exit(f"Error: {error}.")
     except KeyboardInterrupt:

@@ -56,13 +56,13 @@ def run(arguments: Sequence[str]) -> int:
         message = error.format_message().rstrip(".")
         # Without a command Typer has printed the help, and the message is empty.
         return _fail(f"{message}; see airls-ray --help", error.exit_code) if message else error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail(_interrupted(arguments), EXIT_INTERRUPTED, "Interrupted")
     except (UserError, OSError) as error:
         sentence = sentence_of(error)
         if sentence is None:
             raise
         return _fail(sentence, EXIT_USER_ERROR)
+    if code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this code
+        return _fail(_interrupted(arguments), EXIT_INTERRUPTED, "Interrupted")
     return code if isinstance(code, int) else 0
 
 
@@ -90,8 +90,8 @@ def _interrupted(arguments: Sequence[str]) -> str:
 
 
 def _fail(sentence: str, code: int, kind: str = "Error") -> int:
-    sentence = sentence.rstrip(".")
-    print(f"{kind}: {sentence}.", file=sys.stderr)
+    end = "" if sentence.endswith((".", "?", "!")) else "."
+    print(f"{kind}: {sentence}{end}", file=sys.stderr)
     return code
 
 

@@ -17,164 +17,47 @@ from pydantic import (
 
 from airls_ray.config.base import StrictModel
 from airls_ray.config.methods import METHODS
+from airls_ray.config.model_sections import (
+    LearnerConfig,
+    ModelConfig,
+    PRMLearnerConfig,
+    Probability,
+    Resources,
+    SFTLearnerConfig,
+    VerifierResources,
+)
+from airls_ray.config.task_sections import (
+    ArithmeticTaskConfig,
+    CountdownTaskConfig,
+    FileTaskConfig,
+    TaskConfig,
+)
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-# ---------------------------------------------------------------------------------------- tasks
-class ArithmeticTaskConfig(StrictModel):
-    """Chains of modular arithmetic, evaluated from left to right; step truth is exact."""
-
-    name: Literal["arithmetic"] = "arithmetic"
-    """Which task: arithmetic, countdown or file."""
-    operations: Annotated[int, Field(ge=1, le=64)] = 6
-    """Number of operations of a chain, one reasoning step each."""
-    modulus: Annotated[int, Field(ge=2, le=1000)] = 10
-    """All numbers lie in [0, modulus)."""
-    test_problems: PositiveInt = 500
-    """Size of the test set; its problems never occur in training."""
-
-
-class CountdownTaskConfig(StrictModel):
-    """Reach a target from given numbers with + - * /; step truth by exhaustive search."""
-
-    name: Literal["countdown"] = "countdown"
-    """Which task: arithmetic, countdown or file."""
-    numbers: Annotated[int, Field(ge=2, le=6)] = 3
-    """How many numbers a problem gives."""
-    max_number: Annotated[int, Field(ge=3, le=999)] = 99
-    """Largest given number; targets lie in [1, max_number] too, intermediate results may not exceed 9999."""
-    traces_per_problem: PositiveInt = 1
-    """How many different solutions a training problem carries (fewer where fewer exist)."""
-    test_file: Path | None = None
-    """Public test file (JSONL with `input` and `output`); its problems are kept out of training."""
-    hold_out_targets: bool = True
-    """Keep the targets of `test_file` out of training, too, as the authors of the public files did."""
-    test_problems: PositiveInt = 500
-    """Size of the generated test set, or how many problems of `test_file` are used at most."""
-
-
-class FileTaskConfig(StrictModel):
-    """Problems of the user's own: JSONL or Parquet with `prompt`, `answer` and `traces`."""
-
-    name: Literal["file"] = "file"
-    """Which task: arithmetic, countdown or file."""
-    train_file: Path
-    """Problems to train on; rows without a trace serve rollouts but never the reference side."""
-    test_file: Path
-    """Problems to measure on; a problem that occurs in both files is an error."""
-    step_delimiter: str = "\n\n"
-    """Text that ends a reasoning step."""
-    grader: Literal["exact", "math"] = "math"
-    """`exact`: the text after `answer_marker`, stripped, equals the answer. `math`: math-verify."""
-    answer_marker: str = "####"
-    """For `exact`: where the final answer begins; without it the last line counts."""
-    test_problems: PositiveInt = 500
-    """How many problems of the test file are used at most."""
-
-
-TaskConfig = Annotated[
-    ArithmeticTaskConfig | CountdownTaskConfig | FileTaskConfig, Field(discriminator="name")
+__all__ = [
+    "ArithmeticTaskConfig",
+    "Config",
+    "CountdownTaskConfig",
+    "EngineConfig",
+    "FileTaskConfig",
+    "LearnerConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "PRMConfig",
+    "PRMLearnerConfig",
+    "RayConfig",
+    "ReferenceConfig",
+    "Resources",
+    "RolloutConfig",
+    "SFTConfig",
+    "SFTLearnerConfig",
+    "SearchConfig",
+    "TaskConfig",
+    "TrainConfig",
+    "VerifierConfig",
+    "VerifierResources",
 ]
 
 
-# --------------------------------------------------------------------------------------- models
-class ModelConfig(StrictModel):
-    """The policy: a folder or hub name in Hugging Face format, or the size of a new Qwen3 model."""
-
-    path: str | None = None
-    """Model folder or hub name; null makes a model from scratch for a built-in task (then run `sft`)."""
-    trust_remote_code: bool = False
-    """Whether code inside the model folder may run."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of weights in the learners and in the engines."""
-    prompt_template: Literal["plain", "chat"] = "plain"
-    """`chat`: wrap the prompt by the tokenizer's chat template."""
-    hidden_size: PositiveInt = 128
-    """For a new model: width."""
-    layers: PositiveInt = 4
-    """For a new model: number of transformer layers."""
-    heads: PositiveInt = 4
-    """For a new model: number of attention heads (and key-value heads) of `head_dim` each."""
-    head_dim: Literal[32, 64, 96, 128] = 32
-    """For a new model: width of a head (the sizes that vLLM's CPU attention takes)."""
-    intermediate_size: PositiveInt = 384
-    """For a new model: width of the MLP."""
-    tie_embeddings: bool = False
-    """For a new model: whether the output layer shares the input embeddings."""
-    context_tokens: PositiveInt = 256
-    """Longest prompt and response together, in tokens."""
-
-
-class Resources(StrictModel):
-    """What one actor asks of Ray, and how many threads it computes with."""
-
-    cpus: NonNegativeFloat = 0.25
-    """Ray CPUs per actor: a share is fine, since the synchronous loop runs one stage at a time."""
-    gpus: NonNegativeFloat = 0.0
-    """Ray GPUs per actor (per rank of a learner); a fraction colocates several on one GPU."""
-    threads: NonNegativeInt = 0
-    """OpenMP threads of the process; 0 means all cores of the node divided by the ranks."""
-    custom: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Custom Ray resources, for example {"rollout": 1} to pin a node type."""
-
-
-# ------------------------------------------------------------------------------------- learners
-class LearnerConfig(StrictModel):
-    """A DeepSpeed learner: optimiser, sharding and micro-batches."""
-
-    learning_rate: PositiveFloat = 2e-4
-    """AdamW learning rate after warm-up."""
-    lr_warmup_updates: NonNegativeInt = 0
-    """Updates over which the learning rate rises linearly from 0."""
-    weight_decay: NonNegativeFloat = 0.0
-    """AdamW weight decay."""
-    adam_betas: tuple[Probability, Probability] = (0.9, 0.95)
-    """AdamW beta 1 and beta 2."""
-    gradient_clip: NonNegativeFloat = 1.0
-    """Largest global gradient norm; 0 turns clipping off."""
-    tokens_per_microbatch: PositiveInt = 16384
-    """Token budget (padding counted) of one forward and backward pass of one rank."""
-    layout: Literal["auto", "padded", "packed"] = "auto"
-    """`padded`: rows of similar length, padded. `packed`: one row, variable-length attention.
-    `auto`: packed on a GPU with flash attention, padded on CPU (measured, benchmarks/packing.py)."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass to save memory."""
-    ranks: PositiveInt = 1
-    """Data-parallel processes."""
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """DeepSpeed ZeRO stage: what is sharded over the ranks."""
-    resources: Resources = Resources()
-    """Per rank."""
-
-
-class SFTLearnerConfig(LearnerConfig):
-    """The learner of the warm start, with its own defaults (a subclass, so that a file that sets one key
-    of the section keeps the others)."""
-
-    learning_rate: PositiveFloat = 1e-3
-    """AdamW learning rate after warm-up."""
-    lr_warmup_updates: NonNegativeInt = 50
-    """Updates over which the learning rate rises linearly from 0."""
-
-
-class PRMLearnerConfig(LearnerConfig):
-    """The learner of the PRM, with its own defaults."""
-
-    learning_rate: PositiveFloat = 3e-4
-    """AdamW learning rate after warm-up."""
-
-
-class VerifierResources(Resources):
-    """Of the actor that owns the grading processes: next to nothing."""
-
-    cpus: NonNegativeFloat = 0.1
-    """Ray CPUs of the actor."""
-    threads: NonNegativeInt = 1
-    """OpenMP threads of the process; 0 means all cores of the node."""
-
-
-# ---------------------------------------------------------------------------------------- stages
 class SFTConfig(StrictModel):
     """Warm start of the policy on correct traces, stopped at a target accuracy."""
 

@@ -10,7 +10,9 @@ from airls_ray.config.schema import MethodConfig
 from airls_ray.tensors import to_list_column, to_packed
 
 
-def assign_credit(rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None, method: MethodConfig) -> pa.ListArray:
+def assign_credit(
+    rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None, method: MethodConfig
+) -> pa.ListArray:
     """Advantages of every step of every rollout.
 
     Args:

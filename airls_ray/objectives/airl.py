@@ -88,7 +88,7 @@ def class_weights(group: Tensor, is_expert: Tensor, pair_by_problem: bool) -> Te
     """
     expert = is_expert.bool()
     if not pair_by_problem:
-        counts = torch.stack([(~expert).sum(), expert.sum()]).clamp(min=1)
+        counts = torch.stack([(~expert).sum(), expert.sum()])  # a class with 0 is never read
         return (0.5 / counts.double())[expert.long()].float()
     ids, problem = torch.unique(group, return_inverse=True)
     policy_steps = torch.bincount(problem[~expert], minlength=ids.numel()).double()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -43,8 +43,9 @@ _STYLE: dict[str, Any] = {
     "lines.solid_capstyle": "round",
     "lines.solid_joinstyle": "round",
 }
-_WIDTH, _HEIGHT = 5.2, 2.7  # inches; the page scales them
-_LEFT, _RIGHT, _BOTTOM, _TOP = 0.5, 0.12, 0.44, 0.22  # margins in inches, equal for all charts
+_SIZE, _WIDE_SIZE = (4.3, 2.5), (6.2, 2.9)  # inches; the page scales them to its columns
+_LEFT, _RIGHT, _BOTTOM, _TOP = 0.47, 0.12, 0.44, 0.22  # margins in inches, equal for all charts
+_SHAPES = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼"}
 _LINES: dict[Dash, str] = {"solid": "-", "dashed": "--", "dotted": ":"}
 
 
@@ -77,22 +78,19 @@ class Chart:
     stacked: bool = False
     doubling: bool = False
     """The x axis is logarithmic, its ticks are the values of the first line."""
-    y_range: tuple[float | None, float | None] = field(default=(None, None))
+    y_range: tuple[float | None, float | None] = (None, None)
+    wide: bool = False
+    """For two columns instead of three."""
 
 
 def render(chart: Chart) -> Markup:
     """Return the chart as an HTML figure: title, legend, SVG and its data."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": chart.key}):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT))
+        width, height = _WIDE_SIZE if chart.wide else _SIZE
+        figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
-        axes = figure.add_axes(
-            (
-                _LEFT / _WIDTH,
-                _BOTTOM / _HEIGHT,
-                1 - (_LEFT + _RIGHT) / _WIDTH,
-                1 - (_BOTTOM + _TOP) / _HEIGHT,
-            )
-        )
+        inside = (width - _LEFT - _RIGHT) / width, (height - _BOTTOM - _TOP) / height
+        axes = figure.add_axes((_LEFT / width, _BOTTOM / height, *inside))
         _draw(axes, chart)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -117,9 +115,9 @@ def _draw(axes: Axes, chart: Chart) -> None:
         for line in chart.lines:
             _draw_line(axes, line)
     for _, level in chart.levels:
-        axes.axhline(level, color=_SERIES[0], linewidth=1.2, linestyle=":", zorder=1.5)
+        axes.axhline(level, color=_SERIES[0], linewidth=1.6, linestyle=(0, (1, 1.6)), zorder=2.5)
     _draw_x_axis(axes, chart)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     low, high = chart.y_range
     axes.set_ylim(bottom=low, top=high)
@@ -202,27 +200,29 @@ def _legend(chart: Chart) -> Markup | None:
     items = []
     for name, colour, dash, marker in entries:
         kind = "area" if chart.stacked else dash
-        swatch = element("i", class_=f"swatch {kind}{' marked' if marker else ''}", style=f"--c:var(--c{colour})")
+        shape = element("b", _SHAPES[marker]) if marker else None
+        swatch = element("i", shape, class_=f"swatch {kind}", style=f"--c:var(--c{colour})")
         items.append(element("li", swatch, name))
     return element("ul", items, class_="legend")
 
 
 def _readout(chart: Chart, axes: Axes) -> dict[str, Any]:
     """What the page's script needs: the plot's box in SVG units, the x range, the points."""
-    left, bottom, width, height = axes.get_position().bounds
+    width, height = (72 * inches for inches in (_WIDE_SIZE if chart.wide else _SIZE))
+    left, bottom, inside_width, inside_height = axes.get_position().bounds
+    top = 1 - bottom - inside_height
     return {
-        "box": [
-            left * _WIDTH * 72,
-            (1 - bottom - height) * _HEIGHT * 72,
-            width * _WIDTH * 72,
-            height * _HEIGHT * 72,
-        ],
-        "size": [_WIDTH * 72, _HEIGHT * 72],
+        "box": [left * width, top * height, inside_width * width, inside_height * height],
+        "size": [width, height],
         "range": list(axes.get_xlim()),
         "log": chart.doubling,
         "x": chart.x_label,
         "lines": [
-            {"name": line.name, "colour": line.colour, "points": [list(p) for p in zip(line.x, line.y, strict=True)]}
+            {
+                "name": line.name,
+                "colour": line.colour,
+                "points": [list(p) for p in zip(line.x, line.y, strict=True)],
+            }
             for line in chart.lines
             if not line.faint
         ],

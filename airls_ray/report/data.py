@@ -100,15 +100,10 @@ def number(value: Any) -> float | None:
 
 
 def rolling_mean(values: Sequence[float]) -> list[float]:
-    """Return a centred mean over about a fifteenth of the curve; near its ends the window shrinks
-    evenly, so that a straight line stays what it is."""
-    reach = len(values) // 30
-    smooth = []
-    for position in range(len(values)):
-        half = min(reach, position, len(values) - 1 - position)
-        window = values[position - half : position + half + 1]
-        smooth.append(sum(window) / len(window))
-    return smooth
+    """Return a centred mean over about a tenth of the curve; near its ends over what there is of it."""
+    reach = len(values) // 20
+    windows = [values[max(0, at - reach) : at + reach + 1] for at in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

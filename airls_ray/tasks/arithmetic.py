@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airls_ray.config.schema import ArithmeticTaskConfig
 
 _OPERATORS = "+-*"
-_NUMBER = r"(0|[1-9]\d*)"
+_NUMBER = r"(0|[1-9]\d{0,8})"
 _STEP = re.compile(rf"{_NUMBER}([-+*]){_NUMBER}={_NUMBER};")
 _TERM = re.compile(r"([-+*])(\d+)")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Puzzle = tuple[tuple[int, ...], int]
 """Numbers in the order of the prompt, and the target."""
 
-_NUMBER = r"(0|[1-9]\d*)"
+_NUMBER = r"(0|[1-9]\d{0,8})"
 _STEP = re.compile(rf"{_NUMBER}([-+*/]){_NUMBER}={_NUMBER}")
 _INPUT = re.compile(r"[1-9]\d*(,[1-9]\d*){2,}")
 _SMALLEST_TARGET = 10
@@ -85,9 +85,7 @@ class CountdownTask:
         steps = response.split(",")
         if not all(_STEP.fullmatch(step) for step in steps):
             return Grade(0.0, None)
-        texts = [step + "," for step in steps[:-1]] + steps[-1:]
-        numbers, _ = read_prompt(problem.prompt)
-        right = len(steps) == len(numbers) - 1 and all(self.step_truth(problem, texts))
+        right = solves(read_prompt(problem.prompt), response)
         return Grade(float(right), ",".join(map(_canonical_step, steps)))
 
     def step_truth(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
@@ -96,13 +94,7 @@ class CountdownTask:
         The step's numbers are available, its arithmetic holds, the target is still reachable with all
         numbers that remain, and it ends in `,` exactly if there are such. All is lost after an error.
         """
-        numbers, target = read_prompt(problem.prompt)
-        pool: list[int] | None = list(numbers)
-        truth = []
-        for text in steps:
-            pool = _after(pool, text, target) if pool is not None else None
-            truth.append(pool is not None)
-        return truth
+        return _truth(read_prompt(problem.prompt), steps)
 
     def _puzzles(self, rng: Random, split: Split) -> Iterator[Puzzle]:
         """Yield solvable puzzles: a uniform target, and uniform numbers among those that reach it.
@@ -155,6 +147,13 @@ def read_prompt(prompt: str) -> Puzzle:
     return tuple(numbers), target
 
 
+def solves(puzzle: Puzzle, response: str) -> bool:
+    """Whether `response` is a right chain that uses every number and ends at the target."""
+    *steps, last = response.split(",")
+    texts = [*(step + "," for step in steps), last]
+    return len(texts) == len(puzzle[0]) - 1 and all(_truth(puzzle, texts))
+
+
 def read_public_file(path: Path, numbers: int) -> list[Problem]:
     """Return the problems of a public test file, each with the file's own solution as its trace.
 
@@ -187,7 +186,7 @@ def _read_row(path: Path, row: int, line: str, numbers: int) -> Problem:
     if len(given) != numbers:
         raise DataError(f"{where}: field 'input' has {len(given)} numbers, but task.numbers is {numbers}")
     problem = Problem(content_id("countdown", prompt), prompt, str(target), (trace,))
-    if not CountdownTask(CountdownTaskConfig(numbers=numbers)).grade(problem, trace).outcome:
+    if not solves((given, target), trace):
         raise DataError(f"{where}: field 'output' is not a solution of the puzzle")
     return problem
 
@@ -205,6 +204,15 @@ def _canonical_step(text: str) -> str:
     if operator in "+*" and int(left) > int(right):
         left, right = right, left
     return f"{left}{operator}{right}={result}"
+
+
+def _truth(puzzle: Puzzle, steps: Sequence[str]) -> list[bool]:
+    pool: list[int] | None = list(puzzle[0])
+    truth = []
+    for text in steps:
+        pool = _after(pool, text, puzzle[1]) if pool is not None else None
+        truth.append(pool is not None)
+    return truth
 
 
 def _after(pool: list[int], text: str, target: int) -> list[int] | None:

@@ -214,7 +214,9 @@ def test_the_logit_clip_bounds_loss_and_gradient_but_not_the_metrics() -> None:
 
 def test_metrics_by_hand() -> None:
     _, sums = discriminator_loss(
-        inputs([1.0, -1.0, -2.0, 2.0, 5.0], [1, 1, 0, 0, 0], [0.3, 0.2, 0.1, 0.4, 0])
+        inputs(
+            [1.0, -1.0, -2.0, 2.0, 5.0, 5.0], [1.0, 1.0, 0.0, 0.0, 0.0, 1.0], [0.3, 0.2, 0.1, 0.4, 0.0, 0.0]
+        )
     )
     got = {name: round(value.item(), 6) for name, value in sums.items() if name != "entropy"}
     assert got == {

@@ -57,13 +57,14 @@ def test_the_test_set_is_fixed_distinct_and_of_the_asked_size():
 
 
 def test_a_test_set_larger_than_the_space_is_an_error():
-    with pytest.raises(ConfigError, match="task.test_problems is 500, but .* lower it"):
+    with pytest.raises(ConfigError, match=r"task.test_problems is 500, but .* lower it"):
         list(task(operations=1, modulus=2).problems("test", 0))
 
 
 def test_streams_start_anywhere_and_differ_by_seed():
     chains = task()
     head = list(islice(chains.problems("train", 5), 2100))
+    assert len({problem.prompt for problem in head}) == len(head)
     assert list(islice(chains.problems("train", 5, 1500), 600)) == head[1500:]
     assert list(islice(chains.problems("train", 6), 50)) != head[:50]
     assert list(chains.problems("test", 0, 490)) == list(chains.problems("test", 0))[490:]
@@ -108,6 +109,7 @@ def test_grades_by_hand(response, outcome, answer):
         (["7+3=0;", "junk;", "0-5=5;"], [True, False, False]),  # nothing stated to go on from
         (["7+3=0;", "0*4=0;", "0-5=5;", "5-5=0;"], [True, True, True, False]),  # beyond the chain
         (["7+3=0;", "0*4=0"], [True, False]),  # cut off
+        (["7+3=" + "1" * 5000 + ";", "1" * 5000 + "*4=0;"], [False, False]),  # more digits than int() takes
         ([""], [False]),
         ([], []),
     ],

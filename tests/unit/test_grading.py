@@ -1,13 +1,14 @@
 """The grader pool: verdicts, deadlines, crashes and what is left behind."""
 
 import os
+import subprocess
 import sys
 import time
 
 import pyarrow as pa
 import pytest
 
-from airls_ray.config.schema import ArithmeticTaskConfig, CountdownTaskConfig
+from airls_ray.config.schema import ArithmeticTaskConfig, CountdownTaskConfig, FileTaskConfig
 from airls_ray.data.problems import ProblemStream, table_to_problems
 from airls_ray.data.schemas import GRADES
 from airls_ray.errors import RunError
@@ -32,7 +33,7 @@ class Fake:
         if response == "exit": os._exit(3)
         if response == "segfault": ctypes.string_at(0)
         if response == "raise": raise ValueError("a bug in a grader")
-        if response == "memory": return Grade(float(len(bytearray(1 << 40))), None)
+        if response == "memory": return Grade(float(len(bytearray(6 << 30))), None)
         if response == "print": print("noise"); sys.stdout.flush(); os.write(1, b"more noise")
         return Grade(float(response == problem.answer), response)
 
@@ -90,7 +91,7 @@ def test_a_hang_costs_the_deadline_and_a_restart_and_no_more():
         pool.grade(requests("yes", "yes"))
         started = time.monotonic()
         pool.grade(requests("hang"))
-        assert 0.4 <= time.monotonic() - started < 1.5
+        assert 0.4 <= time.monotonic() - started < 5
 
 
 def test_a_crashing_grader_costs_its_response_alone(capfd):
@@ -141,7 +142,7 @@ def test_close_leaves_no_process_behind_even_while_one_hangs():
     pool.close()
     pool.close()
     assert not any(alive(pid) for pid in pids)
-    with pytest.raises(RunError, match="closed"):
+    with pytest.raises(RunError, match=r"closed"):
         pool.grade(requests("yes"))
 
 
@@ -178,7 +179,7 @@ def test_an_idle_child_that_dies_is_replaced():
 def test_a_child_that_cannot_start_is_an_error(capfd):
     with (
         fake_pool(code="raise SystemExit('no such task')") as pool,
-        pytest.raises(RunError, match="at its start"),
+        pytest.raises(RunError, match=r"at its start"),
     ):
         pool.grade(requests("yes"))
 
@@ -191,13 +192,21 @@ def test_a_child_ends_when_its_parent_is_gone():
         "pool.grade([GradeRequest('1+1=', '2', '{}', '1+1=2;')])\n"
         "print(pool.pids[0], flush=True)\nos.kill(os.getpid(), 9)\n"
     )
-    import subprocess
-
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid, deadline = int(done.stdout), time.monotonic() + 5
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(pid)
+
+
+def test_math_is_graded_in_a_child():
+    config = FileTaskConfig(train_file="a.jsonl", test_file="b.jsonl")
+    items = [GradeRequest("p", "1/2", "{}", text) for text in ("$0.5$", "\\boxed{\\frac12}", "$2$", "")]
+    with GraderPool(config.model_dump_json(), 1, 20.0) as pool:
+        results = pool.grade(items)
+    assert [(r.outcome, r.step_truth, r.status) for r in results] == [
+        (outcome, None, "graded") for outcome in (1.0, 1.0, 0.0, 0.0)
+    ]
 
 
 def test_no_items_need_no_child():
@@ -238,6 +247,4 @@ def test_a_child_imports_only_its_task():
         "heavy = {'torch', 'pyarrow', 'numpy', 'transformers', 'ray', 'sympy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    import subprocess
-
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from tiny import make_policy_folder, make_rollouts, make_traces
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig, PRMConfig
 from airls_ray.data.schemas import ROLLOUTS, STEP_SCORES, TOKEN_LOGPROBS
@@ -22,6 +22,7 @@ from airls_ray.learning.prm_batch import PRMBatch, PRMSource, build_prm_batch
 from airls_ray.learning.replay import ReplayBuffer
 from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.tensors import make_batch, to_packed
+from tests.tiny import make_policy_folder, make_rollouts, make_traces
 
 TEMPERATURE = 0.8
 
@@ -180,7 +181,9 @@ def test_one_update_is_the_hand_made_policy_gradient_step(folder: Path) -> None:
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
 @pytest.mark.parametrize("budget", [24, 60])
-def test_gradients_do_not_depend_on_ranks_or_microbatches(folder: Path, aggregation: Any, budget: int) -> None:
+def test_gradients_do_not_depend_on_ranks_or_microbatches(
+    folder: Path, aggregation: Any, budget: int
+) -> None:
     table = on_policy(folder)
     method = MethodConfig(name="grpo", aggregation=aggregation, entropy_coefficient=0.1, kl_coefficient=0.1)
     reference = logprobs_of(folder, table, temperature=2.0)
@@ -473,7 +476,7 @@ def naive_scores(folder: Path, table: pa.Table, parameterisation: str, how: str)
         log_softmax = (policy.model(tokens).logits[0] / TEMPERATURE).log_softmax(-1)
         log_pi = log_softmax[start - 1 : -1].gather(1, tokens[0, start:, None])[:, 0]
         cuts = [0, *row["step_ends"]]
-        spans = [log_pi[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        spans = [log_pi[a:b] for a, b in itertools.pairwise(cuts)]
         ls.append([float(s.mean() if how == "mean" else s.sum()) for s in spans])
         if parameterisation == "log_prob":
             fs.append(ls[-1])  # the PRM is the policy itself

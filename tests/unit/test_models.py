@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import make_policy_folder, make_rollouts
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from airls_ray.errors import ModelError
@@ -15,6 +14,7 @@ from airls_ray.learning.batches import Sequences
 from airls_ray.models.check import check_model_folder
 from airls_ray.models.load import load_policy_module, load_prm_module, save_hf
 from airls_ray.tensors import TokenBatch, make_batch
+from tests.tiny import make_policy_folder, make_rollouts
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,12 @@ def test_a_new_policy_keeps_the_dtype_that_was_asked_for(tmp_path: Path) -> None
 
 def test_a_complete_folder_passes_the_check(folder: Path) -> None:
     info = check_model_folder(folder, context_tokens=64, vocab_size=12)
-    assert (info.model_type, info.vocab_size, info.context_tokens, info.eos_token) == ("qwen3", 12, 64, "<eos>")
+    assert (info.model_type, info.vocab_size, info.context_tokens, info.eos_token) == (
+        "qwen3",
+        12,
+        64,
+        "<eos>",
+    )
 
 
 def test_a_hub_name_is_not_checked_here() -> None:
@@ -199,7 +204,9 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         check_model_folder(tmp_path / "nothing")
 
 
-def test_a_path_below_an_existing_folder_is_no_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_below_an_existing_folder_is_no_hub_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="there is no model folder runs/demo"):

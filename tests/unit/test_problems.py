@@ -77,7 +77,7 @@ def test_a_bad_parquet_row_is_named(tmp_path):
 
     path = tmp_path / "own.parquet"
     pq.write_table(pa.table({"prompt": ["p", "q"], "answer": ["a", None]}), path)
-    with pytest.raises(DataError, match="own.parquet, row 2: field 'answer' is missing"):
+    with pytest.raises(DataError, match=r"own.parquet, row 2: field 'answer' is missing"):
         read_problems(path)
 
 
@@ -94,7 +94,7 @@ def test_an_unreadable_file_is_named(tmp_path, name):
 def test_a_failed_write_leaves_no_part_and_keeps_the_old_file(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.mkdir()  # cannot be replaced by a file
-    with pytest.raises(RunError, match="cannot write .*problems.jsonl"):
+    with pytest.raises(RunError, match=r"cannot write .*problems.jsonl"):
         write_problems(problems_to_table(SAMPLE), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["problems.jsonl"]
 
@@ -130,5 +130,5 @@ def test_make_data_is_limited_by_the_test_set(tmp_path):
 
 
 def test_make_data_needs_a_positive_number(tmp_path):
-    with pytest.raises(ConfigError, match="at least 1, but is 0"):
+    with pytest.raises(ConfigError, match=r"at least 1, but is 0"):
         make_data(Config(), tmp_path / "x.jsonl", 0, "train")

@@ -99,8 +99,8 @@ def test_the_interval_covers_the_mean_and_has_the_normal_width() -> None:
     values = np.random.default_rng(0).random(400)
     low, high = confidence_interval(values)
     half = 1.96 * values.std(ddof=1) / math.sqrt(400)
-    assert low == pytest.approx(values.mean() - half, abs=0.2 * half)
-    assert high == pytest.approx(values.mean() + half, abs=0.2 * half)
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
     assert confidence_interval(values) == (low, high)
     assert confidence_interval(values, seed=1) != (low, high)
 

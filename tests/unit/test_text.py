@@ -82,7 +82,7 @@ def test_one_token_per_number_and_white_space_is_dropped(tmp_path):
 
 
 def test_text_without_a_token_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="contains '98', which is no token"):
+    with pytest.raises(DataError, match=r"contains '98', which is no token"):
         codec(make_task(ArithmeticTaskConfig(modulus=97)), tmp_path).encode_prompt("98+1=")
 
 
@@ -158,7 +158,7 @@ def test_a_tokenizer_without_eos_is_an_error(tmp_path):
 
 def test_a_tokenizer_of_other_settings_is_an_error(tmp_path):
     build_tokenizer(make_task(ArithmeticTaskConfig(modulus=10)), tmp_path)
-    with pytest.raises(ModelError, match="lacks 87 tokens of task 'arithmetic', the first is '10'"):
+    with pytest.raises(ModelError, match=r"lacks 87 tokens of task 'arithmetic', the first is '10'"):
         TextCodec.from_folder(tmp_path, make_task(ArithmeticTaskConfig(modulus=97)))
 
 
@@ -167,23 +167,24 @@ def test_a_broken_tokenizer_is_an_error(tmp_path, content):
     task = make_task(ArithmeticTaskConfig())
     build_tokenizer(task, tmp_path)
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(ModelError, match="cannot read the tokenizer"):
+    with pytest.raises(ModelError, match=r"cannot read the tokenizer"):
         TextCodec.from_folder(tmp_path, task)
 
 
 def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):
-    with pytest.raises(ModelError, match="cannot load a tokenizer"):
+    with pytest.raises(ModelError, match=r"cannot load a tokenizer"):
         TextCodec.from_folder(tmp_path, file_task())
 
 
 def test_a_task_without_vocabulary_gets_no_tokenizer(tmp_path):
-    with pytest.raises(ModelError, match="set model.path"):
+    with pytest.raises(ModelError, match=r"set model.path"):
         build_tokenizer(file_task(), tmp_path)
 
 
 def test_the_chat_template_is_applied(tmp_path):
     byte_codec(tmp_path)
-    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    template += "{% if add_generation_prompt %}:{% endif %}"
     config = {"eos_token": "<|end|>", "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     texts = TextCodec.from_folder(tmp_path, file_task(), "chat")
@@ -194,7 +195,7 @@ def test_the_chat_template_is_applied(tmp_path):
 def test_a_missing_chat_template_is_an_error(tmp_path):
     task = make_task(ArithmeticTaskConfig())
     build_tokenizer(task, tmp_path)
-    with pytest.raises(ModelError, match="no chat template; set model.prompt_template to plain"):
+    with pytest.raises(ModelError, match=r"no chat template; set model.prompt_template to plain"):
         TextCodec.from_folder(tmp_path, task, "chat")
 
 
@@ -237,7 +238,7 @@ def test_a_trace_longer_than_the_context_is_an_error(tmp_path):
     texts = codec(make_task(ArithmeticTaskConfig()), tmp_path)
     table = problems_to_table([Problem("long", "1+1=", "2", ("1+1=2;" * 3,))])
     assert encode_traces(table, texts, 23).num_rows == 1
-    with pytest.raises(DataError, match="'long': prompt and trace have 23 tokens, but .* is 22"):
+    with pytest.raises(DataError, match=r"'long': prompt and trace have 23 tokens, but .* is 22"):
         encode_traces(table, texts, 22)
 
 

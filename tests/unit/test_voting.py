@@ -98,6 +98,12 @@ def test_all_samples_are_voted_on_without_random_draws(monkeypatch: pytest.Monke
     assert vote_curve(answers, correct, None, 16, draws=1).tolist() == [1.0, 0.0]
 
 
+def test_a_vote_without_any_answer_is_wrong_whatever_its_samples_are_worth() -> None:
+    assert vote_curve([[None, None]], np.ones((1, 2)), None, 2).tolist() == [0.0]
+    # subsets of one: {0} has no answer and counts 0, {1} is right
+    assert vote_curve([[None, "a"]], np.ones((1, 2)), None, 1).tolist() == [0.5]
+
+
 def test_random_draws_come_near_the_exact_mean_and_repeat_with_the_seed() -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 3, (40, 12))
@@ -114,7 +120,7 @@ def test_random_draws_come_near_the_exact_mean_and_repeat_with_the_seed() -> Non
 ANSWERS: list[list[Answer]] = [["x", "y", "y", "y"], ["x", "x", None, "y"]]
 CORRECT = np.array([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
 SCORES = np.array([[0.9, 0.1, 0.2, 0.2], [0.3, 0.2, 0.6, 0.4]])
-LOG_PROBS = np.array([[-9.0, -1.0, -2.0, -3.0], [-1.0, -2.0, -3.0, -4.0]])
+LOG_PROBS = np.array([[-1.0, -9.0, -2.0, -3.0], [-1.0, -2.0, -3.0, -4.0]])
 
 
 def test_curves_of_all_samples_by_hand() -> None:
@@ -125,7 +131,7 @@ def test_curves_of_all_samples_by_hand() -> None:
         "majority": {4: 0.5},
         "best_of_n": {4: 0.5},
         "weighted": {4: 1.0},
-        "policy_log_prob": {4: 0.5},
+        "policy_log_prob": {4: 1.0},
     }
 
 
@@ -142,6 +148,23 @@ def test_the_oracle_bounds_every_other_way() -> None:
 
 def test_without_scores_the_curves_that_need_them_are_left_out() -> None:
     assert set(best_of_n_curve(None, CORRECT, ANSWERS, [1])) == {"mean", "oracle", "majority"}
+
+
+def test_the_seed_and_the_number_of_draws_reach_the_votes() -> None:
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 3, (30, 10))
+    answers: list[list[Answer]] = [["abc"[i] for i in row] for row in codes]
+    correct, scores = (codes == 1).astype(float), rng.random((30, 10))
+
+    def votes(draws: int, seed: int) -> dict[str, dict[int, np.ndarray]]:
+        return best_of_n_values(scores, correct, answers, [4], draws=draws, seed=seed)
+
+    for other in (votes(9, 1), votes(10, 0)):
+        for name in ("majority", "weighted"):
+            assert (votes(9, 0)[name][4] != other[name][4]).any()
+    for seed in range(5):
+        mean = best_of_n_curve(scores, correct, answers, [4], draws=9, seed=seed)["weighted"][4]
+        assert mean == pytest.approx(votes(9, seed)["weighted"][4].mean())
 
 
 def test_values_are_given_per_problem() -> None:

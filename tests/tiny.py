@@ -28,7 +28,13 @@ def make_policy_folder(folder: Path, *, seed: int = 0, tie: bool = False, dtype:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>"}))
     config = ModelConfig(
-        hidden_size=32, layers=2, heads=2, intermediate_size=48, context_tokens=64, tie_embeddings=tie, dtype=dtype
+        hidden_size=32,
+        layers=2,
+        heads=2,
+        intermediate_size=48,
+        context_tokens=64,
+        tie_embeddings=tie,
+        dtype=dtype,
     )
     create_policy(config, Ids(), folder, seed)
     return folder
@@ -42,7 +48,7 @@ def make_rollouts(groups: int, size: int, *, seed: int = 0, vocab: int = 12, ste
         prompt = rng.integers(2, vocab, rng.integers(1, 5)).astype(np.int32)
         for index in range(size):
             length = int(rng.integers(steps, 9))
-            ends = np.sort(rng.choice(np.arange(1, length), steps - 1, replace=False)).tolist() + [length]
+            ends = [*np.sort(rng.choice(np.arange(1, length), steps - 1, replace=False)).tolist(), length]
             rows.append(
                 {
                     "problem_id": f"p{group}",

@@ -1,0 +1,265 @@
+"""AIRL-S beside outcome-only GRPO at equal rollouts and supervised training on the same traces."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import common
+import comparison
+import typer
+
+if TYPE_CHECKING:
+    from actors.groups import VerifierHandle
+    from actors.rollout_pool import RolloutPool
+    from airls_ray.config.schema import Config
+    from airls_ray.progress import Progress
+    from airls_ray.weights import WeightBuffer
+
+FOLDER = common.RUNS / "airls_vs_grpo"
+SUPERVISED_RATES = (2.0e-4, 5.0e-4, 1.0e-3)
+"""Learning rates of supervised training, from the policy learner's to the warm start's; the best is shown."""
+SUPERVISED_WARMUP = 10
+"""Updates over which its learning rate rises."""
+
+
+def main(
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 3,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget earlier runs of this configuration.")
+    ] = False,
+) -> None:
+    """Train all three from the same warm-started policies and compare them on the same test problems.
+
+    Takes about an hour. Interrupted, the same command goes on: finished runs are read again. Runs lie under
+    runs/benchmarks/airls_vs_grpo, named by the configuration, so that those of another one never mix in.
+    """
+    common.use_all_cores()
+    from airls_ray.config import load_config
+    from airls_ray.config.load import dump_config
+    from airls_ray.progress import make_progress
+
+    progress = make_progress()
+    demo = load_config(common.CONFIG)
+    folder = FOLDER / common.digest(dump_config(demo))
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    bases = [str(common.warm_started_policy(_seeded(seed), progress)) for seed in range(seeds)]
+    airl, grpo = [], []
+    for seed, base in enumerate(bases):
+        airl.append(train(run_config(folder, "airl_s", seed, base), progress))
+        grpo.append(train(run_config(folder, "grpo", seed, base), progress))
+    configs = [run_config(folder, "airl_s", seed, base) for seed, base in enumerate(bases)]
+    supervised = train_supervised(configs, bases, folder / "supervised", progress)
+    report(folder, demo, airl, grpo, supervised, progress)
+
+
+def _seeded(seed: int) -> Config:
+    from airls_ray.config import load_config
+
+    return load_config(common.CONFIG, [f"seed={seed}"])
+
+
+def run_config(folder: Path, method: str, seed: int, base: str) -> Config:
+    """Return the demo with another method, at equal rollouts: without a PRM its warm-up becomes training."""
+    from airls_ray.config import load_config
+
+    demo = load_config(common.CONFIG)
+    iterations = demo.train.iterations + (0 if method == "airl_s" else demo.prm.warmup_iterations)
+    return load_config(
+        common.CONFIG,
+        [
+            f"name={method}_seed_{seed}",
+            f"seed={seed}",
+            f"output={folder}",
+            f"model.path={base}",
+            f"method={method}",
+            f"train.iterations={iterations}",
+            "train.keep_checkpoints=1",
+        ],
+    )
+
+
+def train(config: Config, progress: Progress) -> dict[str, Any]:
+    """Return the summary of a run: the one that is there, or of a run that is started or continued."""
+    from airls_ray.run_folder import RunFolder
+
+    run = RunFolder(config.output / config.name)
+    summary = run.read_summary()
+    if summary:
+        progress.say(f"{config.name}: finished before")
+        return summary
+    from actors.launch import run_training
+
+    progress.say(f"{config.name}: {config.derived()['rollouts in all']:,} rollouts")
+    return run_training(config, resume=run.config_file.exists())
+
+
+# ------------------------------------------------------------------------------------- supervised
+def train_supervised(
+    configs: list[Config], bases: list[str], folder: Path, progress: Progress
+) -> dict[str, list[dict[str, Any]]]:
+    """Continue supervised training on the traces that the AIRL-S runs saw; results by learning rate and seed.
+
+    One pass, one update per iteration of the loop, from a fresh optimiser as in the loop.
+    """
+    from airls_ray import files
+
+    wanted = {
+        (rate, seed): folder / f"seed_{seed}_rate_{rate:g}.json"
+        for rate in SUPERVISED_RATES
+        for seed in range(len(configs))
+    }
+    missing = [key for key, path in wanted.items() if not path.exists()]
+    if missing:
+        with evaluator(configs[0], bases[0], progress) as (pool, verifier):
+            for rate, seed in missing:
+                name = f"supervised, seed {seed}, learning rate {rate:g}"
+                weights = supervised_weights(configs[seed], bases[seed], rate, progress, name)
+                result = evaluate(weights, configs[seed], pool, verifier, progress)
+                wanted[rate, seed].parent.mkdir(parents=True, exist_ok=True)
+                files.write_text(wanted[rate, seed], files.to_json(result, indent=2) + "\n")
+    return {
+        f"{rate:g}": [files.read_json(wanted[rate, seed], dict) or {} for seed in range(len(configs))]
+        for rate in SUPERVISED_RATES
+    }
+
+
+def supervised_weights(config: Config, base: str, rate: float, progress: Progress, name: str) -> WeightBuffer:
+    """Train on the traces of the AIRL-S run's problems, in its order; returns the weights, version 1."""
+    from airls_ray.data.problems import ProblemStream
+    from airls_ray.learning.engine import TorchEngine
+    from airls_ray.learning.supervised import update_on_traces
+    from airls_ray.models.load import load_policy_module
+    from airls_ray.seeding import derive_seed
+    from airls_ray.tasks import make_task
+    from airls_ray.text import TextCodec, encode_traces
+    from airls_ray.weights import pack_weights
+
+    changes = {"learning_rate": rate, "lr_warmup_updates": SUPERVISED_WARMUP}
+    learner = config.policy.model_copy(update=changes)
+    engine = TorchEngine(load_policy_module(base, config.model.dtype), learner)
+    task = make_task(config.task)
+    codec = TextCodec.from_folder(base, task)
+    stream = ProblemStream(task, "train", derive_seed(config.seed, "problems"))
+    iterations = config.prm.warmup_iterations + config.train.iterations
+    with progress.track(name, iterations) as bar:
+        for iteration in range(iterations):
+            problems = stream.take(config.train.problems_per_iteration)
+            drawn = derive_seed(config.seed, "traces", iteration)
+            traces = encode_traces(problems, codec, config.model.context_tokens, drawn)
+            bar.advance(1, loss=update_on_traces(engine, traces, learner, pad_id=codec.pad_id)["sft/loss"])
+    return pack_weights(engine.named_weights(), version=1)
+
+
+@contextmanager
+def evaluator(config: Config, base: str, progress: Progress) -> Iterator[tuple[RolloutPool, VerifierHandle]]:
+    """A rollout pool and a verifier, without learners."""
+    from actors import cluster
+    from actors.groups import VerifierHandle
+    from actors.launch import connected, start_workers, wait_for_start
+    from actors.rollout_pool import RolloutPool
+    from actors.verifier import Verifier
+
+    with connected(config):
+        workers = start_workers(config, base)
+        verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, base)
+        starting = {"rollout worker": [worker.start.remote() for worker in workers]}
+        wait_for_start(starting | {"verifier": [verifier.start.remote()]}, config, progress)
+        handle = VerifierHandle(verifier, config.train.deadline_seconds)
+        yield RolloutPool(workers, config.rollout.deadline_seconds), handle
+        handle.close()
+
+
+def evaluate(
+    weights: WeightBuffer, config: Config, pool: RolloutPool, verifier: VerifierHandle, progress: Progress
+) -> dict[str, Any]:
+    """Accuracies and search curves on the run's test problems, with the run's sampling seeds."""
+    from actors import cluster
+    from actors.evaluate import by_size, sample_problems
+    from airls_ray.data.problems import ProblemStream
+    from airls_ray.tasks import make_task
+
+    pool.update_weights(cluster.put(weights))
+    problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
+    samples = sample_problems(pool, verifier, problems, config, progress, "supervised")
+    search = verifier.call("search", samples.rollouts, samples.grades, [])
+    return {"accuracy": samples.accuracy, "search": by_size(search.curves)}
+
+
+# ----------------------------------------------------------------------------------------- report
+def report(
+    folder: Path,
+    demo: Config,
+    airl: list[dict[str, Any]],
+    grpo: list[dict[str, Any]],
+    supervised: dict[str, list[dict[str, Any]]],
+    progress: Progress,
+) -> None:
+    """Print the tables, draw the picture and write both results."""
+    rate = comparison.best_supervised(supervised)
+    table = comparison.accuracies(airl, grpo, supervised[rate])
+    prm = comparison.prm_figures(airl)
+    checks = comparison.targets(table, prm)
+    sides = ("base", "airl_s", "grpo", "supervised")
+    progress.table(
+        f"Accuracy on test problems: mean (lowest-highest of {len(airl)} seeds)",
+        [(name, *(_cell(entry.get(side)) for side in sides)) for name, entry in table.items()],
+        ("", "base", "AIRL-S", "GRPO", f"supervised (rate {rate})"),
+    )
+    progress.table(
+        "AUROC against the truth",
+        [(name, *(_cell(value) for value in entry.values())) for name, entry in prm.items()],
+        ("scorer", "steps", "traces"),
+    )
+    progress.table(
+        "Targets, means over the seeds",
+        [(c["name"], c["target"], f"{c['reached']:.3f}", "met" if c["met"] else "MISSED") for c in checks],
+        ("", "target", "reached", ""),
+    )
+    figures = {
+        "accuracy": table,
+        "differences": {
+            side: comparison.differences(table["sampled"]["airl_s"], table["sampled"][side])
+            for side in ("base", "grpo", "supervised")
+        },
+        "prm": prm,
+        "targets": checks,
+        "supervised_by_learning_rate": {
+            key: comparison.over_seeds([run["accuracy"]["sampled"] for run in runs])
+            for key, runs in supervised.items()
+        },
+        "supervised_learning_rate": float(rate),
+        "rollouts_per_run": {"airl_s": airl[0]["rollouts"], "grpo": grpo[0]["rollouts"]},
+        "traces_per_run": demo.train.problems_per_iteration
+        * (demo.prm.warmup_iterations + demo.train.iterations),
+        "test_problems": demo.search.problems,
+        "samples_per_problem": demo.search.samples,
+        "seconds": {
+            name: comparison.over_seeds([run["seconds"]["train"] for run in runs])
+            for name, runs in (("airl_s", airl), ("grpo", grpo))
+        },
+    }
+    path = common.write_result("airls_vs_grpo", figures)
+    curves = {method: outcome_curves(folder, method, len(airl)) for method in ("airl_s", "grpo")}
+    comparison.draw(path.with_suffix(".png"), curves, table, demo.prm.warmup_iterations)
+    progress.say(f"written to {path} and {path.with_suffix('.png').name}")
+
+
+def outcome_curves(folder: Path, method: str, seeds: int) -> list[comparison.Curve]:
+    """Mean outcome by iteration, one curve a seed."""
+    from airls_ray.run_folder import RunFolder
+
+    runs = [RunFolder(folder / f"{method}_seed_{seed}") for seed in range(seeds)]
+    return [{line["iteration"]: line["outcome/mean"] for line in run.read_metrics()} for run in runs]
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    return "-" if entry is None else f"{entry['mean']:.3f} ({entry['min']:.3f}-{entry['max']:.3f})"
+
+
+if __name__ == "__main__":
+    common.run(main)

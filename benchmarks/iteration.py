@@ -1,0 +1,128 @@
+"""A whole training iteration of the demo by stage, and what the driver holds meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import common
+import typer
+from common import Spread
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+    from airls_ray.progress import Progress
+
+STAGES = ("rollout", "grade", "reference", "prm_update", "prm_score", "policy_update", "sync", "measure")
+REST = "rest (problems, metrics)"
+
+
+def main(
+    iterations: Annotated[int, typer.Option(min=1, help="Iterations that are measured.")] = 12,
+    warm: Annotated[int, typer.Option(min=0, help="Iterations before them.")] = 3,
+) -> None:
+    """Seconds of each stage of an AIRL-S iteration on the demo's configuration, with all its actors."""
+    common.use_all_cores()
+    from airls_ray.config import load_config
+    from airls_ray.progress import make_progress
+
+    progress = make_progress()
+    base = common.warm_started_policy(load_config(common.CONFIG), progress)
+    config = load_config(
+        common.CONFIG,
+        [
+            "name=iteration",
+            f"output={common.RUNS}",
+            f"model.path={base}",
+            "prm.warmup_iterations=0",
+            f"train.iterations={warm + iterations}",
+            f"train.checkpoint_every={warm + iterations}",
+            f"train.rollouts_every={warm + iterations}",
+        ],
+    )
+    lines, memory = measure(config, str(base), progress)
+    figures = summarise(lines[warm:-1]) | memory  # the last iteration writes a checkpoint
+    stages = figures["stages"]
+    progress.table(
+        "One iteration by stage",
+        [(name, str(stage["seconds"]), f"{stage['share']:.1%}") for name, stage in stages.items()],
+        ("stage", "seconds: median (range)", "share"),
+    )
+    progress.table(
+        "Around it",
+        [
+            ("tokens/s, rollout stage", str(figures["rollout_tokens_per_second"])),
+            ("rollouts/s, whole iteration", str(figures["rollouts_per_second"])),
+            *((name.replace("_", " "), f"{value:.1f}") for name, value in memory.items()),
+        ],
+        ("", "value"),
+    )
+    progress.say(f"written to {common.write_result('iteration', _plain(figures))}")
+
+
+def measure(config: Config, base: str, progress: Progress) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Run all iterations; return their lines of metrics, and memory in MB at the start and at the end."""
+    from actors import cluster
+    from actors.launch import Sources, connected, start_parts
+    from actors.loop import run_iteration
+    from actors.tracking import LoopState, Tracker
+    from airls_ray.run_folder import RunFolder
+
+    run = RunFolder(config.output / config.name)
+    shutil.rmtree(run.path, ignore_errors=True)
+    run.create(config)
+    memory: dict[str, float] = {}
+    state = LoopState()
+    with connected(config):
+        parts = start_parts(config, Sources(policy=base, prm=base, reference=base), progress, state)
+        with progress.track("Iterations", config.train.iterations) as bar:
+            tracker = Tracker(run, config, bar)
+            while state.iteration < config.train.iterations:
+                state = run_iteration(parts, config, state, tracker, warmup=False)
+                moment = {2: "start", config.train.iterations - 1: "end"}.get(state.iteration)
+                if moment is not None:
+                    memory[f"driver_mb_at_{moment}"] = resident_mb()
+                    memory[f"object_store_mb_at_{moment}"] = cluster.object_store_used() / 1e6
+        parts.verifier.close()
+    return run.read_metrics(), memory
+
+
+def summarise(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Spread of the seconds of every stage, and its share of all iterations together."""
+    total = sum(line["time/iteration"] for line in lines)
+    seconds = {stage: [line.get(f"time/{stage}", 0.0) for line in lines] for stage in STAGES}
+    seconds[REST] = [
+        line["time/iteration"] - sum(values[i] for values in seconds.values()) for i, line in enumerate(lines)
+    ]
+    stages = {
+        name: {"seconds": Spread.of(values), "share": sum(values) / total} for name, values in seconds.items()
+    }
+    whole = [line["time/iteration"] for line in lines]
+    return {
+        "stages": stages | {"iteration": {"seconds": Spread.of(whole), "share": 1.0}},
+        "rollout_tokens_per_second": Spread.of([line["tokens_per_second/rollout"] for line in lines]),
+        "rollouts_per_second": Spread.of(
+            [line["policy/rollouts"] / line["time/iteration"] for line in lines]
+        ),
+        "iterations": len(lines),
+    }
+
+
+def resident_mb() -> float:
+    """Memory of this process in MB (0 where the system has no /proc)."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else []:
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spread):
+        return value.figures()
+    return {key: _plain(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+if __name__ == "__main__":
+    common.run(main)

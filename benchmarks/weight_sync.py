@@ -1,0 +1,195 @@
+"""Weight sync from learner to rollout worker against a memory copy of the same bytes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import common
+import typer
+from common import Spread
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+    from airls_ray.progress import Progress
+
+TARGET = 3.0
+SIZES = {
+    "0.8 M": common.SMALL,
+    "5 M": ("model.hidden_size=256", "model.layers=6", "model.heads=8", "model.intermediate_size=768"),
+    "20 M": ("model.hidden_size=512", "model.layers=6", "model.heads=16", "model.intermediate_size=1536"),
+    "57 M": ("model.hidden_size=768", "model.layers=8", "model.heads=24", "model.intermediate_size=2048"),
+}
+SMALL_ENGINE = ("rollout.engine.kv_cache_gib=0.05", "rollout.engine.max_sequences=8")
+PARTS = ("pack", "put", "load")
+
+
+@dataclass
+class Round:
+    """Seconds of one sync's parts, and of a memory copy of the same bytes right after it."""
+
+    pack: float
+    put: float
+    load: float
+    copy: float
+
+    @property
+    def sync(self) -> float:
+        """Seconds of the whole sync."""
+        return self.pack + self.put + self.load
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each size.")] = 9,
+) -> None:
+    """Seconds of a sync over the object store, as fixed cost and memory copies.
+
+    pack: all weights into one buffer; put: the buffer into the object store; load: the rollout worker's
+    vLLM engine reads it in place, repacks its layers and forgets its prefix cache. A line is fitted through
+    the sizes: seconds = fixed cost + slope * bytes; a memory copy (into new memory, as every copy of a
+    sync) has a slope, too.
+    """
+    common.use_all_cores()
+    from actors.launch import connected
+    from airls_ray.config import load_config
+    from airls_ray.progress import make_progress
+
+    progress = make_progress()
+    measured: dict[int, list[Round]] = {}
+    names: dict[int, str] = {}
+    with connected(load_config(common.CONFIG)):
+        for name, settings in SIZES.items():
+            config = load_config(common.CONFIG, [*settings, *SMALL_ENGINE])
+            size, results = measure(config, name, rounds, progress)
+            measured[size], names[size] = results, name
+    progress.table("Weight sync, milliseconds: median", list(rows_of(measured, names)), COLUMNS)
+    figures = fitted(measured) | {"target_copies": TARGET, "rounds": rounds}
+    copies = figures["copies"]
+    progress.table(
+        "seconds = fixed + slope * bytes",
+        [
+            ("fixed cost, ms", f"{figures['fixed_seconds']['median'] * 1e3:.3g}", ""),
+            ("slope of the sync, ms per MB", f"{figures['sync_slope']['median'] * 1e9:.3g}", ""),
+            ("slope of a memory copy, ms per MB", f"{figures['copy_slope']['median'] * 1e9:.3g}", ""),
+            (
+                "memory copies that a sync costs",
+                f"{copies['median']:.3g} ({copies['min']:.3g}-{copies['max']:.3g})",
+                common.verdict(copies["median"], TARGET, at_most=True),
+            ),
+            *(
+                (f"   of them {part}", f"{figures['copies_by_part'][part]['median']:.3g}", "")
+                for part in PARTS
+            ),
+        ],
+        ("", "value", "target"),
+    )
+    figures["sizes"] = {
+        names[size]: {"bytes": size}
+        | {
+            part: Spread.of([getattr(r, part) for r in results]).figures()
+            for part in (*PARTS, "sync", "copy")
+        }
+        for size, results in measured.items()
+    }
+    progress.say(f"written to {common.write_result('weight_sync', figures)}")
+
+
+def measure(config: Config, name: str, rounds: int, progress: Progress) -> tuple[int, list[Round]]:
+    """Return the bytes of a model's weights and the rounds, the first (which warms up) left out."""
+    from actors import cluster
+    from actors.rollout_worker import RolloutWorker
+    from actors.vllm_engine import engine_environment
+    from airls_ray.models.load import load_policy_module
+
+    threads = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        common.new_policy(config, Path(folder))
+        module = load_policy_module(folder)
+        worker = cluster.start_actor(
+            RolloutWorker,
+            f"rollout-{config.model.hidden_size}",
+            config.rollout.resources,
+            "benchmark",
+            config,
+            folder,
+            environment=engine_environment(threads),
+            threads=threads,
+        )
+        with progress.phase(f"Starting an engine, {name} parameters"):
+            cluster.fetch(worker.start.remote(), config.ray.start_deadline_seconds, "starting the engine")
+    results = []
+    with progress.track(f"Syncs, {name} parameters", rounds + 1) as bar:
+        for version in range(1, rounds + 2):
+            result, size = one_round(module, worker, version)
+            results.append(result)
+            bar.advance(1, sync_ms=1e3 * result.sync, copy_ms=1e3 * result.copy)
+    cluster.kill(worker)
+    return size, results[1:]
+
+
+def one_round(module: Any, worker: Any, version: int) -> tuple[Round, int]:
+    """One sync as the actors do it, then one copy of the buffer into new memory; and the buffer's bytes."""
+    import torch
+
+    from actors import cluster
+    from airls_ray.weights import pack_weights
+
+    start = time.perf_counter()
+    buffer = pack_weights(module.hf_parameters(), version)
+    packed = time.perf_counter()
+    reference = cluster.put(buffer)
+    put = time.perf_counter()
+    cluster.fetch(worker.update_weights.remote(reference), 600.0, "weight sync")
+    loaded = time.perf_counter()
+    source = torch.from_numpy(buffer.data)
+    copy = common.seconds_of(source.clone)
+    return Round(packed - start, put - packed, loaded - put, copy), buffer.nbytes
+
+
+COLUMNS = ("parameters", "MB", *PARTS, "sync", "memory copy", "sync / copy")
+
+
+def rows_of(measured: dict[int, list[Round]], names: dict[int, str]) -> Any:
+    """Yield the table's rows."""
+    for size, results in measured.items():
+        cells = {
+            part: 1e3 * Spread.of([getattr(result, part) for result in results]).median
+            for part in (*PARTS, "sync", "copy")
+        }
+        ratio = Spread.of([result.sync / result.copy for result in results])
+        yield (names[size], f"{size / 1e6:.1f}", *(f"{ms:.3g}" for ms in cells.values()), str(ratio))
+
+
+def fitted(measured: dict[int, list[Round]]) -> dict[str, Any]:
+    """Fit a line through the sizes for each round, and for the parts; medians and ranges over the rounds."""
+    sizes = list(measured)
+    rounds = list(zip(*measured.values(), strict=True))
+    sync = [fit(sizes, one, "sync") for one in rounds]
+    copy = [fit(sizes, one, "copy") for one in rounds]
+    parts = {part: [fit(sizes, one, part)[1] for one in rounds] for part in PARTS}
+    copies = [ours[1] / bare[1] for ours, bare in zip(sync, copy, strict=True)]
+    by_part = {
+        part: Spread.of([slope / bare[1] for slope, bare in zip(slopes, copy, strict=True)]).figures()
+        for part, slopes in parts.items()
+    }
+    return {
+        "copies": Spread.of(copies).figures(),
+        "copies_by_part": by_part,
+        "fixed_seconds": Spread.of([fixed for fixed, _ in sync]).figures(),
+        "sync_slope": Spread.of([slope for _, slope in sync]).figures(),
+        "copy_slope": Spread.of([slope for _, slope in copy]).figures(),
+    }
+
+
+def fit(sizes: Sequence[int], results: Sequence[Round], part: str) -> tuple[float, float]:
+    """Fixed seconds and seconds per byte of one part of a round."""
+    return common.fit_line([float(size) for size in sizes], [getattr(result, part) for result in results])
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,131 @@
+"""DeepSpeed learns exactly as plain PyTorch does, at every ZeRO stage and number of ranks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from actors.deepspeed_engine import deepspeed_settings, free_port
+from airls_ray.learning.engine import TorchEngine
+from airls_ray.models.load import load_policy_module, load_prm_module
+from tests.e2e.deepspeed_rank import Weights, learner, train, train_prm, weights_of
+from tests.tiny import make_policy_folder
+
+ONE_RANK = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:0", "prm:3", "bf16:0", "bf16:2", "bf16:3"]
+TWO_RANKS = ["policy:0", "policy:2", "policy:3", "prm:2", "prm:3"]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy_folder(tmp_path_factory.mktemp("policy"))
+
+
+def run_ranks(model: Path, out: Path, ranks: int, cases: list[str]) -> list[dict[str, Any]]:
+    port = free_port()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    common = [sys.executable, "-W", "ignore", "-m", "tests.e2e.deepspeed_rank"]
+    common += ["--model", str(model), "--out", str(out)]
+    processes = [
+        subprocess.Popen(
+            [*common, "--rank", str(rank), "--ranks", str(ranks), "--port", str(port), *cases],
+            env=environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)[-4000:]
+    return [torch.load(out / f"result_{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+@pytest.fixture(scope="module")
+def one_rank(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run_ranks(model, tmp_path_factory.mktemp("one"), 1, ONE_RANK)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run_ranks(model, tmp_path_factory.mktemp("two"), 2, TWO_RANKS)
+
+
+@pytest.fixture(scope="module")
+def plain(model: Path) -> dict[str, tuple[list[dict[str, float]], Weights]]:
+    policy = TorchEngine(load_policy_module(model), learner())
+    prm = TorchEngine(load_prm_module(model, "scalar_head"), learner())
+    return {
+        "policy": (train(policy, learner()), weights_of(policy)),
+        "prm": (train_prm(prm, learner(), model), weights_of(prm)),
+    }
+
+
+def assert_same(result: dict[str, Any], expected: tuple[list[dict[str, float]], Weights]) -> None:
+    metrics, weights = expected
+    assert len(result["metrics"]) == len(metrics)
+    for mine, theirs in zip(result["metrics"], metrics, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5)
+    assert result["weights"].keys() == weights.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(result["weights"][name], weight, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("case", [case for case in ONE_RANK if not case.startswith("bf16")])
+def test_one_rank_learns_as_plain_pytorch_does(one_rank: Any, plain: Any, case: str) -> None:
+    assert_same(one_rank[0][case], plain[case.split(":")[0]])
+
+
+@pytest.mark.parametrize("case", TWO_RANKS)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_ranks_learn_as_one_does(two_ranks: Any, plain: Any, case: str, rank: int) -> None:
+    assert_same(two_ranks[rank][case], plain[case.split(":")[0]])
+
+
+def test_the_test_moves_the_weights(model: Path, plain: Any) -> None:
+    start = weights_of(TorchEngine(load_policy_module(model), learner()))
+    assert max(float((plain["policy"][1][name] - start[name]).abs().max()) for name in start) > 1e-3
+
+
+@pytest.mark.parametrize("case", [case for case in ONE_RANK if case.startswith("policy")])
+def test_a_resumed_rank_continues_as_if_never_stopped(one_rank: Any, case: str) -> None:
+    for name, weight in one_rank[0][case]["continued"].items():
+        assert torch.equal(one_rank[0][case]["resumed"][name], weight)
+
+
+@pytest.mark.parametrize("case", [case for case in TWO_RANKS if case.startswith("policy")])
+def test_two_resumed_ranks_continue_as_if_never_stopped(two_ranks: Any, case: str) -> None:
+    for result in two_ranks:
+        for name, weight in result[case]["continued"].items():
+            assert torch.equal(result[case]["resumed"][name], weight)
+
+
+def test_two_ranks_compute_every_row_once(two_ranks: Any) -> None:
+    rows = [result["policy:3"]["rows"] for result in two_ranks]
+    assert sorted(rows[0] + rows[1]) == list(range(9))
+    assert rows[0]
+    assert rows[1]
+
+
+@pytest.mark.parametrize("case", [case for case in ONE_RANK if case.startswith("bf16")])
+def test_bfloat16_follows_fp32_closely(one_rank: Any, plain: Any, case: str) -> None:
+    result = one_rank[0][case]
+    for name, weight in plain["policy"][1].items():
+        assert result["weights"][name].dtype == torch.bfloat16
+        torch.testing.assert_close(result["weights"][name].float(), weight, atol=2e-2, rtol=0)
+
+
+def test_bfloat16_at_stage_0_keeps_fp32_masters() -> None:
+    assert deepspeed_settings(learner(0), 1, bfloat16=True)["zero_optimization"]["stage"] == 1
+    assert deepspeed_settings(learner(0), 1, bfloat16=False)["zero_optimization"]["stage"] == 0

@@ -1,0 +1,104 @@
+"""The warm start end to end: Ray Train, DeepSpeed, early stop, the folder it leaves, its errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors import cluster
+from actors.sft import run_sft
+from airls_ray.config.schema import Config, RayConfig
+from airls_ray.errors import DataError, ResourceError
+from airls_ray.models.check import check_model_folder
+from airls_ray.progress import QuietProgress
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    cluster.connect(RayConfig(object_store_gib=0.25))
+    yield
+    cluster.disconnect()
+
+
+def config(**changes: Any) -> Config:
+    sft = {
+        "iterations": 300,
+        "problems_per_iteration": 64,
+        "evaluate_every": 10,
+        "evaluate_problems": 64,
+        "target_accuracy": 0.4,
+        "learner": {"learning_rate": 3e-3, "resources": {"threads": 1}},
+        **changes.pop("sft", {}),
+    }
+    model = {"hidden_size": 32, "layers": 2, "heads": 1, "intermediate_size": 64, "context_tokens": 64}
+    task = {"name": "arithmetic", "operations": 1, "modulus": 3}
+    rollout = {"max_response_tokens": 24}
+    return Config(**{"task": task, "model": model, "rollout": rollout, "sft": sft, **changes})
+
+
+@pytest.fixture(scope="module")
+def warm_started(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("run") / "sft"
+    learner = {"learning_rate": 3e-3, "ranks": 2, "zero_stage": 2, "resources": {"threads": 1}}
+    return folder, run_sft(config(sft={"learner": learner}), folder, QuietProgress())
+
+
+def test_it_stops_at_the_target(warm_started: tuple[Path, dict[str, Any]]) -> None:
+    summary = warm_started[1]
+    assert summary["reached"]
+    assert summary["accuracy"] >= 0.4
+    assert all(accuracy < 0.4 for _, accuracy in summary["curve"][:-1])
+    assert summary["updates"] == summary["curve"][-1][0] < 300
+
+
+def test_it_leaves_a_model_that_others_load(warm_started: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = warm_started
+    check_model_folder(folder, context_tokens=64)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.vocab_size == len(tokenizer)
+    assert json.loads((folder / "sft.json").read_text())["accuracy"] == summary["accuracy"]
+    assert not (folder / "ray_train").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["sft"]
+
+
+def test_it_writes_a_line_per_update(warm_started: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = warm_started
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines] == list(range(1, summary["updates"] + 1))
+    checks = [[line["update"], line["sft/accuracy"]] for line in lines if "sft/accuracy" in line]
+    assert checks == summary["curve"]
+    assert lines[-1]["sft/loss"] < 0.7 * lines[0]["sft/loss"]
+
+
+def test_it_goes_on_from_a_given_model(warm_started: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, before = warm_started
+    model = {**config().model.model_dump(), "path": str(folder)}
+    sft = {"iterations": 4, "evaluate_every": 4, "target_accuracy": 1.0}
+    summary = run_sft(config(model=model, sft=sft), tmp_path / "sft", QuietProgress())
+    first = json.loads((tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()[0])
+    start = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["sft/loss"] < 0.7 * start["sft/loss"]
+    assert summary["updates"] == 4
+    assert AutoTokenizer.from_pretrained(tmp_path / "sft").eos_token is not None
+
+
+def test_an_error_of_a_rank_reaches_the_user_in_its_own_words(ray_cluster: None, tmp_path: Path) -> None:
+    short = {**config().model.model_dump(), "context_tokens": 26}
+    too_long = {"name": "arithmetic", "operations": 12, "modulus": 3}
+    with pytest.raises(DataError, match=r"model\.context_tokens is 26"):
+        run_sft(config(model=short, task=too_long), tmp_path / "sft", QuietProgress())
+    assert not list(tmp_path.iterdir())
+
+
+def test_resources_that_no_node_has_are_an_error_at_once(ray_cluster: None, tmp_path: Path) -> None:
+    learner = {"resources": {"cpus": 4096}}
+    ray = {"resources_deadline_seconds": 0.5}
+    with pytest.raises(ResourceError, match="4096 CPU"):
+        run_sft(config(sft={"learner": learner}, ray=ray), tmp_path / "sft", QuietProgress())
+    assert not list(tmp_path.iterdir())

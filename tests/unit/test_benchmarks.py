@@ -1,0 +1,200 @@
+"""The benchmarks' own arithmetic: what is measured is left to the benchmarks themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))  # as for `python benchmarks/NAME.py`
+
+import common  # noqa: E402
+import comparison  # noqa: E402
+import iteration  # noqa: E402
+import weight_sync  # noqa: E402
+
+COMMANDS = ("rollout", "policy_learner", "packing", "weight_sync", "iteration", "airls_vs_grpo")
+
+
+def test_pairs_alternate_after_one_warm_up_of_each_side():
+    calls = []
+
+    def side(name, value):
+        def measure():
+            calls.append(name)
+            return value
+
+        return measure
+
+    pairs = common.measure_pairs(side("a", 2.0), side("b", 4.0), 3)
+    assert "".join(calls) == "ab" * 4
+    assert pairs.ours == [2.0] * 3
+    assert pairs.ratio == common.Spread(0.5, 0.5, 0.5)
+
+
+def test_the_ratio_is_taken_within_a_pair():
+    pairs = common.Pairs([1.0, 10.0, 100.0], [2.0, 10.0, 50.0])
+    assert pairs.ratio == common.Spread(median=1.0, low=0.5, high=2.0)
+
+
+def test_a_line_is_found_exactly():
+    intercept, slope = common.fit_line([1.0, 2.0, 5.0], [5.0, 7.0, 13.0])
+    assert (intercept, slope) == pytest.approx((3.0, 2.0))
+
+
+def test_a_line_needs_two_points():
+    with pytest.raises(ValueError, match="two different x"):
+        common.fit_line([1.0, 1.0], [1.0, 2.0])
+
+
+def test_the_fixed_cost_of_a_sync_is_no_copy():
+    # 5 ms, and per byte 1 (pack) + 0.5 (put) + 2 (load) copies of 1 ns.
+    measured = {
+        size: [weight_sync.Round(size * 1e-9, size * 0.5e-9, 5e-3 + size * 2e-9, size * 1e-9)] * 3
+        for size in (1_000_000, 20_000_000, 100_000_000)
+    }
+    figures = weight_sync.fitted(measured)
+    assert figures["copies"]["median"] == pytest.approx(3.5)
+    assert figures["copies_by_part"]["put"]["median"] == pytest.approx(0.5)
+    assert figures["fixed_seconds"]["median"] == pytest.approx(5e-3)
+
+
+def test_stages_and_the_rest_add_up_to_the_iteration():
+    lines = [
+        {
+            "time/rollout": 1.0,
+            "time/policy_update": 0.5,
+            "time/iteration": total,
+            "tokens_per_second/rollout": 100.0,
+            "policy/rollouts": 8.0,
+        }
+        for total in (2.0, 2.5)
+    ]
+    stages = iteration.summarise(lines)["stages"]
+    shares = {name: stage["share"] for name, stage in stages.items()}
+    assert shares.pop("iteration") == 1.0
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares[iteration.REST] == pytest.approx(1.5 / 4.5)
+
+
+def test_a_verdict_names_its_target():
+    assert common.verdict(0.95, 0.95) == ">= 0.95 met"
+    assert common.verdict(3.1, 3.0, at_most=True) == "<= 3 MISSED"
+
+
+def test_a_result_file_says_what_it_depends_on(tmp_path):
+    path = common.write_result("rollout", {"ratio": 1.0}, tmp_path)
+    record = json.loads(path.read_text())
+    assert record["figures"] == {"ratio": 1.0}
+    assert record["command"].startswith("python benchmarks/rollout.py")
+    assert record["machine"]["cores"] >= 1
+    assert record["versions"]["torch"]
+    assert record["date"].endswith("+00:00")
+
+
+def test_a_digest_depends_on_every_text():
+    assert len({common.digest("a", "b"), common.digest("a"), common.digest("a", "c")}) == 3
+
+
+# -------------------------------------------------------------------------------------- comparison
+def run(base, trained, step_auroc=0.97):
+    def search(value):
+        names = ("best_of_n", "majority", "weighted", "policy_log_prob", "oracle")
+        return {name: {"16": value + 0.01 * rank} for rank, name in enumerate(reversed(names))}
+
+    return {
+        "accuracy": {
+            "base": {"sampled": base, "greedy": base + 0.1},
+            "trained": {"sampled": trained, "greedy": trained + 0.1},
+        },
+        "search": search(trained),
+        "search_base": search(base),
+        **{
+            key: {"step_auroc": value, "trace_auroc": value}
+            for key, value in (
+                ("prm", step_auroc),
+                ("prm_base", step_auroc),
+                ("policy_log_prob", 0.9),
+                ("policy_log_prob_base", 0.9),
+            )
+        },
+    }
+
+
+def supervised(value):
+    one = run(value, value)
+    return {"accuracy": one["accuracy"]["trained"], "search": one["search"]}
+
+
+def compare(airl, grpo):
+    table = comparison.accuracies(airl, grpo, [supervised(0.6)] * len(airl))
+    return {c["name"]: c for c in comparison.targets(table, comparison.prm_figures(airl))}
+
+
+def test_differences_are_taken_seed_by_seed():
+    first, second = comparison.over_seeds([0.5, 0.75]), comparison.over_seeds([0.25, 0.25])
+    difference = comparison.differences(first, second)
+    assert difference["seeds"] == [0.25, 0.5]
+    assert difference["mean"] == 0.375
+    assert difference["std"] == pytest.approx(0.125 * 2**0.5)
+
+
+def test_targets_compare_means_over_seeds():
+    checks = compare([run(0.45, 0.75), run(0.5, 0.70)], [run(0.45, 0.6), run(0.5, 0.62)])
+    assert checks["AIRL-S - base, sampled"]["reached"] == pytest.approx(0.25)
+    assert checks["AIRL-S - GRPO, sampled"]["reached"] == pytest.approx(0.115)
+    assert all(check["met"] for check in checks.values())
+
+
+def test_a_missed_target_is_shown():
+    checks = compare([run(0.7, 0.75, step_auroc=0.89)], [run(0.7, 0.74)])
+    assert {name for name, check in checks.items() if not check["met"]} == {
+        "base, sampled (highest seed)",
+        "AIRL-S - base, sampled",
+        "AIRL-S - GRPO, sampled",
+        "PRM step AUROC",
+        "PRM - policy log-prob, step AUROC",
+    }
+
+
+def test_ways_that_need_a_prm_are_missing_without_one():
+    grpo = run(0.4, 0.5)
+    for name in ("best_of_n", "weighted"):
+        del grpo["search"][name]
+    table = comparison.accuracies([run(0.4, 0.6)], [grpo], [supervised(0.5)])
+    assert "grpo" not in table["best_of_n_16"]
+    assert table["majority_16"]["grpo"]["mean"] == pytest.approx(0.53)
+
+
+def test_the_best_supervised_rate_is_by_sampled_accuracy():
+    rates = {"0.1": [supervised(0.5), supervised(0.8)], "0.2": [supervised(0.7), supervised(0.7)]}
+    assert comparison.best_supervised(rates) == "0.2"
+
+
+def test_a_band_spans_smoothed_curves_where_all_have_values():
+    curves = [{1: 0.0, 2: 1.0, 3: 2.0}, {1: 4.0, 2: 4.0}]
+    x, mean, low, high = comparison.band(curves, window=2)
+    assert (x, mean, low, high) == ([1, 2], [2.0, 2.25], [0.0, 0.5], [4.0, 4.0])
+
+
+def test_the_picture_is_drawn(tmp_path):
+    table = comparison.accuracies([run(0.4, 0.6)], [run(0.4, 0.5)], [supervised(0.5)])
+    curves = {"airl_s": [{1: 0.4, 2: 0.5}], "grpo": [{1: 0.4, 2: 0.45}]}
+    comparison.draw(tmp_path / "picture.png", curves, table, warmup=1)
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        f"for name in {COMMANDS!r}: __import__(name)\n"
+        "print(sorted({'torch', 'ray', 'vllm', 'transformers', 'pyarrow'} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(BENCHMARKS)], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
