@@ -57,8 +57,8 @@ def connect(config: RayConfig) -> None:
         ray.init(address=address, logging_level="warning", **common)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise RunError(
-            f"no Ray cluster answers at {address!r} ({_first_line(error)}): start one with `ray start --head`, "
-            "or leave ray.address empty to start one on this machine"
+            f"no Ray cluster answers at {address!r} ({_first_line(error)}): start one with "
+            "`ray start --head`, or leave ray.address empty to start one on this machine"
         ) from error
 
 
@@ -160,7 +160,9 @@ def fetch(refs: Any, deadline_seconds: float, what: str) -> Any:
     try:
         return ray.get(refs, timeout=deadline_seconds)
     except GetTimeoutError as error:
-        raise RunError(f"{what} did not finish within {deadline_seconds:g} s; raise its deadline_seconds") from error
+        raise RunError(
+            f"{what} did not finish within {deadline_seconds:g} s; raise its deadline_seconds"
+        ) from error
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError):
@@ -172,7 +174,9 @@ def fetch(refs: Any, deadline_seconds: float, what: str) -> Any:
 
 def resolve(values: Sequence[Any], deadline_seconds: float = 300.0) -> list[Any]:
     """Turn object references into their values and leave values as they are (inside actors)."""
-    return [fetch(v, deadline_seconds, "reading a table") if isinstance(v, ray.ObjectRef) else v for v in values]
+    return [
+        fetch(v, deadline_seconds, "reading a table") if isinstance(v, ray.ObjectRef) else v for v in values
+    ]
 
 
 def first_ready(refs: Sequence[Any], timeout: float | None = None) -> list[Any]:

@@ -9,24 +9,33 @@ from actors.launch import connected, run_training, warm_start_folder
 from actors.sft import run_sft
 from airls_ray.config.schema import Config
 from airls_ray.progress import Progress, make_progress
+from airls_ray.run_folder import RunFolder
 
 
 def run_demo(config: Config) -> dict[str, Any]:
     """Warm-start a policy, train it with its PRM, search with it, write the report; returns the summary.
 
-    One Ray cluster serves all stages. A policy that an earlier demo warm-started is used again.
+    One Ray cluster serves all stages. A demo that was interrupted goes on where it stood; one that is
+    finished is shown again.
     """
     progress = make_progress()
     folder = warm_start_folder(config)
+    run = RunFolder(config.output / config.name)
+    if summary := run.read_summary():
+        progress.say(f"{run.path} holds a finished demo; delete that folder or set name=... to run it again")
+        show_summary(summary, progress)
+        return summary
+    resume = run.latest_checkpoint() is not None
     with connected(config):
         if not (folder / "sft.json").exists():
             progress.say("1  Warm start: supervised training on solved problems")
             run_sft(config, folder)
         progress.say("2  AIRL-S: policy and PRM learn together, then the PRM picks the best of N")
         start = time.perf_counter()
-        summary = run_training(config)
+        summary = run_training(config, resume)
         progress.phase_done("training and search", time.perf_counter() - start)
     show_summary(summary, progress)
+    progress.say(f"Report: {run.report_file}")
     return summary
 
 

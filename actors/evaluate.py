@@ -39,7 +39,14 @@ class Samples:
 
 
 def evaluate_policy(
-    parts: Parts, config: Config, problems: pa.Table, run: RunFolder, progress: Progress, *, name: str, resume: bool
+    parts: Parts,
+    config: Config,
+    problems: pa.Table,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    name: str,
+    resume: bool,
 ) -> Samples:
     """Sample the test problems with the policy that the workers hold; at a resume, read what was kept."""
     folder = run.path / "samples"
@@ -47,7 +54,9 @@ def evaluate_policy(
     if resume and all(path.exists() for path in kept):
         rollouts = conform(pq.read_table(kept[0]), ROLLOUTS)
         grades = conform(pq.read_table(kept[1]), GRADES)
-        return Samples(name, problems, [cluster.put(rollouts)], cluster.put(grades), json.loads(kept[2].read_text()))
+        return Samples(
+            name, problems, [cluster.put(rollouts)], cluster.put(grades), json.loads(kept[2].read_text())
+        )
     samples = sample_problems(parts.pool, parts.verifier, problems, config, progress, name)
     folder.mkdir(exist_ok=True)
     pq.write_table(graded_table(samples.rollouts, samples.grades), kept[0])
@@ -57,7 +66,12 @@ def evaluate_policy(
 
 
 def sample_problems(
-    pool: RolloutPool, verifier: VerifierHandle, problems: pa.Table, config: Config, progress: Progress, name: str
+    pool: RolloutPool,
+    verifier: VerifierHandle,
+    problems: pa.Table,
+    config: Config,
+    progress: Progress,
+    name: str,
 ) -> Samples:
     """Draw `search.samples` samples and one greedy one for each problem, and grade them."""
     rollouts: Refs = []
@@ -67,7 +81,9 @@ def sample_problems(
         for start in range(0, problems.num_rows, size):
             chunk = problems.slice(start, size)
             path = ("search", start)
-            sampled = RolloutRequest(config.search.samples, config.search.temperature, config.seed, path, start)
+            sampled = RolloutRequest(
+                config.search.samples, config.search.temperature, config.seed, path, start
+            )
             rollouts += pool.generate(chunk, sampled)
             greedy += pool.generate(chunk, RolloutRequest(1, 0.0, config.seed, path, start))
             bar.advance(chunk.num_rows)
@@ -95,7 +111,13 @@ def measure_samples(samples: Samples, prm: Scorer, verifier: VerifierHandle) -> 
 
 
 def finish_run(
-    parts: Parts, config: Config, run: RunFolder, state: LoopState, before: Samples, after: Samples, seconds: dict[str, float]
+    parts: Parts,
+    config: Config,
+    run: RunFolder,
+    state: LoopState,
+    before: Samples,
+    after: Samples,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Score both policies' samples with the trained PRM; write summary, examples and report."""
     from airls_ray.report import write_report
@@ -131,7 +153,9 @@ def finish_run(
 
 def scorer_metrics(name: str, metrics: dict[str, float]) -> dict[str, float]:
     """The metrics of one scorer without its prefix."""
-    return {key.removeprefix(f"{name}/"): value for key, value in metrics.items() if key.startswith(f"{name}/")}
+    return {
+        key.removeprefix(f"{name}/"): value for key, value in metrics.items() if key.startswith(f"{name}/")
+    }
 
 
 def by_size(curves: dict[str, dict[int, float]]) -> dict[str, dict[str, float]]:

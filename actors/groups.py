@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,6 +10,9 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.rollout_pool import RolloutPool
+from airls_ray.errors import RunError
+
+_CLOSE_SECONDS = 5.0
 
 Refs = list[Any]
 """References to tables, one a share or a rank; the driver never holds the tokens behind them."""
@@ -52,7 +56,9 @@ class PolicyGroup(LearnerGroup):
         """Log-probabilities of replayed rollouts and their traces under the current policy."""
         return self.start("replay_log_probs", tables)
 
-    def update(self, rollouts: Refs, grades: Any, scores: Refs, reference: Refs, version: int) -> dict[str, float]:
+    def update(
+        self, rollouts: Refs, grades: Any, scores: Refs, reference: Refs, version: int
+    ) -> dict[str, float]:
         """One iteration's optimiser updates; the weights are then those of `version`."""
         metrics: dict[str, float] = self.finish("update", rollouts, [grades], scores, reference, version)
         return metrics
@@ -97,7 +103,9 @@ class PRMScorer(LearnerGroup):
 class PRMGroup(PRMScorer):
     """The PRM learner together with the policy that it is told apart from."""
 
-    def __init__(self, ranks: Sequence[Any], policy: PolicyGroup, replay: bool, deadline_seconds: float) -> None:
+    def __init__(
+        self, ranks: Sequence[Any], policy: PolicyGroup, replay: bool, deadline_seconds: float
+    ) -> None:
         """`replay`: whether old rollouts join the batch (their log-probabilities are recomputed)."""
         super().__init__(ranks, deadline_seconds)
         self._policy = policy
@@ -109,7 +117,9 @@ class PRMGroup(PRMScorer):
         replay: Refs = []
         if self._replay:
             replay = self._policy.log_probs([self.start("draw_replay", iteration, problems.num_rows)[0]])
-        metrics: dict[str, float] = self.finish("update", problems, rollouts, [grades], traces, replay, iteration)
+        metrics: dict[str, float] = self.finish(
+            "update", problems, rollouts, [grades], traces, replay, iteration
+        )
         return metrics
 
 
@@ -160,11 +170,16 @@ class VerifierHandle:
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Any of the verifier's measurements, waited for."""
-        return cluster.fetch(getattr(self._handle, method).remote(*arguments), self._deadline, f"verifier ({method})")
+        return cluster.fetch(
+            getattr(self._handle, method).remote(*arguments), self._deadline, f"verifier ({method})"
+        )
 
     def close(self) -> None:
-        """End the child processes."""
-        self.call("close")
+        """End the child processes (a verifier that is busy or gone is ended with its process)."""
+        try:
+            cluster.fetch(self._handle.close.remote(), _CLOSE_SECONDS, "closing the verifier")
+        except RunError:
+            logging.getLogger(__name__).warning("the verifier did not close in time")
 
 
 class WeightSync:

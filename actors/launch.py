@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,11 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
     run.create(config, resume=resume)
     if resume:
         run.rewind(state.iteration)
-    with connected(config):
-        parts = start_parts(config, sources, progress, state)
+    with connected(config), closing(start_parts(config, sources, progress, state)) as parts:
         test = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
         before = evaluate_policy(parts, config, test, run, progress, name="base", resume=state.version > 0)
         started_loop = time.perf_counter()
-        warmup = config.prm.warmup_iterations if config.uses_prm else 0
-        with progress.track("Training", warmup + config.train.iterations, done=state.iteration) as bar:
+        with progress.track("Training", config.iterations, done=state.iteration) as bar:
             state = train(parts, config, state, Tracker(run, config, bar))
         started_search = time.perf_counter()
         after = evaluate_policy(parts, config, test, run, progress, name="trained", resume=False)
@@ -81,9 +79,7 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
             "train": started_search - started_loop,
             "search": time.perf_counter() - started_search,
         }
-        summary = finish_run(parts, config, run, state, before, after, seconds)
-        parts.verifier.close()
-    return summary
+        return finish_run(parts, config, run, state, before, after, seconds)
 
 
 def warm_start_folder(config: Config) -> Path:
@@ -108,14 +104,22 @@ def base_policy(config: Config) -> str:
     info = check_model_folder(source, context_tokens=context)
     if config.prm.path is not None and config.uses_prm:
         check_model_folder(
-            config.prm.path, context_tokens=context, vocab_size=info.vocab_size, vocab_of=f"the policy {source}"
+            config.prm.path,
+            context_tokens=context,
+            vocab_size=info.vocab_size,
+            vocab_of=f"the policy {source}",
         )
-    return source
+    return _absolute(source) or source
+
+
+def _absolute(path: str | None) -> str | None:
+    """Actors may have another working directory; a hub name stays as it is."""
+    return str(Path(path).resolve()) if path is not None and Path(path).is_dir() else path
 
 
 def _sources(config: Config, base: str, checkpoint: Path | None) -> Sources:
     if checkpoint is None:
-        return Sources(policy=base, prm=config.prm.path or base, reference=base)
+        return Sources(policy=base, prm=_absolute(config.prm.path) or base, reference=base)
     folder = checkpoint.resolve()
     return Sources(
         policy=str(folder / "policy"),
@@ -128,7 +132,13 @@ def _sources(config: Config, base: str, checkpoint: Path | None) -> Sources:
 
 @contextmanager
 def connected(config: Config) -> Iterator[None]:
-    """Be connected to Ray inside the block; a cluster of our own ends with it, whatever happens."""
+    """Be connected to Ray inside the block; whoever connected disconnects, whatever happens.
+
+    A cluster of our own ends with it, and all its processes.
+    """
+    if cluster.is_connected():
+        yield
+        return
     cluster.connect(config.ray)
     previous = _interrupt_on_sigterm()
     try:
@@ -181,13 +191,15 @@ def start_parts(config: Config, sources: Sources, progress: Progress, state: Loo
     ]  # fmt: skip
     prm_ranks = [
         cluster.start_actor(
-            PRMLearner, f"prm-{rank}", config.prm.learner.resources, rank, config, sources.policy, sources.prm,
-            threads=_threads(config.prm.learner.ranks),
+            PRMLearner, f"prm-{rank}", config.prm.learner.resources, rank, config, sources.policy,
+            sources.prm, threads=_threads(config.prm.learner.ranks),
         )
         for rank in range(config.prm.learner.ranks if config.uses_prm else 0)
     ]  # fmt: skip
     references = [
-        cluster.start_actor(ReferenceServer, "reference", config.reference.resources, config, sources.reference)
+        cluster.start_actor(
+            ReferenceServer, "reference", config.reference.resources, config, sources.reference
+        )
         for _ in range(config.uses_reference)
     ]
     verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, sources.policy)
@@ -220,6 +232,7 @@ def start_parts(config: Config, sources: Sources, progress: Progress, state: Loo
         prm=prm,
         policy=policy,
         sync=sync,
+        actors=(*workers, *policy_ranks, *prm_ranks, *references, verifier),
     )
 
 

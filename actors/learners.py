@@ -17,7 +17,6 @@ from actors import cluster
 from actors.cluster import resolve
 from actors.deepspeed_engine import DeepSpeedEngine, free_port, init_distributed
 from airls_ray.config.schema import Config, LearnerConfig
-from airls_ray.data.schemas import TOKEN_LOGPROBS
 from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.batches import merge_parts, token_logprobs
 from airls_ray.learning.discriminator import score_steps, update_prm
@@ -26,7 +25,7 @@ from airls_ray.learning.policy import update_policy
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch
 from airls_ray.learning.prm_folder import write_prm_form
 from airls_ray.learning.replay import ReplayBuffer, ReplaySample
-from airls_ray.models.load import copy_tokenizer, load_policy_module, load_prm_module, save_hf
+from airls_ray.models.load import load_policy_module, load_prm_module, save_hf
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec, encode_traces
@@ -56,9 +55,7 @@ class _Learner:
     def start(self, address: str, port: int, state: str | None, version: int) -> float:
         """Join the other ranks, load the model and, at a resume, the state; returns seconds."""
         start = time.perf_counter()
-        init_distributed(
-            self._rank, self._learner.ranks, address, port, self._config.train.deadline_seconds
-        )
+        init_distributed(self._rank, self._learner.ranks, address, port, self._config.train.deadline_seconds)
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._policy_folder, task, self._config.model.prompt_template)
         self._engine = DeepSpeedEngine(self._load, self._learner)

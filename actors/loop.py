@@ -12,8 +12,11 @@ references; its memory does not grow with the run.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from actors import cluster
 from actors.groups import (
+    NCCLWeightSync,
     NoPRM,
     NoReference,
     PolicyGroup,
@@ -21,7 +24,6 @@ from actors.groups import (
     ReferenceGroup,
     VerifierHandle,
     WeightSync,
-    NCCLWeightSync,
 )
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
@@ -41,17 +43,27 @@ class Parts:
     prm: PRMPart | NoPRM
     policy: PolicyGroup
     sync: WeightSync | NCCLWeightSync
+    actors: tuple[Any, ...] = ()
+
+    def close(self) -> None:
+        """End the verifier's children and all actors."""
+        self.verifier.close()
+        for actor in self.actors:
+            cluster.kill(actor)
 
 
 def train(parts: Parts, config: Config, state: LoopState, tracker: Tracker) -> LoopState:
     """Run the iterations from `state` to the end and return the last state."""
-    warmup_iterations = config.prm.warmup_iterations if config.uses_prm else 0
-    while state.iteration < warmup_iterations + config.train.iterations:
-        state = run_iteration(parts, config, state, tracker, warmup=state.iteration < warmup_iterations)
+    while state.iteration < config.iterations:
+        state = run_iteration(
+            parts, config, state, tracker, warmup=state.iteration < config.warmup_iterations
+        )
     return state
 
 
-def run_iteration(parts: Parts, config: Config, state: LoopState, tracker: Tracker, *, warmup: bool) -> LoopState:
+def run_iteration(
+    parts: Parts, config: Config, state: LoopState, tracker: Tracker, *, warmup: bool
+) -> LoopState:
     """One iteration: sample, grade, teach the PRM, teach the policy (not in the warm-up), sync."""
     clock = Stopwatch()
     problems = parts.problems.take(config.train.problems_per_iteration)

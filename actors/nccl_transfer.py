@@ -85,7 +85,10 @@ def open_sender(
 ) -> NCCLSender:
     """Rendezvous of learner rank 0 (NCCL rank 0) with every rank of every engine."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
-    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
+    from vllm.distributed.weight_transfer.nccl_engine import (
+        NCCLTrainerInitInfo,
+        NCCLTrainerWeightTransferEngine,
+    )
 
     class LearnerSource(WeightSource):
         """Full tensors of the learner, gathered where they are sharded (collective)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -47,8 +48,8 @@ class RolloutPool:
             ready = cluster.first_ready(list(pending), self._deadline)
             if not ready:
                 raise RunError(
-                    f"{len(pending)} of {len(shares)} rollout shares did not finish within {self._deadline:g} s; "
-                    "raise rollout.deadline_seconds or lower rollout.max_response_tokens"
+                    f"{len(pending)} of {len(shares)} rollout shares did not finish within "
+                    f"{self._deadline:g} s; raise rollout.deadline_seconds"
                 )
             position, share, worker = pending.pop(ready[0])
             if self._alive(ready[0], worker):
@@ -86,4 +87,4 @@ def _shares(count: int, workers: int) -> list[range]:
     """Contiguous shares of 0..count-1 that differ by at most one; no share is empty."""
     workers = min(workers, count)
     bounds = [count * i // workers for i in range(workers + 1)]
-    return [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [range(a, b) for a, b in pairwise(bounds)]

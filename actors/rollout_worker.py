@@ -53,7 +53,9 @@ def make_vllm_engine(model: str | Path, config: Config, eos_ids: Sequence[int]) 
 class RolloutWorker:
     """A plain class; `actors.cluster.start_actor` makes an actor of it."""
 
-    def __init__(self, name: str, config: Config, model: str, factory: EngineFactory = make_vllm_engine) -> None:
+    def __init__(
+        self, name: str, config: Config, model: str, factory: EngineFactory = make_vllm_engine
+    ) -> None:
         """`model`: policy folder or hub name; nothing is loaded before `start`."""
         self._name = name
         self._config = config
@@ -69,7 +71,9 @@ class RolloutWorker:
     def start(self) -> float:
         """Load tokenizer and engine; returns seconds."""
         start = time.perf_counter()
-        self._codec = TextCodec.from_folder(self._model, make_task(self._config.task), self._config.model.prompt_template)
+        self._codec = TextCodec.from_folder(
+            self._model, make_task(self._config.task), self._config.model.prompt_template
+        )
         self._engine = self._factory(self._model, self._config, [self._codec.eos_id])
         return time.perf_counter() - start
 
@@ -86,7 +90,10 @@ class RolloutWorker:
         """
         start = time.perf_counter()
         identifiers = problems["problem_id"].to_pylist()
-        prompts = [self._encode(pid, text) for pid, text in zip(identifiers, problems["prompt"].to_pylist(), strict=True)]
+        prompts = [
+            self._encode(pid, text)
+            for pid, text in zip(identifiers, problems["prompt"].to_pylist(), strict=True)
+        ]
         seeds = [derive_seed(request.seed, "rollout", *request.seed_path, pid) for pid in identifiers]
         sampling = Sampling(request.samples, request.temperature, self._config.rollout.max_response_tokens)
         answers = self._engine.generate(prompts, seeds, sampling)
@@ -99,7 +106,8 @@ class RolloutWorker:
         if len(tokens) > room:
             raise DataError(
                 f"problem {identifier!r} has a prompt of {len(tokens)} tokens, but model.context_tokens less "
-                f"rollout.max_response_tokens leaves {room}; raise the first, lower the second or drop the problem"
+                f"rollout.max_response_tokens leaves {room}; raise the first, lower the second or drop the "
+                "problem"
             )
         return tokens
 
@@ -119,7 +127,9 @@ class RolloutWorker:
             "problem_id": pa.array(np.repeat(np.array(identifiers, dtype=object), sizes), pa.string()),
             "group": pa.array(np.repeat(np.asarray(groups, dtype=np.int64), sizes)),
             "index": pa.array(np.concatenate([np.arange(size, dtype=np.int16) for size in sizes])),
-            "prompt": pa.array([p for p, size in zip(prompts, sizes, strict=True) for _ in range(size)], pa.list_(pa.int32())),
+            "prompt": pa.array(
+                [p for p, size in zip(prompts, sizes, strict=True) for _ in range(size)], pa.list_(pa.int32())
+            ),
             "response": pa.ListArray.from_arrays(pa.array(offsets), pa.array(tokens)),
             "logprobs": pa.ListArray.from_arrays(pa.array(offsets), pa.array(logprobs)),
             "version": pa.array(np.full(len(samples), self._version, dtype=np.int32)),
@@ -140,19 +150,19 @@ class RolloutWorker:
         return time.perf_counter() - start
 
     def init_weight_transfer(self, init_info: dict[str, Any]) -> None:
-        """vLLM's protocol (NCCL)."""
+        """VLLM's protocol (NCCL)."""
         self._vllm().init_weight_transfer(init_info)
 
     def start_weight_update(self) -> None:
-        """vLLM's protocol (NCCL)."""
+        """VLLM's protocol (NCCL)."""
         self._vllm().start_weight_update()
 
     def receive_weights(self, update_info: dict[str, Any]) -> None:
-        """vLLM's protocol (NCCL)."""
+        """VLLM's protocol (NCCL)."""
         self._vllm().receive_weights(update_info)
 
     def finish_weight_update(self, version: int) -> None:
-        """vLLM's protocol (NCCL)."""
+        """VLLM's protocol (NCCL)."""
         self._vllm().finish_weight_update(version)
         self._version = version
 

@@ -20,7 +20,7 @@ from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
-from airls_ray.progress import Progress, make_progress
+from airls_ray.progress import make_progress
 from airls_ray.tasks import make_task
 
 
@@ -59,7 +59,10 @@ def run_search(config: Config, policy: Path, prm: Path | None, output: Path) -> 
         cluster.require_resources(asked, config.ray.resources_deadline_seconds)
         workers = start_workers(config, str(policy))
         verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, str(policy))
-        starting = {"rollout worker": [w.start.remote() for w in workers], "verifier": [verifier.start.remote()]}
+        starting = {
+            "rollout worker": [w.start.remote() for w in workers],
+            "verifier": [verifier.start.remote()],
+        }
         scorer: PRMScorer | NoPRM = NoPRM()
         if prm is not None:
             server = cluster.start_actor(

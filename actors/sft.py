@@ -104,7 +104,7 @@ def _fit(config: Config, source: str, folder: Path, progress: Progress) -> None:
     def fit() -> None:
         try:
             _trainer(config, source, folder).fit()
-        except BaseException as error:  # noqa: BLE001 - handed to the driver's thread, which raises it
+        except BaseException as error:
             failure.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)

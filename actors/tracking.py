@@ -41,7 +41,11 @@ class LoopState:
     def advanced(self, version: int, position: int, tokens: float) -> LoopState:
         """The state after one more iteration."""
         return replace(
-            self, iteration=self.iteration + 1, version=version, position=position, tokens=self.tokens + tokens
+            self,
+            iteration=self.iteration + 1,
+            version=version,
+            position=position,
+            tokens=self.tokens + tokens,
         )
 
 
@@ -77,8 +81,7 @@ class Tracker:
         self._run = run
         self._config = config
         self._bar = bar
-        warmup = config.prm.warmup_iterations if config.uses_prm else 0
-        self._last = warmup + config.train.iterations
+        self._last = config.iterations
 
     def record(
         self,
@@ -108,12 +111,15 @@ class Tracker:
         """The engine's log-probabilities and the learner's own must agree after every sync (fp32)."""
         worst = metrics.get("sync/logprob_difference_max")
         train = self._config.train
-        exact = self._config.model.dtype == "float32" and self._config.rollout.engine.dtype in ("auto", "float32")
+        exact = self._config.model.dtype == "float32" and self._config.rollout.engine.dtype in (
+            "auto",
+            "float32",
+        )
         if worst is not None and exact and train.sync_check and worst > train.sync_tolerance:
             raise RunError(
                 f"the engine's log-probabilities differ from the learner's by {worst:.2g} nats, more than "
-                f"train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other weights than the "
-                "learner trains; check the weight transfer, or set train.sync_check=false to go on all the same"
+                f"train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other weights than "
+                "the learner trains; check the weight transfer, or set train.sync_check=false"
             )
 
     def checkpoint(self, state: LoopState, parts: Parts) -> None:

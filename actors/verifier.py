@@ -24,7 +24,9 @@ class Verifier:
     def __init__(self, config: Config, tokenizer_folder: str) -> None:
         """Start the child processes."""
         self._config = config
-        self._codec = TextCodec.from_folder(tokenizer_folder, make_task(config.task), config.model.prompt_template)
+        self._codec = TextCodec.from_folder(
+            tokenizer_folder, make_task(config.task), config.model.prompt_template
+        )
         self._pool = GraderPool(
             config.task.model_dump_json(), config.verifier.processes, config.verifier.deadline_seconds
         )
@@ -54,7 +56,12 @@ class Verifier:
         return search_curves(self._rollouts(rollouts), grades, merged, self._config)
 
     def examples(
-        self, rollouts: Sequence[Any], grades: pa.Table, scores: Sequence[Any], problems: pa.Table, policy: str
+        self,
+        rollouts: Sequence[Any],
+        grades: pa.Table,
+        scores: Sequence[Any],
+        problems: pa.Table,
+        policy: str,
     ) -> list[dict[str, Any]]:
         """A few rollouts as text, with score and truth of every step, for the report."""
         merged = merge_parts(resolve(scores)) if scores else None

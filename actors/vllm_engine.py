@@ -66,7 +66,13 @@ class VLLMEngine:
     """vLLM without a server, a second process or a tokenizer of its own."""
 
     def __init__(
-        self, model: str | Path, config: EngineConfig, *, dtype: str, context_tokens: int, eos_ids: Sequence[int]
+        self,
+        model: str | Path,
+        config: EngineConfig,
+        *,
+        dtype: str,
+        context_tokens: int,
+        eos_ids: Sequence[int],
     ) -> None:
         """Load the model. `context_tokens`: longest prompt and response together."""
         for key, value in engine_environment(int(os.environ.get("OMP_NUM_THREADS", "0")) or 1).items():

@@ -77,7 +77,7 @@ def repack_tied_output(model: torch.nn.Module) -> None:
     leaves that copy as it was, and the engine silently samples with old output weights.
     """
     head = getattr(model, "lm_head", None)
-    if head is not None and model.config.tie_word_embeddings:
+    if head is not None and getattr(model.config, "tie_word_embeddings", False):
         head.quant_method.process_weights_after_loading(head)
 
 

@@ -46,7 +46,9 @@ def outcome_advantages(outcomes: Tensor, groups: Tensor, how: Literal["grpo", "d
     return centred.to(outcomes.dtype)
 
 
-def step_advantages(rewards: Tensor, step_rows: Tensor, groups_of_rows: Tensor, per_step: bool) -> Tensor:
+def step_advantages(
+    rewards: Tensor, step_rows: Tensor, groups_of_rows: Tensor, per_step: bool, *, to_go: bool = True
+) -> Tensor:
     """Standardise step rewards over the group, then sum from each step to the end of its rollout.
 
     Args:
@@ -54,6 +56,7 @@ def step_advantages(rewards: Tensor, step_rows: Tensor, groups_of_rows: Tensor, 
         step_rows: int64 [S], rollout of each step, not decreasing.
         groups_of_rows: int64 [N].
         per_step: divide each sum by the number of steps summed, so that length cannot pay.
+        to_go: false leaves each step its own standardised reward.
 
     Returns:
         float [S]; 0 in a group whose step rewards are all equal.
@@ -66,13 +69,15 @@ def step_advantages(rewards: Tensor, step_rows: Tensor, groups_of_rows: Tensor, 
         raise ValueError("step_rows must not decrease: the steps of a rollout are consecutive")
     centred, std, _ = _centred(rewards, groups_of_rows[step_rows])
     standard = centred / (std + STD_EPSILON)
+    if not to_go:
+        return standard.to(rewards.dtype)
     rows = groups_of_rows.numel()
     ends = torch.bincount(step_rows, minlength=rows).cumsum(0)[step_rows]
     running = standard.cumsum(0)
-    to_go = running[ends - 1] - running + standard
+    returns = running[ends - 1] - running + standard
     if per_step:
-        to_go = to_go / (ends - torch.arange(rewards.numel(), device=rewards.device))
-    return to_go.to(rewards.dtype)
+        returns = returns / (ends - torch.arange(rewards.numel(), device=rewards.device))
+    return returns.to(rewards.dtype)
 
 
 def combine(outcome: Tensor, step: Tensor | None, step_rows: Tensor, step_weight: float) -> Tensor:

@@ -65,7 +65,12 @@ def unpack_weights(buffer: WeightBuffer) -> Iterator[tuple[str, torch.Tensor]]:
     ):
         dtype = getattr(torch, dtype_name)
         count = int(np.prod(shape, dtype=np.int64))
-        yield name, torch.frombuffer(_writable_view(buffer.data), dtype=dtype, count=count, offset=offset).view(shape)
+        yield (
+            name,
+            torch.frombuffer(_writable_view(buffer.data), dtype=dtype, count=count, offset=offset).view(
+                shape
+            ),
+        )
 
 
 def _writable_view(data: np.ndarray) -> memoryview | np.ndarray:

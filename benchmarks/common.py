@@ -231,9 +231,9 @@ def warm_started_policy(config: Config, progress: Progress) -> Path:
 
 
 def arithmetic_rollouts(config: Config, codec: TextCodec, problems: int, samples: int) -> pa.Table:
-    """Return ROLLOUTS in the shape of the demo's: each problem's trace, `samples` times.
+    """Return ROLLOUTS in the shape of the demo's: traces of any problem stand for the responses.
 
-    Outcomes alternate; the log-probabilities are 0 (see `with_logprobs`).
+    Outcomes alternate within a group; the log-probabilities are 0.
     """
     import numpy as np
     import pyarrow as pa
@@ -245,13 +245,16 @@ def arithmetic_rollouts(config: Config, codec: TextCodec, problems: int, samples
 
     stream = ProblemStream(make_task(config.task), "train", config.seed)
     traces = encode_traces(stream.take(problems), codec, config.model.context_tokens)
-    table = traces.take(pa.array(np.repeat(np.arange(problems), samples))).combine_chunks()
+    table = traces.take(pa.array(np.repeat(np.arange(problems), samples)))
     count = table.num_rows
-    responses = table["response"].chunk(0)
+    drawn = traces.take(pa.array(np.random.default_rng(0).integers(0, problems, count))).combine_chunks()
+    responses = drawn["response"].chunk(0)
     zeros = pa.array(np.zeros(len(responses.values), np.float32))
     index = np.tile(np.arange(samples, dtype=np.int16), problems)
     finish = pa.array(["stop"] * count).dictionary_encode().cast(ROLLOUTS.field("finish").type)
-    columns = {name: table[name] for name in table.column_names} | {
+    columns = {name: table[name] for name in ("problem_id", "group", "prompt")} | {
+        "response": responses,
+        "step_ends": drawn["step_ends"],
         "index": pa.array(index),
         "logprobs": pa.ListArray.from_arrays(responses.offsets, zeros),
         "version": pa.array(np.zeros(count, np.int32)),

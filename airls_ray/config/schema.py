@@ -177,9 +177,10 @@ class PRMConfig(StrictModel):
     replay_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     """[C] Share of old rollouts in a PRM batch; their log-probabilities are recomputed under the
     current policy."""
-    search_score: Literal["auto", "sigmoid_f", "exp_f", "ratio"] = "auto"
-    """[C] Score of a step in search: sigmoid(f) (scalar head), exp(f) = phi(C_t) or
-    sigmoid(f - l) (the ratio)."""
+    search_score: Literal["auto", "sigmoid_f", "exp_f", "ratio", "product"] = "auto"
+    """[C] Score of a step in search. `auto`: sigmoid(f) for a scalar head, exp(f) = phi(C_t) for
+    `log_prob`. `ratio`: sigmoid(f - l). `product`: PRM and policy as a product of experts, sigmoid(f + l)
+    for a scalar head and exp((f + l) / 2) for `log_prob`; it needs the sampler's log-probabilities."""
     search_aggregate: Literal["last", "min", "prod", "mean"] = "prod"
     """[C] How step scores become the score of a trace."""
     learner: PRMLearnerConfig = PRMLearnerConfig()
@@ -207,6 +208,8 @@ class MethodConfig(StrictModel):
     """Baseline and scale of the outcome's advantage."""
     step_weight: Probability = 0.0
     """[C] lambda: A = (1 - lambda) A_outcome + lambda A_step."""
+    step_return: Literal["to_go", "immediate"] = "to_go"
+    """[C] Advantage of a step: its standardised reward and those after it, or its own alone."""
     return_per_step: bool = True
     """[C] Divide the reward-to-go by the number of steps summed, so that length cannot pay."""
     clip_low: PositiveFloat = 0.2
@@ -367,6 +370,16 @@ class Config(StrictModel):
         return self.method.prm_objective != "none"
 
     @property
+    def warmup_iterations(self) -> int:
+        """Iterations in which only the PRM learns."""
+        return self.prm.warmup_iterations if self.uses_prm else 0
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the loop, PRM warm-up included."""
+        return self.warmup_iterations + self.train.iterations
+
+    @property
     def uses_reference(self) -> bool:
         """Whether something reads reference log-probabilities."""
         return self.method.kl_coefficient > 0
@@ -374,12 +387,11 @@ class Config(StrictModel):
     def derived(self) -> dict[str, int | float]:
         """Sizes that follow from the settings, printed at start."""
         rollouts = self.train.problems_per_iteration * self.train.rollouts_per_problem
-        warmup = self.prm.warmup_iterations if self.uses_prm else 0
         return {
             "rollouts per iteration": rollouts,
             "rollouts per policy update": rollouts // self.method.updates_per_iteration,
             "most response tokens per iteration": rollouts * self.rollout.max_response_tokens,
-            "PRM warm-up iterations": warmup,
-            "iterations in all": warmup + self.train.iterations,
-            "rollouts in all": rollouts * (warmup + self.train.iterations),
+            "PRM warm-up iterations": self.warmup_iterations,
+            "iterations in all": self.iterations,
+            "rollouts in all": rollouts * self.iterations,
         }

@@ -32,7 +32,11 @@ def assign_credit(
     step = None
     if scores is not None and method.step_weight > 0:
         step = credit.step_advantages(
-            to_packed(scores["rewards"]).values, step_rows, groups, per_step=method.return_per_step
+            to_packed(scores["rewards"]).values,
+            step_rows,
+            groups,
+            per_step=method.return_per_step,
+            to_go=method.step_return == "to_go",
         )
     advantages = credit.combine(outcome, step, step_rows, method.step_weight)
     return to_list_column(advantages.float(), steps.offsets, pa.list_(pa.float32()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,7 +106,7 @@ def token_logprobs(
 
 def part_table(
     batches: Sequence[TokenBatch],
-    columns: dict[str, tuple[Sequence[Tensor], Sequence[Tensor]]],
+    columns: Mapping[str, tuple[Sequence[Tensor], Sequence[Tensor]]],
     schema: pa.Schema,
 ) -> pa.Table:
     """Make one rank's part of a table of list columns: `columns[name]` = (values, row offsets) per batch."""

@@ -207,12 +207,17 @@ def score_steps(
 
 
 def search_scores(f: Tensor, log_pi: Tensor, config: PRMConfig) -> Tensor:
-    """Scores in [0, 1] for search: sigmoid(f), exp(f) = phi(C_t), or D = sigmoid(f - l)."""
+    """Scores in [0, 1] for search: sigmoid(f), exp(f) = phi(C_t), D = sigmoid(f - l), or a product of
+    PRM and policy."""
     kind = config.search_score
     if kind == "auto":
         kind = "exp_f" if config.parameterisation == "log_prob" else "sigmoid_f"
     if kind == "ratio":
         return torch.sigmoid(f - log_pi)
+    if kind == "product":
+        return (
+            ((f + log_pi) / 2).exp() if config.parameterisation == "log_prob" else torch.sigmoid(f + log_pi)
+        )
     return f.exp() if kind == "exp_f" else torch.sigmoid(f)
 
 

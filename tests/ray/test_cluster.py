@@ -48,7 +48,7 @@ def test_resources_that_fit_pass_at_once() -> None:
 
 def test_a_call_beyond_its_deadline_is_an_error_in_words() -> None:
     worker = cluster.start_actor(Worker, "slow", SMALL)
-    with pytest.raises(RunError, match="sampling did not finish within 0.2 s"):
+    with pytest.raises(RunError, match=r"sampling did not finish within 0\.2 s"):
         cluster.fetch(worker.slow.remote(30), 0.2, "sampling")
     cluster.kill(worker)
 

@@ -136,3 +136,13 @@ def test_without_a_prm_only_the_outcome_counts() -> None:
 
 def test_every_token_gets_the_value_of_its_step() -> None:
     assert steps_to_tokens(STEP, torch.tensor([0, 0, 1, 2, 2])).tolist() == [10, 10, 20, 30, 30]
+
+
+def test_an_immediate_step_advantage_is_the_standardised_reward_itself() -> None:
+    rewards = torch.tensor([1.0, 3.0, 1.0, 3.0])
+    advantages = step_advantages(
+        rewards, torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0]), per_step=True, to_go=False
+    )
+    # Mean 2, unbiased std of (1, 3, 1, 3) is sqrt(4 / 3).
+    expected = torch.tensor([-1.0, 1.0, -1.0, 1.0]) / (4 / 3) ** 0.5
+    torch.testing.assert_close(advantages, expected, atol=1e-5, rtol=0)

@@ -54,7 +54,10 @@ def test_the_rollouts_of_a_problem_do_not_depend_on_the_others(worker: RolloutWo
 def test_another_iteration_gives_other_rollouts(worker: RolloutWorker) -> None:
     table = problems(2)
     other = RolloutRequest(samples=4, temperature=1.0, seed=5, seed_path=("train", 1))
-    assert worker.generate(table, [0, 1], REQUEST)["response"] != worker.generate(table, [0, 1], other)["response"]
+    assert (
+        worker.generate(table, [0, 1], REQUEST)["response"]
+        != worker.generate(table, [0, 1], other)["response"]
+    )
 
 
 def test_rollouts_carry_the_version_of_the_weights(worker: RolloutWorker) -> None:

@@ -147,7 +147,9 @@ def test_every_rank_samples_as_many_problems() -> None:
     problems = pa.table({"problem_id": list("abcdefg")})
     shares = [_share(problems, rank, 3)["problem_id"].to_pylist() for rank in range(3)]
     assert shares == [["a", "b"], ["c", "d"], ["e", "f"]]
-    assert [_share(problems.slice(0, 1), rank, 2)["problem_id"].to_pylist() for rank in range(2)] == [["a"]] * 2
+    assert [_share(problems.slice(0, 1), rank, 2)["problem_id"].to_pylist() for rank in range(2)] == [
+        ["a"]
+    ] * 2
 
 
 def test_a_new_model_depends_on_the_seed(tmp_path: Path) -> None:
