@@ -50,6 +50,7 @@ def connect(config: RayConfig) -> None:
             dashboard_host="127.0.0.1",
             object_store_memory=int(config.object_store_gib * 2**30),
             logging_level="error",
+            _system_config={"worker_niceness": 0},  # the actors are the work here, not a background job
             **common,
         )
         return

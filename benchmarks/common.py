@@ -52,8 +52,11 @@ class Spread:
         return cls(float(median(values)), float(min(values)), float(max(values)))
 
     def __str__(self) -> str:
-        """`0.97 (0.93-1.01)`."""
-        return f"{self.median:.3g} ({self.low:.3g}-{self.high:.3g})"
+        """`0.970 (0.931-1.01)`."""
+        from airls_ray.formatting import format_number
+
+        middle, low, high = (format_number(value) for value in (self.median, self.low, self.high))
+        return f"{middle} ({low}-{high})"
 
     def figures(self) -> dict[str, float]:
         """As it is written to a result file."""

@@ -42,7 +42,7 @@ def main(
         ],
     )
     lines, memory = measure(config, str(base), progress)
-    figures = summarise(lines[warm:-1]) | memory  # the last iteration writes a checkpoint
+    figures = summarise(lines[warm:]) | {"memory": memory}
     stages = figures["stages"]
     progress.table(
         "One iteration by stage",
@@ -54,15 +54,20 @@ def main(
         [
             ("tokens/s, rollout stage", str(figures["rollout_tokens_per_second"])),
             ("rollouts/s, whole iteration", str(figures["rollouts_per_second"])),
-            *((name.replace("_", " "), f"{value:.1f}") for name, value in memory.items()),
+            *(
+                (f"{name}, MB: start, end", f"{values[0]:.1f}, {values[-1]:.1f}")
+                for name, values in memory.items()
+            ),
         ],
         ("", "value"),
     )
     progress.say(f"written to {common.write_result('iteration', _plain(figures))}")
 
 
-def measure(config: Config, base: str, progress: Progress) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Run all iterations; return their lines of metrics, and memory in MB at the start and at the end."""
+def measure(
+    config: Config, base: str, progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
+    """Run all iterations; return their lines of metrics, and the memory in MB after each."""
     from actors import cluster
     from actors.launch import Sources, connected, start_parts
     from actors.loop import run_iteration
@@ -72,7 +77,7 @@ def measure(config: Config, base: str, progress: Progress) -> tuple[list[dict[st
     run = RunFolder(config.output / config.name)
     shutil.rmtree(run.path, ignore_errors=True)
     run.create(config)
-    memory: dict[str, float] = {}
+    memory: dict[str, list[float]] = {"driver": [], "object store": []}
     state = LoopState()
     with connected(config):
         parts = start_parts(config, Sources(policy=base, prm=base, reference=base), progress, state)
@@ -80,10 +85,8 @@ def measure(config: Config, base: str, progress: Progress) -> tuple[list[dict[st
             tracker = Tracker(run, config, bar)
             while state.iteration < config.train.iterations:
                 state = run_iteration(parts, config, state, tracker, warmup=False)
-                moment = {2: "start", config.train.iterations - 1: "end"}.get(state.iteration)
-                if moment is not None:
-                    memory[f"driver_mb_at_{moment}"] = resident_mb()
-                    memory[f"object_store_mb_at_{moment}"] = cluster.object_store_used() / 1e6
+                memory["driver"].append(resident_mb())
+                memory["object store"].append(cluster.object_store_used() / 1e6)
         parts.verifier.close()
     return run.read_metrics(), memory
 

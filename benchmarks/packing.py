@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import common
 import typer
-from common import Spread
+from common import Pairs, Spread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from airls_ray.tensors.batch import Layout
 
 ROWS = (256, 2048, 16384)
-PACKED_BUDGETS = (512, 1024, 2048, 4096)
-"""Tokens of a packed micro-batch: without variable-length kernels its attention grows with the square."""
+ROLLOUTS = 128
+"""Of one pass in the measurement of the layouts."""
+BUDGETS: dict[Layout, tuple[int, ...]] = {"padded": (1024, 4096, 16384), "packed": (512, 2048)}
+"""Tokens of a micro-batch. Without variable-length kernels packed attention grows with its square."""
 SHAPES = {"equal lengths": (37, 37), "mixed lengths": (8, 64)}
 """Shortest and longest response; the demo's responses have 37 tokens."""
 
 
 def main(
     pairs: Annotated[int, typer.Option(min=1, help="Measurements of each side of the conversion.")] = 15,
-    layout_pairs: Annotated[int, typer.Option(min=1, help="Measurements of each side of the layouts.")] = 7,
+    layout_rounds: Annotated[int, typer.Option(min=1, help="Measurements of each layout and budget.")] = 5,
 ) -> None:
     """Microseconds from a list column to tensors, and tokens per second of both layouts on this CPU."""
     threads = common.use_all_cores()
@@ -39,7 +41,7 @@ def main(
     progress = make_progress()
     config = load_config(common.CONFIG)
     conversion = measure_conversion(pairs, progress)
-    layouts = measure_layouts(config, layout_pairs, progress)
+    layouts = measure_layouts(config, layout_rounds, progress)
     faster = [entry["faster"] for entry in layouts.values()]
     choice = "padded" if faster.count("padded") * 2 >= len(faster) else "packed"
     progress.say(f"faster on this CPU: {', '.join(faster)}; layout `auto` takes padded on a CPU")
@@ -123,45 +125,56 @@ def _microseconds(work: Callable[[], object], repeats: int) -> float:
 
 
 # ----------------------------------------------------------------------------------------- layout
-def measure_layouts(config: Config, pairs: int, progress: Progress) -> dict[str, Any]:
-    """Tokens per second, forward and backward, of both layouts; padded at the configured budget."""
+def measure_layouts(config: Config, rounds: int, progress: Progress) -> dict[str, Any]:
+    """Tokens per second, forward and backward, of both layouts, each at the best of its budgets."""
     from airls_ray.models.load import load_policy_module
 
     with tempfile.TemporaryDirectory() as folder:
         common.new_policy(config, Path(folder))
         module = load_policy_module(folder)
-    budget = config.policy.tokens_per_microbatch
     figures: dict[str, Any] = {}
     rows = []
-    with progress.track("Layouts", pairs * len(SHAPES) * len(PACKED_BUDGETS)) as bar:
+    with progress.track("Layouts", rounds * len(SHAPES)) as bar:
         for name, (shortest, longest) in SHAPES.items():
-            passes = Passes(module, token_table(256, shortest, longest))
-            results = {
-                size: common.measure_pairs(
-                    partial(passes.tokens_per_second, "padded", budget),
-                    partial(passes.tokens_per_second, "packed", size),
-                    pairs,
-                    bar,
-                )
-                for size in PACKED_BUDGETS
+            passes = Passes(module, token_table(ROLLOUTS, shortest, longest))
+            speeds: dict[tuple[Layout, int], list[float]] = {
+                (layout, size): [] for layout, sizes in BUDGETS.items() for size in sizes
             }
-            best = max(results, key=lambda size: Spread.of(results[size].bare).median)
-            ratio = results[best].ratio
-            faster = "padded" if ratio.median >= 1.0 else "packed"
-            padded, packed = Spread.of(results[best].ours), Spread.of(results[best].bare)
-            rows.append((name, str(padded), str(packed), str(best), str(ratio), faster))
-            figures[name] = {
-                "padded_tokens_per_second": padded.figures(),
-                "packed_tokens_per_second": {
-                    str(size): Spread.of(result.bare).figures() for size, result in results.items()
-                },
-                "best_packed_tokens_per_microbatch": best,
-                "padded_to_packed": ratio.figures(),
-                "faster": faster,
-            }
-    columns = ("256 rollouts", "padded, tokens/s", "packed, tokens/s", "at budget", "ratio", "faster")
+            passes.tokens_per_second("padded", 4096), passes.tokens_per_second("packed", 512)  # warm up
+            for _ in range(rounds):
+                for (layout, size), values in speeds.items():
+                    values.append(passes.tokens_per_second(layout, size))
+                bar.advance()
+            figures[name] = compare_layouts(speeds)
+            shown = figures[name]
+            best = shown["best"]
+            cells = (
+                f"{best[layout]['tokens_per_second']:,.0f} at {best[layout]['budget']}" for layout in best
+            )
+            rows.append((name, *cells, str(Spread(*shown["padded_to_packed"].values())), shown["faster"]))
+    columns = (f"{ROLLOUTS} rollouts", "padded, tokens/s at budget", "packed", "ratio", "faster")
     progress.table("Forward and backward of the policy: median (range)", rows, columns)
     return figures
+
+
+def compare_layouts(speeds: dict[tuple[Layout, int], list[float]]) -> dict[str, Any]:
+    """Compare both layouts, each at the budget with the best median; the ratio is taken within a round."""
+    best = {
+        layout: max(sizes, key=lambda size, layout=layout: Spread.of(speeds[layout, size]).median)
+        for layout, sizes in BUDGETS.items()
+    }
+    ratio = Pairs(speeds["padded", best["padded"]], speeds["packed", best["packed"]]).ratio
+    return {
+        "best": {
+            layout: {"budget": size, "tokens_per_second": Spread.of(speeds[layout, size]).median}
+            for layout, size in best.items()
+        },
+        "tokens_per_second": {
+            f"{layout} {size}": Spread.of(values).figures() for (layout, size), values in speeds.items()
+        },
+        "padded_to_packed": ratio.figures(),
+        "faster": "padded" if ratio.median >= 1.0 else "packed",
+    }
 
 
 class Passes:

@@ -31,12 +31,14 @@ def main(
     step: clipped surrogate, gradient clipping, AdamW. Ours also computes the metrics of every iteration.
     """
     threads = common.use_all_cores()
+    from actors.deepspeed_engine import close_distributed, free_port, init_distributed
     from airls_ray.config import load_config
     from airls_ray.progress import make_progress
 
     progress = make_progress()
     rows: list[tuple[str, str, str, str, str]] = []
     sizes: dict[str, Any] = {}
+    init_distributed(0, 1, "127.0.0.1", free_port(), 60.0)
     for name, (settings, pairs) in SIZES.items():
         config = load_config(common.CONFIG, [*settings, "method=grpo"])
         with tempfile.TemporaryDirectory() as folder:
@@ -50,6 +52,7 @@ def main(
             "pairs": pairs,
             **facts,
         }
+    close_distributed()
     progress.table(
         "Policy update, tokens of prompt and response per second: median (range)",
         rows,
@@ -63,14 +66,13 @@ def measure(
     config: Config, folder: Path, problems: int, pairs: int, progress: Progress, name: str
 ) -> tuple[Pairs, dict[str, Any]]:
     """Return tokens per second of both sides, and what they did."""
-    from actors.deepspeed_engine import DeepSpeedEngine, close_distributed, free_port, init_distributed
+    from actors.deepspeed_engine import DeepSpeedEngine
     from airls_ray.learning.advantages import assign_credit
     from airls_ray.learning.batches import merge_parts, token_logprobs
     from airls_ray.learning.policy import update_policy
     from airls_ray.models.load import load_policy_module
 
     codec = common.new_policy(config, folder)
-    init_distributed(0, 1, "127.0.0.1", free_port(), 60.0)
     engine = DeepSpeedEngine(lambda: load_policy_module(folder), config.policy)
     table = common.arithmetic_rollouts(config, codec, problems, config.train.rollouts_per_problem)
     budget = config.policy.tokens_per_microbatch
@@ -109,7 +111,6 @@ def measure(
             pairs,
             bar,
         )
-    close_distributed()
     if abs(norms["policy_learner"] / norms["plain_loop"] - 1.0) > 1e-3:
         raise RuntimeError(f"both sides must compute the same gradient, but its norms are {norms}")
     parameters = sum(weight.numel() for weight in plain.parameters)
@@ -144,7 +145,10 @@ class PlainLoop:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        from airls_ray.models.load import quiet_transformers
+
+        with quiet_transformers():
+            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.parameters = list(self.model.parameters())
         learner = config.policy
         self.optimizer = torch.optim.AdamW(

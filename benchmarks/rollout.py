@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ def main(
     sampling parameters, the Arrow table, step ends. Both draw the very same tokens.
     """
     threads = common.use_all_cores()
+    os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     from airls_ray.config import load_config
     from airls_ray.progress import make_progress
 

@@ -45,7 +45,7 @@ class Round:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each size.")] = 9,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each size.")] = 15,
 ) -> None:
     """Seconds of a sync over the object store, as fixed cost and memory copies.
 

@@ -112,8 +112,9 @@ def _until_eos(tokens: list[int], eos_id: int) -> list[int]:
 def updates_until_check(curve: Sequence[tuple[int, float]], target: float, every: int) -> int:
     """How many updates to make before the accuracy is measured again, so that the target is not overshot.
 
-    Far from the target: `every`. Within 0.15 of it, or where the last rise, continued, would reach it
-    sooner: half of the updates that this takes, or `every` / 2, whichever is less.
+    Far from the target: `every`. Within 0.25 of it half, and within 0.12 a quarter: on small tasks the
+    accuracy has been seen to rise by 0.27 in 20 updates just there. Where the last rise, continued,
+    would arrive sooner: half of the updates that this takes. At least a tenth of `every`.
 
     Args:
         curve: (update, accuracy) of the checks so far.
@@ -125,7 +126,7 @@ def updates_until_check(curve: Sequence[tuple[int, float]], target: float, every
     update, accuracy = curve[-1]
     before, lower = curve[-2] if len(curve) > 1 else (0, 0.0)
     left = target - accuracy
-    wait = every if left > 0.15 else every // 2
+    wait = every if left > 0.25 else every // 2 if left > 0.12 else every // 4
     if accuracy > lower:
         wait = min(wait, int(0.5 * left * (update - before) / (accuracy - lower)))
     return max(wait, every // 10, 1)

@@ -77,7 +77,7 @@ def test_it_writes_a_line_per_update(warm_started: tuple[Path, dict[str, Any]]) 
 
 
 def test_it_goes_on_from_a_given_model(warm_started: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    folder, before = warm_started
+    folder, _ = warm_started
     model = {**config().model.model_dump(), "path": str(folder)}
     sft = {"iterations": 4, "evaluate_every": 4, "target_accuracy": 1.0}
     summary = run_sft(config(model=model, sft=sft), tmp_path / "sft", QuietProgress())

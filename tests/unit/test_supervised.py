@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors.sft import _follow, _share, held_out_problems, prepare_model, training_traces
+from actors.sft import _follow, prepare_model
+from actors.sft_rank import _share, held_out_problems, training_traces
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.errors import DataError, RunError
 from airls_ray.learning.engine import TorchEngine
@@ -99,8 +100,10 @@ def test_sampling_depends_on_its_seed_only_and_leaves_training_mode(folder: Path
         ([], 20),  # nothing known
         ([(20, 0.0)], 20),  # far off and flat
         ([(20, 0.0), (40, 0.02)], 20),  # far off and slow
-        ([(20, 0.1), (40, 0.25)], 13),  # 0.20 left at 0.0075 an update takes 26
-        ([(20, 0.32), (40, 0.31)], 10),  # near
+        ([(20, 0.1), (40, 0.19)], 20),  # 0.26 left at 0.0045 an update takes 57
+        ([(20, 0.0), (40, 0.20)], 10),  # 0.25 left
+        ([(20, 0.05), (40, 0.30)], 6),  # 0.15 left at 0.0125 an update takes 12
+        ([(20, 0.40), (40, 0.36)], 5),  # near and not rising
         ([(20, 0.1), (40, 0.44)], 2),  # about to arrive
     ],
 )
