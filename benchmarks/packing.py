@@ -160,7 +160,7 @@ def measure_layouts(config: Config, rounds: int, progress: Progress) -> dict[str
 def compare_layouts(speeds: dict[tuple[Layout, int], list[float]]) -> dict[str, Any]:
     """Compare both layouts, each at the budget with the best median; the ratio is taken within a round."""
     best = {
-        layout: max(sizes, key=lambda size, layout=layout: Spread.of(speeds[layout, size]).median)
+        layout: max((Spread.of(speeds[layout, size]).median, size) for size in sizes)[1]
         for layout, sizes in BUDGETS.items()
     }
     ratio = Pairs(speeds["padded", best["padded"]], speeds["packed", best["packed"]]).ratio

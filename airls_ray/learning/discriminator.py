@@ -16,6 +16,7 @@ from torch import Tensor
 from airls_ray.config.schema import PRMConfig
 from airls_ray.data.schemas import STEP_SCORES
 from airls_ray.learning.batches import Sequences, add_sums, all_rows, part_table, rank_batches, take_values
+from airls_ray.learning.distinct import DistinctSequences, merge_equal_sequences
 from airls_ray.learning.engine import ForwardEngine, TrainEngine, resolve_layout
 from airls_ray.learning.prm_batch import PRMBatch
 from airls_ray.objectives.airl import (
@@ -64,9 +65,10 @@ def update_prm(
         `prm/loss, prm/expert_accuracy, prm/policy_accuracy, prm/entropy, prm/logit_abs_mean,
         prm/expert_share` of the first pass (when the sequences are new to the PRM),
         `prm/gradient_norm` (mean over updates), `prm/updates`, `prm/skipped` (0 or 1),
-        `prm/sequences`. The same on every rank.
+        `prm/sequences` (distinct ones: equal sequences are computed once). The same on every rank.
     """
-    rows = batch.rows
+    distinct = merge_equal_sequences(batch)
+    rows = distinct.rows
     layout = resolve_layout(config.learner.layout, engine)
     batches = rank_batches(
         engine, batch.sequences, rows, config.learner.tokens_per_microbatch, layout, pad_id
@@ -75,14 +77,14 @@ def update_prm(
     if rows.numel() == 0:  # no problem has both classes: nothing to learn from
         return head | {"prm/skipped": 1.0, "prm/updates": 0.0}
     if config.accuracy_ceiling < 1.0:
-        metrics = _pass(engine, batch, batches, config, temperature, learn=False)
+        metrics = _pass(engine, batch, distinct, batches, config, temperature, learn=False)
         lowest = min(metrics["prm/expert_accuracy"], metrics["prm/policy_accuracy"])
         if lowest > config.accuracy_ceiling:
             return head | metrics | {"prm/skipped": 1.0, "prm/updates": 0.0, "prm/gradient_norm": 0.0}
     norms = []
     first: dict[str, float] = {}
     for _ in range(updates):
-        metrics = _pass(engine, batch, batches, config, temperature, learn=True)
+        metrics = _pass(engine, batch, distinct, batches, config, temperature, learn=True)
         norms.append(engine.step())
         first = first or metrics
     return head | first | {"prm/gradient_norm": sum(norms) / max(len(norms), 1)}
@@ -91,6 +93,7 @@ def update_prm(
 def _pass(
     engine: TrainEngine,
     batch: PRMBatch,
+    distinct: DistinctSequences,
     batches: list[TokenBatch],
     config: PRMConfig,
     temperature: float,
@@ -102,12 +105,10 @@ def _pass(
     with torch.set_grad_enabled(learn):
         for number, part in enumerate(batches):
             f, log_pi = action_values(engine, part, take_values(batch.logprobs, part), config, temperature)
-            expert = batch.is_expert[part.rows.cpu()].to(f.device)
-            action_rows = part.step_rows if config.action == "step" else part.token_rows
-            inputs = DiscriminatorInputs(
-                logits_expert_is_high=step_logits(f, log_pi),
-                labels_expert_is_one=expert[action_rows].float(),
-                weights=take_values(batch.weights, part),
+            inputs = _both_classes(
+                step_logits(f, log_pi),
+                take_values(distinct.expert_weights, part),
+                take_values(distinct.policy_weights, part),
             )
             loss, parts = discriminator_loss(
                 inputs, label_smoothing=config.label_smoothing, logit_clip=config.logit_clip
@@ -116,6 +117,17 @@ def _pass(
                 engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
             add_sums(sums, {"loss": loss.detach(), **parts})
     return _metrics(engine.sum_over_ranks(sums))
+
+
+def _both_classes(logits: Tensor, expert_weights: Tensor, policy_weights: Tensor) -> DiscriminatorInputs:
+    """An action that stands on both sides (an equal trace and rollout) counts once on each."""
+    on_expert, on_policy = expert_weights > 0, policy_weights > 0
+    ones = torch.ones_like(expert_weights)
+    return DiscriminatorInputs(
+        logits_expert_is_high=torch.cat([logits[on_expert], logits[on_policy]]),
+        labels_expert_is_one=torch.cat([ones[on_expert], 0 * ones[on_policy]]),
+        weights=torch.cat([expert_weights[on_expert], policy_weights[on_policy]]),
+    )
 
 
 def _metrics(sums: dict[str, float]) -> dict[str, float]:

@@ -176,9 +176,9 @@ def test_the_best_supervised_rate_is_by_sampled_accuracy():
 
 
 def test_a_band_spans_smoothed_curves_where_all_have_values():
-    curves = [{1: 0.0, 2: 1.0, 3: 2.0}, {1: 4.0, 2: 4.0}]
+    curves = [{1: 0.0, 2: 1.0, 3: 2.0}, {1: 4.0, 2: 4.0, 3: 4.0, 4: 9.0}]
     x, mean, low, high = comparison.band(curves, window=2)
-    assert (x, mean, low, high) == ([1, 2], [2.0, 2.25], [0.0, 0.5], [4.0, 4.0])
+    assert (x, mean, low, high) == ([1, 2, 3], [2.0, 2.25, 2.75], [0.0, 0.5, 1.5], [4.0] * 3)
 
 
 def test_the_picture_is_drawn(tmp_path):

@@ -1,0 +1,48 @@
+import torch
+
+from airls_ray.learning.batches import Sequences
+from airls_ray.learning.distinct import merge_equal_sequences
+from airls_ray.learning.prm_batch import PRMBatch
+from airls_ray.tensors import PackedColumn
+
+
+def column(rows: list[list[float]], dtype: torch.dtype = torch.int32) -> PackedColumn:
+    lengths = torch.tensor([0, *(len(row) for row in rows)])
+    return PackedColumn(torch.tensor([v for row in rows for v in row], dtype=dtype), lengths.cumsum(0))
+
+
+def batch(responses: list[list[float]], is_expert: list[bool], weights: list[list[float]]) -> PRMBatch:
+    ends = [[2, len(response)] for response in responses]
+    return PRMBatch(
+        sequences=Sequences(column([[9.0]] * len(responses)), column(responses), column(ends)),
+        is_expert=torch.tensor(is_expert),
+        problem=torch.zeros(len(responses), dtype=torch.int64),
+        logprobs=column([[-1.0] * len(response) for response in responses], torch.float32),
+        weights=column(weights, torch.float32),
+    )
+
+
+A, B = [1.0, 2, 3, 4], [1.0, 2, 5, 6]
+
+
+def test_equal_sequences_are_computed_once_and_each_side_keeps_its_weight() -> None:
+    merged = merge_equal_sequences(
+        batch([A, B, A, A], [False, False, False, True], [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6], [0.7, 0.8]])
+    )
+    assert merged.rows.tolist() == [0, 1]
+    torch.testing.assert_close(
+        merged.policy_weights.values, torch.tensor([0.6, 0.8, 0.3, 0.4, 0.0, 0.0, 0.0, 0.0])
+    )
+    torch.testing.assert_close(
+        merged.expert_weights.values, torch.tensor([0.7, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    )
+
+
+def test_sequences_without_weight_are_not_computed() -> None:
+    merged = merge_equal_sequences(batch([A, B], [False, True], [[0.0, 0.0], [0.5, 0.5]]))
+    assert merged.rows.tolist() == [1]
+
+
+def test_different_sequences_stay_apart() -> None:
+    merged = merge_equal_sequences(batch([A, B], [False, True], [[0.5, 0.5], [0.5, 0.5]]))
+    assert merged.rows.tolist() == [0, 1]
