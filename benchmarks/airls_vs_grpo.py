@@ -24,6 +24,8 @@ SUPERVISED_RATES = (2.0e-4, 5.0e-4, 1.0e-3)
 """Learning rates of supervised training, from the policy learner's to the warm start's; the best is shown."""
 SUPERVISED_WARMUP = 10
 """Updates over which its learning rate rises."""
+GRPO_ONE_UPDATE = 1
+"""GRPO runs with this many updates an iteration and with as many as AIRL-S; the better is shown."""
 
 
 def main(
@@ -48,11 +50,13 @@ def main(
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     bases = [str(common.warm_started_policy(_seeded(seed), progress)) for seed in range(seeds)]
-    airl, grpo = [], []
+    configs = [run_config(folder, seed, base) for seed, base in enumerate(bases)]
+    airl: list[dict[str, Any]] = []
+    grpo: dict[str, list[dict[str, Any]]] = {name: [] for name in grpo_variants(demo)}
     for seed, base in enumerate(bases):
-        airl.append(train(run_config(folder, "airl_s", seed, base), progress))
-        grpo.append(train(run_config(folder, "grpo", seed, base), progress))
-    configs = [run_config(folder, "airl_s", seed, base) for seed, base in enumerate(bases)]
+        airl.append(train(configs[seed], progress))
+        for name, runs in grpo.items():
+            runs.append(train(run_config(folder, seed, base, name), progress))
     supervised = train_supervised(configs, bases, folder / "supervised", progress)
     report(folder, demo, airl, grpo, supervised, progress)
 
@@ -63,24 +67,30 @@ def _seeded(seed: int) -> Config:
     return load_config(common.CONFIG, [f"seed={seed}"])
 
 
-def run_config(folder: Path, method: str, seed: int, base: str) -> Config:
-    """Return the demo with another method, at equal rollouts: without a PRM its warm-up becomes training."""
+def grpo_variants(demo: Config) -> dict[str, int]:
+    """Names of the GRPO runs and their optimiser updates per iteration."""
+    return {f"grpo_{count}": count for count in sorted({GRPO_ONE_UPDATE, demo.method.updates_per_iteration})}
+
+
+def run_config(folder: Path, seed: int, base: str, grpo: str | None = None) -> Config:
+    """Return the demo with a seed, or a GRPO run at equal rollouts: the PRM's warm-up becomes training."""
     from airls_ray.config import load_config
 
     demo = load_config(common.CONFIG)
-    iterations = demo.train.iterations + (0 if method == "airl_s" else demo.prm.warmup_iterations)
-    return load_config(
-        common.CONFIG,
-        [
-            f"name={method}_seed_{seed}",
-            f"seed={seed}",
-            f"output={folder}",
-            f"model.path={base}",
-            f"method={method}",
-            f"train.iterations={iterations}",
-            "train.keep_checkpoints=1",
-        ],
-    )
+    overrides = [
+        f"name={grpo or 'airl_s'}_seed_{seed}",
+        f"seed={seed}",
+        f"output={folder}",
+        f"model.path={base}",
+        "train.keep_checkpoints=1",
+    ]
+    if grpo is not None:
+        overrides += [
+            "method=grpo",
+            f"method.updates_per_iteration={grpo_variants(demo)[grpo]}",
+            f"train.iterations={demo.prm.warmup_iterations + demo.train.iterations}",
+        ]
+    return load_config(common.CONFIG, overrides)
 
 
 def train(config: Config, progress: Progress) -> dict[str, Any]:
@@ -195,12 +205,17 @@ def report(
     folder: Path,
     demo: Config,
     airl: list[dict[str, Any]],
-    grpo: list[dict[str, Any]],
+    grpo_runs: dict[str, list[dict[str, Any]]],
     supervised: dict[str, list[dict[str, Any]]],
     progress: Progress,
 ) -> None:
     """Print the tables, draw the picture and write both results."""
-    rate = comparison.best_supervised(supervised)
+    by_rate = {key: [run["accuracy"]["sampled"] for run in runs] for key, runs in supervised.items()}
+    by_updates = {
+        key: [run["accuracy"]["trained"]["sampled"] for run in runs] for key, runs in grpo_runs.items()
+    }
+    rate, variant = comparison.best_variant(by_rate), comparison.best_variant(by_updates)
+    grpo = grpo_runs[variant]
     table = comparison.accuracies(airl, grpo, supervised[rate])
     prm = comparison.prm_figures(airl)
     checks = comparison.targets(table, prm)
@@ -208,7 +223,7 @@ def report(
     progress.table(
         f"Accuracy on test problems: mean (lowest-highest of {len(airl)} seeds)",
         [(name, *(_cell(entry.get(side)) for side in sides)) for name, entry in table.items()],
-        ("", "base", "AIRL-S", "GRPO", f"supervised (rate {rate})"),
+        ("", "base", "AIRL-S", variant, f"supervised (rate {rate})"),
     )
     progress.table(
         "AUROC against the truth",
@@ -228,9 +243,10 @@ def report(
         },
         "prm": prm,
         "targets": checks,
+        "grpo_by_updates": {key: comparison.over_seeds(values) for key, values in by_updates.items()},
+        "grpo": variant,
         "supervised_by_learning_rate": {
-            key: comparison.over_seeds([run["accuracy"]["sampled"] for run in runs])
-            for key, runs in supervised.items()
+            key: comparison.over_seeds(values) for key, values in by_rate.items()
         },
         "supervised_learning_rate": float(rate),
         "rollouts_per_run": {"airl_s": airl[0]["rollouts"], "grpo": grpo[0]["rollouts"]},
@@ -244,16 +260,17 @@ def report(
         },
     }
     path = common.write_result("airls_vs_grpo", figures)
-    curves = {method: outcome_curves(folder, method, len(airl)) for method in ("airl_s", "grpo")}
+    names = {"airl_s": "airl_s", "grpo": variant}
+    curves = {key: outcome_curves(folder, name, len(airl)) for key, name in names.items()}
     comparison.draw(path.with_suffix(".png"), curves, table, demo.prm.warmup_iterations)
     progress.say(f"written to {path} and {path.with_suffix('.png').name}")
 
 
-def outcome_curves(folder: Path, method: str, seeds: int) -> list[comparison.Curve]:
+def outcome_curves(folder: Path, name: str, seeds: int) -> list[comparison.Curve]:
     """Mean outcome by iteration, one curve a seed."""
     from airls_ray.run_folder import RunFolder
 
-    runs = [RunFolder(folder / f"{method}_seed_{seed}") for seed in range(seeds)]
+    runs = [RunFolder(folder / f"{name}_seed_{seed}") for seed in range(seeds)]
     return [{line["iteration"]: line["outcome/mean"] for line in run.read_metrics()} for run in runs]
 
 

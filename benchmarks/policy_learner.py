@@ -23,7 +23,10 @@ SIZES = {"0.8 M": (common.SMALL, 15), "4.8 M": (common.MEDIUM, 7)}
 
 
 def main(
-    problems: Annotated[int, typer.Option(min=1, help="Groups of 8 rollouts of one update.")] = 32,
+    problems: Annotated[
+        int,
+        typer.Option(min=1, help="Groups of rollouts of one update, as many rollouts each as the demo has."),
+    ] = 64,
 ) -> None:
     """Tokens per second of `update_policy` on DeepSpeed against a plain PyTorch loop.
 

@@ -23,7 +23,9 @@ MAX_TOKENS = 40
 
 def main(
     pairs: Annotated[int, typer.Option(min=1, help="Measurements of each side.")] = 9,
-    problems: Annotated[int, typer.Option(min=1, help="Prompts of one measurement, 8 rollouts each.")] = 32,
+    problems: Annotated[
+        int, typer.Option(min=1, help="Prompts of one measurement, as many rollouts each as the demo has.")
+    ] = 64,
 ) -> None:
     """Tokens per second of `RolloutWorker.generate` against `vllm.LLM.generate`.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+
+# Many small tensors: a second thread only waits, and on a busy machine for long. Set before torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TESTS = Path(__file__).parent
 MARKED_FOLDERS = ("ray", "e2e", "gpu")

@@ -170,9 +170,8 @@ def test_ways_that_need_a_prm_are_missing_without_one():
     assert table["majority_16"]["grpo"]["mean"] == pytest.approx(0.53)
 
 
-def test_the_best_supervised_rate_is_by_sampled_accuracy():
-    rates = {"0.1": [supervised(0.5), supervised(0.8)], "0.2": [supervised(0.7), supervised(0.7)]}
-    assert comparison.best_supervised(rates) == "0.2"
+def test_the_best_variant_is_by_the_mean_over_seeds():
+    assert comparison.best_variant({"0.1": [0.5, 0.8], "0.2": [0.7, 0.7]}) == "0.2"
 
 
 def test_a_band_spans_smoothed_curves_where_all_have_values():

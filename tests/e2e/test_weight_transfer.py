@@ -1,0 +1,135 @@
+"""New weights in a real vLLM engine: exact, of the right version, and nothing left of the old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from actors.vllm_engine import Sampling, VLLMEngine
+from actors.weight_transfer import ObjectStoreTransferEngine
+from airls_ray.config.schema import EngineConfig
+from airls_ray.weights import WeightBuffer, pack_weights
+
+VOCABULARY = 40
+EOS = 1
+CONTEXT = 256
+PROTOCOL = ("start_weight_update", "update_weights", "finish_weight_update")
+
+
+@dataclass
+class Pair:
+    """An engine and the model that it must agree with."""
+
+    engine: VLLMEngine
+    model: Any
+
+    def change(self, version: int) -> WeightBuffer:
+        """New random weights for the model, packed (read-only, as Ray maps them)."""
+        generator = torch.Generator().manual_seed(version)
+        with torch.no_grad():
+            for weight in self.model.parameters():
+                weight.add_(torch.randn(weight.shape, generator=generator) * 0.05)
+        buffer = pack_weights(self.model.named_parameters(), version)  # a tied weight occurs once
+        buffer.data.flags.writeable = False
+        return buffer
+
+    def largest_difference(self, prompts: list[list[int]]) -> float:
+        """Between the log-probabilities of sampled tokens, engine against transformers, in nats."""
+        answers = self.engine.generate(prompts, list(range(len(prompts))), Sampling(3, 1.0, 20))
+        worst = 0.0
+        for prompt, samples in zip(prompts, answers, strict=True):
+            for sample in samples:
+                tokens = torch.tensor([prompt + list(sample.tokens)])
+                with torch.no_grad():
+                    logits = self.model(tokens).logits[0, len(prompt) - 1 : -1]
+                ours = torch.log_softmax(logits, -1).gather(1, tokens[0, len(prompt) :, None])[:, 0]
+                worst = max(worst, float((ours - torch.tensor(list(sample.logprobs))).abs().max()))
+        return worst
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, head_dim=32, max_position_embeddings=CONTEXT,
+            tie_word_embeddings=request.param, eos_token_id=EOS, pad_token_id=0, bos_token_id=None,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    engine = make_engine(folder)
+    yield Pair(engine, AutoModelForCausalLM.from_pretrained(folder))
+    del engine
+
+
+def make_engine(folder: Path) -> VLLMEngine:
+    config = EngineConfig(kv_cache_gib=0.05, max_sequences=16)
+    return VLLMEngine(folder, config, dtype="float32", context_tokens=CONTEXT, eos_ids=[EOS])
+
+
+def prompts(length: int, count: int = 4) -> list[list[int]]:
+    return [[(7 * i + j) % (VOCABULARY - 2) + 2 for j in range(length)] for i in range(count)]
+
+
+def test_the_engine_samples_with_the_new_weights_exactly(pair: Pair) -> None:
+    before = pair.engine.generate(prompts(10), [0] * 4, Sampling(1, 0.0, 12))
+    assert pair.largest_difference(prompts(10)) < 1e-4
+    for version in (1, 2):  # the second reload must start from the state that the first one left
+        pair.engine.update_weights(pair.change(version))
+        assert pair.largest_difference(prompts(10)) < 1e-4
+    after = pair.engine.generate(prompts(10), [0] * 4, Sampling(1, 0.0, 12))
+    assert [list(s.tokens) for [s] in before] != [list(s.tokens) for [s] in after]
+
+
+def test_the_engine_knows_the_version_of_its_weights(pair: Pair) -> None:
+    pair.engine.update_weights(pair.change(7))
+    assert pair.engine._llm.llm_engine.get_weight_version() == "7"
+
+
+def test_no_prefix_of_the_old_weights_is_used_again(pair: Pair) -> None:
+    block = pair.engine._llm.llm_engine.vllm_config.cache_config.block_size
+    long = prompts(block + 60)
+    assert block + 60 < CONTEXT - 20
+    assert cached_tokens(pair.engine, long[0]) == 0
+    assert cached_tokens(pair.engine, long[0]) == block  # the cache is in use
+    pair.engine.generate(long, [0] * 4, Sampling(1, 1.0, 2))
+    pair.engine.update_weights(pair.change(11))
+    assert pair.largest_difference(long) < 1e-4
+    pair.engine.update_weights(pair.change(12))
+    assert cached_tokens(pair.engine, long[0]) == 0
+
+
+def cached_tokens(engine: VLLMEngine, prompt: list[int]) -> int:
+    from vllm import SamplingParams
+
+    request: Any = {"prompt_token_ids": prompt}
+    [output] = engine._llm.generate(request, SamplingParams(max_tokens=1, detokenize=False), use_tqdm=False)
+    return output.num_cached_tokens or 0
+
+
+def test_the_update_takes_vllms_protocol(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+    assert WeightTransferEngineFactory._registry["object_store"]() is ObjectStoreTransferEngine
+    called = []
+
+    def watch(name: str) -> None:
+        original = getattr(ObjectStoreTransferEngine, name)
+
+        def method(self: Any, *arguments: Any) -> Any:
+            called.append(name)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(ObjectStoreTransferEngine, name, method)
+
+    for name in PROTOCOL:
+        watch(name)
+    pair.engine.update_weights(pair.change(3))
+    assert called == list(PROTOCOL)
