@@ -118,8 +118,8 @@ class Tracker:
         if worst is not None and exact and train.sync_check and worst > train.sync_tolerance:
             raise RunError(
                 f"the engine's log-probabilities differ from the learner's by {worst:.2g} nats, more than "
-                f"train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other weights than "
-                "the learner trains; check the weight transfer, or set train.sync_check=false"
+                f"train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other weights "
+                "than the learner trains; check the weight transfer, or set train.sync_check=false"
             )
 
     def checkpoint(self, state: LoopState, parts: Parts) -> None:
