@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from airls_ray.errors import ResourceError, RunError, UserError
 
 # An idle OpenMP pool that spins takes the core from the stage that works (all stages share them).
 _THREAD_ENVIRONMENT = {"KMP_BLOCKTIME": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+_PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,20 @@ def connect(config: RayConfig) -> None:
         )
         return
     try:
+        _probe(address)
         ray.init(address=address, logging_level="warning", **common)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise RunError(
             f"no Ray cluster answers at {address!r} ({_first_line(error)}): start one with "
             "`ray start --head`, or leave ray.address empty to start one on this machine"
         ) from error
+
+
+def _probe(address: str) -> None:
+    """Open and close a connection to `host:port`: Ray itself tries for minutes, with a line for each try."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
 
 
 def is_connected() -> bool:

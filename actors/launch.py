@@ -37,6 +37,9 @@ from airls_ray.progress import Progress, make_progress
 from airls_ray.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec, encode_traces
+
+_CHECKED_PROBLEMS = 500
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
     checkpoint = run.latest_checkpoint() if resume else None
     state = read_state(checkpoint) if checkpoint else LoopState()
     sources = _sources(config, base, checkpoint)
+    _check_data(config, base)
     run.create(config, resume=resume)
     if resume:
         run.rewind(state.iteration)
@@ -110,6 +114,20 @@ def base_policy(config: Config) -> str:
             vocab_of=f"the policy {source}",
         )
     return _absolute(source) or source
+
+
+def _check_data(config: Config, policy: str) -> None:
+    """Read the first problems as the actors will, so that a bad row or trace shows now and not in minutes.
+
+    Raises:
+        UserError: a data file is wrong, a trace is too long or the tokenizer is another task's.
+    """
+    task = make_task(config.task)
+    codec = TextCodec.from_folder(policy, task, config.model.prompt_template)
+    count = min(_CHECKED_PROBLEMS, config.iterations * config.train.problems_per_iteration)
+    problems = ProblemStream(task, "train", derive_seed(config.seed, "problems")).take(count)
+    if config.uses_prm:
+        encode_traces(problems, codec, config.model.context_tokens)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -47,6 +47,7 @@ def run_search(config: Config, policy: Path, prm: Path | None, output: Path) -> 
     if prm is not None:
         config = config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
         check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
+    problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     progress = make_progress()
     output.mkdir(parents=True, exist_ok=True)
     with connected(config):
@@ -73,7 +74,6 @@ def run_search(config: Config, policy: Path, prm: Path | None, output: Path) -> 
         wait_for_start(starting, config, progress)
         pool = RolloutPool(workers, config.rollout.deadline_seconds)
         judge = VerifierHandle(verifier, config.train.deadline_seconds)
-        problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
         samples = sample_problems(pool, judge, problems, config, progress, "given")
         measured = measure_samples(samples, scorer, judge)
         pq.write_table(graded_table(samples.rollouts, samples.grades), output / "samples.parquet")

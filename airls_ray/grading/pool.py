@@ -101,6 +101,9 @@ class GraderPool:
         if not self._finalizer.alive:
             raise RunError("the grader pool is closed; make a new one")
         batch = _Batch(items, len(self._children))
+        for child in self._children:
+            if not child.ready:  # it may have waited long for us: its time to become ready begins now
+                child.last_progress = time.monotonic()
         while batch.unfinished:
             for position in range(len(self._children)):
                 batch.take(self._children[position])

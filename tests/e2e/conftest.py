@@ -159,7 +159,7 @@ def airls(*arguments: Any, timeout: float = 60.0) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-def assert_refused(arguments: Sequence[Any], *parts: str, timeout: float = 30.0) -> None:
+def assert_refused(arguments: Sequence[Any], *parts: str, timeout: float = 60.0) -> None:
     """The command must end with code 2 and one line on standard error that contains all `parts`."""
     done = airls(*arguments, timeout=timeout)
     assert done.returncode == 2, done.stderr

@@ -47,7 +47,7 @@ def broken(policy_folder: Path, tmp_path: Path) -> Path:
 def test_a_wrong_setting_names_itself_and_what_would_be_right(
     experiment: Path, override: str, parts: tuple[str, ...]
 ) -> None:
-    assert_refused(["train", experiment, override], *parts, timeout=10)
+    assert_refused(["train", experiment, override], *parts)
 
 
 def test_a_missing_model_folder(experiment: Path, tmp_path: Path) -> None:
@@ -86,28 +86,32 @@ def test_a_task_that_the_model_was_not_made_for(experiment: Path) -> None:
     assert_refused(["train", experiment, "task.modulus=9"], "lacks 4 tokens of task 'arithmetic'")
 
 
-def rows(folder: Path, **wrong: Any) -> str:
-    """Training and test files of a user's own; the second training row gets `wrong` (None: left out)."""
+def rows(folder: Path, **wrong: Any) -> list[str]:
+    """Settings of a task with training and test files of a user's own;
+    the second training row gets `wrong` (None: left out)."""
     row = {"prompt": "1+1*1=", "answer": "2", "trace": "1+1=2;2*1=2;"}
     second = {**row, "prompt": "2+1*1=", "answer": "3", **wrong}
     second = {key: value for key, value in second.items() if value is not None}
     train, test = folder / "train.jsonl", folder / "test.jsonl"
     train.write_text("".join(json.dumps(r) + "\n" for r in (row, second)))
     test.write_text(json.dumps({**row, "prompt": "3*1*1=", "answer": "3"}) + "\n")
-    return f"task={{name: file, train_file: {train}, test_file: {test}, step_delimiter: ';', grader: exact}}"
+    return [
+        "task=file", f"task.train_file={train}", f"task.test_file={test}", "task.step_delimiter=';'",
+        "task.grader=exact",
+    ]  # fmt: skip
 
 
 def test_a_row_without_an_answer_names_file_row_and_field(experiment: Path, tmp_path: Path) -> None:
     task = rows(tmp_path, answer=None)
     where = f"{tmp_path / 'train.jsonl'}, row 2"
     assert_refused(["data", "check", tmp_path / "train.jsonl"], where, "'answer'")
-    assert_refused(["train", experiment, task], where, "'answer'")
+    assert_refused(["train", experiment, *task], where, "'answer'")
 
 
 def test_a_trace_that_is_longer_than_the_context(experiment: Path, tmp_path: Path) -> None:
     task = rows(tmp_path, trace="1+1=2;" * 6)
     assert_refused(
-        ["train", experiment, task], "prompt and trace have 43 tokens", "model.context_tokens is 32"
+        ["train", experiment, *task], "prompt and trace have 43 tokens", "model.context_tokens is 32"
     )
 
 

@@ -248,3 +248,12 @@ def test_a_child_imports_only_its_task():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_children_may_wait_longer_for_their_first_work_than_their_start_may_take():
+    problem = next(iter(make_task(ArithmeticTaskConfig()).problems("train", 0)))
+    item = GradeRequest(problem.prompt, problem.answer, problem.details, "1+1=2;", ["1+1=2;"])
+    config = ArithmeticTaskConfig().model_dump_json()
+    with GraderPool(config, 1, deadline_seconds=20.0, start_deadline_seconds=3.0) as pool:
+        time.sleep(3.2)
+        assert [result.status for result in pool.grade([item])] == ["graded"]
