@@ -1,5 +1,6 @@
 """The grader pool: verdicts, deadlines, crashes and what is left behind."""
 
+import json
 import os
 import subprocess
 import sys
@@ -252,7 +253,7 @@ def test_a_child_imports_only_its_task():
 
 def test_children_may_wait_longer_for_their_first_work_than_their_start_may_take():
     problem = next(iter(make_task(ArithmeticTaskConfig()).problems("train", 0)))
-    item = GradeRequest(problem.prompt, problem.answer, problem.details, "1+1=2;", ["1+1=2;"])
+    item = GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), "1+1=2;", ["1+1=2;"])
     config = ArithmeticTaskConfig().model_dump_json()
     with GraderPool(config, 1, deadline_seconds=20.0, start_deadline_seconds=3.0) as pool:
         time.sleep(3.2)
