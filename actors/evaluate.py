@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from actors.rollout_pool import RolloutPool
 
 
+_SHOWN = 4
+_MARKS = {True: " ✓", False: " ✗", None: ""}
+
+
 @dataclass(frozen=True)
 class Samples:
     """Test samples of one policy: references to rollouts and grades, and what they say of it."""
@@ -86,6 +90,8 @@ def sample_problems(
             )
             rollouts += pool.generate(chunk, sampled)
             greedy += pool.generate(chunk, RolloutRequest(1, 0.0, config.seed, path, start))
+            if start == 0:
+                show_rollouts(rollouts, chunk, verifier, progress, name)
             bar.advance(chunk.num_rows)
     grades = verifier.grade(rollouts, problems)
     accuracy = {
@@ -93,6 +99,18 @@ def sample_problems(
         "greedy": _mean_outcome(verifier.grade(greedy, problems)),
     }
     return Samples(name, problems, rollouts, grades, accuracy)
+
+
+def show_rollouts(
+    rollouts: Refs, problems: pa.Table, verifier: VerifierHandle, progress: Progress, name: str
+) -> None:
+    """Print a few of the first rollouts, each step marked right or wrong where the task knows."""
+    grades = verifier.grade(rollouts, problems)
+    progress.say(f"Some rollouts of the {name} policy:")
+    for example in verifier.call("examples", rollouts, grades, [], problems, name)[:_SHOWN]:
+        steps = " ".join(step["text"].strip() + _MARKS[step["truth"]] for step in example["steps"])
+        verdict = "right" if example["outcome"] > 0.5 else "wrong"
+        progress.say(f"  {verdict}  {example['prompt'].strip()[:200]}  {steps[:400]}")
 
 
 def _mean_outcome(grades: Any) -> float:
