@@ -86,7 +86,7 @@ def _imitate(folder: Path, codec: TextCodec, problems: ProblemStream, updates: i
     policy.save_pretrained(folder)
 
 
-def base_config(policy: Path, output: Path, **sections: Any) -> Config:
+def base_config(policy: Path, output: Path, /, **sections: Any) -> Config:
     """Every part small; `sections` replace or extend the sections of the same name."""
     threads = {"threads": 1}
     tree: dict[str, Any] = {
