@@ -109,16 +109,16 @@ class Tracker:
 
     def _check_sync(self, metrics: dict[str, float]) -> None:
         """The engine's log-probabilities and the learner's own must agree after every sync (fp32)."""
-        worst = metrics.get("sync/logprob_difference_max")
+        difference = metrics.get("sync/logprob_difference_mean")
         train = self._config.train
         exact = self._config.model.dtype == "float32" and self._config.rollout.engine.dtype in (
             "auto",
             "float32",
         )
-        if worst is not None and exact and train.sync_check and worst > train.sync_tolerance:
+        if difference is not None and exact and train.sync_check and difference > train.sync_tolerance:
             raise RunError(
-                f"the engine's log-probabilities differ from the learner's by {worst:.2g} nats, more than "
-                f"train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other weights "
+                f"the engine's log-probabilities differ from the learner's by {difference:.2g} nats, more "
+                f"than train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other weights "
                 "than the learner trains; check the weight transfer, or set train.sync_check=false"
             )
 

@@ -267,7 +267,8 @@ class TrainConfig(StrictModel):
     """End the run when sampler and trainer disagree after a sync (fp32 only; the difference is always
     logged as sync/logprob_difference_max)."""
     sync_tolerance: PositiveFloat = 1e-4
-    """Largest difference of log-probabilities that the check accepts, in nats (fp32)."""
+    """Largest mean difference of log-probabilities that the check accepts, in nats (fp32). The mean, since
+    a single very unlikely token may differ by as much from rounding; old weights differ by far more."""
     deadline_seconds: PositiveFloat = 900.0
     """Longest time for one learner call or collective."""
 

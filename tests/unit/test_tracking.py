@@ -1,0 +1,62 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.tracking import LoopState, Stopwatch, Tracker, read_state
+from airls_ray.config.schema import Config
+from airls_ray.errors import RunError
+from airls_ray.run_folder import RunFolder
+
+
+class Bar:
+    def advance(self, n: int = 1, **fields: Any) -> None:
+        pass
+
+
+def record(folder: Path, difference: float, **config: Any) -> LoopState:
+    tracker = Tracker(RunFolder(folder), Config(**config), Bar())
+    metrics = {
+        "rollout/response_tokens": 100.0,
+        "time/rollout": 2.0,
+        "time/iteration": 5.0,
+        "outcome/mean": 0.5,
+        "sync/logprob_difference_mean": difference,
+    }
+    state = LoopState(iteration=2, version=1)
+    return tracker.record(state, metrics, phase="train", rollouts=[], grades=None, parts=None)  # type: ignore[arg-type]
+
+
+def test_engines_that_sample_with_old_weights_end_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"differ from the learner's by 0\.3 nats"):
+        record(tmp_path, 0.3)
+
+
+def test_rounding_does_not_end_the_run_and_rates_and_seconds_are_logged(tmp_path: Path) -> None:
+    assert record(tmp_path, 1e-6).seconds == 5.0
+    (line,) = RunFolder(tmp_path).read_metrics()
+    assert line["tokens_per_second/rollout"] == 50.0
+    assert line["policy/version"] == 1.0
+
+
+def test_the_check_can_be_turned_off(tmp_path: Path) -> None:
+    assert record(tmp_path, 0.3, train={"sync_check": False}).iteration == 2
+
+
+def test_a_stage_that_runs_twice_adds_its_seconds() -> None:
+    clock = Stopwatch()
+    for _ in range(2):
+        with clock("rollout"):
+            pass
+    assert set(clock.metrics()) == {"time/rollout", "time/iteration"}
+    assert 0 <= clock.seconds["rollout"] <= clock.total()
+
+
+def test_a_checkpoint_without_its_state_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"loop\.json is missing or broken.*delete that checkpoint"):
+        read_state(tmp_path / "iteration_000002")
+
+
+def test_the_state_advances_by_one_iteration() -> None:
+    state = LoopState(iteration=3, version=1, position=96, tokens=10.0).advanced(2, 128, 5.0)
+    assert (state.iteration, state.version, state.position, state.tokens) == (4, 2, 128, 15.0)
