@@ -118,8 +118,8 @@ class Tracker:
         if difference is not None and exact and train.sync_check and difference > train.sync_tolerance:
             raise RunError(
                 f"the engine's log-probabilities differ from the learner's by {difference:.2g} nats, more "
-                f"than train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other weights "
-                "than the learner trains; check the weight transfer, or set train.sync_check=false"
+                f"than train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other "
+                "weights than the learner trains; check the weight transfer, or set train.sync_check=false"
             )
 
     def checkpoint(self, state: LoopState, parts: Parts) -> None:

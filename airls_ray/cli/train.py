@@ -21,9 +21,8 @@ def sft(
 ) -> None:
     """Warm start: train the policy on correct traces until it samples well enough."""
     settings = read_config(config, overrides)
-    from actors.sft import run_sft
-
     from actors.launch import warm_start_folder
+    from actors.sft import run_sft
 
     folder = output or warm_start_folder(settings)
     show_result(f"Warm start in {folder}", run_sft(settings, folder))
