@@ -7,6 +7,7 @@ and hand back metrics or tables. Every rank is called with the same arguments, i
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from airls_ray.text import TextCodec, encode_traces
 from airls_ray.weights import WeightBuffer, pack_weights
 
 
-class _Learner:
+class _Learner(ABC):
     """What both learners share: rendezvous, the engine's life, export and checkpoints."""
 
     def __init__(self, rank: int, config: Config, learner: LearnerConfig, policy: str) -> None:
@@ -64,8 +65,9 @@ class _Learner:
             self._load_state(Path(state))
         return time.perf_counter() - start
 
+    @abstractmethod
     def _load(self) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} does not say which model it trains")
+        """The module that this learner trains."""
 
     def _load_state(self, folder: Path) -> None:
         self._engine.load_state(folder)
