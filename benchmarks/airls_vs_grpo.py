@@ -219,12 +219,18 @@ def report(
     rate, variant = comparison.best_variant(by_rate), comparison.best_variant(by_grpo_rate)
     grpo = grpo_runs[variant]
     table = comparison.accuracies(airl, grpo, supervised[rate])
+    names = {"airl_s": "airl_s", "grpo": variant}
+    curves = {key: outcome_curves(folder, name, len(airl)) for key, name in names.items()}
+    last = {key: comparison.last_outcomes(runs) for key, runs in curves.items()}
     prm = comparison.prm_figures(airl)
     checks = comparison.targets(table, prm)
     sides = ("base", "airl_s", "grpo", "supervised")
     progress.table(
         f"Accuracy on test problems: mean (lowest-highest of {len(airl)} seeds)",
-        [(name, *(_cell(entry.get(side)) for side in sides)) for name, entry in table.items()],
+        [
+            (name, *(_cell(entry.get(side)) for side in sides))
+            for name, entry in (*table.items(), ("fresh problems, last 10 iterations", last))
+        ],
         ("", "base", "AIRL-S", variant, f"supervised (rate {rate})"),
     )
     progress.table(
@@ -239,6 +245,7 @@ def report(
     )
     figures = {
         "accuracy": table,
+        "outcome_of_last_10_iterations": last,
         "differences": {
             side: comparison.differences(table["sampled"]["airl_s"], table["sampled"][side])
             for side in ("base", "grpo", "supervised")
@@ -262,8 +269,6 @@ def report(
         },
     }
     path = common.write_result("airls_vs_grpo", figures)
-    names = {"airl_s": "airl_s", "grpo": variant}
-    curves = {key: outcome_curves(folder, name, len(airl)) for key, name in names.items()}
     comparison.draw(path.with_suffix(".png"), curves, table, demo.prm.warmup_iterations)
     progress.say(f"written to {path} and {path.with_suffix('.png').name}")
 

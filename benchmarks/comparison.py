@@ -63,6 +63,11 @@ def accuracies(
     return table
 
 
+def last_outcomes(curves: Sequence[Curve], iterations: int = 10) -> dict[str, Any]:
+    """Mean outcome of each run's last iterations: more problems than the test set has, met only once."""
+    return over_seeds([fmean(curve[at] for at in sorted(curve)[-iterations:]) for curve in curves])
+
+
 def prm_figures(airl: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """AUROC of the PRM and of the policy's log-probability, on both policies' samples."""
     return {

@@ -197,7 +197,7 @@ def interrupted(airl_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) 
     """The run of `airl_run` from the command line, with Ctrl-C after its first checkpoint."""
     output = tmp_path_factory.mktemp("interrupted")
     config = airl_run.config.model_copy(update={"output": output})
-    mark = uuid.uuid4().hex
+    mark, during = uuid.uuid4().hex, 0
     process = subprocess.Popen(
         command("train", write_config(config, output)),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -205,8 +205,9 @@ def interrupted(airl_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) 
     )  # fmt: skip
     try:
         run = output / config.name
-        _wait_until(lambda: (run / "checkpoints" / "latest").exists() or process.poll() is not None, 300)
-        during = len(_marked(mark))
+        for sign in (run / "metrics.jsonl", run / "checkpoints" / "latest"):
+            _wait_until(lambda sign=sign: sign.exists() or process.poll() is not None, 300)
+            during = during or len(_marked(mark))
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
         stderr = process.communicate(timeout=60)[1]
         _wait_until(lambda: not _marked(mark), 20)

@@ -190,6 +190,11 @@ def test_a_band_spans_smoothed_curves_where_all_have_values():
     assert (x, mean, low, high) == ([1, 2, 3], [2.0, 2.25, 2.75], [0.0, 0.5, 1.5], [4.0] * 3)
 
 
+def test_the_last_outcomes_are_those_of_the_last_iterations():
+    curves = [{3: 1.0, 1: 0.0, 2: 0.5}, {1: 9.0, 2: 0.25, 3: 0.25}]
+    assert comparison.last_outcomes(curves, iterations=2)["seeds"] == [0.75, 0.25]
+
+
 def test_the_picture_is_drawn(tmp_path):
     table = comparison.accuracies([run(0.4, 0.6)], [run(0.4, 0.5)], [supervised(0.5)])
     curves = {"airl_s": [{1: 0.4, 2: 0.5}], "grpo": [{1: 0.4, 2: 0.45}]}
