@@ -99,7 +99,7 @@ def base_config(policy: Path, output: Path, /, **sections: Any) -> Config:
             "resources": threads,
             "engine": {"kv_cache_gib": 0.05, "max_sequences": 32},
         },
-        "policy": {"learning_rate": 1e-3, "tokens_per_microbatch": 128, "resources": threads},
+        "policy": {"learning_rate": 3e-4, "tokens_per_microbatch": 128, "resources": threads},
         "prm": {"warmup_iterations": 1, "learner": {"tokens_per_microbatch": 128, "resources": threads}},
         "reference": {"resources": threads},
         "train": {"problems_per_iteration": 4, "rollouts_per_problem": 4, "rollouts_every": 2},
