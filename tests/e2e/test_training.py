@@ -202,6 +202,8 @@ def interrupted(airl_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) 
         command("train", write_config(config, output)),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=environment(AIRLS_TEST_MARK=mark),
+        # A shell's background jobs ignore Ctrl-C, and hand that down: these tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         run = output / config.name
