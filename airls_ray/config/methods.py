@@ -1,22 +1,109 @@
-"""Methods as data: each name fills the fields of `MethodConfig` that the user did not set.
+"""Methods as data: each name fills the fields of `method` and `prm` that the user did not set.
 
 A method is which PRM objective feeds which reward into which advantage. The loop has no branch on
-the name. Sources: AIRL-S arXiv 2508.14313; GRPO arXiv 2402.03300; Dr. GRPO arXiv 2503.20783;
-RLOO arXiv 2402.14740.
+the name. Sources: AIRL-S arXiv 2508.14313; rePIRL 2602.07832; PRIME 2502.01456; PURE 2504.15275;
+GRPO 2402.03300; Dr. GRPO 2503.20783; RLOO 2402.14740; DAPO 2503.14476; Math-Shepherd 2312.08935.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-METHODS: dict[str, dict[str, Any]] = {
-    "airl_s": {"prm_objective": "airl", "outcome_advantage": "grpo", "step_weight": 0.5},
-    "grpo": {"prm_objective": "none", "outcome_advantage": "grpo", "step_weight": 0.0},
-    "dr_grpo": {
-        "prm_objective": "none",
-        "outcome_advantage": "dr_grpo",
-        "step_weight": 0.0,
-        "aggregation": "constant",
+Preset = dict[str, dict[str, Any]]
+
+METHODS: dict[str, Preset] = {
+    "airl_s": {
+        "method": {"prm_objective": "airl", "outcome_advantage": "grpo", "step_weight": 0.5},
     },
-    "rloo": {"prm_objective": "none", "outcome_advantage": "rloo", "step_weight": 0.0},
+    "repirl": {
+        "method": {
+            "prm_objective": "repirl",
+            "outcome_advantage": "rloo",
+            "trajectory_weight": 0.05,
+            "entropy_coefficient": 0.001,
+        },
+        "prm": {
+            "parameterisation": "scalar_head",
+            "action": "token",
+            "reward": "f",
+            "reward_unit": "token",
+            "negatives": "failed",
+            "correct_rollouts": "reference",
+            "output_l2": 0.01,
+            "search_aggregate": "mean",
+        },
+    },
+    "prime": {
+        "method": {
+            "prm_objective": "prime",
+            "outcome_advantage": "rloo",
+            # The plain sum of both advantages: the weights 1/2 each are undone by the whitening.
+            "step_weight": 0.5,
+            "step_baseline": "leave_one_out",
+            "return_per_step": False,
+            "whiten": True,
+        },
+        "prm": {
+            "parameterisation": "log_prob",
+            "action": "token",
+            "reward_unit": "token",
+            "warmup_iterations": 0,
+            "updates_per_iteration": 1,
+            "search_score": "exp_f",
+        },
+    },
+    "pure": {
+        "method": {
+            "prm_objective": "frozen",
+            "outcome_advantage": "rloo",
+            "step_weight": 0.5,
+            "step_transform": "min_form",
+            "step_baseline": "leave_one_out",
+            "return_per_step": False,
+        },
+        "prm": {"reward": "probability"},
+    },
+    "orm": {
+        "method": {
+            "prm_objective": "frozen",
+            "outcome_advantage": "rloo",
+            "trajectory_weight": 1.0,
+            "trajectory_reward": "last",
+        },
+        "prm": {"reward": "probability", "search_aggregate": "last"},
+    },
+    "math_shepherd": {
+        "method": {"prm_objective": "frozen", "outcome_advantage": "grpo", "step_weight": 0.5},
+        "prm": {"reward": "probability", "search_aggregate": "min"},
+    },
+    "grpo": {"method": {"prm_objective": "none", "outcome_advantage": "grpo"}},
+    "dr_grpo": {
+        "method": {"prm_objective": "none", "outcome_advantage": "dr_grpo", "aggregation": "constant"},
+    },
+    "rloo": {"method": {"prm_objective": "none", "outcome_advantage": "rloo"}},
+    "dapo": {
+        "method": {
+            "prm_objective": "none",
+            "outcome_advantage": "grpo",
+            "clip_high": 0.28,
+            "drop_constant_groups": True,
+        },
+    },
 }
+
+
+def fill_sections(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration's sections with those of its method's preset below them.
+
+    `method` itself is filled by `MethodConfig`, which also serves where it stands alone.
+    """
+    method = tree.get("method", "airl_s")
+    name = method.get("name", "airl_s") if isinstance(method, Mapping) else method
+    preset = METHODS.get(name, {}) if isinstance(name, str) else {}
+    result = dict(tree)
+    for section, fields in preset.items():
+        given = result.get(section, {})
+        if section != "method" and isinstance(given, Mapping):
+            result[section] = {**fields, **given}
+    return result

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -16,7 +15,8 @@ from pydantic import (
 )
 
 from airls_ray.config.base import StrictModel
-from airls_ray.config.methods import METHODS
+from airls_ray.config.method_section import MethodConfig
+from airls_ray.config.methods import fill_sections
 from airls_ray.config.model_sections import (
     LearnerConfig,
     ModelConfig,
@@ -26,6 +26,7 @@ from airls_ray.config.model_sections import (
     SFTLearnerConfig,
     VerifierResources,
 )
+from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig, SupervisedPRMConfig
 from airls_ray.config.task_sections import (
     ArithmeticTaskConfig,
     CountdownTaskConfig,
@@ -44,13 +45,16 @@ __all__ = [
     "ModelConfig",
     "PRMConfig",
     "PRMLearnerConfig",
+    "PrimeConfig",
     "RayConfig",
     "ReferenceConfig",
+    "RepirlConfig",
     "Resources",
     "RolloutConfig",
     "SFTConfig",
     "SFTLearnerConfig",
     "SearchConfig",
+    "SupervisedPRMConfig",
     "TaskConfig",
     "TrainConfig",
     "VerifierConfig",
@@ -135,119 +139,6 @@ class ReferenceConfig(StrictModel):
     """Of the server."""
 
 
-class PRMConfig(StrictModel):
-    """The discriminator that is also the process reward model (AIRL-S, arXiv 2508.14313)."""
-
-    path: str | None = None
-    """PRM folder to start from; null starts from the policy's weights [P]."""
-    parameterisation: Literal["log_prob", "scalar_head"] = "log_prob"
-    """[C] `scalar_head`: f_t of a token-classification head. `log_prob`: f_t = log phi(C_t) of a
-    causal language model, which is 0 in the logit at the start and has f = log pi_expert as optimum."""
-    action: Literal["step", "token"] = "step"
-    """[C] What the discriminator judges."""
-    log_prob: Literal["auto", "mean", "sum"] = "auto"
-    """[C] How token log-probabilities reduce to a step's l_t (and, for `log_prob`, to f_t). `auto`:
-    sum for `log_prob`, mean for `scalar_head`, where a sum saturates the logit."""
-    reward: Literal["log_odds", "f"] = "log_odds"
-    """[C] `log_odds`: r = f - l (Fu et al. 2018). `f` leaves the entropy to the policy loss."""
-    negatives: Literal["all", "failed"] = "all"
-    """[C] Rollouts of the policy side: all of them, or only the failed ones."""
-    correct_rollouts: Literal["policy", "reference", "both"] = "policy"
-    """[C] Side of the correct rollouts (`reference` and `both` add them to the traces)."""
-    pair_by_problem: bool = True
-    """[C] Weigh the reference steps so that each problem counts as much on both sides; otherwise the
-    PRM learns which problems are hard."""
-    shaping: bool = False
-    """[P, Fu et al. 2018] Add h(next) - h(now) to f; scalar head only."""
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
-    """[C] Targets become 1 - s and s."""
-    logit_clip: NonNegativeFloat = 0.0
-    """[C] Discriminator logits are clamped to +- this in the loss; 0 turns it off."""
-    accuracy_ceiling: Probability = 1.0
-    """[C] Skip an update when both class accuracies were above this."""
-    warmup_iterations: NonNegativeInt = 20
-    """Iterations in which only the PRM learns: with an untrained PRM the log-odds reward pays for
-    unlikely steps and destroys the policy (docs/methods.md)."""
-    updates_per_iteration: PositiveInt = 2
-    """[C] Passes over the PRM batch of an iteration, an optimiser update each."""
-    warmup_updates_per_iteration: PositiveInt = 2
-    """[C] The same during the warm-up."""
-    replay_iterations: NonNegativeInt = 0
-    """[C] Iterations of rollouts kept in the replay buffer; 0 turns it off."""
-    replay_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
-    """[C] Share of old rollouts in a PRM batch; their log-probabilities are recomputed under the
-    current policy."""
-    search_score: Literal["auto", "sigmoid_f", "exp_f", "ratio", "product"] = "auto"
-    """[C] Score of a step in search. `auto`: sigmoid(f) for a scalar head, exp(f) = phi(C_t) for
-    `log_prob`. `ratio`: sigmoid(f - l). `product`: PRM and policy as a product of experts, sigmoid(f + l)
-    for a scalar head and exp((f + l) / 2) for `log_prob`; it needs the sampler's log-probabilities."""
-    search_aggregate: Literal["last", "min", "prod", "mean"] = "prod"
-    """[C] How step scores become the score of a trace."""
-    learner: PRMLearnerConfig = PRMLearnerConfig()
-    """Optimiser, ranks and sharding."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> PRMConfig:
-        if self.shaping and self.parameterisation != "scalar_head":
-            raise ValueError("shaping needs parameterisation=scalar_head, but it is log_prob")
-        if self.search_score == "exp_f" and self.parameterisation != "log_prob":
-            raise ValueError("search_score=exp_f needs parameterisation=log_prob; use sigmoid_f")
-        if self.search_score == "sigmoid_f" and self.parameterisation != "scalar_head":
-            raise ValueError("search_score=sigmoid_f needs parameterisation=scalar_head; use exp_f or ratio")
-        return self
-
-
-class MethodConfig(StrictModel):
-    """Which rewards become which advantage and which loss; the name fills what is not set."""
-
-    name: Literal["airl_s", "grpo", "dr_grpo", "rloo"] = "airl_s"
-    """Preset (airls_ray/config/methods.py)."""
-    prm_objective: Literal["none", "airl"] = "none"
-    """How the PRM learns; `none`: no PRM, outcomes alone."""
-    outcome_advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
-    """Baseline and scale of the outcome's advantage."""
-    step_weight: Probability = 0.0
-    """[C] lambda: A = (1 - lambda) A_outcome + lambda A_step."""
-    step_return: Literal["to_go", "immediate"] = "to_go"
-    """[C] Advantage of a step: its standardised reward and those after it, or its own alone."""
-    return_per_step: bool = True
-    """[C] Divide the reward-to-go by the number of steps summed, so that length cannot pay."""
-    clip_low: PositiveFloat = 0.2
-    """PPO clip below 1."""
-    clip_high: PositiveFloat = 0.2
-    """PPO clip above 1."""
-    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
-    """How token losses are averaged; `constant` divides by rollouts times max_response_tokens."""
-    kl_coefficient: NonNegativeFloat = 0.0
-    """Weight of the k3 estimate of KL to the reference model; above 0 starts a reference server."""
-    entropy_coefficient: float = 0.0
-    """Weight of the entropy bonus."""
-    updates_per_iteration: PositiveInt = 1
-    """Optimiser updates of the policy per iteration, each on its share of the groups."""
-    epochs: PositiveInt = 1
-    """Passes over the rollouts of an iteration."""
-    importance_cap: NonNegativeFloat = 0.0
-    """Truncation of the weights that correct for the sampler's log-probabilities; 0 turns it off."""
-    drop_constant_groups: bool = False
-    """Leave out groups whose rollouts all have the same outcome (they have no outcome advantage)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _preset(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            data = {"name": data}
-        if isinstance(data, dict):
-            name = data.get("name", "airl_s")
-            return {**METHODS.get(name if isinstance(name, str) else "", {}), **data}
-        return data
-
-    @model_validator(mode="after")
-    def _fits(self) -> MethodConfig:
-        if self.step_weight > 0 and self.prm_objective == "none":
-            raise ValueError("step_weight above 0 needs a PRM, but prm_objective is none")
-        return self
-
-
 class TrainConfig(StrictModel):
     """The loop."""
 
@@ -324,6 +215,8 @@ class Config(StrictModel):
     """The policy learner."""
     prm: PRMConfig = PRMConfig()
     """The PRM and its learner."""
+    supervised_prm: SupervisedPRMConfig = SupervisedPRMConfig()
+    """A PRM from labels (`airls-ray train-prm`)."""
     reference: ReferenceConfig = ReferenceConfig()
     """The reference server."""
     verifier: VerifierConfig = VerifierConfig()
@@ -336,6 +229,11 @@ class Config(StrictModel):
     """Search after training."""
     ray: RayConfig = RayConfig()
     """The cluster."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, data: Any) -> Any:
+        return fill_sections(data) if isinstance(data, dict) else data
 
     @field_validator("task", mode="before")
     @classmethod
@@ -361,19 +259,29 @@ class Config(StrictModel):
                 "train.problems_per_iteration must be a multiple of method.updates_per_iteration "
                 f"({self.method.updates_per_iteration}), but is {self.train.problems_per_iteration}"
             )
+        if self.method.prm_objective == "prime" and self.prm.parameterisation != "log_prob":
+            raise ValueError(
+                "method.prm_objective=prime needs prm.parameterisation=log_prob (its rewards are "
+                "log-ratios to the reference model), but it is scalar_head"
+            )
         if self.task.name == "file" and self.model.path is None:
             raise ValueError("task.name=file needs a trained model: set model.path to its folder or hub name")
         return self
 
     @property
     def uses_prm(self) -> bool:
-        """Whether a PRM learns."""
+        """Whether a PRM scores the rollouts."""
         return self.method.prm_objective != "none"
+
+    @property
+    def prm_learns(self) -> bool:
+        """Whether that PRM learns in the loop."""
+        return self.method.prm_objective not in ("none", "frozen")
 
     @property
     def warmup_iterations(self) -> int:
         """Iterations in which only the PRM learns."""
-        return self.prm.warmup_iterations if self.uses_prm else 0
+        return self.prm.warmup_iterations if self.prm_learns else 0
 
     @property
     def iterations(self) -> int:
@@ -383,7 +291,7 @@ class Config(StrictModel):
     @property
     def uses_reference(self) -> bool:
         """Whether something reads reference log-probabilities."""
-        return self.method.kl_coefficient > 0
+        return self.method.kl_coefficient > 0 or self.method.prm_objective == "prime"
 
     def derived(self) -> dict[str, int | float]:
         """Sizes that follow from the settings, printed at start."""

@@ -1,0 +1,105 @@
+"""Which rewards become which advantage and which loss."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from airls_ray.config.base import StrictModel
+from airls_ray.config.methods import METHODS
+from airls_ray.config.model_sections import Probability
+
+
+class MethodConfig(StrictModel):
+    """Which rewards become which advantage and which loss; the name fills what is not set."""
+
+    name: Literal[
+        "airl_s", "repirl", "prime", "pure", "grpo", "dr_grpo", "rloo", "dapo", "orm", "math_shepherd"
+    ] = "airl_s"
+    """Preset (airls_ray/config/methods.py); it fills fields of `prm`, too."""
+    prm_objective: Literal["none", "airl", "repirl", "prime", "frozen"] = "none"
+    """How the PRM learns; `none`: no PRM, outcomes alone; `frozen`: the PRM of `prm.path` only scores."""
+    outcome_weight: NonNegativeFloat = 1.0
+    """Weight of the verifier's outcome in a rollout's reward; 0 trains on the PRM alone."""
+    trajectory_weight: NonNegativeFloat = 0.0
+    """alpha [rePIRL]: weight of the PRM's reward of the whole rollout, added to the outcome before its
+    advantage."""
+    trajectory_reward: Literal["mean", "sum", "min", "last"] = "mean"
+    """How the PRM's rewards of a rollout's steps (or tokens) become that one number."""
+    format_penalty: NonNegativeFloat = 0.0
+    """Taken from the reward of a rollout without an answer of the required form [rePIRL: 1 in training on
+    the PRM alone]."""
+    overlong_buffer_tokens: NonNegativeInt = 0
+    """[DAPO] A response loses up to 1 as it uses up this many tokens before the limit; 0 turns it off."""
+    outcome_advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
+    """Baseline and scale of a rollout's reward within its group."""
+    step_weight: Probability = 0.0
+    """[C] lambda: A = (1 - lambda) A_outcome + lambda A_step."""
+    step_transform: Literal["none", "min_form"] = "none"
+    """`min_form` [PURE, arXiv 2504.15275]: rewards weighted by softmax(-r / T), so that their sum is about
+    the least of them."""
+    min_form_temperature: PositiveFloat = 0.1
+    """[P] T of `min_form`."""
+    step_baseline: Literal["standardise", "leave_one_out"] = "standardise"
+    """[C] `standardise` over all steps of the group; `leave_one_out` [PRIME, PURE]: minus the mean over the
+    other rollouts of the group of their mean reward."""
+    step_return: Literal["to_go", "immediate"] = "to_go"
+    """[C] Advantage of a step: its reward after the baseline and those after it, or its own alone."""
+    return_per_step: bool = True
+    """[C] Divide the reward-to-go by the number of steps summed, so that length cannot pay."""
+    whiten: bool = False
+    """[PRIME] Bring the final advantages of all tokens of the iteration to mean 0 and deviation 1."""
+    clip_low: PositiveFloat = 0.2
+    """PPO clip below 1."""
+    clip_high: PositiveFloat = 0.2
+    """PPO clip above 1."""
+    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    """How token losses are averaged; `constant` divides by rollouts times max_response_tokens."""
+    kl_coefficient: NonNegativeFloat = 0.0
+    """Weight of the k3 estimate of KL to the reference model; above 0 starts a reference server."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy bonus."""
+    updates_per_iteration: PositiveInt = 1
+    """Optimiser updates of the policy per iteration, each on its share of the groups."""
+    epochs: PositiveInt = 1
+    """Passes over the rollouts of an iteration."""
+    importance_cap: NonNegativeFloat = 0.0
+    """Truncation of the weights that correct for the sampler's log-probabilities; 0 turns it off."""
+    drop_constant_groups: bool = False
+    """Leave out groups whose rollouts all have the same outcome (they have no outcome advantage)."""
+    accuracy_band: tuple[Probability, Probability] | None = None
+    """[rePIRL: 0.2 to 0.8] Only groups whose mean outcome lies within, bounds included, train policy and
+    PRM (the PRM in its warm-up, too)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {"name": data}
+        if isinstance(data, dict):
+            name = data.get("name", "airl_s")
+            preset = METHODS.get(name if isinstance(name, str) else "", {})
+            return {**preset.get("method", {}), **data}
+        return data
+
+    @model_validator(mode="after")
+    def _fits(self) -> MethodConfig:
+        if self.prm_objective == "none":
+            for field in ("step_weight", "trajectory_weight"):
+                if getattr(self, field) > 0:
+                    raise ValueError(f"{field} above 0 needs a PRM, but prm_objective is none")
+        if self.outcome_weight == 0 and self.step_weight == 0 and self.trajectory_weight == 0:
+            raise ValueError(
+                "outcome_weight, step_weight and trajectory_weight are all 0, so no reward is left; set one"
+            )
+        if self.accuracy_band is not None and self.accuracy_band[0] > self.accuracy_band[1]:
+            low, high = self.accuracy_band
+            raise ValueError(f"accuracy_band must be [low, high] in this order, but is [{low:g}, {high:g}]")
+        return self

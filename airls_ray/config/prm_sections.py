@@ -1,0 +1,129 @@
+"""Settings of the PRM: its form, its objective's fields, the stabilisers that all objectives share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from airls_ray.config.base import StrictModel
+from airls_ray.config.model_sections import PRMLearnerConfig, Probability
+
+
+class RepirlConfig(StrictModel):
+    """The importance-weighted objective of rePIRL (arXiv 2602.07832)."""
+
+    weight: Literal["mean", "sum", "none"] = "mean"
+    """[C] Log-weight of a failed rollout: the mean or the sum [P] over its tokens of phi - log pi. With the
+    sum all weight falls on one rollout when responses are long. `none`: all weigh the same."""
+    weight_temperature: PositiveFloat = 1.0
+    """[C] Divides the log-weights: above 1 the weights are more even."""
+    max_weight: NonNegativeFloat = 0.0
+    """[C] Largest weight as a multiple of the mean weight; 0 turns the cap off."""
+
+
+class PrimeConfig(StrictModel):
+    """The implicit PRM of PRIME (arXiv 2502.01456)."""
+
+    beta: PositiveFloat = 0.05
+    """[P] r_t = beta (log phi - log pi_ref), and the outcome's logit is the sum over the tokens."""
+
+
+class PRMConfig(StrictModel):
+    """The process reward model: a discriminator that learns, or one that is given."""
+
+    path: str | None = None
+    """PRM folder to start from; null starts from the policy's weights [P]. `method.prm_objective=frozen`
+    needs it, and reads the PRM's form from it."""
+    parameterisation: Literal["log_prob", "scalar_head"] = "log_prob"
+    """[C] `scalar_head`: f_t of a token-classification head. `log_prob`: f_t = log phi(C_t) of a
+    causal language model, which is 0 in the logit at the start and has f = log pi_expert as optimum."""
+    action: Literal["step", "token"] = "step"
+    """[C] What the objective judges (rePIRL and PRIME: tokens)."""
+    log_prob: Literal["auto", "mean", "sum"] = "auto"
+    """[C] How token log-probabilities reduce to a step's l_t (and, for `log_prob`, to f_t). `auto`:
+    sum for `log_prob`, mean for `scalar_head`, where a sum saturates the logit."""
+    reward: Literal["log_odds", "f", "probability"] = "log_odds"
+    """[C] `log_odds`: r = f - l (Fu et al. 2018), for PRIME beta (log phi - log pi_ref). `f` leaves the
+    entropy to the policy loss. `probability`: sigmoid(f), or phi(C_t) for `log_prob`; for supervised PRMs."""
+    reward_unit: Literal["step", "token"] = "step"
+    """[C] Whether credit assignment sees a reward per step or per token; `token` needs action=token."""
+    negatives: Literal["all", "failed"] = "all"
+    """[C] Rollouts of the policy side: all of them, or only the failed ones."""
+    correct_rollouts: Literal["policy", "reference", "both"] = "policy"
+    """[C] Side of the correct rollouts (`reference` and `both` add them to the traces)."""
+    pair_by_problem: bool = True
+    """[C] Weigh the reference side so that each problem counts as much on both sides; otherwise the
+    PRM learns which problems are hard."""
+    shaping: bool = False
+    """[P, Fu et al. 2018] Add h(next) - h(now) to f; scalar head only."""
+    repirl: RepirlConfig = RepirlConfig()
+    """Fields of `method.prm_objective=repirl`."""
+    prime: PrimeConfig = PrimeConfig()
+    """Fields of `method.prm_objective=prime`."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    """[C] Targets become 1 - s and s (objectives with a cross-entropy)."""
+    logit_clip: NonNegativeFloat = 0.0
+    """[C] Logits are clamped to +- this in a cross-entropy; 0 turns it off."""
+    accuracy_ceiling: Probability = 1.0
+    """[C] Skip the updates of an iteration when both class accuracies were above this before them."""
+    output_l2: NonNegativeFloat = 0.0
+    """[C] Weight of the mean square of the outputs: of f for a scalar head, of log phi - log pi for
+    `log_prob`; keeps the scale of a reward that nothing else bounds."""
+    drift_penalty: NonNegativeFloat = 0.0
+    """[C] Trust region: weight of the mean square of the outputs' change since the start of the
+    iteration; works from its second update on."""
+    warmup_iterations: NonNegativeInt = 20
+    """Iterations in which only the PRM learns: with an untrained PRM the log-odds reward pays for
+    unlikely steps and destroys the policy (docs/methods.md)."""
+    updates_per_iteration: PositiveInt = 2
+    """[C] Passes over the PRM batch of an iteration, an optimiser update each."""
+    warmup_updates_per_iteration: PositiveInt = 2
+    """[C] The same during the warm-up."""
+    replay_iterations: NonNegativeInt = 0
+    """[C] Iterations of rollouts kept in the replay buffer; 0 turns it off."""
+    replay_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    """[C] Share of old rollouts in a PRM batch; their log-probabilities are recomputed under the
+    current policy."""
+    search_score: Literal["auto", "sigmoid_f", "exp_f", "ratio", "product"] = "auto"
+    """[C] Score of a step in search. `auto`: sigmoid(f) for a scalar head, exp(f) = phi(C_t) for
+    `log_prob`. `ratio`: sigmoid(f - l). `product`: PRM and policy as a product of experts, sigmoid(f + l)
+    for a scalar head and exp((f + l) / 2) for `log_prob`; it needs the sampler's log-probabilities."""
+    search_aggregate: Literal["last", "min", "prod", "mean"] = "prod"
+    """[C] How step scores become the score of a trace."""
+    learner: PRMLearnerConfig = PRMLearnerConfig()
+    """Optimiser, ranks and sharding."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PRMConfig:
+        if self.shaping and self.parameterisation != "scalar_head":
+            raise ValueError("shaping needs parameterisation=scalar_head, but it is log_prob")
+        if self.search_score == "exp_f" and self.parameterisation != "log_prob":
+            raise ValueError("search_score=exp_f needs parameterisation=log_prob; use sigmoid_f")
+        if self.search_score == "sigmoid_f" and self.parameterisation != "scalar_head":
+            raise ValueError("search_score=sigmoid_f needs parameterisation=scalar_head; use exp_f or ratio")
+        if self.reward_unit == "token" and self.action != "token":
+            raise ValueError("reward_unit=token needs action=token, but it is step")
+        return self
+
+
+class SupervisedPRMConfig(StrictModel):
+    """`airls-ray train-prm`: a PRM from labels, the baseline that the papers compare with."""
+
+    labels: Literal["outcome", "math_shepherd_hard", "math_shepherd_soft"] = "math_shepherd_soft"
+    """`outcome` (an ORM): the outcome at the last step. `math_shepherd_hard|soft` (arXiv 2312.08935): a
+    step is good if any, or by the share, of K completions from it that are correct."""
+    completions: PositiveInt = 8
+    """[P] K: completions of every prefix."""
+    problems: PositiveInt = 512
+    """Problems whose rollouts are labelled."""
+    rollouts_per_problem: PositiveInt = 4
+    """Rollouts of each."""
+    problems_per_call: PositiveInt = 64
+    """Problems labelled between two steps of the progress bar."""
+    epochs: PositiveInt = 2
+    """Passes over the labels."""
+    rollouts_per_update: PositiveInt = 128
+    """Labelled rollouts of one optimiser update, over all ranks."""
+    held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Share of the problems that is kept for measuring."""
