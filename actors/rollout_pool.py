@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -38,9 +38,33 @@ class RolloutPool:
         Raises:
             RunError: no worker is left, or a share passed its deadline.
         """
-        shares = _shares(problems.num_rows, len(self._workers))
+
+        def submit(worker: Any, share: range) -> Any:
+            groups = [request.first_group + row for row in share]
+            return worker.generate.remote(problems.slice(share.start, len(share)), groups, request)
+
+        return self._in_shares(problems.num_rows, submit)
+
+    def complete(self, prefixes: pa.Table, request: RolloutRequest) -> list[Any]:
+        """Continue all prefixes (schema PREFIXES); one table (COMPLETIONS) per share, in prefix order.
+
+        Each worker continues its share in one batch; `request.first_group` numbers the first prefix.
+
+        Raises:
+            RunError: no worker is left, or a share passed its deadline.
+        """
+
+        def submit(worker: Any, share: range) -> Any:
+            numbers = [request.first_group + row for row in share]
+            return worker.complete.remote(prefixes.slice(share.start, len(share)), numbers, request)
+
+        return self._in_shares(prefixes.num_rows, submit)
+
+    def _in_shares(self, count: int, submit: Callable[[Any, range], Any]) -> list[Any]:
+        """Let every worker do a share of 0..count-1, and another one that of a worker that dies."""
+        shares = _shares(count, len(self._workers))
         pending = {
-            self._submit(worker, problems, share, request): (position, share, worker)
+            submit(worker, share): (position, share, worker)
             for position, (share, worker) in enumerate(zip(shares, self._workers, strict=False))
         }
         results: list[Any] = [None] * len(shares)
@@ -56,12 +80,8 @@ class RolloutPool:
                 results[position] = ready[0]
             else:
                 other = self._workers[position % len(self._workers)]
-                pending[self._submit(other, problems, share, request)] = (position, share, other)
+                pending[submit(other, share)] = (position, share, other)
         return results
-
-    def _submit(self, worker: Any, problems: pa.Table, share: range, request: RolloutRequest) -> Any:
-        groups = [request.first_group + row for row in share]
-        return worker.generate.remote(problems.slice(share.start, len(share)), groups, request)
 
     def _alive(self, ref: Any, worker: Any) -> bool:
         """Whether the share is there; a dead worker leaves the pool, other errors are raised."""
@@ -86,5 +106,7 @@ class RolloutPool:
 def _shares(count: int, workers: int) -> list[range]:
     """Contiguous shares of 0..count-1 that differ by at most one; no share is empty."""
     workers = min(workers, count)
+    if not workers:
+        return []
     bounds = [count * i // workers for i in range(workers + 1)]
     return [range(a, b) for a, b in pairwise(bounds)]

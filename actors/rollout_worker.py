@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from actors.vllm_engine import Engine, Sample, Sampling, VLLMEngine, flatten
 from airls_ray.config.schema import Config
-from airls_ray.data.schemas import ROLLOUTS
+from airls_ray.data.schemas import COMPLETIONS, ROLLOUTS, rows_to_table
 from airls_ray.errors import DataError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
@@ -99,6 +99,38 @@ class RolloutWorker:
         answers = self._engine.generate(prompts, seeds, sampling)
         seconds = time.perf_counter() - start
         return self._table(identifiers, groups, prompts, answers, seconds)
+
+    def complete(self, prefixes: pa.Table, numbers: Sequence[int], request: RolloutRequest) -> pa.Table:
+        """Sample `request.samples` continuations of every prefix, all in one pass of the engine.
+
+        A continuation's seed depends on `seed_path`, its problem, the prefix and its index alone.
+
+        Args:
+            prefixes: table of schema PREFIXES.
+            numbers: for each prefix the number that its continuations carry.
+            request: how to sample.
+
+        Returns:
+            Table of schema COMPLETIONS, those of a prefix together; a prefix that fills
+            `rollout.max_response_tokens` has none.
+        """
+        columns = (prefixes[name].to_pylist() for name in ("problem_id", "prompt", "response"))
+        most = self._config.rollout.max_response_tokens
+        rows = [row for row in zip(numbers, *columns, strict=True) if len(row[3]) < most]
+        if not rows:
+            return rows_to_table([], COMPLETIONS)
+        path = ("completion", *request.seed_path)
+        answers = self._engine.generate(
+            [[*prompt, *prefix] for _, _, prompt, prefix in rows],
+            [derive_seed(request.seed, *path, pid, *prefix) for _, pid, _, prefix in rows],
+            Sampling(request.samples, request.temperature, [most - len(row[3]) for row in rows]),
+        )
+        sampled: list[tuple[Any, ...]] = [
+            (pid, number, index, [*prefix, *sample.tokens], [], len(sample.tokens))
+            for (number, pid, _, prefix), group in zip(rows, answers, strict=True)
+            for index, sample in enumerate(group)
+        ]
+        return rows_to_table(sampled, COMPLETIONS)
 
     def _encode(self, identifier: str, prompt: str) -> list[int]:
         tokens = self._codec.encode_prompt(prompt)

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: `temperature` 0 is greedy; `max_tokens` counts the end-of-sequence token."""
+    """How to sample: `temperature` 0 is greedy; `max_tokens` counts the end-of-sequence token, one number
+    for all prompts or one for each."""
 
     samples: int
     temperature: float
-    max_tokens: int
+    max_tokens: int | Sequence[int]
+
+    def limits(self, prompts: int) -> list[int]:
+        """The most tokens of each of so many prompts."""
+        limit = self.max_tokens
+        return [limit] * prompts if isinstance(limit, int) else list(limit)
 
 
 @dataclass(frozen=True)
@@ -127,14 +133,14 @@ class VLLMEngine:
             SamplingParams(
                 n=sampling.samples,
                 temperature=sampling.temperature,
-                max_tokens=sampling.max_tokens,
+                max_tokens=limit,
                 seed=None if sampling.temperature == 0 else seed,
                 stop_token_ids=self._eos_ids,
                 logprobs=0,  # of the sampled token alone
                 flat_logprobs=True,
                 detokenize=False,
             )
-            for seed in seeds
+            for seed, limit in zip(seeds, sampling.limits(len(seeds)), strict=True)
         ]
         requests: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         outputs = self._llm.generate(requests, parameters, use_tqdm=False)

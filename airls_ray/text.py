@@ -106,7 +106,7 @@ class TextCodec:
 
     def step_texts(self, response: Sequence[int], step_ends: Sequence[int]) -> list[str]:
         """Return the text of every step, its delimiter included."""
-        starts = [0, *step_ends[:-1]]
+        starts = [0, *step_ends][:-1]
         return [self.decode(response[start:end]) for start, end in zip(starts, step_ends, strict=True)]
 
     def _search_ends(self, response: Sequence[int]) -> list[int]:

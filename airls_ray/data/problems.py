@@ -109,6 +109,26 @@ class ProblemStream:
         return problems_to_table(problems)
 
 
+def take_distinct(stream: ProblemStream, count: int) -> pa.Table:
+    """Return up to `count` problems of a stream, each once: a stream of few problems repeats them.
+
+    Returns fewer when as many draws as are still wanted bring nothing new.
+    """
+    parts: list[pa.Table] = []
+    seen: set[str] = set()
+    while len(seen) < count:
+        table = stream.take(count - len(seen))
+        before, rows = len(seen), []
+        for row, identity in enumerate(table["problem_id"].to_pylist()):
+            if identity not in seen:
+                seen.add(identity)
+                rows.append(row)
+        parts.append(table.take(rows))
+        if len(seen) == before:
+            break
+    return pa.concat_tables(parts).combine_chunks()
+
+
 def _is_parquet(path: Path) -> bool:
     if path.suffix not in (".jsonl", ".json", ".parquet"):
         raise DataError(f"{path} must end in .jsonl or .parquet, so that its format is known")

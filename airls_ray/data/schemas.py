@@ -7,6 +7,9 @@ joined by position and never rewrite the rollouts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pyarrow as pa
 
 SCHEMA_VERSION = "1"
@@ -63,6 +66,31 @@ TRACES = _versioned(
 )
 """Correct reference solutions as tokens, same template and end-of-sequence as the rollouts."""
 
+PREFIXES = _versioned(
+    "prefixes",
+    [
+        ("problem_id", pa.string()),
+        ("prompt", pa.list_(pa.int32())),
+        ("response", pa.list_(pa.int32())),
+    ],
+)
+"""Beginnings of responses that are to be continued; `response` ends with a whole step."""
+
+COMPLETIONS = _versioned(
+    "completions",
+    [
+        ("problem_id", pa.string()),
+        ("prefix", pa.int64()),
+        ("index", pa.int16()),
+        ("response", pa.list_(pa.int32())),
+        ("step_ends", pa.list_(pa.int32())),
+        ("tokens", pa.int32()),
+    ],
+)
+"""Continuations of prefixes, several for each. `prefix`: number of the prefix. `response`: prefix and
+continuation together, as the verifier reads it, of which `tokens` were sampled. `step_ends`: empty, since
+only the outcome is asked for."""
+
 GRADES = _versioned(
     "grades",
     [
@@ -86,8 +114,28 @@ STEP_SCORES = _versioned(
         ("scores", pa.list_(pa.float32())),
     ],
 )
-"""Joined to rollouts by position, one value per step: `rewards` go to credit assignment, `values` are
-the PRM's raw f, `scores` in [0, 1] are for search."""
+"""Joined to rollouts by position, one value per step: `rewards` (per response token where
+`prm.reward_unit` is token) go to credit assignment, `values` are the PRM's raw f, `scores` in [0, 1] are for
+search."""
+
+PRM_LABELS = _versioned(
+    "prm_labels",
+    [
+        ("problem_id", pa.string()),
+        ("prompt", pa.list_(pa.int32())),
+        ("response", pa.list_(pa.int32())),
+        ("step_ends", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.float32())),
+        ("outcome", pa.float32()),
+        ("logprobs", pa.list_(pa.float32())),
+        ("step_truth", pa.list_(pa.bool_())),
+        ("prompt_text", pa.string()),
+        ("step_texts", pa.list_(pa.string())),
+    ],
+)
+"""One row a rollout whose steps are labelled. `labels`: in [0, 1], 1 is good, null for a step without
+one. `outcome` and `logprobs` (of the policy that sampled): null where unknown. `step_truth`: where the
+task knows it, for measuring alone. The texts are for readers that have another tokenizer."""
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -101,3 +149,10 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         kind = (schema.metadata or {}).get(b"airls_ray.schema", b"?").decode()
         raise ValueError(f"table lacks {missing} of schema {kind!r}; it has {table.column_names}")
     return table.select(schema.names).cast(schema)
+
+
+def rows_to_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    """Return rows of Python values, in the order of the schema's fields, as a table of `schema`."""
+    columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
+    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors.sft import _follow, prepare_model
+from actors.ray_train import follow
+from actors.sft import prepare_model
 from actors.sft_rank import _share, held_out_problems, training_traces
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.errors import DataError, RunError
@@ -164,21 +165,9 @@ def test_a_new_model_depends_on_the_seed(tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-class Bar:
-    """Counts what is shown."""
-
-    def __init__(self) -> None:
-        self.updates = 0
-        self.fields: dict[str, Any] = {}
-
-    def advance(self, n: int = 1, **fields: Any) -> None:
-        self.updates += n
-        self.fields |= fields
-
-
 def test_the_driver_shows_every_whole_line(tmp_path: Path) -> None:
-    file, bar = tmp_path / "metrics.jsonl", Bar()
-    pieces = iter(['{"sft/loss": 3.0}\n{"sft/l', 'oss": 2.0}\n', '{"sft/loss": 1.0, "sft/accuracy": 0.5}\n'])
+    file, shown = tmp_path / "metrics.jsonl", []
+    pieces = iter(['{"loss": 3.0}\n{"l', 'oss": 2.0}\n', '{"loss": 1.0, "accuracy": 0.5}\n'])
 
     def is_running() -> bool:
         piece = next(pieces)
@@ -186,12 +175,10 @@ def test_the_driver_shows_every_whole_line(tmp_path: Path) -> None:
             opened.write(piece)
         return "accuracy" not in piece
 
-    _follow(file, is_running, bar, Config())
-    assert bar.updates == 3
-    assert bar.fields == {"loss": 1.0, "accuracy": 0.5}
+    follow(file, is_running, shown.append, 60.0, "warm start")
+    assert shown == [{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0, "accuracy": 0.5}]
 
 
 def test_a_training_that_stalls_ends_with_an_error(tmp_path: Path) -> None:
-    config = Config(train={"deadline_seconds": 0.2}, ray={"start_deadline_seconds": 0.2})
-    with pytest.raises(RunError, match="no update within"):
-        _follow(tmp_path / "metrics.jsonl", lambda: True, Bar(), config)
+    with pytest.raises(RunError, match="the warm start made no update within"):
+        follow(tmp_path / "metrics.jsonl", lambda: True, [].append, 0.2, "warm start")

@@ -1,0 +1,168 @@
+"""The adapter to Ray Train: ranks of a supervised training, followed by the driver through their metrics.
+
+Ray Train starts the ranks and their process group; each runs one function to its end. Rank 0 appends a
+line per update to a file, which the driver shows and by which it keeps its deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors import cluster
+from airls_ray import files
+from airls_ray.config.schema import Config, LearnerConfig
+from airls_ray.errors import RunError, UserError
+
+_POLL_SECONDS = 0.5
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RankRun:
+    """A training by all ranks of a learner."""
+
+    name: str
+    """Of the training, in Ray Train."""
+    what: str
+    """The same in the words of messages."""
+    train_rank: Callable[[dict[str, Any]], None]
+    """What every rank runs; it gets `job` with the number of `threads` added."""
+    job: dict[str, Any]
+    learner: LearnerConfig
+    folder: Path
+    """Where Ray Train may keep files while it runs."""
+    metrics: Path
+    """The file that rank 0 appends lines to."""
+
+    @property
+    def demand(self) -> cluster.Demand:
+        """What the ranks ask of the cluster."""
+        return cluster.Demand(f"{self.what} rank", self.learner.resources, self.learner.ranks)
+
+
+def run_ranks(run: RankRun, config: Config, show: Callable[[Line], None]) -> None:
+    """Run all ranks to their end; `show` gets each line of the metrics as it appears.
+
+    Ray Train runs in a thread, so that the driver keeps its deadlines.
+
+    Raises:
+        UserError: one sentence: a rank's own error, too few resources, a deadline, a dead process.
+    """
+    cluster.require_resources([run.demand], config.ray.resources_deadline_seconds)
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            _trainer(run, config).fit()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    deadline = max(config.train.deadline_seconds, config.ray.start_deadline_seconds)
+    follow(run.metrics, thread.is_alive, show, deadline, run.what)
+    if failure:
+        raise _in_words(failure[0], run.what)
+    files.remove(_storage(run))
+
+
+def follow(
+    file: Path,
+    is_running: Callable[[], bool],
+    show: Callable[[Line], None],
+    deadline_seconds: float,
+    what: str,
+) -> None:
+    """Show each line as it appears, until the training ends.
+
+    Raises:
+        RunError: no line within the deadline.
+    """
+    last, lines = time.monotonic(), _new_lines(file)
+    running = True
+    while running:
+        running = is_running()  # before reading, so that the last lines are read too
+        for line in next(lines):
+            last = time.monotonic()
+            show(line)
+        if time.monotonic() - last > deadline_seconds:
+            raise RunError(
+                f"the {what} made no update within {deadline_seconds:g} s: look into the Ray logs, or raise "
+                "train.deadline_seconds"
+            )
+        if running:
+            time.sleep(_POLL_SECONDS)
+
+
+def _new_lines(file: Path) -> Iterator[list[Line]]:
+    """Yield, at each turn, the whole lines that were added since the last one."""
+    position = 0
+    while True:
+        lines: list[Line] = []
+        if file.exists():
+            with file.open("rb") as opened:
+                opened.seek(position)
+                for line in opened:
+                    if not line.endswith(b"\n"):
+                        break
+                    position += len(line)
+                    lines.append(json.loads(line))
+        yield lines
+
+
+def _storage(run: RankRun) -> Path:
+    return run.folder / "ray_train"
+
+
+def _trainer(run: RankRun, config: Config) -> Any:
+    """Ray Train's trainer for the ranks."""
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # else relative paths of the configuration break
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(config.ray.start_deadline_seconds))
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    learner = run.learner
+    resources = {"CPU": learner.resources.cpus, "GPU": learner.resources.gpus, **learner.resources.custom}
+    threads = learner.resources.threads or max(1, (os.cpu_count() or 1) // learner.ranks)
+    return TorchTrainer(
+        run.train_rank,
+        train_loop_config={**run.job, "threads": threads},
+        torch_config=TorchConfig(timeout_s=int(config.train.deadline_seconds)),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=learner.ranks,
+            use_gpu=learner.resources.gpus > 0,
+            resources_per_worker={name: value for name, value in resources.items() if value > 0},
+        ),
+        run_config=ray.train.RunConfig(
+            name=run.name,
+            storage_path=str(_storage(run)),
+            failure_config=ray.train.FailureConfig(max_failures=0),
+            worker_runtime_env={"env_vars": cluster.process_environment(learner.resources, threads)},
+        ),
+    )
+
+
+def _in_words(error: BaseException, what: str) -> BaseException:
+    """Turn what Ray Train raises into the error of the rank that failed first, or into one sentence."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for cause in [*failures, error]:
+        inner: BaseException | None = cause
+        while inner is not None:
+            if isinstance(inner, UserError):
+                return inner
+            inner = getattr(inner, "cause", None) or inner.__cause__
+    first = failures[0] if failures else error
+    text = " ".join((str(first).strip().splitlines() or [type(first).__name__])[-1].split())[:300]
+    failed = RunError(f"the {what} failed: {text}")
+    failed.__cause__ = error
+    return failed
