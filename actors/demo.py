@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from actors.launch import connected, run_training, warm_start_folder
+from actors.launch import run_training, warm_start_folder
 from actors.sft import run_sft
+from actors.start import connected
 from airls_ray.config.schema import Config
 from airls_ray.progress import Progress, make_progress
 from airls_ray.run_folder import RunFolder

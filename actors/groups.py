@@ -52,7 +52,7 @@ class PolicyGroup(LearnerGroup):
         """Log-probabilities of the problems' traces under the current policy."""
         return self.start("trace_log_probs", problems, iteration)
 
-    def log_probs(self, tables: Refs) -> Refs:
+    def replay_log_probs(self, tables: Refs) -> Refs:
         """Log-probabilities of replayed rollouts and their traces under the current policy."""
         return self.start("replay_log_probs", tables)
 
@@ -71,15 +71,20 @@ class PolicyGroup(LearnerGroup):
 class Scorer(Protocol):
     """Whatever scores the steps of rollouts."""
 
-    def score(self, rollouts: Refs) -> Refs:
-        """References to parts of schema STEP_SCORES; none where there is no PRM."""
+    def score(self, rollouts: Refs, reference: Refs | None = None) -> Refs:
+        """References to parts of schema STEP_SCORES; none where there is no PRM.
+
+        `reference`: log-probabilities under the reference model, where they are known already.
+        """
         ...
 
 
 class PRMPart(Scorer, Protocol):
     """The PRM's place in the loop."""
 
-    def learn(self, problems: pa.Table, rollouts: Refs, grades: Any, iteration: int) -> dict[str, float]:
+    def learn(
+        self, problems: pa.Table, rollouts: Refs, grades: Any, reference: Refs, iteration: int
+    ) -> dict[str, float]:
         """Update the PRM; returns its metrics."""
         ...
 
@@ -88,16 +93,34 @@ class PRMPart(Scorer, Protocol):
         ...
 
 
+class ReferenceGroup(LearnerGroup):
+    """The reference server."""
+
+    def log_probs(self, rollouts: Refs) -> Refs:
+        """Log-probabilities of the rollouts under the reference model."""
+        return self.wait(self.start("log_probs", rollouts))
+
+    def replay_log_probs(self, tables: Refs) -> Refs:
+        """Log-probabilities of replayed rollouts and their traces."""
+        return self.start("replay_log_probs", tables)
+
+
 class PRMScorer(LearnerGroup):
-    """A PRM that only scores."""
+    """A PRM that only scores; in the loop, a frozen one."""
 
     def __init__(self, ranks: Sequence[Any], deadline_seconds: float) -> None:
         """`ranks`: PRM actors that are started."""
         super().__init__("PRM", ranks, deadline_seconds)
 
-    def score(self, rollouts: Refs) -> Refs:
+    def learn(
+        self, problems: pa.Table, rollouts: Refs, grades: Any, reference: Refs, iteration: int
+    ) -> dict[str, float]:
+        """Nothing learns."""
+        return {}
+
+    def score(self, rollouts: Refs, reference: Refs | None = None) -> Refs:
         """References to parts of schema STEP_SCORES."""
-        return self.wait(self.start("score", rollouts))
+        return self.wait(self.start("score", rollouts, []))
 
 
 class PRMGroup(PRMScorer):
@@ -111,39 +134,70 @@ class PRMGroup(PRMScorer):
         self._policy = policy
         self._replay = replay
 
-    def learn(self, problems: pa.Table, rollouts: Refs, grades: Any, iteration: int) -> dict[str, float]:
+    def learn(
+        self, problems: pa.Table, rollouts: Refs, grades: Any, reference: Refs, iteration: int
+    ) -> dict[str, float]:
         """See `PRMPart.learn`."""
         traces = self._policy.trace_log_probs(problems, iteration)
         replay: Refs = []
         if self._replay:
-            replay = self._policy.log_probs([self.start("draw_replay", iteration, problems.num_rows)[0]])
+            replay = self._policy.replay_log_probs(self._drawn(problems, iteration))
+        return self._update(problems, rollouts, grades, traces, replay, iteration)
+
+    def _drawn(self, problems: pa.Table, iteration: int) -> Refs:
+        """Reference to the old rollouts of this iteration; every rank draws and keeps them."""
+        return [self.start("draw_replay", iteration, problems.num_rows)[0]]
+
+    def _update(
+        self, problems: pa.Table, rollouts: Refs, grades: Any, base: Refs, replay: Refs, iteration: int
+    ) -> dict[str, float]:
         metrics: dict[str, float] = self.finish(
-            "update", problems, rollouts, [grades], traces, replay, iteration
+            "update", problems, rollouts, [grades], base, replay, iteration
         )
         return metrics
+
+
+class ImplicitPRMGroup(PRMGroup):
+    """The PRM learner of PRIME: its values are log-ratios to the reference model."""
+
+    def __init__(
+        self, ranks: Sequence[Any], reference: ReferenceGroup, replay: bool, deadline_seconds: float
+    ) -> None:
+        """`replay`: as for the base class."""
+        PRMScorer.__init__(self, ranks, deadline_seconds)
+        self._reference = reference
+        self._replay = replay
+
+    def learn(
+        self, problems: pa.Table, rollouts: Refs, grades: Any, reference: Refs, iteration: int
+    ) -> dict[str, float]:
+        """See `PRMPart.learn`."""
+        replay: Refs = []
+        if self._replay:
+            replay = self._reference.replay_log_probs(self._drawn(problems, iteration))
+        return self._update(problems, rollouts, grades, reference, replay, iteration)
+
+    def score(self, rollouts: Refs, reference: Refs | None = None) -> Refs:
+        """As the base class, against the reference model."""
+        base = self._reference.log_probs(rollouts) if reference is None else reference
+        return self.wait(self.start("score", rollouts, base))
 
 
 class NoPRM:
     """Stands where a method has no PRM."""
 
-    def learn(self, problems: pa.Table, rollouts: Refs, grades: Any, iteration: int) -> dict[str, float]:
+    def learn(
+        self, problems: pa.Table, rollouts: Refs, grades: Any, reference: Refs, iteration: int
+    ) -> dict[str, float]:
         """Nothing learns."""
         return {}
 
-    def score(self, rollouts: Refs) -> Refs:
+    def score(self, rollouts: Refs, reference: Refs | None = None) -> Refs:
         """No scores."""
         return []
 
     def save(self, model: str, state: str) -> None:
         """Nothing to save."""
-
-
-class ReferenceGroup(LearnerGroup):
-    """The reference server."""
-
-    def log_probs(self, rollouts: Refs) -> Refs:
-        """Log-probabilities of the rollouts under the reference model."""
-        return self.wait(self.start("log_probs", rollouts))
 
 
 class NoReference:

@@ -80,9 +80,9 @@ def run_iteration(
     with clock("reference"):
         reference = parts.reference.log_probs(rollouts)
     with clock("prm_update"):
-        metrics = parts.prm.learn(problems, rollouts, grades, state.iteration)
+        metrics = parts.prm.learn(problems, rollouts, grades, reference, state.iteration)
     with clock("prm_score"):
-        scores = parts.prm.score(rollouts)
+        scores = parts.prm.score(rollouts, reference)
     version = state.version
     if not warmup:
         version += 1

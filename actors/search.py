@@ -13,8 +13,8 @@ from actors import cluster
 from actors.cluster import Demand
 from actors.evaluate import Samples, by_size, measure_samples, sample_problems, scorer_metrics, versions
 from actors.groups import NoPRM, PRMScorer, VerifierHandle
-from actors.launch import connected, start_workers, wait_for_start
 from actors.rollout_pool import RolloutPool
+from actors.start import connected, start_workers, wait_for_start
 from actors.tracking import graded_table
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
@@ -39,7 +39,7 @@ def run_search(config: Config, policy: Path, prm: Path | None, output: Path) -> 
     Raises:
         ModelError: a folder is missing, broken, or the two do not fit.
     """
-    from actors.learners import PRMServer
+    from actors.prm_learner import PRMServer
     from actors.verifier import Verifier
 
     started = time.perf_counter()

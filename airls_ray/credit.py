@@ -47,19 +47,28 @@ def outcome_advantages(outcomes: Tensor, groups: Tensor, how: Literal["grpo", "d
 
 
 def step_advantages(
-    rewards: Tensor, step_rows: Tensor, groups_of_rows: Tensor, per_step: bool, *, to_go: bool = True
+    rewards: Tensor,
+    step_rows: Tensor,
+    groups_of_rows: Tensor,
+    per_step: bool,
+    *,
+    to_go: bool = True,
+    baseline: Literal["standardise", "leave_one_out"] = "standardise",
 ) -> Tensor:
-    """Standardise step rewards over the group, then sum from each step to the end of its rollout.
+    """Take a baseline from step rewards, then sum from each step to the end of its rollout.
 
     Args:
-        rewards: float [S].
+        rewards: float [S]: of steps, or of tokens.
         step_rows: int64 [S], rollout of each step, not decreasing.
         groups_of_rows: int64 [N].
         per_step: divide each sum by the number of steps summed, so that length cannot pay.
-        to_go: false leaves each step its own standardised reward.
+        to_go: false leaves each step its own reward after the baseline.
+        baseline: `standardise` by mean and deviation of all steps of the group; `leave_one_out` (PRIME,
+            arXiv 2502.01456, eq. 5): minus the mean over the other rollouts of their mean step reward,
+            exactly 0 where there is no other one.
 
     Returns:
-        float [S]; 0 in a group whose step rewards are all equal.
+        float [S]; with `standardise` 0 in a group whose step rewards are all equal.
 
     Raises:
         ValueError: a reward is not finite, or the steps of a rollout are not consecutive.
@@ -67,17 +76,86 @@ def step_advantages(
     _check_finite(rewards, "reward of step")
     if bool((step_rows.diff() < 0).any()):
         raise ValueError("step_rows must not decrease: the steps of a rollout are consecutive")
-    centred, std, _ = _centred(rewards, groups_of_rows[step_rows])
-    standard = centred / (std + STD_EPSILON)
+    if baseline == "leave_one_out":
+        relative = _leave_one_out(rewards.double(), step_rows, groups_of_rows)
+    else:
+        centred, std, _ = _centred(rewards, groups_of_rows[step_rows])
+        relative = centred / (std + STD_EPSILON)
     if not to_go:
-        return standard.to(rewards.dtype)
+        return relative.to(rewards.dtype)
     rows = groups_of_rows.numel()
     ends = torch.bincount(step_rows, minlength=rows).cumsum(0)[step_rows]
-    running = standard.cumsum(0)
-    returns = running[ends - 1] - running + standard
+    running = relative.cumsum(0)
+    returns = running[ends - 1] - running + relative
     if per_step:
         returns = returns / (ends - torch.arange(rewards.numel(), device=rewards.device))
     return returns.to(rewards.dtype)
+
+
+def min_form(rewards: Tensor, step_rows: Tensor, rows: int, temperature: float) -> Tensor:
+    """Weigh the step rewards of each rollout so that their sum is about the least of them [S].
+
+    PURE (arXiv 2504.15275): r*_t = r_t exp(-r_t / T) / sum_i exp(-r_i / T); for T to 0 the sum is min r.
+
+    Args:
+        rewards: float [S].
+        step_rows: int64 [S].
+        rows: number of rollouts.
+        temperature: T above 0.
+    """
+    scaled = -rewards.double() / temperature
+    highest = torch.full((rows,), -torch.inf, dtype=torch.float64, device=rewards.device)
+    highest = highest.scatter_reduce(0, step_rows, scaled, "amax")
+    raw = (scaled - highest[step_rows]).exp()
+    weights = raw / segment_sum(raw, step_rows, rows)[step_rows]
+    return (rewards.double() * weights).to(rewards.dtype)
+
+
+def trajectory_rewards(
+    rewards: Tensor, step_rows: Tensor, rows: int, how: Literal["mean", "sum", "min", "last"]
+) -> Tensor:
+    """Reduce step (or token) rewards [S] to one number a rollout, float [N]; 0 without steps.
+
+    Raises:
+        ValueError: `how` is unknown.
+    """
+    if how == "mean":
+        return segment_mean(rewards, step_rows, rows)
+    if how == "sum":
+        return segment_sum(rewards, step_rows, rows)
+    counts = torch.bincount(step_rows, minlength=rows)
+    result = torch.zeros(rows, dtype=rewards.dtype, device=rewards.device)
+    if how == "min":
+        return result.scatter_reduce(0, step_rows, rewards, "amin", include_self=False)
+    if how == "last":
+        some = counts > 0
+        result[some] = rewards[counts.cumsum(0)[some] - 1]
+        return result
+    raise ValueError(f"how must be mean, sum, min or last, but is {how!r}")
+
+
+def overlong_penalty(lengths: Tensor, max_tokens: int, buffer: int) -> Tensor:
+    """Return the soft over-length penalty of DAPO (arXiv 2503.14476, eq. 13), float32 [N] in [-1, 0].
+
+    0 up to `max_tokens - buffer` tokens, then falling linearly to -1 at `max_tokens`.
+    """
+    if buffer == 0:
+        return torch.zeros(lengths.shape)
+    return ((max_tokens - buffer - lengths).float() / buffer).clamp(-1.0, 0.0)
+
+
+def whiten(advantages: Tensor, weights: Tensor) -> Tensor:
+    """Bring values [S] to weighted mean 0 and deviation 1; all 0 where they are equal.
+
+    Args:
+        advantages: float [S].
+        weights: [S], tokens that each value stands for.
+    """
+    exact, weight = advantages.double(), weights.double()
+    total = weight.sum().clamp(min=1.0)
+    centred = exact - (weight * exact).sum() / total
+    std = ((weight * centred.square()).sum() / (total - 1).clamp(min=1.0)).sqrt()
+    return (centred / (std + STD_EPSILON)).to(advantages.dtype)
 
 
 def combine(outcome: Tensor, step: Tensor | None, step_rows: Tensor, step_weight: float) -> Tensor:
@@ -106,6 +184,19 @@ def combine(outcome: Tensor, step: Tensor | None, step_rows: Tensor, step_weight
 def steps_to_tokens(values: Tensor, step_index: Tensor) -> Tensor:
     """Give every response token the value of its step: [S], int64 [R] -> [R]."""
     return values[step_index]
+
+
+def _leave_one_out(rewards: Tensor, step_rows: Tensor, groups_of_rows: Tensor) -> Tensor:
+    """Reward less the mean over the other rollouts of the group of their mean reward: float64 [S]."""
+    rows = groups_of_rows.numel()
+    means = segment_mean(rewards, step_rows, rows)
+    has_steps = (torch.bincount(step_rows, minlength=rows) > 0).double()
+    ids, group = torch.unique(groups_of_rows, return_inverse=True)
+    totals = segment_sum(means * has_steps, group, ids.numel())[group]
+    others = segment_sum(has_steps, group, ids.numel())[group] - has_steps
+    baseline = (totals - means) / others.clamp(min=1.0)
+    relative = rewards - baseline[step_rows]
+    return torch.where(others[step_rows] > 0, relative, torch.zeros_like(relative))
 
 
 def _centred(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:

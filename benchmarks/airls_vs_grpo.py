@@ -170,8 +170,8 @@ def evaluator(config: Config, base: str, progress: Progress) -> Iterator[tuple[R
     """A rollout pool and a verifier, without learners."""
     from actors import cluster
     from actors.groups import VerifierHandle
-    from actors.launch import connected, start_workers, wait_for_start
     from actors.rollout_pool import RolloutPool
+    from actors.start import connected, start_workers, wait_for_start
     from actors.verifier import Verifier
 
     with connected(config):

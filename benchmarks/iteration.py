@@ -69,8 +69,8 @@ def measure(
 ) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
     """Run all iterations; return their lines of metrics, and the memory in MB after each."""
     from actors import cluster
-    from actors.launch import Sources, connected, start_parts
     from actors.loop import run_iteration
+    from actors.start import Sources, connected, start_parts
     from actors.tracking import LoopState, Tracker
     from airls_ray.run_folder import RunFolder
 

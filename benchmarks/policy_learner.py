@@ -84,7 +84,13 @@ def measure(
     )
     column = table.schema.get_field_index("logprobs")
     table = table.set_column(column, table.schema.field(column), logprobs["logprobs"])
-    advantages = assign_credit(table, table.select(["outcome"]), None, config.method)
+    advantages = assign_credit(
+        table,
+        table.select(["outcome"]),
+        None,
+        config.method,
+        max_response_tokens=config.rollout.max_response_tokens,
+    )
     tokens = sum(len(row) for name in ("prompt", "response") for row in table[name].to_pylist())
     plain = PlainLoop(folder, config, codec.pad_id)
     lists = Lists.of(table, advantages)

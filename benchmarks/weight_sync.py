@@ -54,7 +54,7 @@ def main(
     sync) has a slope, too.
     """
     common.use_all_cores()
-    from actors.launch import connected
+    from actors.start import connected
     from airls_ray.config import load_config
     from airls_ray.progress import make_progress
 

@@ -1,42 +1,95 @@
-"""Credit assignment on tables: outcomes and step rewards in, one advantage per step out."""
+"""Credit assignment on tables: outcomes and PRM rewards in, one advantage per step or token out."""
 
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from airls_ray import credit
 from airls_ray.config.schema import MethodConfig
-from airls_ray.tensors import to_list_column, to_packed
+from airls_ray.tensors import PackedColumn, to_list_column, to_packed
 
 
 def assign_credit(
-    rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None, method: MethodConfig
+    rollouts: pa.Table,
+    grades: pa.Table,
+    scores: pa.Table | None,
+    method: MethodConfig,
+    *,
+    max_response_tokens: int,
 ) -> pa.ListArray:
-    """Advantages of every step of every rollout.
+    """Advantages of every step of every rollout, or of every token where the PRM's rewards are per token.
 
     Args:
         rollouts: ROLLOUTS, whole groups.
         grades: GRADES, joined by position.
         scores: STEP_SCORES, joined by position; None where the method has no PRM.
-        method: which advantage, and the weight of the steps.
+        method: which rewards become which advantage.
+        max_response_tokens: the sampler's limit, for the over-length penalty.
 
     Returns:
-        list<float32> [rows], one value per step.
+        list<float32> [rows], one value per step or per token.
     """
-    steps = to_packed(rollouts["step_ends"])
-    step_rows = torch.repeat_interleave(torch.arange(steps.rows), steps.lengths)
+    rewards = None if scores is None else to_packed(scores["rewards"])
+    units = to_packed(rollouts["step_ends"]) if rewards is None else rewards
+    unit_rows = torch.repeat_interleave(torch.arange(units.rows), units.lengths)
     groups = torch.from_numpy(rollouts["group"].to_numpy().copy())
-    outcomes = torch.from_numpy(grades["outcome"].to_numpy().copy())
-    outcome = credit.outcome_advantages(outcomes, groups, method.outcome_advantage)
+    total = rollout_rewards(rollouts, grades, rewards, unit_rows, method, max_response_tokens)
+    outcome = credit.outcome_advantages(total, groups, method.outcome_advantage)
     step = None
-    if scores is not None and method.step_weight > 0:
+    if rewards is not None and method.step_weight > 0:
+        values = rewards.values
+        if method.step_transform == "min_form":
+            values = credit.min_form(values, unit_rows, units.rows, method.min_form_temperature)
         step = credit.step_advantages(
-            to_packed(scores["rewards"]).values,
-            step_rows,
+            values,
+            unit_rows,
             groups,
             per_step=method.return_per_step,
             to_go=method.step_return == "to_go",
+            baseline=method.step_baseline,
         )
-    advantages = credit.combine(outcome, step, step_rows, method.step_weight)
-    return to_list_column(advantages.float(), steps.offsets, pa.list_(pa.float32()))
+    advantages = credit.combine(outcome, step, unit_rows, method.step_weight)
+    if method.whiten:
+        advantages = credit.whiten(advantages, _tokens_per_unit(rollouts, units))
+    return to_list_column(advantages.float(), units.offsets, pa.list_(pa.float32()))
+
+
+def rollout_rewards(
+    rollouts: pa.Table,
+    grades: pa.Table,
+    rewards: PackedColumn | None,
+    unit_rows: Tensor,
+    method: MethodConfig,
+    max_response_tokens: int,
+) -> Tensor:
+    """The scalar reward of each rollout [N]: outcome, the PRM's, format and over-length penalties.
+
+    R = outcome_weight o + trajectory_weight rbar - format_penalty [no answer] + over-length penalty.
+    """
+    outcomes = torch.from_numpy(grades["outcome"].to_numpy().copy())
+    total = method.outcome_weight * outcomes
+    if rewards is not None and method.trajectory_weight > 0:
+        whole = credit.trajectory_rewards(rewards.values, unit_rows, rewards.rows, method.trajectory_reward)
+        total = total + method.trajectory_weight * whole
+    if method.format_penalty > 0:
+        missing = torch.from_numpy(grades["answer"].is_null().to_numpy().copy())
+        total = total - method.format_penalty * missing
+    if method.overlong_buffer_tokens > 0:
+        lengths = torch.from_numpy(pc.list_value_length(rollouts["response"]).to_numpy().copy())
+        total = total + credit.overlong_penalty(lengths, max_response_tokens, method.overlong_buffer_tokens)
+    return total
+
+
+def _tokens_per_unit(rollouts: pa.Table, units: PackedColumn) -> Tensor:
+    """int64 [S]: tokens of each step, or 1 where the unit is a token."""
+    ends = to_packed(rollouts["step_ends"])
+    if not torch.equal(ends.offsets, units.offsets):
+        return torch.ones(units.values.numel(), dtype=torch.int64)
+    starts = torch.zeros_like(ends.values)
+    starts[1:] = ends.values[:-1]
+    first = ends.offsets[:-1][ends.lengths > 0]
+    starts[first] = 0
+    return ends.values - starts

@@ -89,6 +89,17 @@ def max_over_ranks(engine: TrainEngine, value: float) -> float:
     return max(engine.sum_over_ranks(slots).values())
 
 
+def share_rows(engine: TrainEngine, values: Tensor, rows: Tensor) -> Tensor:
+    """Return float64 `values` [N] in which each of `rows` has the value of the rank that holds it.
+
+    Every other rank must hold 0 there; collective, the same `rows` on every rank.
+    """
+    shared = engine.sum_over_ranks({str(row): float(values[row]) for row in rows.tolist()})
+    result = torch.zeros_like(values)
+    result[rows] = torch.tensor([shared[str(row)] for row in rows.tolist()], dtype=values.dtype)
+    return result
+
+
 def resolve_layout(layout: Literal["auto", "padded", "packed"], engine: ForwardEngine) -> Layout:
     """Turn layout `auto` into `packed` (a GPU with flash attention) or `padded` (all else)."""
     if layout != "auto":

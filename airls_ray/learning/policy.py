@@ -9,6 +9,7 @@ from torch import Tensor
 from airls_ray.config.schema import LearnerConfig, MethodConfig
 from airls_ray.learning.batches import Sequences, add_sums, rank_batches, take_values
 from airls_ray.learning.engine import TrainEngine, max_over_ranks, resolve_layout
+from airls_ray.learning.group_filter import group_numbers, rows_that_learn
 from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, policy_loss
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
 
@@ -51,7 +52,7 @@ def update_policy(
         ValueError: the advantages fit neither steps nor tokens.
     """
     sequences = Sequences.of(rollouts)
-    rows = _rows_that_learn(rollouts, method.drop_constant_groups)
+    rows = rows_that_learn(rollouts, drop_constant=method.drop_constant_groups, band=method.accuracy_band)
     shares = _shares(rollouts, rows, method.updates_per_iteration)
     layout = resolve_layout(learner.layout, engine)
     work = [
@@ -172,30 +173,12 @@ def _per_token(values: PackedColumn, sequences: Sequences) -> PackedColumn:
     return PackedColumn(torch.repeat_interleave(values.values, lengths), response.offsets)
 
 
-def _rows_that_learn(rollouts: pa.Table, drop_constant_groups: bool) -> Tensor:
-    """int64: rows of the update, in the table's order."""
-    rows = torch.arange(rollouts.num_rows)
-    if not drop_constant_groups:
-        return rows
-    group = _group_numbers(rollouts)
-    outcome = torch.from_numpy(rollouts["outcome"].to_numpy(zero_copy_only=False).copy())
-    size = int(group.max()) + 1 if group.numel() else 0
-    low = torch.full((size,), torch.inf).scatter_reduce(0, group, outcome, "amin")
-    high = torch.full((size,), -torch.inf).scatter_reduce(0, group, outcome, "amax")
-    return rows[(high > low)[group]]
-
-
 def _shares(rollouts: pa.Table, rows: Tensor, updates: int) -> list[Tensor]:
     """Cut the groups of `rows` into `updates` shares of consecutive groups; empty shares are left out."""
-    _, group = torch.unique(_group_numbers(rollouts)[rows], return_inverse=True)
+    _, group = torch.unique(group_numbers(rollouts)[rows], return_inverse=True)
     groups = int(group.max()) + 1 if group.numel() else 0
     share = group * updates // max(groups, 1)
     return [part for part in (rows[share == number] for number in range(updates)) if part.numel()]
-
-
-def _group_numbers(rollouts: pa.Table) -> Tensor:
-    values = torch.from_numpy(rollouts["group"].to_numpy(zero_copy_only=False).copy())
-    return torch.unique(values, return_inverse=True)[1]
 
 
 _NAMES = {"ratio": "ratio_mean", "approx_kl": "approx_kl", "clip_share": "clip_share", "entropy": "entropy"}

@@ -1,4 +1,4 @@
-"""What the discriminator learns from: rollouts and traces as one list of weighted sequences.
+"""What the PRM learns from: rollouts and traces as one list of weighted sequences.
 
 Pure functions on Arrow tables; every rank builds the same batch.
 """
@@ -6,7 +6,8 @@ Pure functions on Arrow tables; every rank builds the same batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,8 @@ from airls_ray.learning.batches import Sequences
 from airls_ray.objectives.airl import class_weights
 from airls_ray.tensors import PackedColumn, to_packed
 
+Objective = Literal["airl", "repirl", "prime"]
+
 _CORRECT = 0.5  # an outcome above this is a correct rollout
 
 
@@ -25,9 +28,10 @@ _CORRECT = 0.5  # an outcome above this is a correct rollout
 class PRMSource:
     """Rollouts with outcomes and the traces of their problems: of this iteration, or replayed.
 
-    `rollout_logprobs` and `trace_logprobs` are TOKEN_LOGPROBS tables under the CURRENT policy, joined
-    by position. Fresh rollouts carry them in their own column `logprobs`: then `rollout_logprobs` is
-    None. `outcomes` is a float column joined by position; None reads the rollouts' column `outcome`.
+    `rollout_logprobs` and `trace_logprobs` are TOKEN_LOGPROBS tables under the CURRENT policy (`prime`:
+    under the reference model), joined by position. Fresh rollouts carry those of the policy in their own
+    column `logprobs`: then `rollout_logprobs` is None. `outcomes` is a float column joined by position;
+    None reads the rollouts' column `outcome`.
     """
 
     rollouts: pa.Table
@@ -35,6 +39,19 @@ class PRMSource:
     trace_logprobs: pa.Table
     rollout_logprobs: pa.Table | None = None
     outcomes: pa.ChunkedArray | pa.Array | None = None
+
+    def of_rows(self, rows: Tensor) -> PRMSource:
+        """The same with some of the rollouts only; all traces stay."""
+        if rows.numel() == self.rollouts.num_rows:
+            return self
+        index = pa.array(rows.numpy())
+        logprobs, outcomes = self.rollout_logprobs, self.outcomes
+        return replace(
+            self,
+            rollouts=self.rollouts.take(index),
+            rollout_logprobs=None if logprobs is None else logprobs.take(index),
+            outcomes=None if outcomes is None else outcomes.take(index),
+        )
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,17 @@ class PRMBatch:
     logprobs: PackedColumn
     """Per response token, under the current policy."""
     weights: PackedColumn
-    """Per action, fp32: each class sums to 1/2 over the whole batch."""
+    """Per action, fp32; all together sum to 1 over the whole batch, and each class to 1/2 where the
+    objective compares classes."""
+    objective: str = "airl"
+    """What learns from the batch."""
+
+    @property
+    def policy_rollouts(self) -> int:
+        """Sequences of the policy side that have a weight."""
+        side = torch.zeros_like(self.is_expert)
+        side[self.rows] = True
+        return int((side & ~self.is_expert).sum())
 
     @property
     def rows(self) -> Tensor:
@@ -59,8 +86,14 @@ class PRMBatch:
         return weight.index_add(0, owner, self.weights.values).nonzero().squeeze(1)
 
 
-def build_prm_batch(sources: Sequence[PRMSource], config: PRMConfig) -> PRMBatch:
+def build_prm_batch(
+    sources: Sequence[PRMSource], config: PRMConfig, objective: Objective = "airl"
+) -> PRMBatch:
     """Sort rollouts and traces into the two classes and weigh their actions.
+
+    `airl`: every action of a class weighs the same, each class sums to 1/2. `repirl`: every sequence of
+    a class does, its actions share its weight (means of means). `prime`: right and wrong rollouts alone,
+    every one weighs the same; the fields on sides and pairing do not apply.
 
     Negatives are all rollouts or the failed ones (`negatives`); correct rollouts stay on the policy
     side, move to the reference side, or stand on both (`correct_rollouts`). With `pair_by_problem`
@@ -72,39 +105,60 @@ def build_prm_batch(sources: Sequence[PRMSource], config: PRMConfig) -> PRMBatch
     for source in sources:
         rollouts = _with_logprobs(source.rollouts, source.rollout_logprobs)
         outcomes = source.outcomes if source.outcomes is not None else source.rollouts["outcome"]
-        policy_side, reference_side = _sides(outcomes, config)
+        policy_side, reference_side = _sides(outcomes, config, objective)
+        policy = rollouts.take(policy_side)
         for table in (
-            rollouts.take(policy_side),
+            policy,
             rollouts.take(reference_side),
-            _with_logprobs(source.traces, source.trace_logprobs),
+            *([] if objective == "prime" else [_with_logprobs(source.traces, source.trace_logprobs)]),
         ):
             tables.append(table.select(_COLUMNS))
-            expert.append(torch.full((table.num_rows,), len(expert) % 3 > 0))
+            expert.append(torch.full((table.num_rows,), table is not policy))
     joined = pa.concat_tables(tables).combine_chunks()
     is_expert = torch.cat(expert)
     encoded = joined["problem_id"].combine_chunks().dictionary_encode()
     problem = torch.from_numpy(encoded.indices.to_numpy(zero_copy_only=False).astype("int64"))
     sequences = Sequences.of(joined)
     actions = sequences.step_ends if config.action == "step" else sequences.response
-    owner = torch.repeat_interleave(torch.arange(joined.num_rows), actions.lengths)
-    weights = class_weights(problem[owner], is_expert[owner], config.pair_by_problem)
+    weights = _weights(problem, is_expert, actions.lengths, config, objective)
     return PRMBatch(
         sequences=sequences,
         is_expert=is_expert,
         problem=problem,
         logprobs=to_packed(joined["logprobs"]),
         weights=PackedColumn(weights.float(), actions.offsets),
+        objective=objective,
     )
+
+
+def _weights(
+    problem: Tensor, is_expert: Tensor, lengths: Tensor, config: PRMConfig, objective: Objective
+) -> Tensor:
+    """Weight of every action, sequences concatenated."""
+    owner = torch.repeat_interleave(torch.arange(lengths.numel()), lengths)
+    if objective == "airl":
+        return class_weights(problem[owner], is_expert[owner], config.pair_by_problem)
+    used = lengths > 0
+    by_sequence = torch.zeros(lengths.numel())
+    if objective == "prime":
+        by_sequence[used] = 1.0 / max(int(used.sum()), 1)
+    else:
+        by_sequence[used] = class_weights(problem[used], is_expert[used], config.pair_by_problem)
+    return (by_sequence / lengths.clamp(min=1))[owner]
 
 
 _COLUMNS = ["problem_id", "prompt", "response", "step_ends", "logprobs"]
 
 
-def _sides(outcomes: pa.ChunkedArray | pa.Array, config: PRMConfig) -> tuple[pa.Array, pa.Array]:
-    """Rows of the policy side and of the reference side."""
+def _sides(
+    outcomes: pa.ChunkedArray | pa.Array, config: PRMConfig, objective: Objective
+) -> tuple[pa.Array, pa.Array]:
+    """Rows of the policy side and of the reference side; for `prime` the wrong and the right ones."""
     correct = pc.greater(outcomes, _CORRECT)
     if correct.null_count:
         raise ValueError(f"{correct.null_count} rollouts have no outcome: grade them before the PRM update")
+    if objective == "prime":
+        return _rows_where(pc.invert(correct)), _rows_where(correct)
     keep = config.negatives == "all" and config.correct_rollouts in ("policy", "both")
     policy = pc.or_(pc.invert(correct), keep)
     reference = pc.and_(correct, config.correct_rollouts in ("reference", "both"))

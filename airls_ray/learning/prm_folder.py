@@ -27,7 +27,10 @@ def read_prm_form(folder: Path, config: PRMConfig) -> PRMConfig:
     path = folder / FILE
     try:
         form = json.loads(path.read_text())
-        return PRMConfig.model_validate({**config.model_dump(), **{key: form[key] for key in _FIELDS}})
+        fields = {**config.model_dump(), **{key: form[key] for key in _FIELDS}}
+        if fields["action"] == "step":
+            fields["reward_unit"] = "step"
+        return PRMConfig.model_validate(fields)
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder} is no PRM of this project: it has no {FILE}; give the `prm` folder of a checkpoint"

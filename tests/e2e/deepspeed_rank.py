@@ -12,10 +12,10 @@ import torch
 from actors.deepspeed_engine import DeepSpeedEngine, init_distributed
 from airls_ray.config.schema import LearnerConfig, MethodConfig, PRMConfig
 from airls_ray.learning.batches import merge_parts, token_logprobs
-from airls_ray.learning.discriminator import update_prm
 from airls_ray.learning.engine import FrozenEngine, TrainEngine
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch
+from airls_ray.learning.prm_update import update_prm
 from airls_ray.models.load import load_policy_module, load_prm_module, save_hf
 from tests.tiny import make_rollouts, make_traces
 

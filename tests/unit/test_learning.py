@@ -15,10 +15,11 @@ import torch
 from airls_ray.config.schema import LearnerConfig, MethodConfig, PRMConfig
 from airls_ray.data.schemas import ROLLOUTS, STEP_SCORES, TOKEN_LOGPROBS
 from airls_ray.learning.batches import Sequences, merge_parts, token_logprobs
-from airls_ray.learning.discriminator import score_steps, update_prm
 from airls_ray.learning.engine import TorchEngine, learning_rate
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.prm_batch import PRMBatch, PRMSource, build_prm_batch
+from airls_ray.learning.prm_scores import score_steps
+from airls_ray.learning.prm_update import update_prm
 from airls_ray.learning.replay import ReplayBuffer
 from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.tensors import make_batch, to_packed

@@ -1,0 +1,221 @@
+"""A PRM by supervised learning: labels by sampling, training by Ray Train and DeepSpeed, early figures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from actors import cluster
+from actors.evaluate import versions
+from actors.prm_labels import label_demands, make_labels
+from actors.ray_train import Line, RankRun, run_ranks
+from actors.start import connected
+from actors.train_prm_rank import train_prm_rank
+from airls_ray import files
+from airls_ray.config.schema import Config
+from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels
+from airls_ray.errors import DataError
+from airls_ray.evaluation.labels import measure_log_prob
+from airls_ray.learning.prm_supervised import LabelledSequences, check_form, plan_updates, split_by_problem
+from airls_ray.models.check import check_model_folder
+from airls_ray.progress import Progress, make_progress
+from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec
+
+LABELS, METRICS, SUMMARY, PRM = "labels.parquet", "metrics.jsonl", "train_prm.json", "prm"
+_COMPARED_ROWS = 50
+
+
+def train_prm(
+    config: Config,
+    policy: str | Path,
+    output: Path,
+    progress: Progress | None = None,
+    labels: Path | None = None,
+) -> dict[str, Any]:
+    """Label rollouts of `policy`, train a PRM on them and leave it in `output/prm`.
+
+    `output` also gets `labels.parquet` with `labels.json` (unless `labels` were given), `metrics.jsonl`
+    (a line per update) and `train_prm.json` (what is returned). `output/prm` appears when all is done, and
+    labels are written as they are sampled: a call with the same settings goes on from there. Joins the Ray
+    cluster that is connected, else connects for the time of the call.
+
+    Args:
+        config: task, engine, learner, `prm` and `supervised_prm`.
+        policy: folder or hub name; samples, and gives the tokenizer and (without `prm.path`) the weights.
+        output: folder.
+        progress: where bars and tables go.
+        labels: a Parquet file (PRM_LABELS) to learn from instead of sampling.
+
+    Returns:
+        `prm_path, policy, task, labels` (file, kind, cost), `updates`, `problems`, `rollouts` (with labels),
+        `held_out_problems`; `prm` and `policy_log_prob`: figures on held-out problems; `curve`: the same
+        for each epoch; `seconds`; `versions`.
+
+    Raises:
+        UserError: one sentence: bad form, policy, labels or resources; a deadline; a dead process.
+    """
+    started = time.perf_counter()
+    progress = progress or make_progress()
+    policy, source = check_sources(config, policy)
+    given = None if labels is None else read_given_labels(config, policy, labels)
+    output = output.resolve()
+    guard = files.FullDisk(output.parent, "the PRM or its labels", "free some space and run train-prm again")
+    with guard, connected(config):
+        output.mkdir(parents=True, exist_ok=True)
+        file = output / LABELS if labels is None else labels.resolve()
+        run = RankRun(
+            name="train_prm",
+            what="PRM training",
+            train_rank=train_prm_rank,
+            job={"config": config, "source": source, "policy": policy, "labels": str(file)},
+            learner=config.prm.learner,
+            folder=output,
+            metrics=output / METRICS,
+        )
+        # Before minutes are spent on labels; the two stages do not run at the same time.
+        for demands in ([run.demand], [] if given else label_demands(config)):
+            cluster.require_resources(demands, config.ray.resources_deadline_seconds)
+        table, facts = given or make_labels(config, policy, file, progress)
+        learn, held_out = split_by_problem(table, config.supervised_prm.held_out, config.seed)
+        labelled = time.perf_counter()
+        curve = _fit(config, run, learn, progress)
+    summary = _summary(config, policy, output, file, facts, learn, held_out, curve)
+    ended = time.perf_counter()
+    summary["seconds"] = {"labels": labelled - started, "train": ended - labelled, "total": ended - started}
+    files.write_text(output / SUMMARY, files.to_json(summary, indent=2) + "\n")
+    _show(summary, progress)
+    return summary
+
+
+def check_sources(config: Config, policy: str | Path) -> tuple[str, str]:
+    """Return the policy and the model that the PRM starts from, both as actors find them.
+
+    Raises:
+        ConfigError: the PRM's form cannot be learned from labels.
+        ModelError: one of them is missing, broken or does not fit.
+    """
+    check_form(config.prm)
+    context = config.model.context_tokens
+    info = check_model_folder(policy, context_tokens=context)
+    if config.prm.path is not None:
+        check_model_folder(
+            config.prm.path,
+            context_tokens=context,
+            vocab_size=info.vocab_size,
+            vocab_of=f"the policy {policy}",
+        )
+    return _absolute(policy), _absolute(config.prm.path or policy)
+
+
+def _absolute(path: str | Path) -> str:
+    """Actors may have another working directory; a hub name stays as it is."""
+    return str(Path(path).resolve()) if Path(path).is_dir() else str(path)
+
+
+def read_given_labels(config: Config, policy: str, file: Path) -> tuple[pa.Table, LabelFacts]:
+    """Read a file of labels and check that it is in the policy's tokens.
+
+    Raises:
+        DataError: the file is missing or malformed, a row is too long, or it is of another tokenizer.
+    """
+    table = read_labels(file)
+    facts = read_facts(file) or LabelFacts({}, {})
+    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    rows = zip(*(table[name] for name in ("prompt", "response", "step_ends", "step_texts")), strict=True)
+    for number, row in enumerate(rows, 1):
+        prompt, response, ends, texts = (value.as_py() for value in row)
+        tokens = [*prompt, *response]
+        where = f"{file}, row {number}"
+        if len(tokens) > config.model.context_tokens:
+            raise DataError(
+                f"{where}: 'prompt' and 'response' have {len(tokens)} tokens, but model.context_tokens is "
+                f"{config.model.context_tokens}; raise it or drop the row"
+            )
+        if not 0 <= min(tokens) <= max(tokens) < codec.vocab_size:
+            raise DataError(
+                f"{where}: a token lies outside the {codec.vocab_size} of the policy {policy}; the labels "
+                "are of another tokenizer"
+            )
+        if number <= _COMPARED_ROWS and texts is not None and codec.step_texts(response, ends) != texts:
+            raise DataError(
+                f"{where}: field 'step_texts' is not what the tokenizer of {policy} makes of 'response'; the "
+                "labels are of another tokenizer"
+            )
+    split_by_problem(table, config.supervised_prm.held_out, config.seed)
+    return table, facts
+
+
+def _fit(config: Config, run: RankRun, learn: pa.Table, progress: Progress) -> list[Line]:
+    """Train, and return the lines with held-out figures."""
+    section = config.supervised_prm
+    rows = LabelledSequences.of(learn).rows_with_labels
+    if not rows.numel():
+        raise DataError("no rollout outside the held-out problems has a label, so there is nothing to learn")
+    updates = section.epochs * len(plan_updates(rows, section.rollouts_per_update, 0))
+    curve: list[Line] = []
+    files.remove(run.metrics)
+    with files.replacing(run.folder / PRM) as work:
+        work.mkdir()
+        run.job.update(folder=str(work), metrics=str(run.metrics))
+        with progress.track("PRM training", updates) as bar:
+
+            def show(line: Line) -> None:
+                names = {"train_prm/loss": "loss", "prm/step_auroc": "step AUROC"}
+                fields = {shown: line[name] for name, shown in names.items() if line.get(name) is not None}
+                bar.advance(int(line["update"] > 0), **fields)
+                last = line["update"] == 0 or not curve or line["epoch"] > curve[-1]["epoch"]
+                if last and ("prm/loss" in line or line["update"] == 0):
+                    curve.append(line)
+
+            run_ranks(run, config, show)
+    return curve
+
+
+def _summary(
+    config: Config,
+    policy: str,
+    output: Path,
+    file: Path,
+    facts: LabelFacts,
+    learn: pa.Table,
+    held_out: pa.Table,
+    curve: list[Line],
+) -> dict[str, Any]:
+    points = [
+        {
+            "epoch": line["epoch"],
+            **{k.removeprefix("prm/"): v for k, v in line.items() if k.startswith("prm/")},
+        }
+        for line in curve
+    ]
+    return {
+        "prm_path": str(output / PRM),
+        "policy": policy,
+        "task": config.task.name,
+        "seed": config.seed,
+        "labels": {"file": str(file), "kind": facts.settings.get("labels"), "cost": facts.cost},
+        "problems": len(set(learn["problem_id"].to_pylist())),
+        "rollouts": learn.num_rows,
+        "held_out_problems": len(set(held_out["problem_id"].to_pylist())),
+        "epochs": config.supervised_prm.epochs,
+        "prm": {name: value for name, value in points[-1].items() if name != "epoch"},
+        "policy_log_prob": measure_log_prob(held_out) if held_out.num_rows else {},
+        "curve": points,
+        "versions": versions(),
+    }
+
+
+def _show(summary: dict[str, Any], progress: Progress) -> None:
+    """The held-out figures of every epoch above those of the control."""
+    names = ("loss", "label_auroc", "step_auroc", "trace_auroc")
+    rows = [
+        [f"PRM, epoch {point['epoch']}", *(point.get(name) for name in names)] for point in summary["curve"]
+    ]
+    rows.append(["policy log-probability", *(summary["policy_log_prob"].get(name) for name in names)])
+    columns = ("held-out problems", "loss", "AUROC of labels", "AUROC of truth", "AUROC of traces")
+    if summary["held_out_problems"]:
+        progress.table("Supervised PRM", rows, columns)

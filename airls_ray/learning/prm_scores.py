@@ -1,0 +1,144 @@
+"""What a PRM says of rollouts: values of its actions, rewards for credit assignment, scores for search."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from airls_ray.config.schema import PRMConfig
+from airls_ray.data.schemas import STEP_SCORES
+from airls_ray.learning.batches import Sequences, all_rows, part_table, rank_batches, take_values
+from airls_ray.learning.engine import ForwardEngine, resolve_layout
+from airls_ray.objectives.airl import reduce_to_steps, shape_rewards
+from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
+
+Reduction = Literal["mean", "sum"]
+
+
+def step_reduction(config: PRMConfig) -> Reduction:
+    """How token values become a step's: `auto` is the sum for `log_prob`, the mean for `scalar_head`."""
+    if config.log_prob != "auto":
+        return config.log_prob
+    return "sum" if config.parameterisation == "log_prob" else "mean"
+
+
+def action_values(
+    engine: ForwardEngine, batch: TokenBatch, log_pi: Tensor, config: PRMConfig, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Run the PRM; return f and the policy's l of every action: [S] steps or [R] tokens.
+
+    Args:
+        engine: holds the PRM.
+        batch: the micro-batch.
+        log_pi: [R] log-probabilities of its response tokens under the current policy.
+        config: parameterisation, action, reduction and shaping.
+        temperature: of a log-probability PRM.
+    """
+    is_step = config.action == "step"
+    how = step_reduction(config)
+    action_log_pi = reduce_to_steps(log_pi, batch.step_index, batch.steps, how) if is_step else log_pi
+    if config.parameterisation == "log_prob":
+        log_phi, _ = engine.forward(batch.model_inputs(), temperature=temperature)
+        f = reduce_to_steps(log_phi, batch.step_index, batch.steps, how) if is_step else log_phi
+        return f, action_log_pi
+    values, state_values = engine.forward(batch.model_inputs())
+    f = values[batch.step_last] if is_step else values
+    if state_values is not None:
+        before = state_values[batch.step_first] if is_step else state_values
+        rows = batch.step_rows if is_step else batch.token_rows
+        f = shape_rewards(f, before, rows)
+    return f, action_log_pi
+
+
+def score_steps(
+    engine: ForwardEngine,
+    rollouts: pa.Table,
+    base_logprobs: pa.Table | None,
+    config: PRMConfig,
+    *,
+    temperature: float,
+    pad_id: int,
+    log_odds_scale: float = 1.0,
+) -> pa.Table:
+    """Rewards, raw values and search scores of this rank's rollouts.
+
+    With `action: token` the token values of a step are reduced to it as its log-probabilities are; the
+    rewards stay per token where `reward_unit` is.
+
+    Args:
+        engine: holds the PRM.
+        rollouts: ROLLOUTS; `logprobs` are the policy's own.
+        base_logprobs: TOKEN_LOGPROBS that the log-odds reward compares with; None reads the rollouts' own.
+        config: reward, search score and micro-batches.
+        temperature: the sampler's.
+        pad_id: padding token.
+        log_odds_scale: factor of the log-odds reward (PRIME's beta).
+
+    Returns:
+        STEP_SCORES with a first column `row`; see `merge_parts`.
+    """
+    sequences = Sequences.of(rollouts)
+    own: PackedColumn = to_packed(rollouts["logprobs"])
+    base = own if base_logprobs is None else to_packed(base_logprobs["logprobs"])
+    layout = resolve_layout(config.learner.layout, engine)
+    batches = rank_batches(
+        engine, sequences, all_rows(sequences), config.learner.tokens_per_microbatch, layout, pad_id
+    )
+    rewards, values, scores = [], [], []
+    with torch.no_grad():
+        for batch in batches:
+            f, log_base = action_values(engine, batch, take_values(base, batch), config, temperature)
+            token_rewards = step_rewards(f, log_base, config, log_odds_scale)
+            f, log_base = (_per_step(x, batch, config) for x in (f, log_base))
+            values.append(f)
+            per_token = config.reward_unit == "token"
+            rewards.append(token_rewards if per_token else step_rewards(f, log_base, config, log_odds_scale))
+            log_pi = log_base
+            if base_logprobs is not None:
+                log_pi = reduce_to_steps(
+                    take_values(own, batch), batch.step_index, batch.steps, step_reduction(config)
+                )
+            scores.append(search_scores(f, log_pi, config))
+    offsets = [_step_offsets(batch) for batch in batches]
+    reward_offsets = [b.row_offsets for b in batches] if config.reward_unit == "token" else offsets
+    columns = {"rewards": (rewards, reward_offsets), "values": (values, offsets), "scores": (scores, offsets)}
+    return part_table(batches, columns, STEP_SCORES)
+
+
+def step_rewards(f: Tensor, log_base: Tensor, config: PRMConfig, log_odds_scale: float = 1.0) -> Tensor:
+    """Rewards of actions [A]: scale (f - l), f, or a probability (`prm.reward`)."""
+    if config.reward == "log_odds":
+        return log_odds_scale * (f - log_base)
+    if config.reward == "probability":
+        return f.exp() if config.parameterisation == "log_prob" else torch.sigmoid(f)
+    return f
+
+
+def _per_step(values: Tensor, batch: TokenBatch, config: PRMConfig) -> Tensor:
+    if config.action == "step":
+        return values
+    return reduce_to_steps(values, batch.step_index, batch.steps, step_reduction(config))
+
+
+def search_scores(f: Tensor, log_pi: Tensor, config: PRMConfig) -> Tensor:
+    """Scores in [0, 1] for search: sigmoid(f), exp(f) = phi(C_t), D = sigmoid(f - l), or a product of
+    PRM and policy."""
+    kind = config.search_score
+    if kind == "auto":
+        kind = "exp_f" if config.parameterisation == "log_prob" else "sigmoid_f"
+    if kind == "ratio":
+        return torch.sigmoid(f - log_pi)
+    if kind == "product":
+        return (
+            ((f + log_pi) / 2).exp() if config.parameterisation == "log_prob" else torch.sigmoid(f + log_pi)
+        )
+    return f.exp() if kind == "exp_f" else torch.sigmoid(f)
+
+
+def _step_offsets(batch: TokenBatch) -> Tensor:
+    """int64 [B + 1]: steps of row b are offsets[b]:offsets[b + 1]."""
+    counts = torch.bincount(batch.step_rows, minlength=batch.rows.numel())
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

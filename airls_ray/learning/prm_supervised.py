@@ -1,0 +1,197 @@
+"""Supervised learning of a PRM from step labels: split by problem, update, held-out figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from airls_ray.config.schema import PRMConfig
+from airls_ray.errors import ConfigError, DataError
+from airls_ray.evaluation.labels import measure_step_scores
+from airls_ray.learning.batches import Sequences, add_sums, all_rows, rank_batches, take_values
+from airls_ray.learning.engine import TrainEngine, resolve_layout
+from airls_ray.objectives.supervised_prm import SupervisedInputs, supervised_prm_loss
+from airls_ray.seeding import derive_seed
+from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
+
+
+@dataclass(frozen=True)
+class LabelledSequences:
+    """Labelled rollouts as packed tensors."""
+
+    sequences: Sequences
+    labels: PackedColumn
+    """A value per step; nan where there is no label."""
+
+    @classmethod
+    def of(cls, table: pa.Table) -> LabelledSequences:
+        """Read a PRM_LABELS table."""
+        column = table["labels"].combine_chunks()
+        filled = pa.ListArray.from_arrays(
+            pc.subtract(column.offsets, column.offsets[0]),
+            pc.fill_null(pc.list_flatten(column), float("nan")),
+        )
+        return cls(Sequences.of(table), to_packed(filled))
+
+    @property
+    def rows_with_labels(self) -> Tensor:
+        """int64, the rows that have a label at all."""
+        owner = torch.repeat_interleave(torch.arange(self.labels.rows), self.labels.lengths)
+        return torch.unique(owner[~self.labels.values.isnan()])
+
+    def label_count(self, rows: Tensor) -> int:
+        """How many steps of `rows` have a label."""
+        return int((~self.labels.take(rows).values.isnan()).sum())
+
+
+def check_form(config: PRMConfig) -> None:
+    """Refuse forms of a PRM that a label per step cannot teach.
+
+    Raises:
+        ConfigError: not a scalar head, or actions or shaping that scoring would read differently.
+    """
+    wanted = {"parameterisation": "scalar_head", "action": "step", "shaping": False}
+    for name, value in wanted.items():
+        given = getattr(config, name)
+        if given != value:
+            raise ConfigError(
+                f"train-prm needs prm.{name}={str(value).lower()} (a label is learned by a scalar at the "
+                f"step's last token), but it is {str(given).lower()}"
+            )
+
+
+def split_by_problem(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Split labelled rollouts into those to learn from and held-out ones, no problem on both sides.
+
+    Which problems are held out depends on the seed and their identifiers alone. At least one problem is
+    held out, unless `share` is 0.
+
+    Raises:
+        DataError: there are too few problems.
+    """
+    problems = sorted(
+        set(table["problem_id"].to_pylist()), key=lambda problem: derive_seed(seed, "held out", problem)
+    )
+    count = max(round(share * len(problems)), 1) if share else 0
+    if count >= len(problems):
+        raise DataError(
+            f"the labels have {len(problems)} problems, of which supervised_prm.held_out={share:g} would "
+            f"hold out {count}: label more problems or set it to 0"
+        )
+    held = pc.is_in(table["problem_id"], pa.array(problems[:count], pa.string()))
+    return table.filter(pc.invert(held)).combine_chunks(), table.filter(held).combine_chunks()
+
+
+def plan_updates(rows: Tensor, rollouts_per_update: int, seed: int) -> list[Tensor]:
+    """Return the rows (int64) of each update of an epoch, shuffled; their numbers differ by one at most."""
+    order = torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(seed))
+    updates = max(round(rows.numel() / rollouts_per_update), 1)
+    return list(rows[order].tensor_split(updates))
+
+
+def update_on_labels(
+    engine: TrainEngine, batch: LabelledSequences, rows: Tensor, config: PRMConfig, *, pad_id: int
+) -> dict[str, float]:
+    """Make one optimiser update on the labelled steps of `rows`; collective, the same on every rank.
+
+    Args:
+        engine: this rank's engine, its module a `ScalarHeadModule`.
+        batch: all labelled rollouts.
+        rows: int64, those of this update.
+        config: stabilisers and micro-batches.
+        pad_id: padding token.
+
+    Returns:
+        `train_prm/loss` (nats per labelled step), `train_prm/accuracy`, `train_prm/label_mean`,
+        `train_prm/logit_abs_mean`, `train_prm/gradient_norm`, `train_prm/tokens` (prompt and response).
+    """
+    batches = _batches(engine, batch, rows, config, pad_id)
+    normaliser = float(max(batch.label_count(rows), 1))
+    sums: dict[str, float] = {}
+    for number, part in enumerate(batches):
+        loss, parts = _loss(engine, batch, part, normaliser, config)
+        engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
+        add_sums(sums, {"loss": loss.detach(), **parts})
+    norm = engine.step()
+    return {
+        **_metrics(engine.sum_over_ranks(sums), "train_prm"),
+        "train_prm/gradient_norm": norm,
+        "train_prm/tokens": float(batch.sequences.lengths[rows].sum()),
+    }
+
+
+def measure_labels(
+    engine: TrainEngine, table: pa.Table, config: PRMConfig, *, pad_id: int
+) -> dict[str, float]:
+    """Loss and AUROCs of the PRM on held-out labels, without an update; collective.
+
+    Returns:
+        `prm/loss`, `prm/accuracy`, `prm/label_mean`, `prm/logit_abs_mean` (of the labelled steps), and the
+        AUROCs of `measure_step_scores` under `prm/`. The same on every rank.
+    """
+    batch = LabelledSequences.of(table)
+    rows = all_rows(batch.sequences)
+    normaliser = float(max(batch.label_count(rows), 1))
+    sums: dict[str, float] = {}
+    logits = torch.zeros(batch.labels.values.numel())
+    with torch.no_grad():
+        for part in _batches(engine, batch, rows, config, pad_id):
+            seen = _logits(engine, part)
+            loss, parts = supervised_prm_loss(_inputs(batch, part, seen), normaliser)
+            add_sums(sums, {"loss": loss, **parts})
+            logits[batch.labels.positions(part.rows.cpu())] = seen.cpu()
+    scores = _sum_vectors(engine, logits.double()).sigmoid().numpy()
+    measured = measure_step_scores(table, scores, config.search_aggregate)
+    return _metrics(engine.sum_over_ranks(sums), "prm") | {f"prm/{k}": v for k, v in measured.items()}
+
+
+def _batches(
+    engine: TrainEngine, batch: LabelledSequences, rows: Tensor, config: PRMConfig, pad_id: int
+) -> list[TokenBatch]:
+    layout = resolve_layout(config.learner.layout, engine)
+    return rank_batches(engine, batch.sequences, rows, config.learner.tokens_per_microbatch, layout, pad_id)
+
+
+def _logits(engine: TrainEngine, part: TokenBatch) -> Tensor:
+    """[S]: the head's output at the last token of each step."""
+    return engine.forward(part.model_inputs())[0][part.step_last]
+
+
+def _inputs(batch: LabelledSequences, part: TokenBatch, logits: Tensor) -> SupervisedInputs:
+    labels = take_values(batch.labels, part)
+    return SupervisedInputs(logits, labels, (~labels.isnan()).to(logits.dtype))
+
+
+def _loss(
+    engine: TrainEngine, batch: LabelledSequences, part: TokenBatch, normaliser: float, config: PRMConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    return supervised_prm_loss(
+        _inputs(batch, part, _logits(engine, part)),
+        normaliser,
+        label_smoothing=config.label_smoothing,
+        logit_clip=config.logit_clip,
+    )
+
+
+def _metrics(sums: dict[str, float], prefix: str) -> dict[str, float]:
+    weight = max(sums["weight"], 1.0)
+    return {
+        f"{prefix}/loss": sums["loss"],
+        f"{prefix}/accuracy": sums["correct"] / weight,
+        f"{prefix}/label_mean": sums["label"] / weight,
+        f"{prefix}/logit_abs_mean": sums["logit_abs"] / weight,
+    }
+
+
+def _sum_vectors(engine: TrainEngine, values: Tensor) -> Tensor:
+    """Add a vector over the ranks, each of which filled in its own entries."""
+    if engine.world_size == 1:
+        return values
+    named = {f"{place:09d}": value for place, value in enumerate(values.tolist())}
+    total = engine.sum_over_ranks(named)
+    return torch.from_numpy(np.fromiter((total[name] for name in named), np.float64, len(named)))
