@@ -191,7 +191,9 @@ def label_chunk(
     return table, {**cost, "seconds": time.perf_counter() - started}
 
 
-def _verdicts(completed: Refs, verifier: VerifierHandle, problems: pa.Table) -> tuple[np.ndarray, np.ndarray, int]:
+def _verdicts(
+    completed: Refs, verifier: VerifierHandle, problems: pa.Table
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Prefix and outcome of every completion, and how many tokens were sampled."""
     tables = cluster.resolve(completed)
     if not sum(table.num_rows for table in tables):  # every rollout has one step alone

@@ -123,7 +123,7 @@ def take_distinct(stream: ProblemStream, count: int) -> pa.Table:
             if identity not in seen:
                 seen.add(identity)
                 rows.append(row)
-        parts.append(table.take(rows))
+        parts.append(table.take(pa.array(rows, pa.int64())))
         if len(seen) == before:
             break
     return pa.concat_tables(parts).combine_chunks()

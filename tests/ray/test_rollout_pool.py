@@ -11,6 +11,7 @@ from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest, RolloutWorker
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, Resources
 from airls_ray.data.problems import ProblemStream
+from airls_ray.data.schemas import PREFIXES, rows_to_table
 from airls_ray.errors import RunError
 from airls_ray.tasks import make_task
 from airls_ray.text import build_tokenizer
@@ -80,3 +81,21 @@ def test_all_workers_sample_at_the_version_of_the_last_sync(folder: Path, starte
     pool.update_weights(cluster.put(pack_weights([("w", torch.zeros(3))], version=4)))
     table = pa.concat_tables(cluster.resolve(pool.generate(problems(4), REQUEST)))
     assert set(table["version"].to_pylist()) == {4}
+
+
+def prefixes() -> pa.Table:
+    """Beginnings of different lengths, the third of which leaves no room."""
+    responses = [[3], [3, 4], [5] * Config(task=TASK).rollout.max_response_tokens, [6], [7]]
+    return rows_to_table([(f"p{n}", [2, 3], response) for n, response in enumerate(responses)], PREFIXES)
+
+
+def test_completions_do_not_depend_on_the_number_of_workers(folder: Path, started: list[Any]) -> None:
+    one = pa.concat_tables(cluster.resolve(start(folder, started, (False,)).complete(prefixes(), REQUEST)))
+    two = start(folder, started, (False, False)).complete(prefixes(), REQUEST)
+    assert len(two) > 1
+    assert pa.concat_tables(cluster.resolve(two)).equals(one)
+    assert one["prefix"].to_pylist() == [10, 10, 11, 11, 13, 13, 14, 14]
+
+
+def test_no_prefixes_are_no_work(folder: Path, started: list[Any]) -> None:
+    assert start(folder, started, (False,)).complete(prefixes().slice(0, 0), REQUEST) == []

@@ -54,7 +54,7 @@ def test_help_answers_fast_and_names_every_command():
     command = [sys.executable, "-m", "airls_ray.cli.main", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert time.monotonic() - start < 5  # about 0.6 s alone on the machine
-    for name in ("doctor", "data", "sft", "train", "search", "report", "demo"):
+    for name in ("doctor", "data", "sft", "train", "train-prm", "search", "report", "demo"):
         assert f" {name} " in done.stdout
 
 
@@ -156,6 +156,23 @@ def test_sft_writes_to_the_folder_that_training_reads_unless_told(fake, tmp_path
     assert cli.run(["sft", DEMO]) == 0
     assert cli.run(["sft", DEMO, "--output", str(tmp_path)]) == 0
     assert folders == [Path("runs/demo_arithmetic/sft"), tmp_path]
+
+
+def test_train_prm_takes_the_policy_that_training_starts_from_unless_told(fake, tmp_path):
+    seen: list[tuple[Any, ...]] = []
+    fake("actors.launch", base_policy=lambda config: "warm")
+    fake("actors.train_prm", train_prm=lambda *given, labels: seen.append((*given[1:], labels)) or {})
+    assert cli.run(["train-prm", DEMO, f"output={tmp_path}"]) == 0
+    command = ["train-prm", DEMO, "--policy", "p", "--output", str(tmp_path), "--labels", "l.parquet"]
+    assert cli.run(command) == 0
+    default = tmp_path / "demo_arithmetic" / "train_prm"
+    assert seen == [("warm", default, None), ("p", tmp_path, Path("l.parquet"))]
+
+
+def test_train_prm_refuses_a_form_that_labels_cannot_teach(tmp_path, capsys):
+    assert cli.run(["train-prm", DEMO, "--policy", "owner/name", "--output", str(tmp_path / "out")]) == 2
+    assert "train-prm needs prm.parameterisation=scalar_head" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_folder_serves_as_configuration(fake, tmp_path):

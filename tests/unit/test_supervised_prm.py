@@ -50,13 +50,15 @@ def test_the_loss_is_the_cross_entropy_of_float64() -> None:
     logits, labels = [-3.0, 0.5, 40.0, -40.0, 2.0], [0.0, 0.25, 1.0, 1.0, 0.875]
     loss, _ = supervised_prm_loss(inputs(logits, labels), 5.0)
     x, y = np.array(logits), np.array(labels)
-    assert float(loss) == pytest.approx(float(-(y * log_expit(x) + (1 - y) * log_expit(-x)).mean()), rel=1e-12)
+    assert loss.item() == pytest.approx(
+        float(-(y * log_expit(x) + (1 - y) * log_expit(-x)).mean()), rel=1e-12
+    )
 
 
 def test_a_loss_by_hand() -> None:
     """One good step at logit ln 3 (probability 3/4), one half-good step at 0."""
     loss, sums = supervised_prm_loss(inputs([math.log(3.0), 0.0], [1.0, 0.5]), 2.0)
-    assert float(loss) == pytest.approx((math.log(4 / 3) + math.log(2.0)) / 2)
+    assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(2.0)) / 2)
     assert {name: float(value) for name, value in sums.items()} == pytest.approx(
         {"weight": 2.0, "correct": 2.0, "label": 1.5, "logit_abs": math.log(3.0)}
     )
@@ -74,7 +76,7 @@ def test_a_step_without_a_label_has_neither_loss_nor_gradient() -> None:
     ours = inputs([5.0, 1.0], [NONE, 1.0])
     loss, sums = supervised_prm_loss(ours, 1.0)
     loss.backward()
-    assert float(loss) == pytest.approx(math.log1p(math.exp(-1.0)))
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1.0)))
     assert float(ours.logits_good_is_high.grad[0]) == 0.0
     assert float(sums["weight"]) == 1.0
 
@@ -82,14 +84,14 @@ def test_a_step_without_a_label_has_neither_loss_nor_gradient() -> None:
 def test_smoothing_moves_the_targets_towards_a_half() -> None:
     smoothed, _ = supervised_prm_loss(inputs([1.0, -2.0], [1.0, 0.0]), 2.0, label_smoothing=0.1)
     plain, _ = supervised_prm_loss(inputs([1.0, -2.0], [0.9, 0.1]), 2.0)
-    assert float(smoothed) == pytest.approx(float(plain))
+    assert smoothed.item() == pytest.approx(plain.item())
 
 
 def test_a_clipped_logit_has_a_bounded_loss_and_no_gradient() -> None:
     ours = inputs([-9.0, 1.0], [1.0, 1.0])
     loss, _ = supervised_prm_loss(ours, 1.0, logit_clip=4.0)
     loss.backward()
-    assert float(loss) == pytest.approx(math.log1p(math.exp(4.0)) + math.log1p(math.exp(-1.0)))
+    assert loss.item() == pytest.approx(math.log1p(math.exp(4.0)) + math.log1p(math.exp(-1.0)))
     assert float(ours.logits_good_is_high.grad[0]) == 0.0 > float(ours.logits_good_is_high.grad[1])
 
 
@@ -99,7 +101,9 @@ def labelled(groups: int = 4, size: int = 3, **columns: list[Any]) -> pa.Table:
     table = make_rollouts(groups, size, steps=3)
     rows = table.to_pylist()
     values = {name: [row.get(name) for row in rows] for name in PRM_LABELS.names}
-    values["labels"] = [[float(row["response"][end - 1] % 2 == 0) for end in row["step_ends"]] for row in rows]
+    values["labels"] = [
+        [float(row["response"][end - 1] % 2 == 0) for end in row["step_ends"]] for row in rows
+    ]
     values["outcome"] = [row[-1] for row in values["labels"]]
     values |= columns
     return pa.table({field.name: pa.array(values[field.name], field.type) for field in PRM_LABELS})

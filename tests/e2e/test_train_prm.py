@@ -1,0 +1,186 @@
+"""`airls-ray train-prm` with real engines: labels by vLLM, training by Ray Train, search with the PRM."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoModelForTokenClassification
+
+from actors import cluster
+from actors.rollout_pool import RolloutPool
+from actors.rollout_worker import RolloutRequest
+from actors.search import run_search
+from actors.start import start_workers
+from actors.train_prm import train_prm
+from airls_ray.config.schema import Config
+from airls_ray.data.prm_labels import read_facts, read_labels
+from airls_ray.data.schemas import PREFIXES, rows_to_table
+from airls_ray.errors import DataError
+from airls_ray.progress import QuietProgress
+from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec
+from tests.e2e.conftest import base_config, read_lines
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A PRM from labels: how, where, and what was said of it."""
+
+    config: Config
+    policy: Path
+    folder: Path
+    summary: dict[str, Any]
+
+
+def prm_config(policy: Path, output: Path, **sections: Any) -> Config:
+    learner = {"learning_rate": 3e-3, "ranks": 2, "zero_stage": 2, "tokens_per_microbatch": 256}
+    return base_config(
+        policy,
+        output,
+        prm={
+            "parameterisation": "scalar_head",
+            "search_aggregate": "min",
+            "learner": {**learner, "resources": {"threads": 1}},
+        },
+        supervised_prm={
+            "completions": 4,
+            "problems": 48,
+            "rollouts_per_problem": 4,
+            "problems_per_call": 24,
+            "epochs": 4,
+            "rollouts_per_update": 32,
+            "held_out": 0.25,
+        },
+        **sections,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None, policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    output = tmp_path_factory.mktemp("train_prm")
+    config = prm_config(policy_folder, output)
+    summary = train_prm(config, policy_folder, output / "out", QuietProgress())
+    return Trained(config, policy_folder, output / "out", summary)
+
+
+def test_it_learns_to_tell_good_steps_from_bad_ones(trained: Trained) -> None:
+    start, end = trained.summary["curve"][0], trained.summary["curve"][-1]
+    assert start["loss"] == pytest.approx(np.log(2.0), abs=1e-3)  # a new head says 1/2 to all
+    assert end["loss"] < 0.9 * start["loss"]
+    assert end["label_auroc"] > 0.75
+    assert trained.summary["prm"]["step_auroc"] > 0.6  # the truth, which it never saw
+    assert trained.summary["policy_log_prob"].keys() == {"label_auroc", "step_auroc", "trace_auroc"}
+
+
+def test_the_labels_are_shares_and_their_cost_stands_beside_them(trained: Trained) -> None:
+    table, facts = (
+        read_labels(trained.folder / "labels.parquet"),
+        read_facts(trained.folder / "labels.parquet"),
+    )
+    assert table.num_rows == 192
+    shares = {value for row in table["labels"].to_pylist() for value in row[:-1]}
+    assert len(shares) > 2
+    assert shares <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert [row[-1] for row in table["labels"].to_pylist()] == table["outcome"].to_pylist()
+    beside = json.loads((trained.folder / "labels.json").read_text())
+    assert facts is not None
+    assert beside["cost"] == facts.cost == trained.summary["labels"]["cost"]
+    assert beside["cost"]["completions"] == 4 * beside["cost"]["distinct_prefixes"] > 0
+    assert not (trained.folder / "labels_parts").exists()
+
+
+def test_a_good_step_has_a_higher_label_where_the_task_knows_the_truth(trained: Trained) -> None:
+    """Completions and labels belong to their own prefixes: a first step that is right is worth more."""
+    rows = read_labels(trained.folder / "labels.parquet").to_pylist()
+    first = [(row["labels"][0], row["step_truth"][0]) for row in rows if len(row["labels"]) > 1]
+    right, wrong = (np.mean([label for label, truth in first if truth is kind]) for kind in (True, False))
+    assert right > wrong + 0.15
+
+
+def test_it_writes_a_line_per_update_and_its_summary(trained: Trained) -> None:
+    lines = read_lines(trained.folder / "metrics.jsonl")
+    assert [line["update"] for line in lines] == list(range(len(lines)))
+    assert [line["epoch"] for line in lines if "prm/loss" in line] == [0, 1, 2, 3, 4]
+    assert json.loads((trained.folder / "train_prm.json").read_text())["curve"] == [
+        {name: None if value != value else value for name, value in point.items()}
+        for point in trained.summary["curve"]
+    ]
+    assert {path.name for path in trained.folder.iterdir()} == {
+        "labels.json", "labels.parquet", "metrics.jsonl", "prm", "train_prm.json",
+    }  # fmt: skip
+
+
+def test_the_prm_is_one_that_others_load_and_search_with(trained: Trained, tmp_path: Path) -> None:
+    prm = trained.folder / "prm"
+    assert AutoModelForTokenClassification.from_pretrained(prm).num_labels == 1
+    assert json.loads((prm / "prm.json").read_text())["search_aggregate"] == "min"
+    summary = run_search(trained.config, trained.policy, prm, tmp_path)
+    assert {"step_auroc", "trace_auroc"} <= summary["prm"].keys()
+    assert summary["search"]["best_of_n"]["1"] == pytest.approx(summary["accuracy"]["sampled"])
+
+
+def test_labels_of_a_file_are_learned_without_sampling(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PRM is started from the first one; no rollout worker may start."""
+
+    def no_workers(*_: Any) -> None:
+        raise AssertionError("a rollout worker was started")
+
+    monkeypatch.setattr("actors.prm_labels.start_workers", no_workers)
+    changes = {"prm": trained.config.prm.model_copy(update={"path": str(trained.folder / "prm")})}
+    labels = trained.folder / "labels.parquet"
+    config = trained.config.model_copy(update=changes)
+    summary = train_prm(config, trained.policy, tmp_path / "out", QuietProgress(), labels)
+    # It goes on where the first one ended.
+    assert summary["curve"][0]["loss"] == pytest.approx(trained.summary["curve"][-1]["loss"], rel=1e-3)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.jsonl", "prm", "train_prm.json"}
+    with pytest.raises(DataError, match="nothing to learn"):
+        pq.write_table(_without_labels(read_labels(labels)), tmp_path / "none.parquet")
+        train_prm(config, trained.policy, tmp_path / "none", QuietProgress(), tmp_path / "none.parquet")
+
+
+def _without_labels(table: pa.Table) -> pa.Table:
+    place = table.column_names.index("labels")
+    empty = [[None] * len(row) for row in table["labels"].to_pylist()]
+    return table.set_column(place, table.schema.field(place), pa.array(empty, table.schema.field(place).type))
+
+
+# ------------------------------------------------------------------------------- continuations
+def test_a_continuation_is_what_the_policy_would_have_said(trained: Trained) -> None:
+    """At a temperature near 0 the rest of a response follows from its beginning, whatever the seeds."""
+    codec = TextCodec.from_folder(trained.policy, make_task(trained.config.task))
+    prompts = [codec.encode_prompt(text) for text in ("1+2*3=", "4-3+2=", "2*2*2=")]
+    most = trained.config.rollout.max_response_tokens
+    (worker,) = start_workers(trained.config, str(trained.policy))
+    try:
+        cluster.fetch(worker.start.remote(), 120, "starting")
+        pool = RolloutPool([worker], 60)
+        request = RolloutRequest(2, 1e-3, 0, ("test",))
+
+        def complete(rows: list[tuple[str, list[int], list[int]]]) -> list[dict[str, Any]]:
+            return cluster.resolve(pool.complete(rows_to_table(rows, PREFIXES), request))[0].to_pylist()
+
+        whole = [row["response"] for row in complete([(f"p{n}", p, []) for n, p in enumerate(prompts)])][::2]
+        assert all(1 < len(response) < most for response in whole)
+        prefixes = [
+            (f"p{n}", p, w[:cut])
+            for n, (p, w) in enumerate(zip(prompts, whole, strict=True))
+            for cut in (1, len(w) // 2)
+        ]
+        done = complete([*prefixes, ("full", prompts[0], [3] * most)])
+        assert [row["prefix"] for row in done] == [n for n in range(6) for _ in range(2)]
+        for row in done:
+            assert row["response"] == whole[row["prefix"] // 2]
+            assert row["tokens"] == len(row["response"]) - len(prefixes[row["prefix"]][2])
+        (short,) = {len(row["response"]) for row in complete([("p", prompts[0], [3] * (most - 1))])}
+        assert short == most
+    finally:
+        cluster.kill(worker)
