@@ -34,9 +34,21 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the run needs: actors, GPUs, memory, sizes.")
+    ] = False,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="For --dry-run: GPUs of a node.")] = 8,
+    gpu_memory_gib: Annotated[
+        float, typer.Option(min=0.1, help="For --dry-run: memory of a GPU, in GiB.")
+    ] = 80.0,
 ) -> None:
     """Train policy and PRM by the method of CONFIG, then search with them and write the report."""
     settings = read_config(config, overrides)
+    if dry_run:
+        from airls_ray.cli.dry_run import show_plan
+
+        show_plan(settings, gpus_per_node, gpu_memory_gib)
+        return
     show_sizes(settings)
     from actors.launch import run_training
 

@@ -1,0 +1,85 @@
+"""What a configuration lacks or contradicts, in words; none of it stops a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from airls_ray.config.schema import Config, LearnerConfig
+from airls_ray.planning.memory import BYTES, GIB
+from airls_ray.planning.shapes import ModelShape
+
+_ROUGH_TOLERANCE = 1e-2  # nats; bfloat16 weights agree with the sampler to about three digits
+
+
+def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
+    """Yield a sentence for each thing that the run would stumble over.
+
+    Args:
+        config: of the run.
+        shape: of the policy, where it is known.
+    """
+    yield from _models(config, shape)
+    yield from _engine(config, shape)
+    yield from _learner("policy", config.policy)
+    if config.uses_prm:
+        yield from _learner("prm.learner", config.prm.learner)
+    if (
+        config.model.dtype == "bfloat16"
+        and config.train.sync_check
+        and config.train.sync_tolerance < _ROUGH_TOLERANCE
+    ):
+        yield (
+            f"train.sync_tolerance is {config.train.sync_tolerance:g} nats, which bfloat16 weights do not "
+            "hold: raise it (0.05) or set train.sync_check=false"
+        )
+    if config.task.name == "file":
+        files = (config.task.train_file, config.task.test_file)
+        absent = [str(file) for file in files if not file.is_file()]
+        if absent:
+            yield f"there is no problem file {' or '.join(absent)} here"
+
+
+def _models(config: Config, shape: ModelShape | None) -> Iterator[str]:
+    if config.method.prm_objective == "frozen" and config.prm.path is None:
+        yield (
+            f"method {config.method.name} needs a trained PRM: set prm.path to its folder "
+            "(`airls-ray train-prm` makes one)"
+        )
+    made = config.output / config.name / "sft"
+    if config.model.path is None and not made.exists():
+        yield f"there is no policy to start from yet: run `airls-ray sft` first ({made} does not exist)"
+    needed = config.model.context_tokens
+    if shape is not None and shape.context is not None and shape.context < needed:
+        yield f"the policy takes {shape.context} tokens, but model.context_tokens is {needed}: lower it"
+
+
+def _engine(config: Config, shape: ModelShape | None) -> Iterator[str]:
+    engine, gpus = config.rollout.engine, config.rollout.resources.gpus
+    if engine.tensor_parallel > 1 and gpus != engine.tensor_parallel:
+        yield (
+            f"rollout.engine.tensor_parallel is {engine.tensor_parallel}, but rollout.resources.gpus is "
+            f"{gpus:g}: set them to the same number"
+        )
+    if shape is not None and shape.heads % engine.tensor_parallel:
+        yield (
+            f"rollout.engine.tensor_parallel must divide the model's {shape.heads} attention heads, but is "
+            f"{engine.tensor_parallel}"
+        )
+    if engine.weight_transfer == "nccl":
+        if not gpus or not config.policy.resources.gpus:
+            yield "rollout.engine.weight_transfer=nccl needs GPUs for rollout workers and policy learner"
+    elif shape is not None and config.ray.address is None:
+        needed = shape.parameters * BYTES[config.model.dtype] / GIB
+        if needed > config.ray.object_store_gib:
+            yield (
+                f"a weight sync puts {needed:.1f} GiB into the object store: where the command starts the "
+                f"cluster itself, ray.object_store_gib ({config.ray.object_store_gib:g}) must be above that"
+            )
+
+
+def _learner(section: str, learner: LearnerConfig) -> Iterator[str]:
+    if learner.resources.gpus > 1:
+        yield (
+            f"a rank of a learner uses one GPU, but {section}.resources.gpus is {learner.resources.gpus:g}: "
+            f"set it to 1 and raise {section}.ranks"
+        )
