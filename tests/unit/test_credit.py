@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from airls_ray.credit import combine, outcome_advantages, step_advantages, steps_to_tokens
+from airls_ray.credit import (
+    combine,
+    min_form,
+    outcome_advantages,
+    overlong_penalty,
+    step_advantages,
+    steps_to_tokens,
+    trajectory_rewards,
+    whiten,
+)
 
 OUTCOMES = torch.tensor([1.0, 0.0, 0.0, 0.0])
 ONE_GROUP = torch.zeros(4, dtype=torch.int64)
@@ -146,3 +155,79 @@ def test_an_immediate_step_advantage_is_the_standardised_reward_itself() -> None
     # Mean 2, unbiased std of (1, 3, 1, 3) is sqrt(4 / 3).
     expected = torch.tensor([-1.0, 1.0, -1.0, 1.0]) / (4 / 3) ** 0.5
     torch.testing.assert_close(advantages, expected, atol=1e-5, rtol=0)
+
+
+# ------------------------------------------------------------------- PRIME, PURE, DAPO, rePIRL
+def test_leave_one_out_by_hand() -> None:
+    """Means 2, 0 and 1: the others of the first have 1/2, of the second 3/2, of the third 1."""
+    rewards, rows = torch.tensor([1.0, 3.0, 0.0, 1.0]), torch.tensor([0, 0, 1, 2])
+    got = step_advantages(
+        rewards, rows, torch.zeros(3, dtype=torch.int64), False, to_go=False, baseline="leave_one_out"
+    )
+    assert got.tolist() == [0.5, 2.5, -1.5, 0.0]
+
+
+def test_leave_one_out_of_a_single_rollout_is_exactly_zero() -> None:
+    got = step_advantages(
+        torch.tensor([1.0, 2.0]), torch.tensor([0, 0]), torch.tensor([7]), False, baseline="leave_one_out"
+    )
+    assert got.tolist() == [0.0, 0.0]
+
+
+def test_primes_return_by_hand() -> None:
+    """Two rollouts of a group, token rewards [1, 2] and [4]: r - baseline = [-3, -2], [2.5]; summed to go."""
+    rewards, rows = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 0, 1])
+    got = step_advantages(
+        rewards, rows, torch.zeros(2, dtype=torch.int64), per_step=False, baseline="leave_one_out"
+    )
+    assert got.tolist() == [-5.0, -2.0, 2.5]
+
+
+def test_min_form_by_hand() -> None:
+    """T = 1, rewards 0 and ln 3: weights 3/4 and 1/4."""
+    got = min_form(torch.tensor([0.0, math.log(3), 5.0]), torch.tensor([0, 0, 1]), 2, 1.0)
+    torch.testing.assert_close(got, torch.tensor([0.0, math.log(3) / 4, 5.0]))
+
+
+def test_a_cold_min_form_sums_to_the_least_reward() -> None:
+    rewards, rows = torch.tensor([0.9, -0.4, 0.2, 0.7, 0.1]), torch.tensor([0, 0, 0, 1, 1])
+    weighted = min_form(rewards, rows, 2, 1e-3)
+    torch.testing.assert_close(trajectory_rewards(weighted, rows, 2, "sum"), torch.tensor([-0.4, 0.1]))
+
+
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        ("mean", [2.0, 0.0, -1.0]),
+        ("sum", [4.0, 0.0, -1.0]),
+        ("min", [1.0, 0.0, -1.0]),
+        ("last", [3.0, 0, -1]),
+    ],
+)
+def test_trajectory_rewards_by_hand(how: str, wanted: list[float]) -> None:
+    """The second rollout has no steps."""
+    got = trajectory_rewards(torch.tensor([1.0, 3.0, -1.0]), torch.tensor([0, 0, 2]), 3, how)
+    assert got.tolist() == wanted
+
+
+def test_an_unknown_trajectory_reward_is_an_error() -> None:
+    with pytest.raises(ValueError, match="mean, sum, min or last"):
+        trajectory_rewards(torch.zeros(1), torch.tensor([0]), 1, "max")  # type: ignore[arg-type]
+
+
+def test_the_overlong_penalty_falls_linearly_over_its_buffer() -> None:
+    lengths = torch.tensor([10, 80, 90, 100, 120])
+    assert overlong_penalty(lengths, 100, 20).tolist() == [0.0, 0.0, -0.5, -1.0, -1.0]
+    assert overlong_penalty(lengths, 100, 0).tolist() == [0.0] * 5
+
+
+def test_whitening_counts_every_token() -> None:
+    values, tokens = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2, 1, 3])
+    got = whiten(values, tokens)
+    spread = torch.repeat_interleave(values.double(), tokens)
+    wanted = (values.double() - spread.mean()) / spread.std()
+    torch.testing.assert_close(got.double(), wanted, atol=1e-5, rtol=0)
+
+
+def test_whitening_of_equal_values_is_zero() -> None:
+    assert whiten(torch.full((3,), 0.1), torch.ones(3)).abs().max() < 1e-6
