@@ -157,6 +157,7 @@ def finish_run(
         "iterations": state.iteration,
         "rollouts": state.iteration * config.train.problems_per_iteration * config.train.rollouts_per_problem,
         "seconds": {**seconds, **_earlier_seconds(run.path)},
+        "warnings": run.read_warnings(),
         "versions": versions(),
     }
     if config.uses_prm:

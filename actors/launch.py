@@ -48,7 +48,7 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         before = evaluate_policy(parts, config, test, run, progress, name="base", resume=state.version > 0)
         started_loop = time.perf_counter()
         with progress.track("Training", config.iterations, done=state.iteration) as bar:
-            state = train(parts, config, state, Tracker(run, config, bar))
+            state = train(parts, config, state, Tracker(run, config, bar, progress.say))
         started_search = time.perf_counter()
         after = evaluate_policy(parts, config, test, run, progress, name="trained", resume=False)
         seconds = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from actors.cluster import resolve
 from airls_ray.config.schema import Config
+from airls_ray.diagnostics import RunWatch
 from airls_ray.errors import RunError
 from airls_ray.progress import Track
 from airls_ray.run_folder import RunFolder
@@ -76,9 +77,13 @@ class Stopwatch:
 class Tracker:
     """Writes an iteration's results and checkpoints when they are due."""
 
-    def __init__(self, run: RunFolder, config: Config, bar: Track) -> None:
-        """`bar`: the progress display of the loop."""
+    def __init__(
+        self, run: RunFolder, config: Config, bar: Track, say: Callable[[str], None] | None = None
+    ) -> None:
+        """`bar`: the progress display of the loop; `say` prints a warning (none are printed without)."""
         self._run = run
+        self._say = say
+        self._watch = RunWatch(run.read_metrics())
         self._config = config
         self._bar = bar
         self._last = config.iterations
@@ -100,6 +105,10 @@ class Tracker:
         self._check_sync(metrics)
         state = replace(state, seconds=state.seconds + metrics["time/iteration"])
         self._run.log_metrics(state.iteration, metrics, phase=phase)
+        for finding in self._watch.see({"phase": phase, **metrics}):
+            self._run.log_warning(state.iteration, finding.kind, finding.sentence)
+            if self._say is not None:
+                self._say(f"Warning at iteration {state.iteration}: {finding.sentence}")
         if state.iteration % self._config.train.rollouts_every == 0 or state.iteration in (1, self._last):
             self._run.write_rollouts(state.iteration, graded_table(rollouts, grades))
         if state.iteration % self._config.train.checkpoint_every == 0 or state.iteration == self._last:

@@ -36,6 +36,7 @@ class RunFolder:
         self.keep_checkpoints = keep_checkpoints
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.warnings_file = self.path / "warnings.jsonl"
         self.summary_file = self.path / "summary.json"
         self.examples_file = self.path / "examples.json"
         self.report_file = self.path / "report.html"
@@ -84,6 +85,9 @@ class RunFolder:
         with self._full_disk("the metrics"):
             files.write_text(self.metrics_file, "".join(files.to_json(line) + "\n" for line in kept))
             self._events.restart(iteration + 1)
+            warnings = [line for line in self.read_warnings() if line["iteration"] <= iteration]
+            if self.warnings_file.exists():
+                files.write_text(self.warnings_file, "".join(files.to_json(w) + "\n" for w in warnings))
 
     def _results(self) -> list[str]:
         """Names of what a run has left here; a configuration alone is no result."""
@@ -133,6 +137,19 @@ class RunFolder:
                     f"{self.metrics_file} line {number} is no JSON object with an iteration: delete that line"
                 )
         return records
+
+    def log_warning(self, iteration: int, kind: str, sentence: str) -> None:
+        """Append a known failure that was seen to `warnings.jsonl` (airls_ray/diagnostics.py)."""
+        line = files.to_json({"iteration": iteration, "kind": kind, "sentence": sentence}) + "\n"
+        with self._full_disk("the warnings"):
+            files.append(self.warnings_file, line.encode())
+
+    def read_warnings(self) -> list[dict[str, Any]]:
+        """Return the lines of `warnings.jsonl`; a torn one is left out."""
+        if not self.warnings_file.exists():
+            return []
+        records = (_parse(line) for line in self.warnings_file.read_bytes().split(b"\n"))
+        return [record for record in records if record is not None]
 
     def _cut_torn_line(self) -> None:
         """Before the first append: end the file at a whole line, or the next one would be glued to it."""
