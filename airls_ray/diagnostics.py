@@ -33,8 +33,8 @@ def saturated_discriminator(lines: Sequence[Line]) -> str | None:
         return None
     return (
         f"the PRM tells traces from rollouts with {min(fmean(v) for v in sides):.0%} accuracy: its rewards "
-        "are the same for every step of the policy. Look for a difference of format between traces and rollouts; "
-        "set prm.accuracy_ceiling, prm.label_smoothing or a lower prm.learner.learning_rate"
+        "are the same for every step of the policy. Look for a difference of format between traces and "
+        "rollouts; set prm.accuracy_ceiling, prm.label_smoothing or a lower prm.learner.learning_rate"
     )
 
 
