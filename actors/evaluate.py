@@ -122,7 +122,7 @@ def measure_samples(samples: Samples, prm: Scorer, verifier: VerifierHandle) -> 
     scores = prm.score(samples.rollouts)
     arguments = (samples.rollouts, samples.grades, scores)
     return {
-        "scorers": verifier.call("measure", *arguments),
+        "scorers": verifier.call("measure", *arguments) | verifier.call("first_errors", *arguments),
         "search": verifier.call("search", *arguments),
         "examples": verifier.call("examples", *arguments, samples.problems, samples.name),
     }

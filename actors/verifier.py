@@ -10,7 +10,12 @@ import pyarrow as pa
 from actors.cluster import resolve
 from airls_ray.config.schema import Config
 from airls_ray.evaluation.examples import pick_examples
-from airls_ray.evaluation.scorers import SearchResult, measure_scorers, search_curves
+from airls_ray.evaluation.scorers import (
+    SearchResult,
+    measure_first_errors,
+    measure_scorers,
+    search_curves,
+)
 from airls_ray.grading.pool import GraderPool
 from airls_ray.grading.table import grade_table
 from airls_ray.learning.batches import merge_parts
@@ -49,6 +54,13 @@ class Verifier:
         """AUROC of the PRM (`scores`: parts of schema STEP_SCORES) and of the policy's log-probability."""
         merged = merge_parts(resolve(scores)) if scores else None
         return measure_scorers(self._rollouts(rollouts), grades, merged, self._config.prm)
+
+    def first_errors(
+        self, rollouts: Sequence[Any], grades: pa.Table, scores: Sequence[Any]
+    ) -> dict[str, float]:
+        """How well the PRM and the policy's log-probability find the first wrong step."""
+        merged = merge_parts(resolve(scores)) if scores else None
+        return measure_first_errors(self._rollouts(rollouts), grades, merged)
 
     def search(self, rollouts: Sequence[Any], grades: pa.Table, scores: Sequence[Any]) -> SearchResult:
         """Accuracy of Best-of-N, votes and controls for every N, from one set of samples."""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.schema import Config, PRMConfig
+from airls_ray.evaluation.first_error import cross_fitted_f1
 from airls_ray.evaluation.ranking import auroc, correlation
 from airls_ray.evaluation.rollouts import list_column, step_sums
 from airls_ray.evaluation.steps import aggregate_steps
@@ -48,6 +49,26 @@ def measure_scorers(
     metrics["prm/reward_mean"] = float(rewards.mean())
     metrics["prm/score_mean"] = float(step_scores.mean())
     return metrics
+
+
+def measure_first_errors(rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None) -> dict[str, float]:
+    """F1 of finding the first wrong step, of the PRM and of the policy's log-probability.
+
+    Empty where the task does not know the truth of every step.
+    """
+    if grades["step_truth"].null_count:
+        return {}
+    truth, _ = list_column(grades["step_truth"])
+    groups = rollouts["group"].to_numpy()
+    tokens, _ = list_column(rollouts["logprobs"])
+    control, offsets = step_sums(rollouts, tokens)
+    steps = {"policy_log_prob": control}
+    if scores is not None:
+        steps["prm"], _ = list_column(scores["scores"])
+    return {
+        f"{name}/first_error_f1": cross_fitted_f1(values, offsets, truth.astype(bool), groups)
+        for name, values in steps.items()
+    }
 
 
 def _aurocs(
