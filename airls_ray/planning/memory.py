@@ -116,14 +116,15 @@ def learner_memory(
 ) -> Memory:
     """Return the memory of one rank of a DeepSpeed learner as `actors/deepspeed_engine.py` sets it up.
 
-    With P parameters of w bytes, N ranks (bfloat16 has at least stage 1):
+    With P parameters of w bytes, N ranks (bfloat16 has at least stage 1; 12 P / N are fp32 masters,
+    which fp32 weights have too, and two moments; sizes seen in the tensors of two real ranks on a CPU):
     stage 0 (fp32 only): weights, gradients 4 P each, moments 8 P.
     stage 1 bfloat16 (BF16_Optimizer): weights 2 P, gradients 2 P and summed in fp32 4 P, 12 P / N.
     stage 1 fp32: weights and gradients w P each, 12 P / N, a copy of the own gradients at the step.
     stage 2: weights w P, gradients w P / N, 12 P / N, fp32 gradients 4 P / N at the step.
-    stage 3: weights and gradients w P / N each, moments 8 P / N, masters 4 P / N for bfloat16 (for fp32 the
-    weights themselves), fp32 gradients of one sub-group at the step, at most 1e9 gathered weights and the
-    gradient of the largest matrix in the backward pass, all weights at a sync.
+    stage 3: weights and gradients w P / N each, 12 P / N, fp32 gradients of one sub-group at the step, at
+    most 1e9 gathered weights and the gradient of the largest matrix in the backward pass, all weights at a
+    sync.
     Stages 1 to 3 hold a bucket of 5e8 gradients (not stage 1 in bfloat16, which reduces in place).
 
     Args:
@@ -139,7 +140,7 @@ def learner_memory(
     mixed = width == 2
     stage = max(learner.zero_stage, 1) if mixed else learner.zero_stage
     share = -(-parameters // ranks)
-    masters = 4 * share if stage and not (stage == 3 and not mixed) else 0
+    masters = 4 * share if stage else 0
     moments = MOMENTS * (share if stage else parameters)
     gradients = width * (share if stage >= 2 else parameters)
     update = 4 * (min(share, LIVE) if stage == 3 else share) if stage else 0

@@ -24,6 +24,10 @@ from airls_ray.errors import ModelError
 from airls_ray.planning import Plan, make_plan
 from airls_ray.planning.memory import (
     GIB,
+    LOGITS_ENTROPY,
+    LOGITS_ENTROPY_GRADIENT,
+    LOGITS_FORWARD,
+    LOGITS_TRAIN,
     Memory,
     cache_bytes_per_token,
     engine_memory,
@@ -139,7 +143,7 @@ def memory_of(stage: int, dtype: str, *, on_gpu: bool = False, **fields: Any) ->
         ("float32", 0, 4000, 4000, 8000, 0, 0),
         ("float32", 1, 4000, 4000, 6000, 2000, 0),
         ("float32", 2, 4000, 2000, 6000, 2000, 0),
-        ("float32", 3, 2000, 2000, 4000, 2000, 4000),
+        ("float32", 3, 2000, 2000, 6000, 2000, 4000),
         ("bfloat16", 0, 2000, 6000, 6000, 0, 0),  # stage 1 is used
         ("bfloat16", 1, 2000, 6000, 6000, 0, 0),
         ("bfloat16", 2, 2000, 1000, 6000, 2000, 0),
@@ -214,9 +218,15 @@ def test_the_peak_is_the_states_and_the_largest_phase():
 
 
 @pytest.mark.parametrize(
-    ("with_gradient", "entropy", "bytes_per_logit"), [(True, True, 20), (True, False, 16), (False, False, 8)]
+    ("gradient", "entropy", "entropy_gradient", "bytes_per_logit"),
+    [
+        (True, True, True, LOGITS_ENTROPY_GRADIENT),
+        (True, True, False, LOGITS_ENTROPY),
+        (True, False, False, LOGITS_TRAIN),
+        (False, False, False, LOGITS_FORWARD),
+    ],
 )
-def test_the_bytes_per_logit_are_those_of_a_real_pass(with_gradient, entropy, bytes_per_logit):
+def test_the_bytes_per_logit_are_those_of_a_real_pass(gradient, entropy, entropy_gradient, bytes_per_logit):
     import weakref
 
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -251,12 +261,12 @@ def test_the_bytes_per_logit_are_those_of_a_real_pass(with_gradient, entropy, by
     inputs = {"input_ids": index[None], "position_ids": index[None], "predict_index": index, "targets": index}
     mask = torch.ones(1, tokens, dtype=torch.long)
     peak = Peak()
-    with peak, torch.set_grad_enabled(with_gradient):
+    with peak, torch.set_grad_enabled(gradient):
         logprobs, entropies = module(
-            **inputs, attention_mask=mask, entropy=with_gradient, entropy_gradient=entropy
+            **inputs, attention_mask=mask, entropy=entropy, entropy_gradient=entropy_gradient
         )
-        if with_gradient:
-            (logprobs.sum() + (entropies.sum() if entropy else 0)).backward()
+        if gradient:
+            (logprobs.sum() + (entropies.sum() if entropy_gradient else 0)).backward()
     # The rest of so small a model is below two bytes a logit.
     assert bytes_per_logit <= peak.peak / tokens / vocab < bytes_per_logit + 2
 
