@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import common
 import comparison
 import typer
+from methods_table import counts_text
 
 if TYPE_CHECKING:
     from actors.groups import VerifierHandle
@@ -190,6 +191,7 @@ def evaluate(
     """Accuracies and search curves on the run's test problems, with the run's sampling seeds."""
     from actors import cluster
     from actors.evaluate import by_size, sample_problems
+    from actors.tracking import graded_table
     from airls_ray.data.problems import ProblemStream
     from airls_ray.tasks import make_task
 
@@ -197,7 +199,12 @@ def evaluate(
     problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     samples = sample_problems(pool, verifier, problems, config, progress, "supervised")
     search = verifier.call("search", samples.rollouts, samples.grades, [])
-    return {"accuracy": samples.accuracy, "search": by_size(search.curves)}
+    table = graded_table(samples.rollouts, samples.grades)
+    return {
+        "accuracy": samples.accuracy,
+        "search": by_size(search.curves),
+        "right_of_16": counts_text(table["group"].to_pylist(), table["outcome"].to_pylist()),
+    }
 
 
 # ----------------------------------------------------------------------------------------- report

@@ -17,7 +17,7 @@ import comparison  # noqa: E402
 import iteration  # noqa: E402
 import weight_sync  # noqa: E402
 
-COMMANDS = ("rollout", "policy_learner", "packing", "weight_sync", "iteration", "airls_vs_grpo")
+COMMANDS = ("rollout", "policy_learner", "packing", "weight_sync", "iteration", "airls_vs_grpo", "methods")
 
 
 def test_pairs_alternate_after_one_warm_up_of_each_side():

@@ -1,0 +1,150 @@
+"""What `methods.py` compares: settings of each method and ablation, as overrides of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+
+CONFIGS = {
+    "arithmetic": common.ROOT / "configs" / "demo_arithmetic.yaml",
+    "countdown": common.ROOT / "configs" / "countdown3.yaml",
+}
+PRM_CONFIGS = {
+    "arithmetic": common.ROOT / "configs" / "arithmetic_train_prm.yaml",
+    "countdown": common.ROOT / "configs" / "countdown3.yaml",
+}
+"""Where the settings of the Math-Shepherd PRM are."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of the comparison."""
+
+    name: str
+    label: str
+    overrides: tuple[str, ...] = ()
+    of: str | None = None
+    """For an ablation: the variant whose settings these overrides come on top of."""
+    needs_prm: bool = False
+    """Whether it trains with the Math-Shepherd PRM."""
+
+
+OUTCOME_ONLY = ("policy.learning_rate=1.0e-4", "method.step_weight=0.0")
+"""At the 2e-4 of AIRL-S, with as many updates, training on outcomes alone falls (docs/methods.md)."""
+
+METHODS: tuple[Variant, ...] = (
+    Variant("grpo", "GRPO", ("method.name=grpo", *OUTCOME_ONLY)),
+    Variant("rloo", "RLOO", ("method.name=rloo", *OUTCOME_ONLY)),
+    Variant(
+        "prime",
+        "PRIME",
+        (
+            "method.name=prime",
+            "method.step_weight=0.5",
+            "method.step_return=to_go",
+            "policy.learning_rate=1.0e-4",
+            "prm.action=token",
+            "prm.reward_unit=token",
+            "prm.warmup_iterations=0",
+            "prm.updates_per_iteration=1",
+            "prm.log_prob=sum",
+        ),
+    ),
+    Variant(
+        "pure",
+        "PURE, Math-Shepherd PRM",
+        (
+            "method.name=pure",
+            "method.step_weight=0.5",
+            "method.step_return=to_go",
+            "policy.learning_rate=1.0e-4",
+            "prm.parameterisation=scalar_head",
+            "prm.reward=probability",
+        ),
+        needs_prm=True,
+    ),
+    Variant("airl_s", "AIRL-S"),
+    Variant(
+        "repirl",
+        "rePIRL",
+        (
+            "method.name=repirl",
+            "method.step_weight=0.0",
+            "method.trajectory_weight=1.0",
+            "policy.learning_rate=1.0e-4",
+            "prm.parameterisation=log_prob",
+            "prm.action=token",
+            "prm.reward=log_odds",
+            "prm.reward_unit=token",
+            "prm.negatives=failed",
+            "prm.correct_rollouts=reference",
+            "prm.log_prob=sum",
+        ),
+    ),
+)
+
+ABLATIONS: tuple[Variant, ...] = (
+    Variant("airl_no_warmup", "AIRL-S without warm-up", ("prm.warmup_iterations=0",), "airl_s"),
+    Variant("airl_lambda_0", "AIRL-S, lambda 0", ("method.step_weight=0.0",), "airl_s"),
+    Variant("airl_lambda_0.5", "AIRL-S, lambda 0.5", ("method.step_weight=0.5",), "airl_s"),
+    Variant("airl_lambda_1", "AIRL-S, lambda 1", ("method.step_weight=1.0",), "airl_s"),
+    Variant("airl_token_actions", "AIRL-S, token actions", ("prm.action=token",), "airl_s"),
+    Variant("airl_reward_f", "AIRL-S, reward f", ("prm.reward=f",), "airl_s"),
+    Variant("airl_unpaired", "AIRL-S, classes not paired", ("prm.pair_by_problem=false",), "airl_s"),
+    Variant(
+        "airl_correct_as_experts",
+        "AIRL-S, correct rollouts on the expert side",
+        ("prm.negatives=failed", "prm.correct_rollouts=reference"),
+        "airl_s",
+    ),
+    Variant(
+        "airl_scalar_head",
+        "AIRL-S, scalar head",
+        (
+            "prm.parameterisation=scalar_head",
+            "prm.search_score=product",
+            "prm.reward=f",
+            "method.step_weight=0.2",
+            "policy.learning_rate=1.0e-4",
+            "prm.learner.learning_rate=3.0e-4",
+        ),
+        "airl_s",
+    ),
+    Variant(
+        "repirl_no_correct_rollouts",
+        "rePIRL without correct rollouts on the expert side",
+        ("prm.correct_rollouts=policy",),
+        "repirl",
+    ),
+    Variant("repirl_unweighted", "rePIRL without importance weights", ("prm.repirl.weight=none",), "repirl"),
+    Variant("repirl_sum", "rePIRL, weights as printed (sum)", ("prm.repirl.weight=sum",), "repirl"),
+    Variant("repirl_no_warmup", "rePIRL without warm-up", ("prm.warmup_iterations=0",), "repirl"),
+    Variant(
+        "repirl_scalar_head",
+        "rePIRL, scalar head, alpha 0.05 (as published)",
+        ("prm.parameterisation=scalar_head", "prm.reward=f", "prm.log_prob=mean",
+         "prm.output_l2=0.01", "method.trajectory_weight=0.05"),
+        "repirl",
+    ),
+)  # fmt: skip
+
+
+def variant(name: str) -> Variant:
+    """Return the method or ablation of a name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {one.name: one for one in (*METHODS, *ABLATIONS)}[name]
+
+
+def overrides_of(one: Variant) -> tuple[str, ...]:
+    """All overrides of a variant, those of the method that it changes first."""
+    return (*overrides_of(variant(one.of)), *one.overrides) if one.of else one.overrides
+
+
+def config_path(task: str) -> Path:
+    """Configuration of a task."""
+    return CONFIGS[task]

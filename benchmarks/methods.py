@@ -1,0 +1,209 @@
+"""All methods from the same base policy at equal rollouts, with their PRMs and ablations."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import airls_vs_grpo
+import common
+import methods_table
+import typer
+from method_variants import ABLATIONS, METHODS, PRM_CONFIGS, Variant, config_path, overrides_of
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+    from airls_ray.progress import Progress
+
+FOLDER = common.RUNS / "methods"
+RECORDS = common.RESULTS / "methods_runs.jsonl"
+"""A line a finished run, committed: the benchmark goes on from it on any machine."""
+TASKS = ("arithmetic", "countdown")
+SUPERVISED = Variant("sft", "supervised on the same traces")
+SUPERVISED_RATE = 2.0e-4
+"""The best of three in `airls_vs_grpo.py`."""
+
+
+def main(
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 3,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task (may be repeated).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this variant (may be repeated).")] = None,
+    ablations: Annotated[bool, typer.Option(help="Run the ablations, too (first task only).")] = True,
+    iterations: Annotated[
+        int, typer.Option(min=4, help="Iterations of every run, PRM warm-up included.")
+    ] = 60,
+    minutes: Annotated[float, typer.Option(help="Start no further run after this many minutes.")] = 1e9,
+) -> None:
+    """Train every method from the same base policy and compare accuracies and PRMs.
+
+    Many hours on two cores; interrupted, the same command goes on from `methods_runs.jsonl`. Methods first,
+    seed by seed, then the ablations. The table is written after every run.
+    """
+    common.use_all_cores()
+    from actors.start import connected
+    from airls_ray.config import load_config
+    from airls_ray.progress import make_progress
+
+    progress = make_progress()
+    until = time.monotonic() + 60 * minutes
+    tasks = task or list(TASKS)
+    wanted = [(name, seed, one) for seed in range(seeds) for name in tasks for one in (SUPERVISED, *METHODS)]
+    if ablations:
+        wanted += [(tasks[0], seed, one) for seed in range(seeds) for one in ABLATIONS]
+    if only:
+        wanted = [(name, seed, one) for name, seed, one in wanted if one.name in only]
+    records = read_records()
+    configs = {(name, seed, one.name): run_config(name, seed, one, iterations) for name, seed, one in wanted}
+    missing = [key for key in wanted if key_of(configs[key[0], key[1], key[2].name]) not in records]
+    progress.say(f"{len(wanted)} runs, of which {len(missing)} are missing")
+    if missing:
+        with connected(load_config(config_path(tasks[0]))):
+            for number, (name, seed, one) in enumerate(missing):
+                if time.monotonic() > until:
+                    progress.say(f"{len(missing) - number} runs are left for another time")
+                    break
+                progress.say(f"Run {number + 1} of {len(missing)}: {one.label} on {name}, seed {seed}")
+                record = run(name, seed, one, configs[name, seed, one.name], progress)
+                append_record(record)
+                methods_table.write(read_records(), iterations, progress, show=False)
+    methods_table.write(read_records(), iterations, progress, show=True)
+
+
+def read_records() -> dict[str, dict[str, Any]]:
+    """Finished runs by key."""
+    lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
+    records = [json.loads(line) for line in lines]
+    return {record["key"]: record for record in records}
+
+
+def append_record(record: dict[str, Any]) -> None:
+    """Add a line."""
+    RECORDS.parent.mkdir(parents=True, exist_ok=True)
+    with RECORDS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, separators=(",", ":")) + "\n")
+
+
+def run_config(task: str, seed: int, one: Variant, iterations: int) -> Config:
+    """Configuration of a run; the base policy and the PRM are filled in when it starts."""
+    from airls_ray.config import load_config
+
+    overrides = [
+        *overrides_of(one),
+        f"name={one.name}_seed_{seed}",
+        f"seed={seed}",
+        f"output={FOLDER / task}",
+    ]
+    config = load_config(config_path(task), overrides)
+    learning = {"iterations": iterations - config.warmup_iterations, "keep_checkpoints": 1}
+    return config.model_copy(update={"train": config.train.model_copy(update=learning)})
+
+
+def key_of(config: Config) -> str:
+    """Task, variant, seed and a digest of all settings that decide the result."""
+    tree = config.model_dump(mode="json")
+    for where in ("name", "output", "ray", "verifier", "supervised_prm"):
+        tree.pop(where)
+    tree["model"].pop("path"), tree["prm"].pop("path")
+    return f"{config.task.name}/{config.name}/{common.digest(json.dumps(tree, sort_keys=True))}"
+
+
+def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) -> dict[str, Any]:
+    """Train by one variant; returns its record."""
+    from actors.launch import run_training
+    from airls_ray.run_folder import RunFolder
+
+    base = base_policy(task, progress)
+    if one.name == SUPERVISED.name:
+        return run_supervised(task, seed, config, base, progress)
+    changes: dict[str, Any] = {"model": config.model.model_copy(update={"path": str(base)})}
+    cost: dict[str, Any] = {}
+    if one.needs_prm:
+        folder, cost = labelled_prm(task, base, progress)
+        changes["prm"] = config.prm.model_copy(update={"path": str(folder)})
+    ready = config.model_copy(update=changes)
+    made = RunFolder(ready.output / ready.name)
+    summary = made.read_summary() or run_training(ready, resume=made.config_file.exists())
+    return {
+        "key": key_of(config),
+        "task": task,
+        "variant": one.name,
+        "seed": seed,
+        **figures(summary, made),
+        **({"labels": cost} if cost else {}),
+    }
+
+
+def run_supervised(task: str, seed: int, config: Config, base: Path, progress: Progress) -> dict[str, Any]:
+    """Continue supervised training on the traces that the other runs see, one update an iteration."""
+    name = f"supervised on {task}, seed {seed}"
+    weights = airls_vs_grpo.supervised_weights(config, str(base), SUPERVISED_RATE, progress, name)
+    with airls_vs_grpo.evaluator(config, str(base), progress) as (pool, verifier):
+        result = airls_vs_grpo.evaluate(weights, config, pool, verifier, progress)
+    return {
+        "key": key_of(config),
+        "task": task,
+        "variant": SUPERVISED.name,
+        "seed": seed,
+        "accuracy": {"trained": result["accuracy"]},
+        "search": {way: curve["16"] for way, curve in result["search"].items()},
+        "right_of_16": result["right_of_16"],
+        "rollouts": 0,
+    }
+
+
+def figures(summary: dict[str, Any], folder: Any) -> dict[str, Any]:
+    """What the table needs of a run."""
+    lines = folder.read_metrics()
+    kept = {
+        key: {name: _round(value) for name, value in summary[key].items()}
+        for key in ("prm", "prm_base", "policy_log_prob", "policy_log_prob_base")
+        if key in summary
+    }
+    return {
+        "accuracy": summary["accuracy"],
+        "search": {way: curve["16"] for way, curve in summary["search"].items()},
+        "search_base": {way: curve["16"] for way, curve in summary["search_base"].items()},
+        **kept,
+        "right_of_16": methods_table.encode_counts(folder.path / "samples" / "trained.parquet"),
+        "outcome": [_round(line["outcome/mean"]) for line in lines],
+        "seconds_by_iteration": [_round(line["time/iteration"]) for line in lines],
+        "rollouts": summary["rollouts"],
+        "seconds": _round(summary["seconds"]["train"]),
+        "warnings": [warning["kind"] for warning in summary.get("warnings", [])],
+    }
+
+
+def base_policy(task: str, progress: Progress) -> Path:
+    """The one warm-started policy of a task, from which all runs start."""
+    from airls_ray.config import load_config
+
+    return common.warm_started_policy(load_config(config_path(task)), progress)
+
+
+def labelled_prm(task: str, base: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """Train the Math-Shepherd PRM once per task; returns its folder and what its labels cost."""
+    from actors.train_prm import train_prm
+    from airls_ray.config import load_config
+
+    overrides = [
+        "prm.parameterisation=scalar_head",
+        "prm.search_score=auto",
+        "prm.log_prob=auto",
+        "prm.search_aggregate=min",
+        "supervised_prm.labels=math_shepherd_soft",
+    ]
+    config = load_config(PRM_CONFIGS[task], overrides)
+    folder = FOLDER / task / "math_shepherd"
+    file = folder / "train_prm.json"
+    summary = json.loads(file.read_text()) if file.exists() else train_prm(config, base, folder, progress)
+    return Path(summary["prm_path"]), summary["labels"]
+
+
+def _round(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    common.run(main)
