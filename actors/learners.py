@@ -20,7 +20,7 @@ from actors.deepspeed_engine import DeepSpeedEngine, free_port, init_distributed
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.batches import merge_parts, token_logprobs
-from airls_ray.learning.engine import FrozenEngine
+from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.replay import ReplaySample
 from airls_ray.models.load import load_policy_module, save_hf
@@ -70,9 +70,12 @@ class Learner(ABC):
         self._engine.load_state(folder)
 
     def _save_model(self, folder: Path) -> None:
-        weights = dict(self._engine.named_weights())  # collective under ZeRO-3: every rank takes part
+        weights = self._engine.named_weights()  # collective under ZeRO-3: every rank takes part
         if self._rank == 0:
-            save_hf(self._engine.module, weights, self._policy_folder, folder)
+            save_hf(self._engine.module, dict(weights), self._policy_folder, folder)
+        else:
+            for _ in weights:  # but keeps nothing
+                pass
 
     def save(self, model: str, state: str) -> None:
         """Write the model in Hugging Face format and this rank's state."""
@@ -188,7 +191,7 @@ class ReferenceServer:
         start = time.perf_counter()
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._folder, task, self._config.model.prompt_template)
-        self._engine = FrozenEngine(load_policy_module(self._folder, self._config.model.dtype))
+        self._engine = FrozenEngine(load_policy_module(self._folder, self._config.model.dtype), own_device())
         return time.perf_counter() - start
 
     def log_probs(self, rollouts: Sequence[Any]) -> pa.Table:

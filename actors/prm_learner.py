@@ -18,7 +18,7 @@ from actors.learners import Learner, graded_rollouts
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
 from airls_ray.learning.batches import merge_parts
-from airls_ray.learning.engine import FrozenEngine
+from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.group_filter import rows_that_learn
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch
 from airls_ray.learning.prm_folder import write_prm_form
@@ -153,7 +153,7 @@ class PRMServer:
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._policy_folder, task, model.prompt_template)
         module = load_prm_module(self._prm_folder, prm.parameterisation, model.dtype, prm.shaping)
-        self._engine = FrozenEngine(module)
+        self._engine = FrozenEngine(module, own_device())
         return time.perf_counter() - start
 
     def save(self, model: str, state: str) -> None:

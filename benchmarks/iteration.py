@@ -21,6 +21,9 @@ REST = "rest (problems, metrics)"
 def main(
     iterations: Annotated[int, typer.Option(min=1, help="Iterations that are measured.")] = 12,
     warm: Annotated[int, typer.Option(min=0, help="Iterations before them.")] = 3,
+    problems: Annotated[
+        int, typer.Option(min=4, help="Problems of an iteration (fewer for a long look at the memory).")
+    ] = 64,
 ) -> None:
     """Seconds of each stage of an AIRL-S iteration on the demo's configuration, with all its actors."""
     common.use_all_cores()
@@ -36,6 +39,7 @@ def main(
             f"output={common.RUNS}",
             f"model.path={base}",
             "prm.warmup_iterations=0",
+            f"train.problems_per_iteration={problems}",
             f"train.iterations={warm + iterations}",
             f"train.checkpoint_every={warm + iterations}",
             f"train.rollouts_every={warm + iterations}",
@@ -55,7 +59,11 @@ def main(
             ("tokens/s, rollout stage", str(figures["rollout_tokens_per_second"])),
             ("rollouts/s, whole iteration", str(figures["rollouts_per_second"])),
             *(
-                (f"{name}, MB: start, end", f"{values[0]:.1f}, {values[-1]:.1f}")
+                (
+                    f"{name}, MB: start, middle, end; an iteration in the second half",
+                    f"{values[0]:.1f}, {values[len(values) // 2]:.1f}, {values[-1]:.1f}; "
+                    f"{slope_mb(values):+.4f}",
+                )
                 for name, values in memory.items()
             ),
         ],
@@ -77,7 +85,7 @@ def measure(
     run = RunFolder(config.output / config.name)
     shutil.rmtree(run.path, ignore_errors=True)
     run.create(config)
-    memory: dict[str, list[float]] = {"driver": [], "object store": []}
+    memory: dict[str, list[float]] = {"driver, own": [], "driver, shared": [], "object store": []}
     state = LoopState()
     with connected(config):
         parts = start_parts(config, Sources(policy=base, prm=base, reference=base), progress, state)
@@ -85,7 +93,8 @@ def measure(
             tracker = Tracker(run, config, bar)
             while state.iteration < config.train.iterations:
                 state = run_iteration(parts, config, state, tracker, warmup=False)
-                memory["driver"].append(resident_mb())
+                memory["driver, own"].append(resident_mb("RssAnon"))
+                memory["driver, shared"].append(resident_mb("RssShmem"))
                 memory["object store"].append(cluster.object_store_used() / 1e6)
         parts.verifier.close()
     return run.read_metrics(), memory
@@ -112,13 +121,23 @@ def summarise(lines: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def resident_mb() -> float:
-    """Memory of this process in MB (0 where the system has no /proc)."""
+def resident_mb(kind: str) -> float:
+    """Memory of this process in MB (0 where the system has no /proc).
+
+    `RssAnon` is its own; `RssShmem` are the pages of the object store that it has looked at, which belong to
+    the store and rise to the size of its busiest part.
+    """
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else []:
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{kind}:"):
             return float(line.split()[1]) * 1024 / 1e6
     return 0.0
+
+
+def slope_mb(values: list[float]) -> float:
+    """MB an iteration over the second half, by least squares (the first half warms caches)."""
+    half = values[len(values) // 2 :]
+    return common.fit_line(list(range(len(half))), half)[1] if len(half) > 1 else 0.0
 
 
 def _plain(value: Any) -> Any:

@@ -31,6 +31,8 @@ METHODS: dict[str, Preset] = {
             "negatives": "failed",
             "correct_rollouts": "reference",
             "output_l2": 0.01,
+            "warmup_iterations": 0,
+            "updates_per_iteration": 1,
             "search_aggregate": "mean",
         },
     },

@@ -108,14 +108,20 @@ def resolve_layout(layout: Literal["auto", "padded", "packed"], engine: ForwardE
     return "packed" if engine.device.type == "cuda" and "flash" in attention else "padded"
 
 
+def own_device() -> torch.device:
+    """The GPU of this process, or the CPU where it was given none (an actor without GPUs sees none)."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 class FrozenEngine:
-    """A single process that only runs its module forward: the reference model."""
+    """A single process that only runs its module forward: the reference model, a given PRM."""
 
     rank: int = 0
     world_size: int = 1
 
-    def __init__(self, module: TrainModule) -> None:
-        self.module = module
+    def __init__(self, module: TrainModule, device: torch.device | None = None) -> None:
+        """`device`: where the module is moved; None leaves it."""
+        self.module = module if device is None else module.to(device)
 
     @property
     def device(self) -> torch.device:

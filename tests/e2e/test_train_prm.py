@@ -14,15 +14,19 @@ import pytest
 from transformers import AutoModelForTokenClassification
 
 from actors import cluster
+from actors.prm_learner import PRMServer
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
-from actors.search import run_search
 from actors.start import start_workers
 from actors.train_prm import train_prm
-from airls_ray.config.schema import Config
+from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.data.prm_labels import read_facts, read_labels
 from airls_ray.data.schemas import PREFIXES, rows_to_table
 from airls_ray.errors import DataError
+from airls_ray.evaluation.labels import measure_step_scores
+from airls_ray.learning.batches import merge_parts
+from airls_ray.learning.prm_folder import read_prm_form
+from airls_ray.learning.prm_supervised import split_by_problem
 from airls_ray.progress import QuietProgress
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
@@ -117,13 +121,19 @@ def test_it_writes_a_line_per_update_and_its_summary(trained: Trained) -> None:
     }  # fmt: skip
 
 
-def test_the_prm_is_one_that_others_load_and_search_with(trained: Trained, tmp_path: Path) -> None:
+def test_the_prm_is_one_that_others_load_and_score_with(trained: Trained) -> None:
+    """As `search` and a frozen PRM do: the form from the folder, scores of the steps from the server."""
     prm = trained.folder / "prm"
     assert AutoModelForTokenClassification.from_pretrained(prm).num_labels == 1
-    assert json.loads((prm / "prm.json").read_text())["search_aggregate"] == "min"
-    summary = run_search(trained.config, trained.policy, prm, tmp_path)
-    assert {"step_auroc", "trace_auroc"} <= summary["prm"].keys()
-    assert summary["search"]["best_of_n"]["1"] == pytest.approx(summary["accuracy"]["sampled"])
+    config = trained.config.model_copy(update={"prm": read_prm_form(prm, PRMConfig())})
+    assert (config.prm.parameterisation, config.prm.search_aggregate) == ("scalar_head", "min")
+    table = read_labels(trained.folder / "labels.parquet")
+    _, held_out = split_by_problem(table, config.supervised_prm.held_out, config.seed)
+    server = PRMServer(config, str(trained.policy), str(prm))
+    server.start()
+    scores = np.concatenate(merge_parts([server.score([held_out])])["scores"].to_numpy())
+    figures = measure_step_scores(held_out, scores, "min")
+    assert figures["step_auroc"] == pytest.approx(trained.summary["prm"]["step_auroc"], abs=1e-3)
 
 
 def test_labels_of_a_file_are_learned_without_sampling(
@@ -154,12 +164,15 @@ def _without_labels(table: pa.Table) -> pa.Table:
 
 
 # ------------------------------------------------------------------------------- continuations
-def test_a_continuation_is_what_the_policy_would_have_said(trained: Trained) -> None:
+def test_a_continuation_is_what_the_policy_would_have_said(
+    ray_cluster: None, policy_folder: Path, tmp_path: Path
+) -> None:
     """At a temperature near 0 the rest of a response follows from its beginning, whatever the seeds."""
-    codec = TextCodec.from_folder(trained.policy, make_task(trained.config.task))
+    config = prm_config(policy_folder, tmp_path)
+    codec = TextCodec.from_folder(policy_folder, make_task(config.task))
     prompts = [codec.encode_prompt(text) for text in ("1+2*3=", "4-3+2=", "2*2*2=")]
-    most = trained.config.rollout.max_response_tokens
-    (worker,) = start_workers(trained.config, str(trained.policy))
+    most = config.rollout.max_response_tokens
+    (worker,) = start_workers(config, str(policy_folder))
     try:
         cluster.fetch(worker.start.remote(), 120, "starting")
         pool = RolloutPool([worker], 60)
