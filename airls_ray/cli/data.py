@@ -44,6 +44,29 @@ def make(
     typer.echo(f"{output}: {written} {split.value} problems of {settings.task.name}")
 
 
+@app.command("unsolved")
+def unsolved(
+    config: ConfigArgument,
+    output: Annotated[Path, typer.Option(help="File to write: .jsonl or .parquet.", show_default=False)],
+    overrides: OverridesArgument = None,
+    problems: Annotated[int, typer.Option(min=1, help="How many training problems are tried.")] = 1000,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of each.")] = 16,
+    policy: Annotated[
+        str | None, typer.Option(help="Policy folder or hub name; by default that of CONFIG.")
+    ] = None,
+) -> None:
+    """Write the training problems that a policy never solves in N samples (then set task.train_file)."""
+    settings = read_config(config, overrides)
+    from actors.launch import base_policy
+    from actors.unsolved import write_unsolved
+
+    found = write_unsolved(settings, policy or base_policy(settings), output, problems, samples)
+    typer.echo(
+        f"{output}: {found['unsolved']} of {found['problems']} problems unsolved in {samples} samples "
+        f"(mean outcome {found['mean_outcome']:.3f})"
+    )
+
+
 @app.command("check")
 def check(file: FileArgument) -> None:
     """Read a file of your own and say what is in it, or which row and field is wrong."""

@@ -108,7 +108,8 @@ class PRMConfig(StrictModel):
 
 
 class SupervisedPRMConfig(StrictModel):
-    """`airls-ray train-prm`: a PRM from labels, the baseline that the papers compare with."""
+    """`airls-ray train-prm`: a PRM from labels, the baseline that the papers compare with. It needs
+    `prm.parameterisation=scalar_head`; `prm.learner` trains it."""
 
     labels: Literal["outcome", "math_shepherd_hard", "math_shepherd_soft"] = "math_shepherd_soft"
     """`outcome` (an ORM): the outcome at the last step. `math_shepherd_hard|soft` (arXiv 2312.08935): a
@@ -120,7 +121,7 @@ class SupervisedPRMConfig(StrictModel):
     rollouts_per_problem: PositiveInt = 4
     """Rollouts of each."""
     problems_per_call: PositiveInt = 64
-    """Problems labelled between two steps of the progress bar."""
+    """Problems of a chunk: its completions are one batch, and its labels are written before the next one."""
     epochs: PositiveInt = 2
     """Passes over the labels."""
     rollouts_per_update: PositiveInt = 128

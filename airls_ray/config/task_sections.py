@@ -19,6 +19,8 @@ class ArithmeticTaskConfig(StrictModel):
     """Number of operations of a chain, one reasoning step each."""
     modulus: Annotated[int, Field(ge=2, le=1000)] = 10
     """All numbers lie in [0, modulus)."""
+    train_file: Path | None = None
+    """Train on the problems of this file (as `airls-ray data unsolved` and `data make` write)."""
     test_problems: PositiveInt = 500
     """Size of the test set; its problems never occur in training."""
 
@@ -34,6 +36,8 @@ class CountdownTaskConfig(StrictModel):
     """Largest given number; targets lie in [1, max_number] too, intermediate results may not exceed 9999."""
     traces_per_problem: PositiveInt = 1
     """How many different solutions a training problem carries (fewer where fewer exist)."""
+    train_file: Path | None = None
+    """Train on the problems of this file (as `airls-ray data unsolved` and `data make` write)."""
     test_file: Path | None = None
     """Public test file (JSONL with `input` and `output`); its problems are kept out of training."""
     hold_out_targets: bool = True

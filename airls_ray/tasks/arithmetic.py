@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
 from airls_ray.tasks.base import Grade, Problem, Split
 from airls_ray.tasks.generate import Generator, content_id, split_by_hash
+from airls_ray.tasks.problem_files import epochs, read_training_file
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import ArithmeticTaskConfig
@@ -50,14 +52,26 @@ class ArithmeticTask:
         self._operations = config.operations
         self._modulus = config.modulus
         self._test_problems = config.test_problems
+        self._train_file = config.train_file
         self._response = re.compile(rf"(?:\d+[-+*]\d+=\d+;){{{config.operations - 1}}}" + _STEP.pattern)
         self._generator = Generator(self._prompts, split_by_hash, self.problem)
 
     def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
         """Yield problems from position `start`: without end (train) or the fixed test set."""
+        if split == "train" and self._train_file is not None:
+            return epochs(self._file_problems, seed, start)
         if split == "train":
             return self._generator.train(seed, start)
         return islice(self._generator.test(self._test_problems), start, None)
+
+    @cached_property
+    def _file_problems(self) -> list[Problem]:
+        assert self._train_file is not None
+        return read_training_file(self._train_file, self._may_train)
+
+    def _may_train(self, problem: Problem) -> bool:
+        _, terms = read_chain(problem.prompt)
+        return len(terms) == self._operations and split_by_hash(problem.prompt) == "train"
 
     def vocabulary(self) -> list[str]:
         """Return every number as one token, the operators, `=` and `;`."""

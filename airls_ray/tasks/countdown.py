@@ -21,6 +21,7 @@ from airls_ray.errors import ConfigError, DataError
 from airls_ray.tasks.base import Grade, Problem, Split
 from airls_ray.tasks.countdown_solver import LARGEST_RESULT, reachable, solutions, solvable
 from airls_ray.tasks.generate import Generator, content_id, split_by_hash
+from airls_ray.tasks.problem_files import epochs, read_training_file
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import CountdownTaskConfig
@@ -54,6 +55,8 @@ class CountdownTask:
 
     def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
         """Yield problems from position `start`: without end (train) or the fixed test set."""
+        if split == "train" and self._config.train_file is not None:
+            return epochs(self._training_file, seed, start)
         if split == "train":
             return self._generator.train(seed, start)
         if self._config.test_file is not None:
@@ -113,6 +116,17 @@ class CountdownTask:
                     if len(queues[value]) < _QUEUE and (keep == 1.0 or rng.random() < keep):
                         queues[value].append(numbers)
             yield queues[target].popleft(), target
+
+    @cached_property
+    def _training_file(self) -> list[Problem]:
+        assert self._config.train_file is not None
+        return read_training_file(self._config.train_file, self._may_train)
+
+    def _may_train(self, problem: Problem) -> bool:
+        if _INPUT.fullmatch(problem.prompt.rstrip(":")) is None:
+            return False
+        puzzle = read_prompt(problem.prompt)
+        return len(puzzle[0]) == self._config.numbers and self._split_of(puzzle) == "train"
 
     def _split_of(self, puzzle: Puzzle) -> Split | None:
         key = _key(puzzle)

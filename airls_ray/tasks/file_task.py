@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
-from itertools import count
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from airls_ray.errors import DataError
-from airls_ray.seeding import derive_seed
 from airls_ray.tasks.base import Grade, Problem, Split
+from airls_ray.tasks.problem_files import epochs
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import FileTaskConfig
@@ -34,7 +32,7 @@ class FileTask:
             DataError: a file cannot be read, a row is malformed, or a problem occurs in both files.
         """
         train, test = self._splits
-        return _epochs(train, seed, start) if split == "train" else iter(test[start:])
+        return epochs(train, seed, start) if split == "train" else iter(test[start:])
 
     def vocabulary(self) -> None:
         """Return None: the model's own tokenizer must be used."""
@@ -107,13 +105,3 @@ def _math_verify() -> tuple[Any, Any]:
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # warns at each call without a limit
     return parse, verify
-
-
-def _epochs(problems: list[Problem], seed: int, start: int) -> Iterator[Problem]:
-    skip = start % len(problems)
-    for epoch in count(start // len(problems)):
-        order = list(range(len(problems)))
-        Random(derive_seed(seed, "epoch", epoch)).shuffle(order)
-        for position in order[skip:]:
-            yield problems[position]
-        skip = 0

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from actors.unsolved import write_unsolved
+from airls_ray.data.problems import ProblemStream, read_problems
 from airls_ray.errors import ConfigError
+from airls_ray.tasks import make_task
 from tests.e2e.conftest import TrainedRun, base_config, train
 
 
@@ -88,3 +91,17 @@ def test_a_given_prm_scores_without_learning(
 def test_a_method_with_a_given_prm_says_when_none_is(policy_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"prm\.path is not set"):
         run(policy_folder, tmp_path, method={"name": "pure"})
+
+
+def test_unsolved_problems_are_written_for_training(
+    ray_cluster: None, policy_folder: Path, tmp_path: Path
+) -> None:
+    config = base_config(policy_folder, tmp_path, search={"problems_per_call": 20})
+    file = tmp_path / "hard.jsonl"
+    found = write_unsolved(config, str(policy_folder), file, problems=30, samples=2)
+    table = read_problems(file)
+    assert found["problems"] == 30
+    assert table.num_rows == found["unsolved"] < 30
+    hard = config.task.model_copy(update={"train_file": file})
+    stream = ProblemStream(make_task(hard), "train", 0)
+    assert set(stream.take(table.num_rows)["problem_id"].to_pylist()) == set(table["problem_id"].to_pylist())
