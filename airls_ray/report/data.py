@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class RunData:
     summary: dict[str, Any]
     examples: list[dict[str, Any]]
     config: str
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -89,7 +90,7 @@ def load_run(path: Path) -> RunData:
     if not metrics and not summary:
         raise RunError(f"{path} holds neither metrics.jsonl nor summary.json to report on: train first")
     config = folder.config_file.read_text(encoding="utf-8") if folder.config_file.exists() else ""
-    return RunData(path, metrics, summary, folder.read_examples(), config)
+    return RunData(path, metrics, summary, folder.read_examples(), config, folder.read_warnings())
 
 
 def number(value: Any) -> float | None:

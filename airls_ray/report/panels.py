@@ -67,11 +67,28 @@ DETAILS = [
     Panel(
         "PRM logits", {"prm/logit_abs_mean": "mean magnitude"}, "Mean magnitude of the discriminator's logit"
     ),
+    Panel(
+        "PRM values",
+        {"prm/expert_value": "correct responses", "prm/policy_value": "failed ones, reweighted"},
+        "Mean value per token (rePIRL)",
+    ),
+    Panel(
+        "Effective sample size",
+        {"prm/effective_sample_size": "effective", "prm/failed_rollouts": "failed rollouts"},
+        "Of the importance weights; near 1 the PRM learns from a single rollout (rePIRL)",
+        at_least=0.0,
+    ),
+    Panel(
+        "PRM outputs",
+        {"prm/output_abs_mean": "mean magnitude", "prm/output_drift": "change within an iteration"},
+        "f of a scalar head, log-ratio to the policy of a log-probability PRM",
+        at_least=0.0,
+    ),
     Panel("Policy loss", {"policy/loss": "loss"}, "Clipped surrogate with its penalties"),
     Panel(
         "Clip share", {"policy/clip_share": "share"}, "Share of tokens whose ratio is clipped", at_least=0.0
     ),
-    Panel("KL to the reference", {"policy/kl_reference": "KL"}, "Nats per token, k3 estimate", at_least=0.0),
+    Panel("KL to the reference", {"policy/reference_kl": "KL"}, "Nats per token, k3 estimate", at_least=0.0),
     Panel("Gradient norm", {"policy/gradient_norm": "norm"}, "Policy, before clipping", at_least=0.0),
     Panel(
         "Groups without variance",

@@ -37,6 +37,7 @@ def write_report(run_folder: Path) -> Path:
         f"{run.name} · airls-ray",
         header(run),
         section("Results", tables(run)),
+        section("Warnings", _warnings(run), intro="Known failures that the run met, each said once."),
         section("Learning curves", grid(charts(run, LEARNING)), intro=_smoothing(run)),
         section("Search", grid(search_charts(run), wide=True), _search_table(run)),
         section(
@@ -134,7 +135,11 @@ def tables(run: RunData) -> Markup | None:
         if base is not None or trained is not None:
             accuracy.append([how, _figure(base), _figure(trained), _points(trained, base)])
     quality = []
-    for name, text in (("step_auroc", "step AUROC"), ("trace_auroc", "trace AUROC")):
+    for name, text in (
+        ("step_auroc", "step AUROC"),
+        ("trace_auroc", "trace AUROC"),
+        ("first_error_f1", "first-error F1"),
+    ):
         prm, control = run.value("prm", name), run.value("policy_log_prob", name)
         if prm is not None or control is not None:
             quality.append([text, _figure(prm), _figure(control), _difference(prm, control)])
@@ -146,6 +151,13 @@ def tables(run: RunData) -> Markup | None:
         content = table(["", "PRM", "policy log-probability", "difference"], quality)
         panels.append(element("div", element("h3", "Scores against the truth"), content, class_="panel"))
     return element("div", panels, class_="tables") if panels else None
+
+
+def _warnings(run: RunData) -> Markup | None:
+    if not run.warnings:
+        return None
+    rows = [[f"iteration {line['iteration']}", line["sentence"]] for line in run.warnings]
+    return table(["", "what was seen, and what helps"], rows)
 
 
 def _search_table(run: RunData) -> Markup | None:

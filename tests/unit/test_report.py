@@ -403,3 +403,17 @@ def test_a_comparison_of_nothing_is_one_sentence(tmp_path: Path) -> None:
 )
 def test_a_seed_at_the_end_of_a_name_is_left_out(name: str, short: str) -> None:
     assert without_seed(name) == short
+
+
+def test_warnings_of_the_run_are_shown_as_text(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.log_metrics(1, {"outcome/mean": 0.5})
+    folder.log_warning(1, "falling outcome", "the outcome fell <b>far</b>")
+    page = write_report(tmp_path).read_text()
+    assert "iteration 1" in page
+    assert "the outcome fell &lt;b&gt;far&lt;/b&gt;" in page
+
+
+def test_a_run_without_warnings_has_no_such_section(tmp_path: Path) -> None:
+    RunFolder(tmp_path).log_metrics(1, {"outcome/mean": 0.5})
+    assert "Warnings" not in write_report(tmp_path).read_text()
