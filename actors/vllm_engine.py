@@ -93,6 +93,9 @@ class VLLMEngine:
         arguments: dict[str, Any] = {}
         if _on_cpu():
             arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
+            # A prompt that is cut in two (too many tokens for one step) makes vLLM turn back its seeded
+            # generator, which PyTorch's CPU generator cannot do: the engine dies.
+            arguments["enable_chunked_prefill"] = False
         else:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
         self._llm: LLM = LLM(

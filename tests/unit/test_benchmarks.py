@@ -17,7 +17,16 @@ import comparison  # noqa: E402
 import iteration  # noqa: E402
 import weight_sync  # noqa: E402
 
-COMMANDS = ("rollout", "policy_learner", "packing", "weight_sync", "iteration", "airls_vs_grpo", "methods")
+COMMANDS = (
+    "rollout",
+    "policy_learner",
+    "packing",
+    "weight_sync",
+    "iteration",
+    "airls_vs_grpo",
+    "methods",
+    "uses",
+)
 
 
 def test_pairs_alternate_after_one_warm_up_of_each_side():
