@@ -193,7 +193,8 @@ def prm_rows(table: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
         cost = "none"
         if labels := row.get("labels"):
             facts = labels.get("cost", labels)
-            cost = ", ".join(f"{facts[key]:,.0f} {key}" for key in ("rollouts", "seconds") if key in facts)
+            names = {"labelling_rollouts": "rollouts", "seconds": "seconds"}
+            cost = ", ".join(f"{facts[key]:,.0f} {text}" for key, text in names.items() if key in facts)
         rows.append(
             (
                 LABELS[name],

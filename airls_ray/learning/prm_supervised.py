@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -14,7 +13,7 @@ from airls_ray.config.schema import PRMConfig
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.labels import measure_step_scores
 from airls_ray.learning.batches import Sequences, add_sums, all_rows, rank_batches, take_values
-from airls_ray.learning.engine import TrainEngine, resolve_layout
+from airls_ray.learning.engine import TrainEngine, resolve_layout, share_rows
 from airls_ray.objectives.supervised_prm import SupervisedInputs, supervised_prm_loss
 from airls_ray.seeding import derive_seed
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
@@ -145,7 +144,7 @@ def measure_labels(
             loss, parts = supervised_prm_loss(_inputs(batch, part, seen), normaliser)
             add_sums(sums, {"loss": loss, **parts})
             logits[batch.labels.positions(part.rows.cpu())] = seen.cpu()
-    scores = _sum_vectors(engine, logits.double()).sigmoid().numpy()
+    scores = share_rows(engine, logits.double(), torch.arange(logits.numel())).sigmoid().numpy()
     measured = measure_step_scores(table, scores, config.search_aggregate)
     return _metrics(engine.sum_over_ranks(sums), "prm") | {f"prm/{k}": v for k, v in measured.items()}
 
@@ -186,12 +185,3 @@ def _metrics(sums: dict[str, float], prefix: str) -> dict[str, float]:
         f"{prefix}/label_mean": sums["label"] / weight,
         f"{prefix}/logit_abs_mean": sums["logit_abs"] / weight,
     }
-
-
-def _sum_vectors(engine: TrainEngine, values: Tensor) -> Tensor:
-    """Add a vector over the ranks, each of which filled in its own entries."""
-    if engine.world_size == 1:
-        return values
-    named = {f"{place:09d}": value for place, value in enumerate(values.tolist())}
-    total = engine.sum_over_ranks(named)
-    return torch.from_numpy(np.fromiter((total[name] for name in named), np.float64, len(named)))

@@ -114,7 +114,7 @@ def test_the_control_stands_first_among_the_prms() -> None:
 
 
 def test_labelling_cost_is_shown() -> None:
-    paid = record("pure", 0, 0.6, labels={"rollouts": 12345, "seconds": 61.0})
+    paid = record("pure", 0, 0.6, labels={"cost": {"labelling_rollouts": 12345, "seconds": 61.0}})
     rows = methods_table.prm_rows(methods_table.summarise([paid], "arithmetic"))
     assert rows[-1][-1] == "12,345 rollouts, 61 seconds"
 
