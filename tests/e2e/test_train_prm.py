@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,36 +165,61 @@ def _without_labels(table: pa.Table) -> pa.Table:
 
 
 # ------------------------------------------------------------------------------- continuations
-def test_a_continuation_is_what_the_policy_would_have_said(
-    ray_cluster: None, policy_folder: Path, tmp_path: Path
-) -> None:
-    """Greedy: the rest of a response follows from its beginning."""
-    config = prm_config(policy_folder, tmp_path)
+@dataclass(frozen=True)
+class Sampler:
+    """A started pool, the tokens of a few prompts and the longest response."""
+
+    pool: RolloutPool
+    prompts: list[list[int]]
+    most: int
+
+    def complete(
+        self, rows: list[tuple[str, list[int], list[int]]], *, temperature: float = 0.0
+    ) -> list[dict[str, Any]]:
+        request = RolloutRequest(1, temperature, 0, ("test",))
+        (table,) = cluster.resolve(self.pool.complete(rows_to_table(rows, PREFIXES), request))
+        return table.to_pylist()
+
+
+@pytest.fixture(scope="module")
+def sampler(
+    ray_cluster: None, policy_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sampler]:
+    config = prm_config(policy_folder, tmp_path_factory.mktemp("sampler"))
+    engine = config.rollout.engine.model_copy(update={"max_sequences": 256})
+    config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"engine": engine})})
     codec = TextCodec.from_folder(policy_folder, make_task(config.task))
     prompts = [codec.encode_prompt(text) for text in ("1+2*3=", "4-3+2=", "2*2*2=")]
-    most = config.rollout.max_response_tokens
     (worker,) = start_workers(config, str(policy_folder))
-    try:
-        cluster.fetch(worker.start.remote(), 120, "starting")
-        pool = RolloutPool([worker], 60)
-        request = RolloutRequest(1, 0.0, 0, ("test",))
+    cluster.fetch(worker.start.remote(), 120, "starting")
+    yield Sampler(RolloutPool([worker], 60), prompts, config.rollout.max_response_tokens)
+    cluster.kill(worker)
 
-        def complete(rows: list[tuple[str, list[int], list[int]]]) -> list[dict[str, Any]]:
-            return cluster.resolve(pool.complete(rows_to_table(rows, PREFIXES), request))[0].to_pylist()
 
-        whole = [row["response"] for row in complete([(f"p{n}", p, []) for n, p in enumerate(prompts)])]
-        assert all(1 < len(response) < most for response in whole)
-        prefixes = [
-            (f"p{n}", p, w[:cut])
-            for n, (p, w) in enumerate(zip(prompts, whole, strict=True))
-            for cut in (1, len(w) // 2)
-        ]
-        done = complete([*prefixes, ("full", prompts[0], [3] * most)])
-        assert [row["prefix"] for row in done] == list(range(6))
-        for row in done:
-            assert row["response"] == whole[row["prefix"] // 2]
-            assert row["tokens"] == len(row["response"]) - len(prefixes[row["prefix"]][2])
-        (short,) = {len(row["response"]) for row in complete([("p", prompts[0], [3] * (most - 1))])}
-        assert short == most
-    finally:
-        cluster.kill(worker)
+def test_a_continuation_is_what_the_policy_would_have_said(sampler: Sampler) -> None:
+    """Greedy: the rest of a response follows from its beginning."""
+    numbered = [(f"p{number}", prompt) for number, prompt in enumerate(sampler.prompts)]
+    whole = [row["response"] for row in sampler.complete([(name, prompt, []) for name, prompt in numbered])]
+    assert all(1 < len(response) < sampler.most for response in whole)
+    prefixes = [
+        (name, prompt, response[:cut])
+        for (name, prompt), response in zip(numbered, whole, strict=True)
+        for cut in (1, len(response) // 2)
+    ]
+    done = sampler.complete([*prefixes, ("full", sampler.prompts[0], [3] * sampler.most)])
+    assert [row["prefix"] for row in done] == list(range(6))  # the last one leaves no room
+    for row in done:
+        assert row["response"] == whole[row["prefix"] // 2]
+        assert row["tokens"] == len(row["response"]) - len(prefixes[row["prefix"]][2])
+
+
+def test_prefix_and_continuation_together_keep_the_limit(sampler: Sampler) -> None:
+    (row,) = sampler.complete([("p", sampler.prompts[0], [3] * (sampler.most - 1))])
+    assert (len(row["response"]), row["tokens"]) == (sampler.most, 1)
+
+
+def test_more_prefixes_than_the_engine_takes_in_a_step_are_all_continued(sampler: Sampler) -> None:
+    """vLLM would cut a prefix in two, and then fail to turn back a seeded generator on a CPU."""
+    prefixes = [(f"p{number}", sampler.prompts[0], [3] * (sampler.most - 2)) for number in range(400)]
+    done = sampler.complete(prefixes, temperature=1.0)
+    assert [row["prefix"] for row in done] == list(range(400))
