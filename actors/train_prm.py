@@ -18,7 +18,7 @@ from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels
 from airls_ray.errors import DataError
-from airls_ray.evaluation.labels import measure_log_prob
+from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob
 from airls_ray.learning.prm_supervised import LabelledSequences, check_form, plan_updates, split_by_problem
 from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress, make_progress
@@ -51,9 +51,10 @@ def train_prm(
         labels: a Parquet file (PRM_LABELS) to learn from instead of sampling.
 
     Returns:
-        `prm_path, policy, task, labels` (file, kind, cost), `updates`, `problems`, `rollouts` (with labels),
-        `held_out_problems`; `prm` and `policy_log_prob`: figures on held-out problems; `curve`: the same
-        for each epoch; `seconds`; `versions`.
+        `prm_path, policy, task, seed, labels` (file, kind, cost, and how well they fit the truth of the
+        steps), `problems, rollouts` (learned from), `held_out_problems, epochs, updates`; `prm` and
+        `policy_log_prob`: figures on held-out problems; `curve`: the PRM's for each epoch, 0 being before
+        it; `seconds`; `versions`.
 
     Raises:
         UserError: one sentence: bad form, policy, labels or resources; a deadline; a dead process.
@@ -150,13 +151,13 @@ def read_given_labels(config: Config, policy: str, file: Path) -> tuple[pa.Table
 
 
 def _fit(config: Config, run: RankRun, learn: pa.Table, progress: Progress) -> list[Line]:
-    """Train, and return the lines with held-out figures."""
+    """Train, and return the last line of every epoch, which has the held-out figures."""
     section = config.supervised_prm
     rows = LabelledSequences.of(learn).rows_with_labels
     if not rows.numel():
         raise DataError("no rollout outside the held-out problems has a label, so there is nothing to learn")
     updates = section.epochs * len(plan_updates(rows, section.rollouts_per_update, 0))
-    curve: list[Line] = []
+    curve: dict[int, Line] = {}
     files.remove(run.metrics)
     with files.replacing(run.folder / PRM) as work:
         work.mkdir()
@@ -167,12 +168,10 @@ def _fit(config: Config, run: RankRun, learn: pa.Table, progress: Progress) -> l
                 names = {"train_prm/loss": "loss", "prm/step_auroc": "step AUROC"}
                 fields = {shown: line[name] for name, shown in names.items() if line.get(name) is not None}
                 bar.advance(int(line["update"] > 0), **fields)
-                last = line["update"] == 0 or not curve or line["epoch"] > curve[-1]["epoch"]
-                if last and ("prm/loss" in line or line["update"] == 0):
-                    curve.append(line)
+                curve[line["epoch"]] = line
 
             run_ranks(run, config, show)
-    return curve
+    return list(curve.values())
 
 
 def _summary(
@@ -197,11 +196,17 @@ def _summary(
         "policy": policy,
         "task": config.task.name,
         "seed": config.seed,
-        "labels": {"file": str(file), "kind": facts.settings.get("labels"), "cost": facts.cost},
+        "labels": {
+            "file": str(file),
+            "kind": facts.settings.get("labels"),
+            "cost": facts.cost,
+            **measure_labels_themselves(pa.concat_tables([learn, held_out])),
+        },
         "problems": len(set(learn["problem_id"].to_pylist())),
         "rollouts": learn.num_rows,
         "held_out_problems": len(set(held_out["problem_id"].to_pylist())),
         "epochs": config.supervised_prm.epochs,
+        "updates": curve[-1]["update"],
         "prm": {name: value for name, value in points[-1].items() if name != "epoch"},
         "policy_log_prob": measure_log_prob(held_out) if held_out.num_rows else {},
         "curve": points,

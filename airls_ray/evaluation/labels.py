@@ -37,6 +37,20 @@ def measure_step_scores(table: pa.Table, scores: np.ndarray, aggregate: Aggregat
     }
 
 
+def measure_labels_themselves(table: pa.Table) -> dict[str, float]:
+    """AUROC of the labels against the truth of the steps: what a PRM that learns them perfectly reaches.
+
+    Empty where no truth is known; steps without a label are left out.
+    """
+    known = table.filter(table["step_truth"].is_valid())
+    if not known.num_rows:
+        return {}
+    labels, _ = list_column(known["labels"])
+    truth, _ = list_column(known["step_truth"])
+    labelled = ~np.isnan(labels)
+    return {"step_auroc": auroc(labels[labelled], truth[labelled].astype(bool))}
+
+
 def measure_log_prob(table: pa.Table) -> dict[str, float]:
     """The same for the log-probability under the policy that sampled, the control; empty where unknown."""
     if table["logprobs"].null_count:

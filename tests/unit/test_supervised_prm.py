@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from airls_ray.config.schema import LearnerConfig, PRMConfig
 from airls_ray.data.schemas import PRM_LABELS
 from airls_ray.errors import ConfigError, DataError
-from airls_ray.evaluation.labels import measure_log_prob, measure_step_scores
+from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob, measure_step_scores
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.prm_supervised import (
     LabelledSequences,
@@ -241,6 +241,16 @@ def test_the_control_is_the_log_probability_of_steps_and_traces() -> None:
         "step_auroc": 0.5,  # -1 and -1
         "trace_auroc": 1.0,  # -2 above -6
     }
+
+
+def test_labels_themselves_are_measured_where_the_truth_is_known() -> None:
+    table = table_for_figures()
+    assert math.isnan(measure_labels_themselves(table)["step_auroc"])  # one labelled step alone
+    place = table.column_names.index("labels")
+    labels = pa.array([[0.75, 0.25], [0.25, 0.0]], pa.list_(pa.float32()))
+    full = table.set_column(place, PRM_LABELS.field("labels"), labels)
+    assert measure_labels_themselves(full) == {"step_auroc": 0.0}  # the right step has the lower label
+    assert measure_labels_themselves(full.slice(1)) == {}
 
 
 def test_without_log_probabilities_there_is_no_control() -> None:
