@@ -56,11 +56,11 @@ def test_equal_prefixes_of_a_problem_are_completed_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("math_shepherd_hard", [1.0, 0.0, 0.0]), ("math_shepherd_soft", [2 / 3, 0.0, 0.0])]
+    ("kind", "expected"), [("math_shepherd_hard", [1.0, 0.0, 0.0]), ("math_shepherd_soft", [1 / 3, 0.0, 0.0])]
 )
 def test_a_prefix_is_worth_any_or_the_share_of_its_completions(kind: Any, expected: list[float]) -> None:
     """The third prefix has no completion: it fills the response, and a truncated response is wrong."""
-    owner, outcomes = np.array([0, 1, 0, 1, 0]), np.array([1.0, 0.0, 0.0, 0.5, 1.0])
+    owner, outcomes = np.array([0, 1, 0, 1, 0]), np.array([1.0, 0.0, 0.0, 0.5, 0.0])
     assert prefix_values(3, owner, outcomes, kind).tolist() == pytest.approx(expected)
 
 

@@ -226,12 +226,12 @@ def table_for_figures() -> pa.Table:
 
 
 def test_every_figure_is_against_its_own_truth() -> None:
-    scores = np.array([0.6, 0.9, 0.7, 0.1])
+    scores = np.array([0.6, 0.9, 0.7, 0.8])
     measured = measure_step_scores(table_for_figures(), scores, "prod")
     assert measured == {
-        "label_auroc": 0.5,  # 0.6 above 0.1 and below 0.7
+        "label_auroc": 0.0,  # 0.6 below 0.7 and 0.8
         "step_auroc": 1.0,  # 0.9 above 0.6
-        "trace_auroc": 1.0,  # 0.54 above 0.07
+        "trace_auroc": 0.0,  # 0.54 below 0.56, though the last step is above
     }
 
 
