@@ -73,11 +73,11 @@ METHODS: dict[str, Preset] = {
             "trajectory_weight": 1.0,
             "trajectory_reward": "last",
         },
-        "prm": {"reward": "probability", "search_aggregate": "last"},
+        "prm": {"parameterisation": "scalar_head", "reward": "probability", "search_aggregate": "last"},
     },
     "math_shepherd": {
         "method": {"prm_objective": "frozen", "outcome_advantage": "grpo", "step_weight": 0.5},
-        "prm": {"reward": "probability", "search_aggregate": "min"},
+        "prm": {"parameterisation": "scalar_head", "reward": "probability", "search_aggregate": "min"},
     },
     "grpo": {"method": {"prm_objective": "none", "outcome_advantage": "grpo"}},
     "dr_grpo": {
