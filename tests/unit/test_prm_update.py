@@ -118,7 +118,7 @@ def test_repirl_raises_the_experts_over_the_failed(folder: Path) -> None:
     config = settings(**REPIRL, output_l2=0.01, repirl={"weight": "none"})
     engine, batch = engine_of(folder, config), batch_of(folder, config, "repirl")
     before = learn(engine, batch, config)
-    after = learn(engine, batch, config, updates=10) and learn(engine, batch, config)
+    after = learn(engine, batch, config, updates=6) and learn(engine, batch, config)
     gap = [m["prm/expert_value"] - m["prm/policy_value"] for m in (before, after)]
     assert gap[1] > gap[0] + 0.1
 
@@ -184,7 +184,7 @@ def test_the_output_penalty_shrinks_the_outputs(folder: Path) -> None:
     for weight in (0.0, 10.0):
         config = settings(**REPIRL, output_l2=weight)
         engine, batch = engine_of(folder, config), batch_of(folder, config, "repirl")
-        learn(engine, batch, config, updates=10)
+        learn(engine, batch, config, updates=6)
         outputs.append(learn(engine, batch, config)["prm/output_abs_mean"])
     assert outputs[1] < 0.5 * outputs[0]
 
@@ -222,7 +222,7 @@ def test_the_trust_region_holds_the_outputs_near_where_they_were(folder: Path, o
     drift = []
     for weight in (1e-9, 100.0):
         config = settings(parameterisation="log_prob", drift_penalty=weight)
-        metrics = learn(engine_of(folder, config), batch_of(folder, config, objective), config, updates=8)
+        metrics = learn(engine_of(folder, config), batch_of(folder, config, objective), config, updates=5)
         drift.append(metrics["prm/output_drift"])
     assert drift[1] < 0.5 * drift[0]
 
@@ -241,7 +241,7 @@ def test_a_ceiling_skips_every_objective(folder: Path) -> None:
     for objective in ("airl", "repirl", "prime"):
         config = settings(parameterisation="log_prob")
         engine, batch = engine_of(folder, config), batch_of(folder, config, objective)  # type: ignore[arg-type]
-        metrics = learn(engine, batch, config, updates=30) and learn(engine, batch, config)
+        metrics = learn(engine, batch, config, updates=12) and learn(engine, batch, config)
         lowest = min(metrics["prm/expert_accuracy"], metrics["prm/policy_accuracy"])
         assert lowest > 0.5, objective
         ceiling = settings(parameterisation="log_prob", accuracy_ceiling=0.5)
