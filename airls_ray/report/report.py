@@ -156,8 +156,11 @@ def tables(run: RunData) -> Markup | None:
 def _warnings(run: RunData) -> Markup | None:
     if not run.warnings:
         return None
-    rows = [[f"iteration {line['iteration']}", line["sentence"]] for line in run.warnings]
-    return table(["", "what was seen, and what helps"], rows)
+    lines = [
+        element("li", element("b", f"iteration {line['iteration']}: "), line["sentence"])
+        for line in run.warnings
+    ]
+    return element("ul", lines)
 
 
 def _search_table(run: RunData) -> Markup | None:
