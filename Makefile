@@ -26,7 +26,7 @@ format: install  ## Let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 
 unit: install  ## Tests without Ray, in seconds
-	$(BIN)/python -m pytest -q tests/unit
+	$(BIN)/python -m pytest -q -n auto --dist loadfile tests/unit
 
 ray: install  ## Tests on a local Ray cluster
 	$(BIN)/python -m pytest -q tests/ray
