@@ -247,7 +247,8 @@ def draw(path: Path, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> N
             if "sampled_low" in row:
                 axes.plot([row["sampled_low"], row["sampled_high"]], [place, place], "k-", linewidth=1.2)
         axes.set_yticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
-        axes.axvline(table["base"]["sampled"], color="#777777", linewidth=0.8, linestyle="--")
+        if "base" in table:
+            axes.axvline(table["base"]["sampled"], color="#777777", linewidth=0.8, linestyle="--")
         axes.set(xlabel="sampled accuracy on test problems", title=task, xlim=(0, 1))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)

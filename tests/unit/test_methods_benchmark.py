@@ -113,6 +113,15 @@ def test_the_control_stands_first_among_the_prms() -> None:
     assert prm[:4] == ("AIRL-S", "0.950", "0.600", "0.900")
 
 
+def test_a_table_without_a_base_yet_is_drawn(tmp_path: Path) -> None:
+    """The first record may be that of supervised training, which measures no base."""
+    first = record("sft", 0, 0.9, accuracy={"trained": {"sampled": 0.9, "greedy": 1.0}})
+    methods_table.draw(
+        tmp_path / "picture.png", {"arithmetic": methods_table.summarise([first], "arithmetic")}
+    )
+    assert (tmp_path / "picture.png").exists()
+
+
 def test_labelling_cost_is_shown() -> None:
     paid = record("pure", 0, 0.6, labels={"cost": {"labelling_rollouts": 12345, "seconds": 61.0}})
     rows = methods_table.prm_rows(methods_table.summarise([paid], "arithmetic"))
