@@ -67,8 +67,8 @@ def main(
                 progress.say(f"Run {number + 1} of {len(missing)}: {one.label} on {name}, seed {seed}")
                 record = run(name, seed, one, configs[name, seed, one.name], progress)
                 append_record(record)
-                methods_table.write(read_records(), iterations, progress, show=False)
-    methods_table.write(read_records(), iterations, progress, show=True)
+                methods_table.write(current_records(seeds, iterations), iterations, progress, show=False)
+    methods_table.write(current_records(seeds, iterations), iterations, progress, show=True)
 
 
 def read_records() -> dict[str, dict[str, Any]]:
@@ -76,6 +76,18 @@ def read_records() -> dict[str, dict[str, Any]]:
     lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
     records = [json.loads(line) for line in lines]
     return {record["key"]: record for record in records}
+
+
+def current_records(seeds: int, iterations: int) -> dict[str, dict[str, Any]]:
+    """Finished runs of the settings as they are now; those of earlier settings stay in the file alone."""
+    variants = (SUPERVISED, *METHODS, *ABLATIONS)
+    keys = {
+        key_of(run_config(task, seed, one, iterations))
+        for task in TASKS
+        for seed in range(seeds)
+        for one in variants
+    }
+    return {key: record for key, record in read_records().items() if key in keys}
 
 
 def append_record(record: dict[str, Any]) -> None:

@@ -134,3 +134,14 @@ def test_markdown_and_picture_are_made(tmp_path: Path) -> None:
     assert "| AIRL-S | 1 | 0.800 (0.500-0.500) | 0.800 | 1 of 1: 50 | 5 | - |" in text
     methods_table.draw(tmp_path / "picture.png", {"arithmetic": table, "countdown": {}})
     assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_records_of_other_settings_stay_out_of_the_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(methods, "RECORDS", tmp_path / "runs.jsonl")
+    config = methods.run_config("arithmetic", 0, method_variants.variant("grpo"), 60)
+    for key in (methods.key_of(config), "arithmetic/grpo_seed_0/00000000"):
+        methods.append_record({"key": key, **record("grpo", 0, 0.6)})
+    assert list(methods.current_records(1, 60)) == [methods.key_of(config)]
+    assert len(methods.read_records()) == 2
