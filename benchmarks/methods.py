@@ -11,9 +11,19 @@ import airls_vs_grpo
 import common
 import methods_table
 import typer
-from method_variants import ABLATIONS, METHODS, PRM_CONFIGS, Variant, config_path, overrides_of
+from method_variants import (
+    ABLATIONS,
+    METHODS,
+    PRM_CONFIGS,
+    SMALL_PRM,
+    Variant,
+    config_path,
+    overrides_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airls_ray.config.schema import Config
     from airls_ray.progress import Progress
 
@@ -134,6 +144,8 @@ def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) 
     if one.needs_prm:
         folder, cost = labelled_prm(task, base, progress)
         changes["prm"] = config.prm.model_copy(update={"path": str(folder)})
+    if one.small_prm:
+        changes["prm"] = config.prm.model_copy(update={"path": str(base_policy(task, progress, SMALL_PRM))})
     ready = config.model_copy(update=changes)
     made = RunFolder(ready.output / ready.name)
     summary = made.read_summary() or run_training(ready, resume=made.config_file.exists())
@@ -187,11 +199,11 @@ def figures(summary: dict[str, Any], folder: Any) -> dict[str, Any]:
     }
 
 
-def base_policy(task: str, progress: Progress) -> Path:
-    """The one warm-started policy of a task, from which all runs start."""
+def base_policy(task: str, progress: Progress, shape: Sequence[str] = ()) -> Path:
+    """The one warm-started policy of a task, from which all runs start (or one of another shape)."""
     from airls_ray.config import load_config
 
-    return common.warm_started_policy(load_config(config_path(task)), progress)
+    return common.warm_started_policy(load_config(config_path(task), shape), progress)
 
 
 def labelled_prm(task: str, base: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:

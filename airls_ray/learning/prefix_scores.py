@@ -1,0 +1,262 @@
+"""Scores of continuations whose prefixes were scored before: only the new tokens are computed.
+
+A search scores a tree. Keys and values of every prefix that may be continued are kept, so a child costs
+its own tokens and one more (the prefix's last, which predicts the child's first). What was dropped is
+computed anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from airls_ray.config.schema import PRMConfig
+from airls_ray.learning.prm_scores import search_scores, step_reduction
+from airls_ray.models.modules import PRMModule
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One continuation to score."""
+
+    prefix: tuple[int, ...]
+    """Prompt and response so far, at least one token."""
+    tokens: tuple[int, ...]
+    """What follows, at least one token."""
+    step_ends: tuple[int, ...]
+    """Exclusive ends in `tokens` of the steps that end in it; the last is `len(tokens)`."""
+    log_probs: tuple[float, ...]
+    """The policy's log-probability of each step's tokens in `tokens`, in nats (for scores that compare)."""
+    open_tokens: int = 0
+    """Tokens at the end of `prefix` that belong to the first of these steps."""
+    open_log_prob: float = 0.0
+    """The policy's log-probability of those, in nats."""
+    keep: bool = True
+    """Whether it may be continued, so that its keys and values are worth keeping."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Keys and values of tokens `start..end` of a prefix; those before are in `before` (they may overlap)."""
+
+    before: _Piece | None
+    start: int
+    end: int
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    """For each layer keys and values [heads, end - start, head size]."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A continuation as the model sees it: the first `cached` tokens of `piece`, then `fed`."""
+
+    piece: _Piece | None
+    cached: int
+    fed: tuple[int, ...]
+
+
+class PrefixScorer:
+    """A PRM with the keys and values of the prefixes that it has scored.
+
+    Args of the constructor:
+        module: the PRM (without shaping), in evaluation mode.
+        config: its form.
+        temperature: the sampler's, for a log-probability PRM.
+        device: where the model is.
+        cache_tokens: most tokens whose keys and values are kept; the least recently used prefixes go first.
+            0 turns the cache off.
+        tokens_per_microbatch: most tokens (padding and cached ones counted) of one forward pass.
+    """
+
+    def __init__(
+        self,
+        module: PRMModule,
+        config: PRMConfig,
+        *,
+        temperature: float,
+        device: torch.device,
+        cache_tokens: int = 1_000_000,
+        tokens_per_microbatch: int = 16384,
+    ) -> None:
+        if config.shaping:
+            raise ValueError("a PRM with shaping needs the state after each step: search without it")
+        self._module = module.eval()
+        self._config = config
+        self._temperature = temperature
+        self._device = device
+        self._cache_tokens = cache_tokens
+        self._budget = tokens_per_microbatch
+        self._pieces: OrderedDict[tuple[int, ...], _Piece] = OrderedDict()
+        self.computed_tokens = 0
+        """Tokens that went through the model since the start."""
+        self.prefix_tokens = 0
+        """Tokens of prefixes that were asked about: what would have been computed without the cache."""
+
+    def forget(self) -> None:
+        """Drop all prefixes (their problems are done)."""
+        self._pieces.clear()
+
+    def score(self, items: Sequence[Continuation]) -> tuple[list[tuple[float, ...]], list[int]]:
+        """Return the scores in [0, 1] of each item's steps, and the tokens that each item cost.
+
+        Scores do not depend on what is cached or on the other items (up to rounding).
+        """
+        rows = [self._row(item) for item in items]
+        scores: list[tuple[float, ...]] = [()] * len(items)
+        order = sorted(range(len(items)), key=lambda at: (rows[at].cached, len(rows[at].fed), at))
+        with torch.inference_mode():
+            for batch in _batches(order, rows, self._budget):
+                found = self._forward([items[at] for at in batch], [rows[at] for at in batch])
+                for at, one in zip(batch, found, strict=True):
+                    scores[at] = one
+        self._trim()
+        costs = [len(row.fed) for row in rows]
+        self.computed_tokens += sum(costs)
+        self.prefix_tokens += sum(len(item.prefix) for item in items)
+        return scores, costs
+
+    def _row(self, item: Continuation) -> _Row:
+        """Use what is cached of the prefix, less the step under way and the token that predicts it."""
+        piece = self._pieces.get(item.prefix)
+        if piece is None:
+            return _Row(None, 0, (*item.prefix, *item.tokens))
+        self._pieces.move_to_end(item.prefix)
+        cached = min(piece.end, len(item.prefix) - item.open_tokens - 1)
+        return _Row(piece, cached, (*item.prefix[cached:], *item.tokens))
+
+    def _forward(self, items: Sequence[Continuation], rows: Sequence[_Row]) -> list[tuple[float, ...]]:
+        longest, most_cached = max(len(row.fed) for row in rows), max(row.cached for row in rows)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        mask = torch.zeros(len(rows), most_cached + longest, dtype=torch.long)
+        positions = torch.zeros(len(rows), longest, dtype=torch.long)
+        for at, row in enumerate(rows):
+            ids[at, : len(row.fed)] = torch.tensor(row.fed)
+            mask[at, most_cached - row.cached : most_cached + len(row.fed)] = 1
+            positions[at] = torch.arange(row.cached, row.cached + longest)
+        past = self._past(rows, most_cached)
+        output = self._module.model.base_model(
+            input_ids=ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            position_ids=positions.to(self._device),
+            past_key_values=past,
+            use_cache=True,
+        )
+        self._remember(items, rows, output.past_key_values, most_cached)
+        values = self._token_values(items, rows, output.last_hidden_state, ids)
+        return [
+            self._step_scores(item, part)
+            for item, part in zip(items, values.split([_judged(item) for item in items]), strict=True)
+        ]
+
+    def _past(self, rows: Sequence[_Row], most_cached: int) -> DynamicCache:
+        """Cached keys and values of all rows, padded on the left."""
+        past = DynamicCache()
+        if not most_cached:
+            return past
+        parts = [_gather(row.piece, row.cached) if row.piece and row.cached else None for row in rows]
+        like = next(part for part in parts if part is not None)
+        for layer, (keys, values) in enumerate(like):
+            stacked = []
+            for kind, one in enumerate((keys, values)):
+                whole = one.new_zeros(len(rows), one.shape[0], most_cached, one.shape[2])
+                for at, part in enumerate(parts):
+                    if part is not None:
+                        held = part[layer][kind]
+                        whole[at, :, most_cached - held.shape[1] :] = held
+                stacked.append(whole)
+            past.update(stacked[0], stacked[1], layer)
+        return past
+
+    def _remember(
+        self, items: Sequence[Continuation], rows: Sequence[_Row], cache: Any, most_cached: int
+    ) -> None:
+        for at, (item, row) in enumerate(zip(items, rows, strict=True)):
+            key = (*item.prefix, *item.tokens)
+            if not self._cache_tokens or not item.keep or key in self._pieces:
+                continue
+            new = slice(most_cached, most_cached + len(row.fed))
+            layers = tuple(
+                (layer.keys[at, :, new].clone(), layer.values[at, :, new].clone()) for layer in cache.layers
+            )
+            before = row.piece if row.cached else None
+            self._pieces[key] = _Piece(before, row.cached, row.cached + len(row.fed), layers)
+
+    def _token_values(
+        self, items: Sequence[Continuation], rows: Sequence[_Row], hidden: Tensor, ids: Tensor
+    ) -> Tensor:
+        """Value of every token that is judged (open ones and new ones), row after row: fp32."""
+        width = hidden.shape[1]
+        ends = [at * width + len(row.fed) for at, row in enumerate(rows)]
+        token_index = torch.cat(
+            [torch.arange(end - _judged(item), end) for end, item in zip(ends, items, strict=True)]
+        )
+        flat = hidden.flatten(0, 1)
+        if self._config.parameterisation == "scalar_head":
+            head = self._module.model.score
+            return head(flat[token_index.to(self._device)]).float().squeeze(1).cpu()
+        logits = self._module.model.get_output_embeddings()(flat[(token_index - 1).to(self._device)]).float()
+        targets = ids.flatten()[token_index].to(self._device)
+        log_phi = torch.log_softmax(logits / self._temperature, dim=-1)
+        return log_phi.gather(1, targets.unsqueeze(1)).squeeze(1).cpu()
+
+    def _step_scores(self, item: Continuation, values: Tensor) -> tuple[float, ...]:
+        """Reduce the token values of one item to the scores of its steps."""
+        ends = torch.tensor(item.step_ends) + item.open_tokens
+        lengths = torch.diff(ends, prepend=torch.zeros(1, dtype=ends.dtype))
+        last_alone = self._config.parameterisation == "scalar_head" and self._config.action == "step"
+        sums = torch.stack([part.sum() for part in values.split(lengths.tolist())])
+        log_pi = torch.tensor(item.log_probs)
+        log_pi[0] += item.open_log_prob
+        if step_reduction(self._config) == "mean":
+            sums, log_pi = sums / lengths, log_pi / lengths
+        f = values[ends - 1] if last_alone else sums
+        return tuple(search_scores(f, log_pi, self._config).clamp(0.0, 1.0).tolist())
+
+    def _trim(self) -> None:
+        held = sum(piece.end - piece.start for piece in self._pieces.values())
+        while held > self._cache_tokens:
+            _, piece = self._pieces.popitem(last=False)
+            held -= piece.end - piece.start
+
+
+def _judged(item: Continuation) -> int:
+    return item.open_tokens + len(item.tokens)
+
+
+def _gather(piece: _Piece, cached: int) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of the first `cached` tokens, for each layer [heads, cached, head size]."""
+    parts: list[tuple[tuple[Tensor, Tensor], ...]] = []
+    at: _Piece | None = piece
+    while at is not None and cached > 0:
+        if at.start < cached:
+            cut = cached - at.start
+            parts.append(tuple((keys[:, :cut], values[:, :cut]) for keys, values in at.layers))
+            cached = at.start
+        at = at.before
+    return [
+        (
+            torch.cat([part[layer][0] for part in reversed(parts)], dim=1),
+            torch.cat([part[layer][1] for part in reversed(parts)], dim=1),
+        )
+        for layer in range(len(piece.layers))
+    ]
+
+
+def _batches(order: Sequence[int], rows: Sequence[_Row], budget: int) -> list[list[int]]:
+    """Cut rows, sorted by length, into batches of at most `budget` tokens with padding (a row at least)."""
+    batches: list[list[int]] = []
+    cached = fed = 0
+    for at in order:
+        row = rows[at]
+        cached, fed = max(cached, row.cached), max(fed, len(row.fed))
+        if not batches or (len(batches[-1]) + 1) * (cached + fed) > budget:
+            batches.append([])
+            cached, fed = row.cached, len(row.fed)
+        batches[-1].append(at)
+    return batches

@@ -1,0 +1,179 @@
+"""The state of one problem's search: a tree of token prefixes that the caller owns and can save.
+
+Tokens, never text: a prefix that is decoded and tokenised again is another prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from airls_ray.evaluation.steps import Aggregate, aggregate_steps
+
+ROOT = 0
+
+Finish = Literal["step", "partial", "stop", "length"]
+"""Why a node's tokens end: a step is over; in the middle of a step (it was cut on purpose); the response
+ended by itself; no tokens (or steps) were left."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """A wish of an algorithm: `count` continuations of a node."""
+
+    node: int
+    count: int
+    whole: bool = False
+    """Up to the end of the response instead of the end of a step."""
+    max_tokens: int | None = None
+    """Cut each after this many tokens (finish "partial"), where it does not end before."""
+    lookahead: int = 0
+    """Steps that are generated greedily after it, scored with it and thrown away."""
+    temperature: float | None = None
+    """None: the search's own."""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A `Want` with what a driver needs to run it: asked, and answered by `tell(ticket, children)`."""
+
+    ticket: int
+    want: Want
+    seed: int
+    """Of the first continuation; the next have seed + 1, ..."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """One continuation, generated and scored."""
+
+    tokens: tuple[int, ...]
+    """What it adds to its parent's response."""
+    log_prob: float
+    """Sum of the policy's log-probabilities of `tokens`, in nats."""
+    scores: tuple[float, ...]
+    """In [0, 1], one for each step that ends in `tokens` (for a partial step its score so far; with
+    lookahead that of the last step looked at). Where the parent ended inside a step, the first one is of
+    that whole step."""
+    finish: Finish
+    closes: bool = False
+    """`tokens` are an end of sequence alone: they belong to the parent's last step, and the one score is of
+    that step with them."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A prefix: its parent's response and `tokens`."""
+
+    parent: int
+    tokens: tuple[int, ...] = ()
+    log_prob: float = 0.0
+    scores: tuple[float, ...] = ()
+    finish: Finish = "step"
+    closes: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the response is over."""
+        return self.finish in ("stop", "length")
+
+
+@dataclass
+class SearchState:
+    """Everything that a search knows; `to_json` and `from_json` save it between any two calls."""
+
+    seed: int
+    nodes: list[Node] = field(default_factory=lambda: [Node(parent=-1)])
+    last: list[int] = field(default_factory=list)
+    """Nodes that the round before made, in the order of the wishes."""
+    rounds: int = 0
+    """Rounds that are over."""
+    tickets: int = 0
+    """Expansions asked for so far."""
+    pending: dict[int, Expansion] = field(default_factory=dict)
+    """Expansions of the round under way."""
+    told: dict[int, tuple[Child, ...]] = field(default_factory=dict)
+    """Answers to some of them."""
+    over: bool = False
+    """Whether nothing more will be asked."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """The algorithm's own memory, JSON values only."""
+
+    def path(self, node: int) -> list[int]:
+        """Nodes from the root's child down to `node`; empty for the root."""
+        found = []
+        while node != ROOT:
+            found.append(node)
+            node = self.nodes[node].parent
+        return found[::-1]
+
+    def response(self, node: int) -> list[int]:
+        """Tokens of the response up to `node`."""
+        return [token for at in self.path(node) for token in self.nodes[at].tokens]
+
+    def step_scores(self, node: int) -> list[float]:
+        """One score for each step up to `node`, that of an unfinished last step included."""
+        scores: list[float] = []
+        for at in self.path(node):
+            if self.continues_step(at):
+                scores.pop()
+            scores += self.nodes[at].scores
+        return scores
+
+    def continues_step(self, node: int) -> bool:
+        """Whether the first tokens of `node` belong to the step that its parent ended in."""
+        one = self.nodes[node]
+        return one.closes or self.nodes[one.parent].finish == "partial"
+
+    def value(self, node: int, how: Aggregate) -> float:
+        """Score of the prefix: its step scores reduced to one number; 1 for the root."""
+        scores = self.step_scores(node)
+        if not scores:
+            return 1.0
+        return float(aggregate_steps(np.array(scores), np.array([0, len(scores)]), how)[0])
+
+    def log_prob(self, node: int) -> float:
+        """Log-probability of the response up to `node`, in nats."""
+        return sum(self.nodes[at].log_prob for at in self.path(node))
+
+    def depth(self, node: int) -> int:
+        """Steps up to `node`, an unfinished last one included."""
+        return len(self.step_scores(node))
+
+    def children(self, node: int) -> Iterator[int]:
+        """Children of `node` in the order in which they were made."""
+        return (at for at, other in enumerate(self.nodes) if other.parent == node)
+
+    def finished(self) -> list[int]:
+        """All nodes whose response is over, oldest first."""
+        return [at for at, node in enumerate(self.nodes) if node.finished]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; `from_json` gives an equal state."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> SearchState:
+        """Read what `to_json` wrote, also after a trip through JSON text."""
+        fields = dict(tree)
+        fields["nodes"] = [_node(node) for node in tree["nodes"]]
+        fields["pending"] = {
+            int(ticket): Expansion(one["ticket"], Want(**one["want"]), one["seed"])
+            for ticket, one in tree["pending"].items()
+        }
+        fields["told"] = {
+            int(ticket): tuple(_child(child) for child in children)
+            for ticket, children in tree["told"].items()
+        }
+        return cls(**fields)
+
+
+def _node(fields: Mapping[str, Any]) -> Node:
+    return Node(**{**fields, "tokens": tuple(fields["tokens"]), "scores": tuple(fields["scores"])})
+
+
+def _child(fields: Mapping[str, Any]) -> Child:
+    return Child(**{**fields, "tokens": tuple(fields["tokens"]), "scores": tuple(fields["scores"])})

@@ -1,0 +1,144 @@
+"""Scores with cached prefixes: equal to a plain pass over the whole sequence, at the cost of the new tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from airls_ray.config.schema import PRMConfig
+from airls_ray.learning.prefix_scores import Continuation, PrefixScorer
+from airls_ray.models.load import load_prm_module
+from tests.tiny import make_policy_folder
+
+PROMPT = (5, 6, 7)
+STEPS = ((2, 3, 4), (8, 9), (10, 2, 11, 1))
+LOG_PROBS = (-1.5, -0.7, -2.0)
+TEMPERATURE = 0.7
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy_folder(tmp_path_factory.mktemp("policy"))
+
+
+def scorer(folder: Path, cache_tokens: int = 10_000, **fields: object) -> PrefixScorer:
+    config = PRMConfig.model_validate(fields)
+    module = load_prm_module(folder, config.parameterisation)
+    if config.parameterisation == "scalar_head":
+        torch.manual_seed(0)
+        torch.nn.init.normal_(module.model.score.weight)
+    return PrefixScorer(
+        module,
+        config,
+        temperature=TEMPERATURE,
+        device=torch.device("cpu"),
+        cache_tokens=cache_tokens,
+        tokens_per_microbatch=64,
+    )
+
+
+def step_by_step(one: PrefixScorer) -> tuple[list[float], list[int]]:
+    """Scores and costs of STEPS, one call for each."""
+    prefix, scores, costs = PROMPT, [], []
+    for step, log_prob in zip(STEPS, LOG_PROBS, strict=True):
+        found, cost = one.score([Continuation(prefix, step, (len(step),), (log_prob,))])
+        prefix = (*prefix, *step)
+        scores += found[0]
+        costs += cost
+    return scores, costs
+
+
+def plain_token_values(one: PrefixScorer) -> torch.Tensor:
+    """Log phi of the response tokens from one plain pass of the causal model."""
+    tokens = torch.tensor([[*PROMPT, *(token for step in STEPS for token in step)]])
+    logits = one._module.model(input_ids=tokens).logits[0].double() / TEMPERATURE
+    log_phi = torch.log_softmax(logits, -1)[:-1].gather(1, tokens[0, 1:, None]).squeeze(1)
+    return log_phi[len(PROMPT) - 1 :].detach()
+
+
+def test_log_prob_scores_equal_a_plain_pass(folder: Path) -> None:
+    one = scorer(folder)
+    values = plain_token_values(one)
+    expected = [part.sum().exp().item() for part in values.split([len(step) for step in STEPS])]
+    assert step_by_step(one)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_mean_reduction_and_product_with_the_policy(folder: Path) -> None:
+    one = scorer(folder, log_prob="mean", search_score="product")
+    parts = plain_token_values(one).split([len(step) for step in STEPS])
+    expected = [
+        ((part.mean() + log_prob / len(part)) / 2).exp().item()
+        for part, log_prob in zip(parts, LOG_PROBS, strict=True)
+    ]
+    assert step_by_step(one)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_scalar_head_is_read_at_the_last_token_of_a_step(folder: Path) -> None:
+    one = scorer(folder, parameterisation="scalar_head")
+    tokens = torch.tensor([[*PROMPT, *(token for step in STEPS for token in step)]])
+    f = one._module.model(input_ids=tokens).logits[0, :, 0].detach()
+    ends = [len(PROMPT) + sum(len(step) for step in STEPS[: at + 1]) - 1 for at in range(3)]
+    assert step_by_step(one)[0] == pytest.approx(torch.sigmoid(f[ends]).tolist(), rel=1e-5)
+
+
+def test_a_child_costs_its_tokens_and_one_more(folder: Path) -> None:
+    _, costs = step_by_step(scorer(folder))
+    assert costs == [len(PROMPT) + len(STEPS[0]), len(STEPS[1]) + 1, len(STEPS[2]) + 1]
+
+
+def test_without_a_cache_every_prefix_is_computed_again(folder: Path) -> None:
+    scores, costs = step_by_step(scorer(folder, cache_tokens=0))
+    assert costs == [6, 8, 12]
+    assert scores == pytest.approx(step_by_step(scorer(folder))[0], rel=1e-5)
+
+
+def test_a_dropped_prefix_is_computed_again(folder: Path) -> None:
+    one = scorer(folder, cache_tokens=7)
+    scores, costs = step_by_step(one)
+    assert costs[1] == len(STEPS[1]) + 1
+    assert scores == pytest.approx(step_by_step(scorer(folder))[0], rel=1e-5)
+
+
+def test_whole_response_at_once_equals_step_by_step(folder: Path) -> None:
+    one = scorer(folder)
+    response = tuple(token for step in STEPS for token in step)
+    found, _ = one.score([Continuation(PROMPT, response, (3, 5, 9), LOG_PROBS)])
+    assert found[0] == pytest.approx(step_by_step(scorer(folder))[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["log_prob", "scalar_head"])
+def test_a_step_in_two_parts_scores_as_in_one(folder: Path, form: str) -> None:
+    one = scorer(folder, parameterisation=form, search_score="product")
+    first, rest = STEPS[0][:2], STEPS[0][2:]
+    one.score([Continuation(PROMPT, first, (2,), (-0.5,))])
+    found, _ = one.score(
+        [Continuation((*PROMPT, *first), rest, (1,), (-1.0,), open_tokens=2, open_log_prob=-0.5)]
+    )
+    assert found[0][0] == pytest.approx(
+        step_by_step(scorer(folder, parameterisation=form, search_score="product"))[0][0], rel=1e-5
+    )
+
+
+def test_scores_do_not_depend_on_the_batch(folder: Path) -> None:
+    items = [
+        Continuation((*PROMPT, *STEPS[0]), STEPS[1], (2,), (-1.0,)),
+        Continuation((9, 9, 9, 9, 2), (3, 4, 5, 6, 7), (2, 5), (-1.0, -2.0)),
+        Continuation((4,), (8,), (1,), (-1.0,)),
+    ]
+    together, _ = scorer(folder).score(items)
+    alone = [scorer(folder).score([item])[0][0] for item in items]
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_siblings_share_their_cached_prefix(folder: Path) -> None:
+    one = scorer(folder)
+    one.score([Continuation(PROMPT, STEPS[0], (3,), (-1.0,))])
+    prefix = (*PROMPT, *STEPS[0])
+    siblings = [Continuation(prefix, tail, (2,), (-1.0,)) for tail in ((8, 9), (9, 8), (2, 2))]
+    found, costs = one.score(siblings)
+    assert costs == [3, 3, 3]
+    fresh, _ = scorer(folder, cache_tokens=0).score(siblings)
+    assert [s[0] for s in found] == pytest.approx([s[0] for s in fresh], rel=1e-5)
