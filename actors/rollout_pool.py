@@ -43,7 +43,7 @@ class RolloutPool:
             groups = [request.first_group + row for row in share]
             return worker.generate.remote(problems.slice(share.start, len(share)), groups, request)
 
-        return self._in_shares(problems.num_rows, submit)
+        return self._in_shares(_shares(problems.num_rows, len(self._workers)), submit)
 
     def complete(self, prefixes: pa.Table, request: RolloutRequest) -> list[Any]:
         """Continue all prefixes (schema PREFIXES); one table (COMPLETIONS) per share, in prefix order.
@@ -58,11 +58,41 @@ class RolloutPool:
             numbers = [request.first_group + row for row in share]
             return worker.complete.remote(prefixes.slice(share.start, len(share)), numbers, request)
 
-        return self._in_shares(prefixes.num_rows, submit)
+        return self._in_shares(_shares(prefixes.num_rows, len(self._workers)), submit)
 
-    def _in_shares(self, count: int, submit: Callable[[Any, range], Any]) -> list[Any]:
-        """Let every worker do a share of 0..count-1, and another one that of a worker that dies."""
-        shares = _shares(count, len(self._workers))
+    def expand(self, expansions: pa.Table, owners: Sequence[int]) -> list[tuple[list[int], Any]]:
+        """Continue the prefixes of a search (schema EXPANSIONS).
+
+        Args:
+            expansions: what is wanted.
+            owners: for each row a number of its problem; a problem stays on one worker, whose prefix cache
+                holds its tree.
+
+        Returns:
+            For each share its rows and the reference to its CONTINUATIONS.
+
+        Raises:
+            RunError: no worker is left, or a share passed its deadline.
+        """
+        count = len(self._workers)
+        shares = [
+            rows
+            for worker in range(count)
+            if (rows := [row for row, owner in enumerate(owners) if owner % count == worker])
+        ]
+
+        def submit(worker: Any, share: Sequence[int]) -> Any:
+            return worker.expand.remote(expansions.take(pa.array(share)))
+
+        return list(zip(shares, self._in_shares(shares, submit), strict=True))
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix caches of all workers."""
+        refs = [worker.forget_prefixes.remote() for worker in self._workers]
+        cluster.fetch(refs, self._deadline, "emptying the prefix caches")
+
+    def _in_shares(self, shares: Sequence[Sequence[int]], submit: Callable[[Any, Any], Any]) -> list[Any]:
+        """Let every worker do a share, and another one that of a worker that dies."""
         pending = {
             submit(worker, share): (position, share, worker)
             for position, (share, worker) in enumerate(zip(shares, self._workers, strict=False))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from actors.expansion import expand
 from actors.vllm_engine import Engine, Sample, Sampling, VLLMEngine, flatten
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import COMPLETIONS, ROLLOUTS, rows_to_table
@@ -131,6 +132,22 @@ class RolloutWorker:
             for index, sample in enumerate(group)
         ]
         return rows_to_table(sampled, COMPLETIONS)
+
+    def expand(self, expansions: pa.Table) -> pa.Table:
+        """Continue prefixes by a step or to the end, all in one pass of the engine (and one a step ahead).
+
+        Args:
+            expansions: table of schema EXPANSIONS.
+
+        Returns:
+            Table of schema CONTINUATIONS, those of an expansion together.
+        """
+        most = self._config.rollout.max_response_tokens
+        return expand(self._engine, self._codec, expansions, most, self._config.search.max_step_tokens)
+
+    def forget_prefixes(self) -> None:
+        """Empty the engine's prefix cache, so that what follows depends on nothing before."""
+        self._engine.forget_prefixes()
 
     def _encode(self, identifier: str, prompt: str) -> list[int]:
         tokens = self._codec.encode_prompt(prompt)

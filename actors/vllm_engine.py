@@ -34,6 +34,19 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Request:
+    """A prompt with its own way of sampling; sample i has seed + i."""
+
+    prompt: Sequence[int]
+    samples: int
+    temperature: float
+    max_tokens: int
+    seed: int
+    stop_ids: Sequence[int] = ()
+    """Tokens that end a sample, besides the end of sequence; the sample contains the token."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """One response with the natural-log probability of each of its tokens and "stop" or "length"."""
 
@@ -49,6 +62,14 @@ class Engine(Protocol):
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> list[list[Sample]]:
         """Return `sampling.samples` samples for each prompt; equal seeds give equal samples."""
+        ...
+
+    def run(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        """Return the samples of each request, all sampled together."""
+        ...
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache."""
         ...
 
     def update_weights(self, weights: WeightBuffer) -> None:
@@ -130,24 +151,39 @@ class VLLMEngine:
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> list[list[Sample]]:
         """See `Engine.generate`. Sample i of a prompt is drawn with seed + i."""
+        limits = sampling.limits(len(seeds))
+        return self.run(
+            [
+                Request(prompt, sampling.samples, sampling.temperature, limit, seed)
+                for prompt, seed, limit in zip(prompts, seeds, limits, strict=True)
+            ]
+        )
+
+    def run(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        """See `Engine.run`."""
         from vllm import SamplingParams
 
         parameters = [
             SamplingParams(
-                n=sampling.samples,
-                temperature=sampling.temperature,
-                max_tokens=limit,
-                seed=None if sampling.temperature == 0 else seed,
-                stop_token_ids=self._eos_ids,
+                n=request.samples,
+                temperature=request.temperature,
+                max_tokens=request.max_tokens,
+                seed=None if request.temperature == 0 else request.seed,
+                stop_token_ids=[*self._eos_ids, *request.stop_ids],
                 logprobs=0,  # of the sampled token alone
                 flat_logprobs=True,
                 detokenize=False,
             )
-            for seed, limit in zip(seeds, sampling.limits(len(seeds)), strict=True)
+            for request in requests
         ]
-        requests: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        outputs = self._llm.generate(requests, parameters, use_tqdm=False)
+        prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
         return [[_to_sample(completion) for completion in output.outputs] for output in outputs]
+
+    def forget_prefixes(self) -> None:
+        """See `Engine.forget_prefixes`."""
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("the prefix cache could not be reset: requests were still running")
 
     def init_weight_transfer(self, init_info: dict[str, Any]) -> None:
         """Open the transfer's communicator (NCCL)."""
@@ -165,8 +201,7 @@ class VLLMEngine:
         """End a weight update; cached keys and values of the old weights would be silent corruption."""
         self._llm.collective_rpc("finish_weight_update")
         self._llm.llm_engine.set_weight_version(str(version))
-        if not self._llm.reset_prefix_cache():
-            raise RuntimeError("the prefix cache could not be reset: requests were still running")
+        self.forget_prefixes()
 
     def update_weights(self, weights: WeightBuffer) -> None:
         """Load weights that lie in the object store; see `Engine.update_weights`."""

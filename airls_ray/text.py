@@ -104,6 +104,20 @@ class TextCodec:
             ends.append(len(response))
         return ends
 
+    def step_stop_ids(self) -> list[int]:
+        """Tokens whose text contains the delimiter: a sampler that stops at them stops at most step ends.
+
+        A delimiter that is split over tokens is found by `step_ends` alone.
+        """
+        if self._words is not None:
+            return [self._words.delimiter_id]
+        ids = self._backend.get_vocab(with_added_tokens=True).values()
+        return [token for token in sorted(ids) if self._delimiter in self._backend.decode([token])]
+
+    def is_blank(self, tokens: Sequence[int]) -> bool:
+        """Whether `tokens` have no text of their own: an end of sequence, padding, blanks."""
+        return not self.decode([token for token in tokens if token != self.eos_id]).strip()
+
     def step_texts(self, response: Sequence[int], step_ends: Sequence[int]) -> list[str]:
         """Return the text of every step, its delimiter included."""
         starts = [0, *step_ends][:-1]

@@ -31,6 +31,7 @@ FOLDER = common.RUNS / "methods"
 RECORDS = common.RESULTS / "methods_runs.jsonl"
 """A line a finished run, committed: the benchmark goes on from it on any machine."""
 TASKS = ("arithmetic", "countdown")
+_SAMPLING = ("problems", "samples", "temperature", "problems_per_call")
 SUPERVISED = Variant("sft", "supervised on the same traces")
 SUPERVISED_RATE = 2.0e-4
 """The best of three in `airls_vs_grpo.py`."""
@@ -128,6 +129,8 @@ def key_of(config: Config) -> str:
     for where in ("name", "output", "ray", "verifier", "supervised_prm"):
         tree.pop(where)
     tree["model"].pop("path"), tree["prm"].pop("path")
+    # Of the search only what the samples before and after training depend on.
+    tree["search"] = {name: tree["search"][name] for name in _SAMPLING}
     return f"{config.task.name}/{config.name}/{common.digest(json.dumps(tree, sort_keys=True))}"
 
 

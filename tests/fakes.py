@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.vllm_engine import Sample, Sampling
+from actors.vllm_engine import Request, Sample, Sampling
 from airls_ray.config.schema import Config
 from airls_ray.weights import WeightBuffer
 
@@ -27,6 +27,12 @@ class FakeEngine:
         if os.environ.get("AIRLS_RAY_TEST_DIE") == "1":
             os._exit(1)
         return [[self._sample(seed + index) for index in range(sampling.samples)] for seed in seeds]
+
+    def run(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        return [[self._sample(r.seed + index) for index in range(r.samples)] for r in requests]
+
+    def forget_prefixes(self) -> None:
+        pass
 
     def _sample(self, seed: int) -> Sample:
         random = np.random.default_rng(seed)

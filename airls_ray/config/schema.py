@@ -27,6 +27,7 @@ from airls_ray.config.model_sections import (
     VerifierResources,
 )
 from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig, SupervisedPRMConfig
+from airls_ray.config.search_section import SearchConfig
 from airls_ray.config.task_sections import (
     ArithmeticTaskConfig,
     CountdownTaskConfig,
@@ -164,19 +165,6 @@ class TrainConfig(StrictModel):
     """Longest time for one learner call or collective."""
 
 
-class SearchConfig(StrictModel):
-    """Test samples before and after training: accuracies, Best-of-N and votes come from the same ones."""
-
-    problems: PositiveInt = 200
-    """Test problems."""
-    samples: Literal[1, 2, 4, 8, 16, 32, 64] = 16
-    """Largest N; every power of two below it is reported from the same samples."""
-    temperature: PositiveFloat = 1.0
-    """Sampling temperature of the candidates."""
-    problems_per_call: PositiveInt = 50
-    """Problems sampled between two steps of the progress bar."""
-
-
 class RayConfig(StrictModel):
     """Where the cluster is."""
 
@@ -226,7 +214,7 @@ class Config(StrictModel):
     train: TrainConfig = TrainConfig()
     """The loop."""
     search: SearchConfig = SearchConfig()
-    """Search after training."""
+    """Search at test time."""
     ray: RayConfig = RayConfig()
     """The cluster."""
 

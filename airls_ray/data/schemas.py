@@ -91,6 +91,43 @@ COMPLETIONS = _versioned(
 continuation together, as the verifier reads it, of which `tokens` were sampled. `step_ends`: empty, since
 only the outcome is asked for."""
 
+EXPANSIONS = _versioned(
+    "expansions",
+    [
+        ("problem_id", pa.string()),
+        ("prompt", pa.list_(pa.int32())),
+        ("response", pa.list_(pa.int32())),
+        ("count", pa.int32()),
+        ("whole", pa.bool_()),
+        ("max_tokens", pa.int32()),
+        ("lookahead", pa.int32()),
+        ("temperature", pa.float32()),
+        ("seed", pa.int64()),
+    ],
+)
+"""What a search wants: `count` continuations of prompt and response, each of one step (or `whole`, to the
+end of the response) and at most `max_tokens` tokens (null: no such cut), and greedy steps to look ahead.
+Continuation i has seed + i."""
+
+CONTINUATIONS = _versioned(
+    "continuations",
+    [
+        ("expansion", pa.int32()),
+        ("index", pa.int32()),
+        ("tokens", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("step_ends", pa.list_(pa.int32())),
+        ("finish", pa.dictionary(pa.int8(), pa.string())),
+        ("ahead", pa.list_(pa.int32())),
+        ("ahead_ends", pa.list_(pa.int32())),
+        ("sampled", pa.int32()),
+    ],
+)
+"""The continuations of expansion `expansion` (its row). `step_ends`: exclusive ends in `tokens`. `finish`:
+"step" (a step is over), "partial" (cut by `max_tokens`), "stop" (the response is over), "length" (no tokens
+were left). `ahead`: tokens looked ahead, with the ends of their steps. `sampled`: tokens that it cost, those
+cut off and looked ahead included."""
+
 GRADES = _versioned(
     "grades",
     [

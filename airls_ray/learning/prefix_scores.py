@@ -19,26 +19,7 @@ from transformers import DynamicCache
 from airls_ray.config.schema import PRMConfig
 from airls_ray.learning.prm_scores import search_scores, step_reduction
 from airls_ray.models.modules import PRMModule
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """One continuation to score."""
-
-    prefix: tuple[int, ...]
-    """Prompt and response so far, at least one token."""
-    tokens: tuple[int, ...]
-    """What follows, at least one token."""
-    step_ends: tuple[int, ...]
-    """Exclusive ends in `tokens` of the steps that end in it; the last is `len(tokens)`."""
-    log_probs: tuple[float, ...]
-    """The policy's log-probability of each step's tokens in `tokens`, in nats (for scores that compare)."""
-    open_tokens: int = 0
-    """Tokens at the end of `prefix` that belong to the first of these steps."""
-    open_log_prob: float = 0.0
-    """The policy's log-probability of those, in nats."""
-    keep: bool = True
-    """Whether it may be continued, so that its keys and values are worth keeping."""
+from airls_ray.search.scoring import Continuation, Scores
 
 
 @dataclass(frozen=True)
@@ -102,7 +83,7 @@ class PrefixScorer:
         """Drop all prefixes (their problems are done)."""
         self._pieces.clear()
 
-    def score(self, items: Sequence[Continuation]) -> tuple[list[tuple[float, ...]], list[int]]:
+    def score(self, items: Sequence[Continuation]) -> Scores:
         """Return the scores in [0, 1] of each item's steps, and the tokens that each item cost.
 
         Scores do not depend on what is cached or on the other items (up to rounding).
@@ -177,15 +158,16 @@ class PrefixScorer:
         self, items: Sequence[Continuation], rows: Sequence[_Row], cache: Any, most_cached: int
     ) -> None:
         for at, (item, row) in enumerate(zip(items, rows, strict=True)):
-            key = (*item.prefix, *item.tokens)
+            key = (*item.prefix, *item.tokens[: item.keep])
             if not self._cache_tokens or not item.keep or key in self._pieces:
                 continue
-            new = slice(most_cached, most_cached + len(row.fed))
+            count = len(key) - row.cached
+            new = slice(most_cached, most_cached + count)
             layers = tuple(
                 (layer.keys[at, :, new].clone(), layer.values[at, :, new].clone()) for layer in cache.layers
             )
             before = row.piece if row.cached else None
-            self._pieces[key] = _Piece(before, row.cached, row.cached + len(row.fed), layers)
+            self._pieces[key] = _Piece(before, row.cached, row.cached + count, layers)
 
     def _token_values(
         self, items: Sequence[Continuation], rows: Sequence[_Row], hidden: Tensor, ids: Tensor

@@ -85,16 +85,7 @@ class Searcher(ABC):
         for ticket, expansion in state.pending.items():
             for child in state.told[ticket]:
                 state.last.append(len(state.nodes))
-                state.nodes.append(
-                    Node(
-                        expansion.want.node,
-                        child.tokens,
-                        child.log_prob,
-                        child.scores,
-                        child.finish,
-                        child.closes,
-                    )
-                )
+                state.nodes.append(Node.of(expansion.want.node, child))
         state.pending, state.told = {}, {}
         state.rounds += 1
 

@@ -62,6 +62,10 @@ class Child:
     closes: bool = False
     """`tokens` are an end of sequence alone: they belong to the parent's last step, and the one score is of
     that step with them."""
+    step_ends: tuple[int, ...] = ()
+    """Exclusive ends in `tokens` of the steps; empty: all of them are one step (or its beginning)."""
+    step_log_probs: tuple[float, ...] = ()
+    """`log_prob` by step; empty: one step."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,24 @@ class Node:
     scores: tuple[float, ...] = ()
     finish: Finish = "step"
     closes: bool = False
+    step_ends: tuple[int, ...] = ()
+    step_log_probs: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, parent: int, child: Child) -> Node:
+        """The node that a child becomes."""
+        fields = {name: getattr(child, name) for name in Child.__dataclass_fields__}
+        return cls(parent, **fields)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Exclusive ends of the steps in `tokens`, at least one where there are tokens."""
+        return self.step_ends or ((len(self.tokens),) if self.tokens else ())
+
+    @property
+    def log_probs(self) -> tuple[float, ...]:
+        """`log_prob` by step, as many as `ends`."""
+        return self.step_log_probs or ((self.log_prob,) if self.tokens else ())
 
     @property
     def finished(self) -> bool:
@@ -139,6 +161,29 @@ class SearchState:
         """Log-probability of the response up to `node`, in nats."""
         return sum(self.nodes[at].log_prob for at in self.path(node))
 
+    def step_ends(self, node: int) -> list[int]:
+        """Exclusive ends of the steps of the response up to `node`, an unfinished last one included."""
+        ends: list[int] = []
+        length = 0
+        for at in self.path(node):
+            if self.continues_step(at):
+                ends.pop()
+            ends += [length + end for end in self.nodes[at].ends]
+            length += len(self.nodes[at].tokens)
+        return ends
+
+    def last_step(self, node: int) -> tuple[int, float]:
+        """Tokens and log-probability (nats) of the step that `node` ended in; (0, 0) for the root."""
+        tokens, log_prob = 0, 0.0
+        while node != ROOT:
+            one = self.nodes[node]
+            tokens += one.ends[-1] - (one.ends[-2] if len(one.ends) > 1 else 0)
+            log_prob += one.log_probs[-1]
+            if len(one.ends) > 1 or not self.continues_step(node):
+                break
+            node = one.parent
+        return tokens, log_prob
+
     def depth(self, node: int) -> int:
         """Steps up to `node`, an unfinished last one included."""
         return len(self.step_scores(node))
@@ -172,8 +217,12 @@ class SearchState:
 
 
 def _node(fields: Mapping[str, Any]) -> Node:
-    return Node(**{**fields, "tokens": tuple(fields["tokens"]), "scores": tuple(fields["scores"])})
+    return Node(**_with_tuples(fields))
 
 
 def _child(fields: Mapping[str, Any]) -> Child:
-    return Child(**{**fields, "tokens": tuple(fields["tokens"]), "scores": tuple(fields["scores"])})
+    return Child(**_with_tuples(fields))
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

@@ -1,4 +1,4 @@
-"""Scores with cached prefixes: equal to a plain pass over the whole sequence, at the cost of the new tokens."""
+"""Scores with cached prefixes: equal to a plain pass, at the cost of the new tokens."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from airls_ray.config.schema import PRMConfig
-from airls_ray.learning.prefix_scores import Continuation, PrefixScorer
+from airls_ray.learning.prefix_scores import PrefixScorer
 from airls_ray.models.load import load_prm_module
+from airls_ray.search.scoring import Continuation
 from tests.tiny import make_policy_folder
 
 PROMPT = (5, 6, 7)
@@ -43,7 +44,7 @@ def step_by_step(one: PrefixScorer) -> tuple[list[float], list[int]]:
     """Scores and costs of STEPS, one call for each."""
     prefix, scores, costs = PROMPT, [], []
     for step, log_prob in zip(STEPS, LOG_PROBS, strict=True):
-        found, cost = one.score([Continuation(prefix, step, (len(step),), (log_prob,))])
+        found, cost = one.score([Continuation(prefix, step, (len(step),), (log_prob,), keep=len(step))])
         prefix = (*prefix, *step)
         scores += found[0]
         costs += cost
@@ -112,7 +113,7 @@ def test_whole_response_at_once_equals_step_by_step(folder: Path) -> None:
 def test_a_step_in_two_parts_scores_as_in_one(folder: Path, form: str) -> None:
     one = scorer(folder, parameterisation=form, search_score="product")
     first, rest = STEPS[0][:2], STEPS[0][2:]
-    one.score([Continuation(PROMPT, first, (2,), (-0.5,))])
+    one.score([Continuation(PROMPT, first, (2,), (-0.5,), keep=2)])
     found, _ = one.score(
         [Continuation((*PROMPT, *first), rest, (1,), (-1.0,), open_tokens=2, open_log_prob=-0.5)]
     )
@@ -135,10 +136,19 @@ def test_scores_do_not_depend_on_the_batch(folder: Path) -> None:
 
 def test_siblings_share_their_cached_prefix(folder: Path) -> None:
     one = scorer(folder)
-    one.score([Continuation(PROMPT, STEPS[0], (3,), (-1.0,))])
+    one.score([Continuation(PROMPT, STEPS[0], (3,), (-1.0,), keep=3)])
     prefix = (*PROMPT, *STEPS[0])
     siblings = [Continuation(prefix, tail, (2,), (-1.0,)) for tail in ((8, 9), (9, 8), (2, 2))]
     found, costs = one.score(siblings)
     assert costs == [3, 3, 3]
     fresh, _ = scorer(folder, cache_tokens=0).score(siblings)
     assert [s[0] for s in found] == pytest.approx([s[0] for s in fresh], rel=1e-5)
+
+
+def test_tokens_looked_ahead_are_not_part_of_the_kept_prefix(folder: Path) -> None:
+    one = scorer(folder)
+    ahead = Continuation(PROMPT, (*STEPS[0], *STEPS[1]), (3, 5), (-1.0, -1.0), keep=3)
+    one.score([ahead])
+    found, costs = one.score([Continuation((*PROMPT, *STEPS[0]), STEPS[1], (2,), (-0.7,))])
+    assert costs == [3]
+    assert found[0][0] == pytest.approx(step_by_step(scorer(folder))[0][1], rel=1e-5)

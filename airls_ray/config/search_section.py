@@ -1,0 +1,143 @@
+"""Settings of search at test time. Sources of the defaults: docs/search.md."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from airls_ray.config.base import StrictModel
+from airls_ray.config.model_sections import Probability, Resources
+
+AlgorithmName = Literal[
+    "best_of_n",
+    "beam",
+    "lookahead",
+    "dvts",
+    "early_rejection",
+    "rebase",
+    "ets",
+    "particle_filter",
+    "particle_gibbs",
+    "mcts",
+]
+ScorerName = Literal["prm", "policy_log_prob", "oracle"]
+AnswerRule = Literal["best", "majority", "weighted"]
+
+
+def _best_of_n() -> list[AlgorithmName]:
+    return ["best_of_n"]
+
+
+class TreeConfig(StrictModel):
+    """How beam search, its lookahead form, DVTS and early rejection grow their trees."""
+
+    expansion: PositiveInt = 4
+    """m: continuations of every prefix that is kept; width / m prefixes are kept."""
+    lookahead: PositiveInt = 2
+    """Steps that `lookahead` generates greedily after each step, scores with it and throws away."""
+    partial_tokens: PositiveInt = 32
+    """Tokens of a step after which `early_rejection` chooses."""
+    distinct: bool = True
+    """[C] Equal prefixes count once when the best are kept."""
+
+
+class RebaseConfig(StrictModel):
+    """REBASE (arXiv 2408.00724) and ETS (arXiv 2502.13575)."""
+
+    temperature: PositiveFloat = 0.2
+    """[P] T_b: continuations are shared out in proportion to exp(score / T_b)."""
+    cost_weight: NonNegativeFloat = 1.0
+    """[P] lambda_c of ETS: price of a node that is kept."""
+    coverage_weight: NonNegativeFloat = 1.0
+    """lambda_s of ETS: worth of covering different continuations ([P] 1.4 to 1.5 with clusters of sentence
+    embeddings; ours are clusters of tokens)."""
+
+
+class ParticleConfig(StrictModel):
+    """Particle filter and particle Gibbs (arXiv 2502.01618)."""
+
+    temperature: PositiveFloat = 1.0
+    """[P] Weights are proportional to (odds of the score) ** (1 / temperature)."""
+    resampling: Literal["systematic", "multinomial"] = "systematic"
+    """[C] `multinomial` [P] keeps fewer different particles."""
+    ess_threshold: Probability = 0.5
+    """[C] Resample when the effective sample size is below this share of the particles; 1 [P] always."""
+    iterations: PositiveInt = 4
+    """Sweeps of particle Gibbs, over which the width is shared out."""
+
+
+class MCTSConfig(StrictModel):
+    """Monte Carlo tree search over steps."""
+
+    expansion: PositiveInt = 4
+    """Children of a node that is expanded."""
+    selection: Literal["uct", "puct"] = "puct"
+    """How a child is chosen on the way down."""
+    exploration: NonNegativeFloat = 1.0
+    """Weight of the exploration term."""
+    value: Literal["prm", "rollout"] = "prm"
+    """Value of a new leaf: its score, or that of a whole response continued from it."""
+
+
+class SearchConfig(StrictModel):
+    """Test samples before and after training, and `airls-ray search`."""
+
+    problems: PositiveInt = 200
+    """Test problems."""
+    samples: Literal[1, 2, 4, 8, 16, 32, 64] = 16
+    """Samples of each problem before and after training; every power of two below is reported from them."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature of the candidates."""
+    problems_per_call: PositiveInt = 50
+    """Problems sampled between two steps of the progress bar."""
+    algorithms: list[AlgorithmName] = Field(default_factory=_best_of_n, min_length=1)
+    """What `airls-ray search` runs, one after the other."""
+    budgets: list[PositiveInt] = Field(default_factory=lambda: [16], min_length=1)
+    """Widths N: each algorithm runs once with each."""
+    scorer: ScorerName = "prm"
+    """Who scores steps: the PRM, the policy's own log-probability (the control) or the task's step truth
+    (`oracle`, an upper bound)."""
+    answer: AnswerRule | None = None
+    """How the answer is chosen among the finished responses; null: what the algorithm's authors do."""
+    aggregate: Literal["last", "min", "prod", "mean"] | None = None
+    """How step scores become the score of a prefix; null: as the PRM says (`prm.search_aggregate`)."""
+    live_problems: PositiveInt = 64
+    """Problems that are searched at once: their wishes are merged into one call of the engines and one of
+    the scorers."""
+    max_steps: PositiveInt = 40
+    """Depth: a response that has so many steps and is not over ends there."""
+    max_step_tokens: PositiveInt = 256
+    """A step that has not ended after so many tokens ends its response there."""
+    limits: dict[
+        Literal[
+            "generations", "policy_tokens", "prefill_tokens", "prm_tokens", "flops", "kv_tokens", "seconds"
+        ],
+        PositiveFloat,
+    ] = Field(default_factory=dict)
+    """Most that the search of one problem may cost on any axis of the ledger, such as
+    {policy_tokens: 5000}; a search that reaches one ends with what it has."""
+    keep_nodes: bool = False
+    """Write every node of every tree to the records, too."""
+    scorer_cache_tokens: NonNegativeInt = 1_000_000
+    """Tokens whose keys and values a scorer keeps, so that a child costs only its own tokens; 0: none."""
+    tree: TreeConfig = TreeConfig()
+    """Beam search and its relatives."""
+    rebase: RebaseConfig = RebaseConfig()
+    """REBASE and ETS."""
+    particles: ParticleConfig = ParticleConfig()
+    """Particle filter and particle Gibbs."""
+    mcts: MCTSConfig = MCTSConfig()
+    """Monte Carlo tree search."""
+    scorers: PositiveInt = 1
+    """Actors that hold the PRM; the problems are shared out over them."""
+    resources: Resources = Resources()
+    """Of each scorer."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SearchConfig:
+        for field in ("algorithms", "budgets"):
+            given = getattr(self, field)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{field} must not name anything twice, but is {given}")
+        return self

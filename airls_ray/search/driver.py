@@ -1,0 +1,250 @@
+"""The search of many problems at once: the wishes of all live ones become one batch to sample, one to score.
+
+    ask all -> generator.expand (one table) -> scorer.score (one batch) -> tell all
+
+Knows neither Ray nor models: generator and scorer are given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import fsum
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from airls_ray.data.schemas import EXPANSIONS
+from airls_ray.search.ledger import Ledger, Limits, unique_tokens
+from airls_ray.search.scoring import Continuation, StepScorer
+from airls_ray.search.searcher import Searcher
+from airls_ray.search.tree import Child, Expansion, Finish, SearchState
+
+
+class Generator(Protocol):
+    """Whatever samples."""
+
+    def expand(self, expansions: pa.Table, owners: Sequence[int]) -> pa.Table:
+        """Answer EXPANSIONS by CONTINUATIONS in their order; `owners`: number of each row's problem."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchProblem:
+    """A problem as the search sees it."""
+
+    number: int
+    problem_id: str
+    prompt: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class DriverSettings:
+    """What all algorithms share."""
+
+    temperature: float = 1.0
+    max_steps: int = 40
+    limits: Limits = field(default_factory=Limits)
+    policy_parameters: int = 0
+    """For the ledger's floating-point operations."""
+    scorer_parameters: int = 0
+
+
+@dataclass
+class Search:
+    """The search of one problem, under way or over."""
+
+    problem: SearchProblem
+    state: SearchState
+    ledger: Ledger = field(default_factory=Ledger)
+    stopped_by: str | None = None
+    """Axis of the ledger whose limit ended it."""
+
+
+@dataclass
+class Seconds:
+    """Where the time of a driver went."""
+
+    generate: float = 0.0
+    score: float = 0.0
+    total: float = 0.0
+
+    @property
+    def driver(self) -> float:
+        """Seconds of the driver itself."""
+        return self.total - self.generate - self.score
+
+
+@dataclass(frozen=True)
+class _Ask:
+    search: Search
+    expansion: Expansion
+
+
+def run_searches(
+    searcher: Searcher,
+    problems: Sequence[SearchProblem],
+    generator: Generator,
+    scorer: StepScorer,
+    is_blank: Callable[[Sequence[int]], bool],
+    settings: DriverSettings,
+    on_done: Callable[[Search], None] = lambda search: None,
+) -> tuple[list[Search], Seconds]:
+    """Search all problems together until each is over.
+
+    Args:
+        searcher: the algorithm.
+        problems: live from the start to their end.
+        generator: samples continuations.
+        scorer: scores their steps.
+        is_blank: whether tokens have no text (such as an end of sequence alone).
+        settings: what all algorithms share.
+        on_done: called with each search when it is over.
+
+    Returns:
+        A search for each problem, in their order, and where the time went.
+    """
+    started = time.perf_counter()
+    seconds = Seconds()
+    searches = [Search(problem, searcher.start(problem.seed)) for problem in problems]
+    live = list(searches)
+    while live:
+        asks = [_Ask(search, expansion) for search in live for expansion in searcher.ask(search.state)]
+        if asks:
+            _tick(searcher, asks, generator, scorer, is_blank, settings, seconds)
+        still = []
+        for search in live:
+            search.ledger.seconds = time.perf_counter() - started
+            _check_limits(searcher, search, settings.limits)
+            if searcher.done(search.state):
+                search.ledger.kv_tokens = unique_tokens(search.problem.prompt, search.state)
+                on_done(search)
+            else:
+                still.append(search)
+        live = still
+    seconds.total = time.perf_counter() - started
+    return searches, seconds
+
+
+def _check_limits(searcher: Searcher, search: Search, limits: Limits) -> None:
+    if searcher.done(search.state) or not search.state.rounds:
+        return
+    if limits.kv_tokens is not None:
+        search.ledger.kv_tokens = unique_tokens(search.problem.prompt, search.state)
+    axis = limits.reached(search.ledger)
+    if axis is not None:
+        search.stopped_by = axis
+        searcher.stop(search.state)
+
+
+def _tick(
+    searcher: Searcher,
+    asks: Sequence[_Ask],
+    generator: Generator,
+    scorer: StepScorer,
+    is_blank: Callable[[Sequence[int]], bool],
+    settings: DriverSettings,
+    seconds: Seconds,
+) -> None:
+    """Sample and score what is asked, and tell it."""
+    table = _expansions(asks, settings)
+    before = time.perf_counter()
+    found = generator.expand(table, [ask.search.problem.number for ask in asks])
+    seconds.generate += time.perf_counter() - before
+    rows = found.to_pylist()
+    items = [_item(asks[row["expansion"]], row, is_blank) for row in rows]
+    before = time.perf_counter()
+    scores, costs = scorer.score(items)
+    seconds.score += time.perf_counter() - before
+    children: list[list[Child]] = [[] for _ in asks]
+    for row, item, one, cost in zip(rows, items, scores, costs, strict=True):
+        ask = asks[row["expansion"]]
+        children[row["expansion"]].append(_child(ask, row, item, one, settings))
+        _pay(ask.search.ledger, row, cost, settings)
+    for ask, answer in zip(asks, children, strict=True):
+        prefix = len(ask.search.problem.prompt) + len(ask.search.state.response(ask.expansion.want.node))
+        ask.search.ledger.prefill_tokens += prefix
+        if not ask.search.state.rounds:
+            ask.search.ledger.flops += 2.0 * settings.policy_parameters * prefix
+        searcher.tell(ask.search.state, ask.expansion.ticket, answer)
+
+
+def _expansions(asks: Sequence[_Ask], settings: DriverSettings) -> pa.Table:
+    columns: dict[str, list[Any]] = {name: [] for name in EXPANSIONS.names}
+    for ask in asks:
+        want, problem = ask.expansion.want, ask.search.problem
+        temperature = settings.temperature if want.temperature is None else want.temperature
+        values = (
+            problem.problem_id,
+            problem.prompt,
+            ask.search.state.response(want.node),
+            want.count,
+            want.whole,
+            want.max_tokens,
+            want.lookahead,
+            temperature,
+            ask.expansion.seed,
+        )
+        for name, value in zip(EXPANSIONS.names, values, strict=True):
+            columns[name].append(value)
+    return pa.table(columns, schema=EXPANSIONS)
+
+
+def _item(ask: _Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bool]) -> Continuation:
+    """What the scorer is asked about a continuation."""
+    state, node = ask.search.state, ask.expansion.want.node
+    prompt, tokens = ask.search.problem.prompt, row["tokens"]
+    closes = bool(node) and state.nodes[node].finish == "step" and is_blank(tokens)
+    goes_on = closes or state.nodes[node].finish == "partial"
+    open_tokens, open_log_prob = state.last_step(node) if goes_on else (0, 0.0)
+    ends = [len(tokens)] if closes else row["step_ends"]
+    bounds = pairwise([0, *ends])
+    ahead = [len(tokens) + end for end in row["ahead_ends"]]
+    return Continuation(
+        prefix=(*prompt, *state.response(node)),
+        tokens=(*tokens, *row["ahead"]),
+        step_ends=(*ends, *ahead),
+        log_probs=(*(fsum(row["logprobs"][start:end]) for start, end in bounds), *[0.0] * len(ahead)),
+        open_tokens=open_tokens,
+        open_log_prob=open_log_prob,
+        keep=len(tokens) if row["finish"] in ("step", "partial") else 0,
+        problem=ask.search.problem.number,
+        prompt_tokens=len(prompt),
+        prefix_ends=tuple(state.step_ends(node)[: -1 if goes_on else None]),
+        over=row["finish"] in ("stop", "length"),
+        closes=closes,
+    )
+
+
+def _child(
+    ask: _Ask, row: dict[str, Any], item: Continuation, scores: tuple[float, ...], settings: DriverSettings
+) -> Child:
+    """The continuation as the searcher is told of it."""
+    if len(scores) != len(item.step_ends):
+        raise ValueError(f"a scorer gave {len(scores)} scores for {len(item.step_ends)} steps")
+    finish: Finish = row["finish"]
+    steps = len(item.step_ends) - len(row["ahead_ends"])
+    if finish == "step" and len(item.prefix_ends) + steps >= settings.max_steps:
+        finish = "length"
+    if row["ahead_ends"]:
+        scores = (*scores[: steps - 1], scores[-1])
+    return Child(
+        tokens=tuple(row["tokens"]),
+        log_prob=fsum(item.log_probs[:steps]),
+        scores=scores,
+        finish=finish,
+        closes=item.closes,
+        step_ends=item.step_ends[:steps],
+        step_log_probs=item.log_probs[:steps],
+    )
+
+
+def _pay(ledger: Ledger, row: dict[str, Any], cost: int, settings: DriverSettings) -> None:
+    """Book one continuation."""
+    ledger.generations += 1 + len(row["ahead_ends"])
+    ledger.policy_tokens += row["sampled"]
+    ledger.prm_tokens += cost
+    ledger.flops += 2.0 * (settings.policy_parameters * row["sampled"] + settings.scorer_parameters * cost)

@@ -1,0 +1,176 @@
+"""What is kept of a search: a row a problem, with every finished response, its score and its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from airls_ray.config.search_section import AnswerRule
+from airls_ray.evaluation.steps import Aggregate
+from airls_ray.evaluation.voting import vote
+from airls_ray.search.driver import Search
+from airls_ray.search.ledger import AXES
+from airls_ray.search.searcher import Searcher
+
+_LEAF = pa.struct(
+    [
+        ("node", pa.int32()),
+        ("response", pa.list_(pa.int32())),
+        ("step_ends", pa.list_(pa.int32())),
+        ("scores", pa.list_(pa.float32())),
+        ("score", pa.float32()),
+        ("log_prob", pa.float32()),
+        ("finish", pa.string()),
+        ("answer", pa.string()),
+        ("outcome", pa.float32()),
+    ]
+)
+_NODE = pa.struct(
+    [
+        ("parent", pa.int32()),
+        ("tokens", pa.list_(pa.int32())),
+        ("log_prob", pa.float32()),
+        ("scores", pa.list_(pa.float32())),
+        ("finish", pa.string()),
+    ]
+)
+_COSTS = tuple(axis for axis in AXES if axis != "seconds")
+"""Seconds differ from run to run; a record does not."""
+
+SEARCH_RECORDS = pa.schema(
+    [
+        ("algorithm", pa.string()),
+        ("scorer", pa.string()),
+        ("budget", pa.int32()),
+        ("seed", pa.int64()),
+        ("problem_id", pa.string()),
+        ("rule", pa.string()),
+        ("answer", pa.string()),
+        ("outcome", pa.float32()),
+        ("oracle", pa.float32()),
+        ("chosen", pa.int32()),
+        ("rounds", pa.int32()),
+        ("stopped_by", pa.string()),
+        *((axis, pa.float64() if axis == "flops" else pa.int64()) for axis in _COSTS),
+        ("leaves", pa.list_(_LEAF)),
+        ("nodes", pa.list_(_NODE)),
+    ],
+    metadata={b"airls_ray.schema": b"search_records", b"airls_ray.version": b"1"},
+)
+"""`budget`: the width N. `rule`: how `answer` was chosen; `chosen` is its row in `leaves` (null: no response
+was finished, and the outcome is 0). `oracle`: the best outcome of any finished response. `stopped_by`: axis
+of the ledger whose limit ended the search. `nodes` is null unless asked for."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A finished response and its verdict."""
+
+    node: int
+    score: float
+    log_prob: float
+    answer: str | None
+    outcome: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a record's problem was searched with."""
+
+    algorithm: str
+    scorer: str
+    budget: int
+    seed: int
+    rule: AnswerRule
+
+
+def choose(leaves: Sequence[Leaf], rule: AnswerRule) -> int | None:
+    """Return the index of the leaf whose answer is given, or None where there is none.
+
+    `best`: the highest score; `majority`, `weighted`: see `evaluation.voting.vote`. Without any valid answer
+    a vote falls back to the highest score (and is wrong all the same). Ties: the oldest leaf.
+    """
+    if not leaves:
+        return None
+    if rule != "best":
+        answers = [leaf.answer for leaf in leaves]
+        weights = [leaf.score for leaf in leaves] if rule == "weighted" else None
+        index = vote(answers, weights)
+        if index is not None:
+            return index
+    return max(range(len(leaves)), key=lambda at: (leaves[at].score, -at))
+
+
+def make_record(
+    search: Search,
+    searcher: Searcher,
+    run: Run,
+    how: Aggregate,
+    verdicts: Sequence[tuple[str | None, float]],
+    keep_nodes: bool = False,
+) -> dict[str, Any]:
+    """Return the record of a search that is over, as a row of SEARCH_RECORDS.
+
+    Args:
+        search: the search.
+        searcher: its algorithm.
+        run: what goes into the record's first columns.
+        how: aggregation of step scores into a leaf's score.
+        verdicts: canonical answer and outcome of each of the searcher's leaves.
+        keep_nodes: whether to keep the tree.
+    """
+    state = search.state
+    nodes = searcher.leaves(state)
+    leaves = [
+        Leaf(node, state.value(node, how), state.log_prob(node), answer, outcome)
+        for node, (answer, outcome) in zip(nodes, verdicts, strict=True)
+    ]
+    chosen = choose(leaves, run.rule)
+    return {
+        "algorithm": run.algorithm,
+        "scorer": run.scorer,
+        "budget": run.budget,
+        "seed": run.seed,
+        "problem_id": search.problem.problem_id,
+        "rule": run.rule,
+        "answer": None if chosen is None else leaves[chosen].answer,
+        "outcome": 0.0 if chosen is None else leaves[chosen].outcome,
+        "oracle": max((leaf.outcome for leaf in leaves), default=0.0),
+        "chosen": chosen,
+        "rounds": state.rounds,
+        "stopped_by": search.stopped_by,
+        **{axis: getattr(search.ledger, axis) for axis in _COSTS},
+        "leaves": [
+            {
+                "node": leaf.node,
+                "response": state.response(leaf.node),
+                "step_ends": state.step_ends(leaf.node),
+                "scores": state.step_scores(leaf.node),
+                "score": leaf.score,
+                "log_prob": leaf.log_prob,
+                "finish": state.nodes[leaf.node].finish,
+                "answer": leaf.answer,
+                "outcome": leaf.outcome,
+            }
+            for leaf in leaves
+        ],
+        "nodes": [_node(one) for one in state.nodes] if keep_nodes else None,
+    }
+
+
+def _node(node: Any) -> Mapping[str, Any]:
+    return {
+        "parent": node.parent,
+        "tokens": list(node.tokens),
+        "log_prob": node.log_prob,
+        "scores": list(node.scores),
+        "finish": node.finish,
+    }
+
+
+def records_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return records as a table of SEARCH_RECORDS, in their order."""
+    return pa.Table.from_pylist(list(records), schema=SEARCH_RECORDS)

@@ -1,0 +1,211 @@
+"""The driver on a scripted generator: batches, step boundaries, costs, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from airls_ray.data.schemas import CONTINUATIONS
+from airls_ray.search.beam import Beam
+from airls_ray.search.best_of_n import BestOfN
+from airls_ray.search.driver import DriverSettings, Search, SearchProblem, run_searches
+from airls_ray.search.early_rejection import EarlyRejection
+from airls_ray.search.ledger import Limits
+from airls_ray.search.scoring import Continuation, LogProbScorer, Scores
+
+END, STEP = 1, 2
+"""Tokens: the end of the response, and the delimiter that ends a step."""
+
+
+@dataclass
+class Words:
+    """Samples letters 3..9 with a delimiter after two of them; ends after `steps` steps."""
+
+    steps: int = 3
+    end_alone: bool = False
+    """Whether the end of sequence comes after the last delimiter, as a token of its own."""
+    calls: list[int] = field(default_factory=list)
+
+    def response(self, prompt: Sequence[int], seed: int, done: Sequence[int]) -> list[int]:
+        """What follows `done`, to the end."""
+        rng = np.random.default_rng([seed, *prompt, *done])
+        tokens = list(done)
+        while tokens.count(STEP) < self.steps - (not self.end_alone):
+            tokens += [int(rng.integers(3, 10)) for _ in range(2 - len(tokens) % 3)] + [STEP]
+        if not self.end_alone:
+            tokens += [int(rng.integers(3, 10)) for _ in range(2 - len(tokens) % 3)]
+        return [*tokens[len(done) :], END]
+
+    def expand(self, expansions: pa.Table, owners: Sequence[int]) -> pa.Table:
+        self.calls.append(expansions.num_rows)
+        rows = []
+        for number, row in enumerate(expansions.to_pylist()):
+            for index in range(row["count"]):
+                tokens = self.response(row["prompt"], row["seed"] + index, row["response"])
+                finish = "stop"
+                if not row["whole"] and STEP in tokens[:-1]:
+                    tokens, finish = tokens[: tokens.index(STEP) + 1], "step"
+                if row["max_tokens"] is not None and len(tokens) > row["max_tokens"]:
+                    tokens, finish = tokens[: row["max_tokens"]], "partial"
+                ends = [at + 1 for at, token in enumerate(tokens) if token == STEP]
+                if not ends:
+                    ends = [len(tokens)]
+                elif tokens[ends[-1] :] == [END]:
+                    ends[-1] = len(tokens)
+                elif ends[-1] < len(tokens):
+                    ends.append(len(tokens))
+                ahead = [7, STEP] if row["lookahead"] and finish == "step" else []
+                rows.append(
+                    {
+                        "expansion": number,
+                        "index": index,
+                        "tokens": tokens,
+                        "logprobs": [-0.1] * len(tokens),
+                        "step_ends": ends,
+                        "finish": finish,
+                        "ahead": ahead,
+                        "ahead_ends": [2] if ahead else [],
+                        "sampled": len(tokens) + len(ahead),
+                    }
+                )
+        return pa.Table.from_pylist(rows, schema=CONTINUATIONS)
+
+
+class Sums:
+    """Scores a step by its tokens, open ones included; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.items: list[Continuation] = []
+
+    def score(self, items: Sequence[Continuation]) -> Scores:
+        self.items += items
+        return [self.one(item) for item in items], [len(item.tokens) for item in items]
+
+    @staticmethod
+    def one(item: Continuation) -> tuple[float, ...]:
+        whole = [*item.prefix[len(item.prefix) - item.open_tokens :], *item.tokens]
+        starts = [0, *(end + item.open_tokens for end in item.step_ends)]
+        return tuple(sum(whole[start:end]) / 100 for start, end in pairwise(starts))
+
+
+def problems(count: int) -> list[SearchProblem]:
+    return [SearchProblem(at, f"p{at}", (9, 3 + at), 100 + at) for at in range(count)]
+
+
+def blank(tokens: Sequence[int]) -> bool:
+    return all(token == END for token in tokens)
+
+
+def run(
+    searcher: Beam | BestOfN | EarlyRejection,
+    generator: Words,
+    count: int = 1,
+    scorer: Sums | LogProbScorer | None = None,
+    on_done: Callable[[Search], None] = lambda search: None,
+    **settings: object,
+) -> list[Search]:
+    options = DriverSettings(**settings)  # type: ignore[arg-type]
+    return run_searches(searcher, problems(count), generator, scorer or Sums(), blank, options, on_done)[0]
+
+
+def test_one_call_of_the_generator_a_tick_for_all_problems() -> None:
+    generator = Words(steps=3)
+    run(Beam(4, 2), generator, count=5)
+    assert generator.calls[0] == 5
+    assert len(generator.calls) == 3
+
+
+def test_searches_do_not_depend_on_the_problems_beside_them() -> None:
+    together = run(Beam(4, 2), Words(), count=4)
+    alone, _ = run_searches(Beam(4, 2), problems(4)[2:3], Words(), Sums(), blank, DriverSettings())
+    assert together[2].state == alone[0].state
+
+
+def test_policy_tokens_are_those_sampled() -> None:
+    [search] = run(BestOfN(5), Words(steps=2))
+    assert search.ledger.policy_tokens == sum(len(node.tokens) for node in search.state.nodes)
+    assert search.ledger.generations == 5
+
+
+def test_lookahead_is_paid_for_and_thrown_away() -> None:
+    [search] = run(Beam(2, 1, lookahead=1), Words(steps=2))
+    kept = sum(len(node.tokens) for node in search.state.nodes)
+    steps = sum(node.finish == "step" for node in search.state.nodes[1:])
+    assert search.ledger.policy_tokens == kept + 2 * steps
+    assert all(node.tokens[-2:] != (7, STEP) for node in search.state.nodes[1:] if node.finish == "stop")
+
+
+def test_with_lookahead_a_step_has_the_score_of_the_last_step_looked_at() -> None:
+    [search] = run(Beam(2, 1, lookahead=1), Words(steps=2))
+    first = search.state.nodes[1]
+    assert first.scores == ((7 + STEP) / 100,)
+
+
+def test_scores_of_a_path_are_those_of_the_whole_response() -> None:
+    for generator in (Words(steps=3), Words(steps=3, end_alone=True)):
+        [search] = run(Beam(4, 2), generator)
+        for leaf in search.state.finished():
+            response = tuple(search.state.response(leaf))
+            ends = tuple(search.state.step_ends(leaf))
+            whole = Continuation((9, 3), response, ends, (0.0,) * len(ends))
+            assert search.state.step_scores(leaf) == pytest.approx(Sums.one(whole))
+
+
+def test_an_end_of_sequence_alone_belongs_to_the_step_before() -> None:
+    [search] = run(Beam(2, 1), Words(steps=2, end_alone=True))
+    [leaf, *_] = search.state.finished()
+    assert search.state.nodes[leaf].tokens == (END,)
+    assert search.state.step_ends(leaf) == [3, 7]
+    assert search.state.depth(leaf) == 2
+
+
+def test_a_cut_step_is_scored_as_a_whole_when_it_is_finished() -> None:
+    scorer = Sums()
+    [search] = run(EarlyRejection(4, 2, tokens=1), Words(steps=2), scorer=scorer)
+    finished = [item for item in scorer.items if item.open_tokens]
+    assert finished
+    assert all(item.open_tokens == 1 for item in finished)
+    for leaf in search.state.finished():
+        response, ends = search.state.response(leaf), search.state.step_ends(leaf)
+        assert ends == [3, 6]
+        assert search.state.step_scores(leaf) == pytest.approx(
+            [sum(response[:3]) / 100, sum(response[3:]) / 100]
+        )
+
+
+def test_log_prob_scores_multiply_to_the_probability_of_the_response() -> None:
+    for searcher in (Beam(4, 2), EarlyRejection(4, 2, tokens=1), BestOfN(3)):
+        [search] = run(searcher, Words(steps=3, end_alone=True), scorer=LogProbScorer())
+        for leaf in search.state.finished():
+            assert np.log(search.state.value(leaf, "prod")) == pytest.approx(search.state.log_prob(leaf))
+
+
+def test_the_depth_cap_ends_a_response() -> None:
+    [search] = run(Beam(2, 1), Words(steps=9), max_steps=2)
+    assert {search.state.nodes[leaf].finish for leaf in search.state.finished()} == {"length"}
+    assert {search.state.depth(leaf) for leaf in search.state.finished()} == {2}
+
+
+def test_a_limit_ends_the_search_after_the_round_that_reaches_it() -> None:
+    [search] = run(Beam(4, 2), Words(steps=5), limits=Limits(generations=6))
+    assert search.stopped_by == "generations"
+    assert search.ledger.generations == 8
+    assert search.state.rounds == 2
+
+
+def test_unique_tokens_count_shared_beginnings_once() -> None:
+    [search] = run(BestOfN(6), Words(steps=2))
+    responses = {tuple(search.state.response(leaf)) for leaf in search.state.finished()}
+    prefixes = {response[:end] for response in responses for end in range(1, len(response) + 1)}
+    assert search.ledger.kv_tokens == len(prefixes) + 2
+
+
+def test_every_search_is_reported_once_when_it_is_over() -> None:
+    seen: list[int] = []
+    run(Beam(4, 2), Words(), count=3, on_done=lambda search: seen.append(search.problem.number))
+    assert sorted(seen) == [0, 1, 2]
