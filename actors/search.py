@@ -1,103 +1,326 @@
-"""Search on its own: a policy folder and a PRM folder in, accuracy against N out."""
+"""`airls-ray search`: policy, PRM and problems in; records, table and curves of every algorithm out."""
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from actors import cluster
 from actors.cluster import Demand
-from actors.evaluate import Samples, by_size, measure_samples, sample_problems, scorer_metrics, versions
-from actors.groups import NoPRM, PRMScorer, VerifierHandle
+from actors.evaluate import versions
+from actors.groups import VerifierHandle
 from actors.rollout_pool import RolloutPool
+from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, StepScorer
 from actors.start import connected, start_workers, wait_for_start
-from actors.tracking import graded_table
+from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.config.search_section import AlgorithmName
 from airls_ray.data.problems import ProblemStream
+from airls_ray.errors import ConfigError
+from airls_ray.evaluation.steps import Aggregate
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
-from airls_ray.progress import make_progress
+from airls_ray.planning.shapes import shape_of_path
+from airls_ray.progress import Progress, make_progress
+from airls_ray.search import journal as journals
+from airls_ray.search.driver import DriverSettings, Search, SearchProblem, Seconds, run_searches
+from airls_ray.search.ledger import Limits
+from airls_ray.search.plots import draw_curves
+from airls_ray.search.records import Run, make_record
+from airls_ray.search.registry import ALGORITHMS, make_searcher
+from airls_ray.search.scoring import LogProbScorer
+from airls_ray.search.scoring import StepScorer as AnyScorer
+from airls_ray.search.searcher import Searcher
+from airls_ray.search.summary import sample_curves, summarise, table_rows
+from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec
 
 
-def run_search(config: Config, policy: Path, prm: Path | None, output: Path) -> dict[str, Any]:
-    """Best-of-N with the PRM, majority and PRM-weighted vote on the task's test problems.
+@dataclass(frozen=True)
+class SearchParts:
+    """What all searches of a command share."""
+
+    config: Config
+    codec: TextCodec
+    problems: pa.Table
+    generator: PoolGenerator
+    pool: RolloutPool
+    scorer: AnyScorer
+    verifier: VerifierHandle
+    settings: DriverSettings
+    aggregate: Aggregate
+
+
+def run_search(
+    config: Config, policy: Path, prm: Path | None, output: Path, resume: bool = False
+) -> dict[str, Any]:
+    """Search the task's test problems by every algorithm and budget of `config.search`.
 
     Args:
         config: task, engine and `search` section.
         policy: policy folder (or hub name).
-        prm: `prm` folder of a checkpoint; without one, majority and the policy's own log-probability.
-        output: folder for samples.parquet and summary.json.
+        prm: `prm` folder of a checkpoint; None with the scorers that need none.
+        output: folder of records.jsonl, records.parquet, summary.json and curves.png.
+        resume: go on with the records that are there.
 
     Returns:
         The summary.
 
     Raises:
         ModelError: a folder is missing, broken, or the two do not fit.
+        ConfigError: the scorer is the PRM, but none is given.
+        DataError: `output` holds another search.
     """
-    from actors.prm_learner import PRMServer
-    from actors.verifier import Verifier
-
     started = time.perf_counter()
     info = check_model_folder(policy, context_tokens=config.model.context_tokens)
-    if prm is not None:
-        config = config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
+    config = with_prm_form(config, prm)
+    if prm is not None and config.search.scorer == "prm":
         check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
     problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
+    journal = journals.Journal(output, _settings(config, policy, prm), resume)
     progress = make_progress()
-    output.mkdir(parents=True, exist_ok=True)
-    with connected(config):
-        asked = [
-            Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
-            Demand("verifier", config.verifier.resources),
-        ]
-        if prm is not None:
-            asked.append(Demand("PRM server", config.prm.learner.resources))
-        cluster.require_resources(asked, config.ray.resources_deadline_seconds)
-        workers = start_workers(config, str(policy))
-        verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, str(policy))
-        starting = {
-            "rollout worker": [w.start.remote() for w in workers],
-            "verifier": [verifier.start.remote()],
-        }
-        scorer: PRMScorer | NoPRM = NoPRM()
-        if prm is not None:
-            server = cluster.start_actor(
-                PRMServer, "prm-0", config.prm.learner.resources, config, str(policy), str(prm)
-            )
-            starting["PRM server"] = [server.start.remote()]
-            scorer = PRMScorer([server], config.train.deadline_seconds)
-        wait_for_start(starting, config, progress)
-        pool = RolloutPool(workers, config.rollout.deadline_seconds)
-        judge = VerifierHandle(verifier, config.train.deadline_seconds)
-        samples = sample_problems(pool, judge, problems, config, progress, "given")
-        measured = measure_samples(samples, scorer, judge)
-        pq.write_table(graded_table(samples.rollouts, samples.grades), output / "samples.parquet")
-        judge.close()
-    summary = _summary(config, policy, prm, samples, measured, time.perf_counter() - started)
-    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    order = [
+        (name, config.search.scorer, budget, config.seed, problem_id)
+        for name in config.search.algorithms
+        for budget in config.search.budgets
+        for problem_id in problems["problem_id"].to_pylist()
+    ]
+    seconds: list[dict[str, Any]] = []
+    if any(key not in journal.records for key in order):
+        with connected(config):
+            parts = start(config, policy, prm, problems, codec, progress)
+            with closing(parts.verifier):
+                seconds += [
+                    search_all(parts, name, budget, journal, progress)
+                    for name in config.search.algorithms
+                    for budget in config.search.budgets
+                ]
+    journal.write_parquet(order)
+    return finish(config, policy, prm, journal, order, seconds, output, progress, started)
 
 
-def _summary(
-    config: Config, policy: Path, prm: Path | None, samples: Samples, measured: dict[str, Any], seconds: float
+def with_prm_form(config: Config, prm: Path | None) -> Config:
+    """Return the configuration with the form of the given PRM.
+
+    Raises:
+        ConfigError: the scorer is the PRM, but none is given.
+        ModelError: the folder is no PRM.
+    """
+    if config.search.scorer != "prm":
+        return config
+    if prm is None:
+        raise ConfigError(
+            "search.scorer is prm, but no PRM is given: give --prm, or set search.scorer=policy_log_prob"
+        )
+    return config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
+
+
+def start(
+    config: Config, policy: Path, prm: Path | None, problems: pa.Table, codec: TextCodec, progress: Progress
+) -> SearchParts:
+    """Start rollout workers, verifier and scorers side by side."""
+    from actors.verifier import Verifier
+
+    search = config.search
+    with_prm = search.scorer == "prm"
+    asked = [
+        Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
+        Demand("verifier", config.verifier.resources),
+    ]
+    asked += [Demand("step scorer", search.resources, search.scorers)] if with_prm else []
+    cluster.require_resources(asked, config.ray.resources_deadline_seconds)
+    workers = start_workers(config, str(policy))
+    judge = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, str(policy))
+    scorers = [
+        cluster.start_actor(
+            StepScorer, f"scorer-{n}", search.resources, str(n), config, str(policy), str(prm)
+        )
+        for n in range(search.scorers if with_prm else 0)
+    ]
+    starting = {
+        "rollout worker": [worker.start.remote() for worker in workers],
+        "verifier": [judge.start.remote()],
+        "step scorer": [scorer.start.remote() for scorer in scorers],
+    }
+    wait_for_start(starting, config, progress)
+    deadline = config.train.deadline_seconds
+    pool, verifier = RolloutPool(workers, config.rollout.deadline_seconds), VerifierHandle(judge, deadline)
+    scorer: AnyScorer = LogProbScorer()
+    parameters = 0
+    if with_prm:
+        scorer = ScorerGroup(scorers, deadline)
+        parameters = cluster.fetch(scorers[0].parameters.remote(), deadline, "step scorer")
+    elif search.scorer == "oracle":
+        scorer = OracleScorer(verifier, problems)
+    settings = DriverSettings(
+        temperature=search.temperature,
+        max_steps=search.max_steps,
+        limits=Limits(**search.limits),
+        policy_parameters=_parameters(policy, config),
+        scorer_parameters=parameters,
+    )
+    how: Aggregate = search.aggregate or config.prm.search_aggregate
+    return SearchParts(config, codec, problems, PoolGenerator(pool), pool, scorer, verifier, settings, how)
+
+
+def search_all(
+    parts: SearchParts, name: AlgorithmName, budget: int, journal: journals.Journal, progress: Progress
 ) -> dict[str, Any]:
+    """Search every problem that has no record yet, `search.live_problems` at a time.
+
+    Which problems are live together depends on their positions alone: a batch of which a record is missing is
+    searched again as a whole, so that the records of a resumed search are those of one that ran through.
+    Returns where the time went.
+    """
+    config, problems = parts.config, parts.problems
+    search = config.search
+    searcher = make_searcher(name, search, budget, parts.aggregate)
+    run = Run(name, search.scorer, budget, config.seed, search.answer or ALGORITHMS[name].answer)
+    identifiers = problems["problem_id"].to_pylist()
+    done = [(name, search.scorer, budget, config.seed, one) in journal.records for one in identifiers]
+    spent = Seconds()
+    tokens = solved = searched = 0
+    with progress.track(f"{ALGORITHMS[name].label}, N = {budget}", len(identifiers)) as bar:
+        for start in range(0, len(identifiers), search.live_problems):
+            batch = range(start, min(start + search.live_problems, len(identifiers)))
+            if all(done[at] for at in batch):
+                bar.advance(len(batch))
+                continue
+            records, seconds = search_batch(parts, searcher, run, batch)
+            journal.add(records)
+            spent.add(seconds)
+            searched += len(records)
+            solved += sum(record["outcome"] > 0.5 for record in records)
+            tokens += sum(record["policy_tokens"] for record in records)
+            bar.advance(
+                len(batch), accuracy=round(solved / searched, 3), tokens_per_second=tokens / spent.total
+            )
+    return {
+        "algorithm": name,
+        "budget": budget,
+        "problems": searched,
+        "generate": spent.generate,
+        "score": spent.score,
+        "driver": spent.driver,
+        "total": spent.total,
+    }
+
+
+def search_batch(
+    parts: SearchParts, searcher: Searcher, run: Run, batch: Sequence[int]
+) -> tuple[list[dict[str, Any]], Seconds]:
+    """Search some problems together; returns their records, graded, in order."""
+    config, problems = parts.config, parts.problems
+    room = config.model.context_tokens - config.rollout.max_response_tokens
+    parts.pool.forget_prefixes()
+    if isinstance(parts.scorer, ScorerGroup):
+        parts.scorer.forget()
+    prompts = {at: tuple(parts.codec.encode_prompt(problems["prompt"][at].as_py())) for at in batch}
+    fitting: list[SearchProblem] = []
+    refused: list[SearchProblem] = []
+    for at in batch:
+        problem_id = problems["problem_id"][at].as_py()
+        seed = derive_seed(config.seed, "search", run.algorithm, run.budget, problem_id)
+        problem = SearchProblem(at, problem_id, prompts[at], seed)
+        (fitting if len(prompts[at]) <= room else refused).append(problem)
+    searches, seconds = run_searches(
+        searcher, fitting, parts.generator, parts.scorer, parts.codec.is_blank, parts.settings
+    )
+    for problem in refused:  # no room for an answer: it counts as wrong, and the others go on
+        state = searcher.start(problem.seed)
+        searcher.stop(state)
+        searches.append(Search(problem, state, stopped_by="prompt_too_long"))
+    leaves = [(search, leaf) for search in searches for leaf in searcher.leaves(search.state)]
+    grades = parts.verifier.call(
+        "judge",
+        problems,
+        [search.problem.number for search, _ in leaves],
+        [search.state.response(leaf) for search, leaf in leaves],
+        [search.state.step_ends(leaf) for search, leaf in leaves],
+    )
+    verdicts = iter(zip(grades["answer"].to_pylist(), grades["outcome"].to_pylist(), strict=True))
+    records = [
+        make_record(
+            search,
+            searcher,
+            run,
+            parts.aggregate,
+            [next(verdicts) for _ in searcher.leaves(search.state)],
+            config.search.keep_nodes,
+        )
+        for search in searches
+    ]
+    position = {problem_id.as_py(): at for at, problem_id in enumerate(problems["problem_id"])}
+    return sorted(records, key=lambda record: position[record["problem_id"]]), seconds
+
+
+def finish(
+    config: Config,
+    policy: Path,
+    prm: Path | None,
+    journal: journals.Journal,
+    order: Sequence[journals.Key],
+    seconds: list[dict[str, Any]],
+    output: Path,
+    progress: Progress,
+    started: float,
+) -> dict[str, Any]:
+    """Write summary and picture, print the table."""
+    records = [journal.records[key] for key in order]
+    rows = summarise(records, derive_seed(config.seed, "bootstrap"))
+    too_long = sum(record["stopped_by"] == "prompt_too_long" for record in records)
+    if too_long:
+        progress.say(
+            f"{too_long} searches had a prompt longer than model.context_tokens less "
+            "rollout.max_response_tokens and count as wrong: raise the first or lower the second"
+        )
     summary: dict[str, Any] = {
         "policy": str(policy),
         "prm_path": None if prm is None else str(prm),
         "task": config.task.name,
         "seed": config.seed,
-        "problems": samples.problems.num_rows,
-        "accuracy": samples.accuracy,
-        "search": by_size(measured["search"].curves),
-        "policy_log_prob": scorer_metrics("policy_log_prob", measured["scorers"]),
-        "seconds": {"total": seconds},
+        "scorer": config.search.scorer,
+        "problems": len({record["problem_id"] for record in records}),
+        "algorithms": rows,
+        "best_of_n": sample_curves(records, derive_seed(config.seed, "search")),
+        "seconds": {"total": time.perf_counter() - started, "searches": seconds},
         "versions": versions(),
     }
-    if prm is not None:
-        summary["prm"] = scorer_metrics("prm", measured["scorers"])
+    files.write_text(output / "summary.json", files.to_json(summary, indent=2) + "\n")
+    draw_curves(output / "curves.png", rows, f"{config.task.name}: {summary['problems']} problems")
+    cells, columns = table_rows(rows)
+    progress.table(f"Search on {summary['problems']} problems of {config.task.name}", cells, columns)
     return summary
+
+
+def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
+    """What records depend on: a resumed search must have the same."""
+    tree = config.model_dump(mode="json", include={"task", "seed", "search", "rollout", "prm"})
+    for name in (
+        "algorithms",
+        "budgets",
+        "keep_nodes",
+        "resources",
+        "scorers",
+        "samples",
+        "problems_per_call",
+    ):
+        tree["search"].pop(name)
+    tree["rollout"] = {name: tree["rollout"][name] for name in ("temperature", "max_response_tokens")}
+    tree["prm"] = {
+        name: tree["prm"][name] for name in ("parameterisation", "search_score", "search_aggregate")
+    }
+    return {**tree, "policy": str(policy), "prm_folder": None if prm is None else str(prm)}
+
+
+def _parameters(folder: Path, config: Config) -> int:
+    shape = shape_of_path(str(folder), config.model.context_tokens)
+    return 0 if isinstance(shape, str) else shape.parameters

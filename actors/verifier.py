@@ -16,8 +16,8 @@ from airls_ray.evaluation.scorers import (
     measure_scorers,
     search_curves,
 )
-from airls_ray.grading.pool import GraderPool
-from airls_ray.grading.table import grade_table
+from airls_ray.grading.pool import GradeRequest, GraderPool
+from airls_ray.grading.table import grade_table, results_to_table
 from airls_ray.learning.batches import merge_parts
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
@@ -43,6 +43,27 @@ class Verifier:
     def grade(self, rollouts: Sequence[Any], problems: pa.Table) -> pa.Table:
         """Judge rollouts (tables or references); returns a table of schema GRADES, joined by position."""
         return grade_table(self._rollouts(rollouts), problems, self._codec, self._pool)
+
+    def judge(
+        self,
+        problems: pa.Table,
+        rows: Sequence[int],
+        responses: Sequence[Sequence[int]],
+        step_ends: Sequence[Sequence[int]],
+    ) -> pa.Table:
+        """Judge responses (or beginnings of them) to the problems in `rows` of `problems`; returns GRADES."""
+        texts = [problems[name].to_pylist() for name in ("prompt", "answer", "details")]
+        requests = [
+            GradeRequest(
+                prompt=texts[0][row],
+                answer=texts[1][row],
+                details=texts[2][row],
+                response=self._codec.decode(response),
+                steps=self._codec.step_texts(response, ends),
+            )
+            for row, response, ends in zip(rows, responses, step_ends, strict=True)
+        ]
+        return results_to_table(self._pool.grade(requests))
 
     def summarise(self, rollouts: Sequence[Any], grades: pa.Table) -> dict[str, float]:
         """Means that every iteration logs: outcome, length, share of groups without variance."""

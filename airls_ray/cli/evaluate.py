@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config, show_result
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -22,18 +22,39 @@ def search(
     prm: Annotated[
         Path | None, typer.Option(help="PRM folder; by default the latest one, or none beside --policy.")
     ] = None,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(help="Algorithm (may be repeated), or all; by default search.algorithms."),
+    ] = None,
+    budget: Annotated[
+        list[int] | None, typer.Option(help="Width N (may be repeated); by default search.budgets.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default search/ in the run folder.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the records that are there.")] = False,
 ) -> None:
-    """Best of N by the PRM, majority and weighted vote on the test problems."""
-    settings = read_config(config, overrides)
+    """Search the test problems, guided by the PRM: Best-of-N, beam, REBASE, particles, MCTS and more."""
+    settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)])
     if policy is None:
         policy, prm = _latest(settings, prm)
     from actors.search import run_search
 
     target = output or settings.output / settings.name / "search"
-    show_result(f"Search in {target}", run_search(settings, policy, prm, target))
+    run_search(settings, policy, prm, target, resume)
+    typer.echo(f"Records, summary and curves: {target}")
+
+
+def _search_overrides(algorithms: list[str] | None, budgets: list[int] | None) -> list[str]:
+    from airls_ray.search.registry import ALGORITHMS
+
+    overrides = []
+    if algorithms:
+        names = list(ALGORITHMS) if algorithms == ["all"] else algorithms
+        overrides.append(f"search.algorithms=[{','.join(names)}]")
+    if budgets:
+        overrides.append(f"search.budgets=[{','.join(map(str, budgets))}]")
+    return overrides
 
 
 def report(

@@ -77,6 +77,12 @@ class Seconds:
         """Seconds of the driver itself."""
         return self.total - self.generate - self.score
 
+    def add(self, other: Seconds) -> None:
+        """Add those of another batch."""
+        self.generate += other.generate
+        self.score += other.score
+        self.total += other.total
+
 
 @dataclass(frozen=True)
 class _Ask:
@@ -229,16 +235,15 @@ def _child(
     steps = len(item.step_ends) - len(row["ahead_ends"])
     if finish == "step" and len(item.prefix_ends) + steps >= settings.max_steps:
         finish = "length"
-    if row["ahead_ends"]:
-        scores = (*scores[: steps - 1], scores[-1])
     return Child(
         tokens=tuple(row["tokens"]),
         log_prob=fsum(item.log_probs[:steps]),
-        scores=scores,
+        scores=scores[:steps],
         finish=finish,
         closes=item.closes,
         step_ends=item.step_ends[:steps],
         step_log_probs=item.log_probs[:steps],
+        ahead=scores[steps:],
     )
 
 

@@ -48,12 +48,12 @@ class Limits:
     A limit is checked between rounds: the round that crosses it is the last.
     """
 
-    generations: int | None = None
-    policy_tokens: int | None = None
-    prefill_tokens: int | None = None
-    prm_tokens: int | None = None
+    generations: float | None = None
+    policy_tokens: float | None = None
+    prefill_tokens: float | None = None
+    prm_tokens: float | None = None
     flops: float | None = None
-    kv_tokens: int | None = None
+    kv_tokens: float | None = None
     seconds: float | None = None
 
     def reached(self, ledger: Ledger) -> str | None:

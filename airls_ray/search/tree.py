@@ -55,9 +55,8 @@ class Child:
     log_prob: float
     """Sum of the policy's log-probabilities of `tokens`, in nats."""
     scores: tuple[float, ...]
-    """In [0, 1], one for each step that ends in `tokens` (for a partial step its score so far; with
-    lookahead that of the last step looked at). Where the parent ended inside a step, the first one is of
-    that whole step."""
+    """In [0, 1], one for each step that ends in `tokens` (for a partial step its score so far). Where the
+    parent ended inside a step, the first one is of that whole step."""
     finish: Finish
     closes: bool = False
     """`tokens` are an end of sequence alone: they belong to the parent's last step, and the one score is of
@@ -66,6 +65,8 @@ class Child:
     """Exclusive ends in `tokens` of the steps; empty: all of them are one step (or its beginning)."""
     step_log_probs: tuple[float, ...] = ()
     """`log_prob` by step; empty: one step."""
+    ahead: tuple[float, ...] = ()
+    """Scores of the steps looked ahead behind it: part of its value, and of no other node's."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Node:
     closes: bool = False
     step_ends: tuple[int, ...] = ()
     step_log_probs: tuple[float, ...] = ()
+    ahead: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, parent: int, child: Child) -> Node:
@@ -151,8 +153,9 @@ class SearchState:
         return one.closes or self.nodes[one.parent].finish == "partial"
 
     def value(self, node: int, how: Aggregate) -> float:
-        """Score of the prefix: its step scores reduced to one number; 1 for the root."""
-        scores = self.step_scores(node)
+        """Score of the prefix: its step scores (and those looked ahead) reduced to one number; 1 for the
+        root."""
+        scores = [*self.step_scores(node), *self.nodes[node].ahead]
         if not scores:
             return 1.0
         return float(aggregate_steps(np.array(scores), np.array([0, len(scores)]), how)[0])

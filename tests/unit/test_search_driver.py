@@ -140,10 +140,13 @@ def test_lookahead_is_paid_for_and_thrown_away() -> None:
     assert all(node.tokens[-2:] != (7, STEP) for node in search.state.nodes[1:] if node.finish == "stop")
 
 
-def test_with_lookahead_a_step_has_the_score_of_the_last_step_looked_at() -> None:
+def test_steps_looked_ahead_count_in_the_value_of_their_node_alone() -> None:
     [search] = run(Beam(2, 1, lookahead=1), Words(steps=2))
-    first = search.state.nodes[1]
-    assert first.scores == ((7 + STEP) / 100,)
+    own, ahead = sum(search.state.nodes[1].tokens) / 100, (7 + STEP) / 100
+    assert search.state.nodes[1].scores == (own,)
+    assert search.state.value(1, "prod") == pytest.approx(own * ahead)
+    child = next(search.state.children(1))
+    assert search.state.step_scores(child)[0] == own
 
 
 def test_scores_of_a_path_are_those_of_the_whole_response() -> None:

@@ -1,0 +1,198 @@
+"""What a search runs on: rollout workers that sample, actors that score, the verifier as an oracle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from actors import cluster
+from actors.groups import VerifierHandle
+from actors.rollout_pool import RolloutPool
+from airls_ray.config.schema import Config
+from airls_ray.data.schemas import CONTINUATIONS
+from airls_ray.errors import RunError
+from airls_ray.search.scoring import Continuation, Scores
+
+
+class PoolGenerator:
+    """The rollout pool as the search's generator."""
+
+    def __init__(self, pool: RolloutPool) -> None:
+        """`pool`: started workers."""
+        self._pool = pool
+
+    def expand(self, expansions: pa.Table, owners: Sequence[int]) -> pa.Table:
+        """See `Generator.expand`: every worker samples its problems' rows, in one batch."""
+        parts: list[pa.Table | None] = [None] * expansions.num_rows
+        shares = self._pool.expand(expansions, owners)
+        tables = cluster.resolve([ref for _, ref in shares])
+        for (rows, _), table in zip(shares, tables, strict=True):
+            start = 0
+            for local, row in enumerate(rows):
+                count = expansions["count"][row].as_py()
+                assert table["expansion"][start].as_py() == local
+                numbers = pa.array([row] * count, pa.int32())
+                parts[row] = table.slice(start, count).set_column(0, CONTINUATIONS.field(0), numbers)
+                start += count
+        return pa.concat_tables([part for part in parts if part is not None])
+
+
+class StepScorer:
+    """An actor that holds a PRM: one of this project (new tokens alone are computed) or another's."""
+
+    def __init__(self, name: str, config: Config, policy: str, prm: str) -> None:
+        """`policy`: whose tokenizer is used; `prm`: folder of the PRM."""
+        self._name = name
+        self._config = config
+        self._policy = policy
+        self._prm = prm
+
+    def __repr__(self) -> str:
+        """Name in Ray's dashboard."""
+        return f"StepScorer({self._name})"
+
+    def start(self) -> float:
+        """Load the model; returns seconds."""
+        from airls_ray.learning.engine import own_device
+        from airls_ray.learning.prefix_scores import PrefixScorer
+        from airls_ray.models.load import load_prm_module
+
+        start = time.perf_counter()
+        model, prm = self._config.model, self._config.prm
+        device = own_device()
+        module = load_prm_module(self._prm, prm.parameterisation, model.dtype).to(device)
+        self._parameters = sum(weight.numel() for weight in module.parameters())
+        self._scorer = PrefixScorer(
+            module,
+            prm,
+            temperature=self._config.rollout.temperature,
+            device=device,
+            cache_tokens=self._config.search.scorer_cache_tokens,
+            tokens_per_microbatch=prm.learner.tokens_per_microbatch,
+        )
+        return time.perf_counter() - start
+
+    def parameters(self) -> int:
+        """Number of the PRM's parameters."""
+        return self._parameters
+
+    def score(self, items: Sequence[Continuation]) -> Scores:
+        """Scores of the steps of all continuations, and the tokens computed for each."""
+        return self._scorer.score(items)
+
+    def forget(self) -> None:
+        """Drop all cached prefixes."""
+        self._scorer.forget()
+
+    def tokens(self) -> tuple[int, int]:
+        """Tokens computed since the start, and tokens of all prefixes that were asked about."""
+        return self._scorer.computed_tokens, self._scorer.prefix_tokens
+
+
+class ScorerGroup:
+    """Several scorers as one; a problem stays on one of them, whose cache holds its tree."""
+
+    def __init__(self, actors: Sequence[Any], deadline_seconds: float) -> None:
+        """`actors`: started StepScorers."""
+        self._actors = list(actors)
+        self._deadline = deadline_seconds
+
+    def score(self, items: Sequence[Continuation]) -> Scores:
+        """See `StepScorer.score`. The share of a scorer that dies goes to the others.
+
+        Raises:
+            RunError: no scorer is left, or one passed its deadline.
+        """
+        scores: list[tuple[float, ...]] = [()] * len(items)
+        costs = [0] * len(items)
+        left = list(range(len(items)))
+        while left:
+            actors = list(self._actors)
+            shares = [
+                (actor, [at for at in left if items[at].problem % len(actors) == number])
+                for number, actor in enumerate(actors)
+            ]
+            asked = [
+                (actor, share, actor.score.remote([items[at] for at in share]))
+                for actor, share in shares
+                if share
+            ]
+            left = []
+            for actor, share, ref in asked:
+                answer = self._answer(actor, ref)
+                if answer is None:
+                    left += share
+                    continue
+                for at, one, cost in zip(share, *answer, strict=True):
+                    scores[at], costs[at] = one, cost
+        return scores, costs
+
+    def forget(self) -> None:
+        """Drop all cached prefixes."""
+        cluster.fetch([actor.forget.remote() for actor in self._actors], self._deadline, "step scorers")
+
+    def tokens(self) -> tuple[int, int]:
+        """Tokens computed, and tokens of prefixes asked about, over all scorers."""
+        found = cluster.fetch(
+            [actor.tokens.remote() for actor in self._actors], self._deadline, "step scorers"
+        )
+        return sum(one for one, _ in found), sum(other for _, other in found)
+
+    def _answer(self, actor: Any, ref: Any) -> Scores | None:
+        """What a scorer answered, or None if it died; the last one's death is an error."""
+        try:
+            answer: Scores = cluster.fetch(ref, self._deadline, "step scoring")
+        except RunError as error:
+            if not cluster.is_dead(error):
+                raise
+            self._actors = [one for one in self._actors if one is not actor]
+            if not self._actors:
+                raise RunError(f"the last step scorer died: {error}") from error
+            return None
+        return answer
+
+
+class OracleScorer:
+    """The task's step truth as scores 1 and 0; the last step of a finished response scores its outcome."""
+
+    def __init__(self, verifier: VerifierHandle, problems: pa.Table) -> None:
+        """`problems`: schema PROBLEMS, by the numbers of the search."""
+        self._verifier = verifier
+        self._problems = problems
+
+    def score(self, items: Sequence[Continuation]) -> Scores:
+        """See `StepScorer.score`."""
+        responses, ends = [], []
+        for item in items:
+            before = item.prefix[item.prompt_tokens :]
+            responses.append([*before, *item.tokens])
+            whole = [len(before) + end for end in item.step_ends]
+            ends.append([*item.prefix_ends, *whole])
+        grades = self._verifier.call(
+            "judge", self._problems, [item.problem for item in items], responses, ends
+        )
+        scores = []
+        for item, truth, outcome in zip(
+            items, grades["step_truth"].to_pylist(), grades["outcome"].to_pylist(), strict=True
+        ):
+            if truth is None:
+                raise RunError(
+                    "search.scorer=oracle needs a task that knows the truth of every step, and this one does "
+                    "not; use prm or policy_log_prob"
+                )
+            found = [float(value) for value in truth[len(truth) - len(item.step_ends) :]]
+            if item.over:
+                found[-1] = min(found[-1], float(outcome))
+            scores.append(tuple(found))
+        return scores, [0] * len(items)
+
+
+def is_prm_of_ours(folder: Path) -> bool:
+    """Whether a folder holds a PRM that this project wrote."""
+    from airls_ray.learning.prm_folder import FILE
+
+    return (folder / FILE).is_file()

@@ -1,0 +1,103 @@
+"""From records to figures: accuracy with intervals, costs on every axis, curves over N from one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from airls_ray.evaluation.voting import best_of_n_values
+from airls_ray.formatting import Cell
+from airls_ray.search.ledger import AXES
+
+Record = Mapping[str, Any]
+_COSTS = tuple(axis for axis in AXES if axis != "seconds")
+_DRAWS = 2000
+
+
+def summarise(records: Sequence[Record], seed: int = 0) -> list[dict[str, Any]]:
+    """Return one row for each algorithm, scorer and budget, in the order of the records.
+
+    A row has `accuracy`, `low` and `high` (95 % bootstrap interval over problems and seeds), `oracle` (some
+    finished response is right), `unfinished` (share without any finished response), the mean cost of a
+    problem on every axis of the ledger, and `rules`: accuracy of each answer rule on the same leaves.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, group in _groups(records).items():
+        outcomes = np.array([record["outcome"] for record in group])
+        low, high = bootstrap_interval(outcomes, seed)
+        rows.append(
+            {
+                "algorithm": key[0],
+                "scorer": key[1],
+                "budget": key[2],
+                "problems": len(group),
+                "accuracy": float(outcomes.mean()),
+                "low": low,
+                "high": high,
+                "oracle": float(np.mean([record["oracle"] for record in group])),
+                "unfinished": float(np.mean([record["chosen"] is None for record in group])),
+                **{axis: float(np.mean([record[axis] for record in group])) for axis in _COSTS},
+            }
+        )
+    return rows
+
+
+def bootstrap_interval(values: np.ndarray, seed: int = 0, draws: int = _DRAWS) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % quantiles of the mean of `values` [n] drawn n times with replacement."""
+    if not len(values):
+        raise ValueError("an interval needs at least one value")
+    picks = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
+    low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def sample_curves(records: Sequence[Record], seed: int = 0) -> dict[str, dict[str, float]]:
+    """Return accuracy by way of choosing and k for Best-of-N records of the largest budget.
+
+    Unbiased for every power of two up to N from the same samples (`evaluation.voting`). Empty where there
+    are no such records.
+    """
+    group = [record for record in records if record["algorithm"] == "best_of_n"]
+    if not group:
+        return {}
+    budget = max(record["budget"] for record in group)
+    leaves = [record["leaves"] for record in group if record["budget"] == budget]
+    leaves = [one for one in leaves if len(one) == budget]
+    if not leaves:
+        return {}
+    values = best_of_n_values(
+        np.array([[leaf["score"] for leaf in one] for one in leaves]),
+        np.array([[leaf["outcome"] > 0.5 for leaf in one] for one in leaves], dtype=float),
+        [[leaf["answer"] for leaf in one] for one in leaves],
+        [2**k for k in range(budget.bit_length()) if 2**k <= budget],
+        log_probs=np.array([[leaf["log_prob"] for leaf in one] for one in leaves]),
+        seed=seed,
+    )
+    return {way: {str(k): float(v.mean()) for k, v in curve.items()} for way, curve in values.items()}
+
+
+def table_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[Cell]], list[str]]:
+    """Return the rows and the columns of the table that a search prints."""
+    columns = ["algorithm", "N", "accuracy (95 %)", "any right", "policy tokens", "PRM tokens", "MFLOP"]
+    cells: list[list[Cell]] = [
+        [
+            row["algorithm"],
+            row["budget"],
+            f"{row['accuracy']:.3f} ({row['low']:.3f}-{row['high']:.3f})",
+            f"{row['oracle']:.3f}",
+            f"{row['policy_tokens']:,.0f}",
+            f"{row['prm_tokens']:,.0f}",
+            f"{row['flops'] / 1e6:,.0f}",
+        ]
+        for row in rows
+    ]
+    return cells, columns
+
+
+def _groups(records: Sequence[Record]) -> dict[tuple[str, str, int], list[Record]]:
+    groups: dict[tuple[str, str, int], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["algorithm"], record["scorer"], record["budget"]), []).append(record)
+    return groups
