@@ -1,0 +1,124 @@
+"""The tree as Monte Carlo tree search sees it, and what it remembers of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from airls_ray.evaluation.steps import Aggregate
+from airls_ray.search.tree import ROOT, SearchState
+
+
+@dataclass
+class Tree:
+    """Recomputed from the state in each round."""
+
+    children: list[list[int]]
+    """By node: its children without rollouts and without those that repeat an older sibling."""
+    lengths: list[int]
+    """By node: steps sampled on the way to it, an end of sequence alone included."""
+    steps: int
+    """Steps sampled in all."""
+    rollouts: set[int]
+    """Nodes that are whole responses, sampled to value their parent."""
+    repeated: set[int]
+    """Nodes with the tokens of an older sibling."""
+    blocked: set[int]
+    """Nodes that are not selected: closed, chosen already, or with nothing else below."""
+
+    @classmethod
+    def of(cls, state: SearchState) -> Tree:
+        """Look at the state."""
+        rolled = set(state.data.get("rolled", []))
+        last = set(state.last)
+        rollouts = set(state.data.get("rollouts", []))
+        rollouts |= {node for node in last if state.nodes[node].parent in rolled}
+        tree = cls([[] for _ in state.nodes], [0] * len(state.nodes), 0, rollouts, set(), set())
+        expanded = set()
+        seen = set()
+        for at, node in enumerate(state.nodes[1:], 1):
+            steps = max(len(node.ends), 1)
+            tree.steps += steps
+            tree.lengths[at] = tree.lengths[node.parent] + steps
+            key = (node.parent, node.tokens, node.finished)
+            if key in seen:
+                tree.repeated.add(at)
+            elif at not in rollouts:
+                tree.children[node.parent].append(at)
+            seen.add(key)
+            if at not in rollouts:
+                expanded.add(node.parent)
+        for at in reversed(range(len(state.nodes))):
+            if at in expanded and tree._is_used_up(state, at):
+                tree.blocked.add(at)
+        return tree
+
+    def block(self, state: SearchState, node: int) -> None:
+        """Keep selection away from a node, and from those above it with nothing else left below."""
+        self.blocked.add(node)
+        while node != ROOT:
+            node = state.nodes[node].parent
+            if not self._is_used_up(state, node):
+                break
+            self.blocked.add(node)
+
+    def longest(self, state: SearchState, how: Aggregate) -> int | None:
+        """The leaf with the most steps that can be expanded and is not blocked; of equals the best value."""
+        leaves = [ROOT, *(child for children in self.children for child in children)]
+        open_leaves = [
+            node
+            for node in leaves
+            if not (self.children[node] or node in self.blocked or state.nodes[node].finished)
+        ]
+        if not open_leaves:
+            return None
+        return max(open_leaves, key=lambda node: (self.lengths[node], state.value(node, how), -node))
+
+    def _is_used_up(self, state: SearchState, node: int) -> bool:
+        return all(child in self.blocked or state.nodes[child].finished for child in self.children[node])
+
+
+@dataclass
+class Statistics:
+    """Visits and values, kept in `state.data`."""
+
+    visits: list[int]
+    totals: list[float]
+    """Sums of the values backed up."""
+    rollouts: list[int]
+    losses: list[int] = field(default_factory=list)
+    """Visits pretended for this round."""
+
+    @classmethod
+    def of(cls, state: SearchState) -> Statistics:
+        """Read what the last round left, and add the new nodes."""
+        visits, totals = state.data.get("visits", []), state.data.get("totals", [])
+        more = len(state.nodes) - len(visits)
+        rolled = set(state.data.get("rolled", []))
+        new = [node for node in state.last if state.nodes[node].parent in rolled]
+        rollouts = [*state.data.get("rollouts", []), *new]
+        return cls([*visits, *[0] * more], [*totals, *[0.0] * more], rollouts, [0] * len(state.nodes))
+
+    def save(self, state: SearchState, rolled: Sequence[int]) -> None:
+        """Write them back, with the leaves that this round rolls out."""
+        state.data.update(visits=self.visits, totals=self.totals, rollouts=self.rollouts, rolled=list(rolled))
+
+    def back_up(self, state: SearchState, node: int, value: float) -> None:
+        """Count a visit of this value at the node and all above it."""
+        for at in [ROOT, *state.path(node)]:
+            self.visits[at] += 1
+            self.totals[at] += value
+
+    def pretend(self, state: SearchState, node: int) -> None:
+        """Count a visit of value 0 for this round (virtual loss)."""
+        for at in [ROOT, *state.path(node)]:
+            self.losses[at] += 1
+
+    def count(self, node: int) -> int:
+        """Visits, pretended ones included."""
+        return self.visits[node] + self.losses[node]
+
+    def mean(self, node: int, parent: int) -> float:
+        """Mean value; its parent's where the node has no visits."""
+        at = node if self.count(node) else parent
+        return self.totals[at] / max(self.count(at), 1)
