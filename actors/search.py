@@ -29,7 +29,7 @@ from airls_ray.models.check import check_model_folder
 from airls_ray.planning.shapes import shape_of_path
 from airls_ray.progress import Progress, make_progress
 from airls_ray.search import journal as journals
-from airls_ray.search.driver import DriverSettings, Search, SearchProblem, Seconds, run_searches
+from airls_ray.search.driver import DriverSettings, SearchDriver, SearchProblem, Seconds, run_searches
 from airls_ray.search.ledger import Limits
 from airls_ray.search.plots import draw_curves
 from airls_ray.search.records import Run, make_record
@@ -231,13 +231,11 @@ def search_batch(
         seed = derive_seed(config.seed, "search", run.algorithm, run.budget, problem_id)
         problem = SearchProblem(at, problem_id, prompts[at], seed)
         (fitting if len(prompts[at]) <= room else refused).append(problem)
-    searches, seconds = run_searches(
-        searcher, fitting, parts.generator, parts.scorer, parts.codec.is_blank, parts.settings
-    )
+    driver = SearchDriver(parts.generator, parts.scorer, parts.codec.is_blank, parts.settings)
+    searches = run_searches(searcher, fitting, driver)
     for problem in refused:  # no room for an answer: it counts as wrong, and the others go on
-        state = searcher.start(problem.seed)
-        searcher.stop(state)
-        searches.append(Search(problem, state, stopped_by="prompt_too_long"))
+        searches.append(driver.start(searcher, problem))
+        searches[-1].stop("prompt_too_long")
     leaves = [(search, leaf) for search in searches for leaf in searcher.leaves(search.state)]
     grades = parts.verifier.call(
         "judge",
@@ -259,7 +257,7 @@ def search_batch(
         for search in searches
     ]
     position = {problem_id.as_py(): at for at, problem_id in enumerate(problems["problem_id"])}
-    return sorted(records, key=lambda record: position[record["problem_id"]]), seconds
+    return sorted(records, key=lambda record: position[record["problem_id"]]), driver.seconds
 
 
 def finish(

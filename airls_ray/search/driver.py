@@ -55,13 +55,27 @@ class DriverSettings:
 
 @dataclass
 class Search:
-    """The search of one problem, under way or over."""
+    """The search of one problem, under way or over. Searches by different algorithms may be live together."""
 
     problem: SearchProblem
+    searcher: Searcher
     state: SearchState
+    limits: Limits = field(default_factory=Limits)
+    temperature: float = 1.0
     ledger: Ledger = field(default_factory=Ledger)
     stopped_by: str | None = None
     """Axis of the ledger whose limit ended it."""
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over."""
+        return self.searcher.done(self.state)
+
+    def stop(self, reason: str) -> None:
+        """End it here, with what it has."""
+        self.stopped_by = reason
+        self.searcher.stop(self.state)
 
 
 @dataclass
@@ -90,99 +104,95 @@ class _Ask:
     expansion: Expansion
 
 
-def run_searches(
-    searcher: Searcher,
-    problems: Sequence[SearchProblem],
-    generator: Generator,
-    scorer: StepScorer,
-    is_blank: Callable[[Sequence[int]], bool],
-    settings: DriverSettings,
-    on_done: Callable[[Search], None] = lambda search: None,
-) -> tuple[list[Search], Seconds]:
-    """Search all problems together until each is over.
+class SearchDriver:
+    """Runs ticks over whatever searches are live; they may join and leave between any two."""
 
-    Args:
-        searcher: the algorithm.
-        problems: live from the start to their end.
-        generator: samples continuations.
-        scorer: scores their steps.
-        is_blank: whether tokens have no text (such as an end of sequence alone).
-        settings: what all algorithms share.
-        on_done: called with each search when it is over.
+    def __init__(
+        self,
+        generator: Generator,
+        scorer: StepScorer,
+        is_blank: Callable[[Sequence[int]], bool],
+        settings: DriverSettings,
+    ) -> None:
+        """`is_blank`: whether tokens have no text (such as an end of sequence alone)."""
+        self._generator = generator
+        self._scorer = scorer
+        self._is_blank = is_blank
+        self._settings = settings
+        self.seconds = Seconds()
 
-    Returns:
-        A search for each problem, in their order, and where the time went.
-    """
-    started = time.perf_counter()
-    seconds = Seconds()
-    searches = [Search(problem, searcher.start(problem.seed)) for problem in problems]
+    def start(self, searcher: Searcher, problem: SearchProblem) -> Search:
+        """A search of this driver's temperature and limits."""
+        settings = self._settings
+        state = searcher.start(problem.seed)
+        return Search(problem, searcher, state, settings.limits, settings.temperature)
+
+    def tick(self, live: Sequence[Search]) -> list[Search]:
+        """Run one round of every live search; returns those that are over now."""
+        started = time.perf_counter()
+        asks = [_Ask(search, expansion) for search in live for expansion in search.searcher.ask(search.state)]
+        if asks:
+            self._answer(asks)
+        over = []
+        for search in live:
+            search.ledger.seconds = time.perf_counter() - search.started
+            _check_limits(search)
+            search.searcher.ask(search.state)  # plans the next round, or finds that there is none
+            if search.done:
+                search.ledger.kv_tokens = unique_tokens(search.problem.prompt, search.state)
+                over.append(search)
+        self.seconds.total += time.perf_counter() - started
+        return over
+
+    def _answer(self, asks: Sequence[_Ask]) -> None:
+        """Sample and score what is asked, and tell it."""
+        before = time.perf_counter()
+        found = self._generator.expand(_expansions(asks), [ask.search.problem.number for ask in asks])
+        self.seconds.generate += time.perf_counter() - before
+        rows = found.to_pylist()
+        items = [_item(asks[row["expansion"]], row, self._is_blank) for row in rows]
+        before = time.perf_counter()
+        scores, costs = self._scorer.score(items)
+        self.seconds.score += time.perf_counter() - before
+        children: list[list[Child]] = [[] for _ in asks]
+        for row, item, one, cost in zip(rows, items, scores, costs, strict=True):
+            ask = asks[row["expansion"]]
+            children[row["expansion"]].append(_child(row, item, one, self._settings.max_steps))
+            _pay(ask.search.ledger, row, cost, self._settings)
+        for ask, answer in zip(asks, children, strict=True):
+            state = ask.search.state
+            prefix = len(ask.search.problem.prompt) + len(state.response(ask.expansion.want.node))
+            ask.search.ledger.prefill_tokens += prefix
+            if not state.rounds:
+                ask.search.ledger.flops += 2.0 * self._settings.policy_parameters * prefix
+            ask.search.searcher.tell(state, ask.expansion.ticket, answer)
+
+
+def run_searches(searcher: Searcher, problems: Sequence[SearchProblem], driver: SearchDriver) -> list[Search]:
+    """Search all problems together by one algorithm until each is over; returns them in order."""
+    searches = [driver.start(searcher, problem) for problem in problems]
     live = list(searches)
     while live:
-        asks = [_Ask(search, expansion) for search in live for expansion in searcher.ask(search.state)]
-        if asks:
-            _tick(searcher, asks, generator, scorer, is_blank, settings, seconds)
-        still = []
-        for search in live:
-            search.ledger.seconds = time.perf_counter() - started
-            _check_limits(searcher, search, settings.limits)
-            if searcher.done(search.state):
-                search.ledger.kv_tokens = unique_tokens(search.problem.prompt, search.state)
-                on_done(search)
-            else:
-                still.append(search)
-        live = still
-    seconds.total = time.perf_counter() - started
-    return searches, seconds
+        over = {id(search) for search in driver.tick(live)}
+        live = [search for search in live if id(search) not in over]
+    return searches
 
 
-def _check_limits(searcher: Searcher, search: Search, limits: Limits) -> None:
-    if searcher.done(search.state) or not search.state.rounds:
+def _check_limits(search: Search) -> None:
+    if search.done or not search.state.rounds:
         return
-    if limits.kv_tokens is not None:
+    if search.limits.kv_tokens is not None:
         search.ledger.kv_tokens = unique_tokens(search.problem.prompt, search.state)
-    axis = limits.reached(search.ledger)
+    axis = search.limits.reached(search.ledger)
     if axis is not None:
-        search.stopped_by = axis
-        searcher.stop(search.state)
+        search.stop(axis)
 
 
-def _tick(
-    searcher: Searcher,
-    asks: Sequence[_Ask],
-    generator: Generator,
-    scorer: StepScorer,
-    is_blank: Callable[[Sequence[int]], bool],
-    settings: DriverSettings,
-    seconds: Seconds,
-) -> None:
-    """Sample and score what is asked, and tell it."""
-    table = _expansions(asks, settings)
-    before = time.perf_counter()
-    found = generator.expand(table, [ask.search.problem.number for ask in asks])
-    seconds.generate += time.perf_counter() - before
-    rows = found.to_pylist()
-    items = [_item(asks[row["expansion"]], row, is_blank) for row in rows]
-    before = time.perf_counter()
-    scores, costs = scorer.score(items)
-    seconds.score += time.perf_counter() - before
-    children: list[list[Child]] = [[] for _ in asks]
-    for row, item, one, cost in zip(rows, items, scores, costs, strict=True):
-        ask = asks[row["expansion"]]
-        children[row["expansion"]].append(_child(ask, row, item, one, settings))
-        _pay(ask.search.ledger, row, cost, settings)
-    for ask, answer in zip(asks, children, strict=True):
-        prefix = len(ask.search.problem.prompt) + len(ask.search.state.response(ask.expansion.want.node))
-        ask.search.ledger.prefill_tokens += prefix
-        if not ask.search.state.rounds:
-            ask.search.ledger.flops += 2.0 * settings.policy_parameters * prefix
-        searcher.tell(ask.search.state, ask.expansion.ticket, answer)
-
-
-def _expansions(asks: Sequence[_Ask], settings: DriverSettings) -> pa.Table:
+def _expansions(asks: Sequence[_Ask]) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in EXPANSIONS.names}
     for ask in asks:
         want, problem = ask.expansion.want, ask.search.problem
-        temperature = settings.temperature if want.temperature is None else want.temperature
+        temperature = ask.search.temperature if want.temperature is None else want.temperature
         values = (
             problem.problem_id,
             problem.prompt,
@@ -225,15 +235,13 @@ def _item(ask: _Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bo
     )
 
 
-def _child(
-    ask: _Ask, row: dict[str, Any], item: Continuation, scores: tuple[float, ...], settings: DriverSettings
-) -> Child:
+def _child(row: dict[str, Any], item: Continuation, scores: tuple[float, ...], max_steps: int) -> Child:
     """The continuation as the searcher is told of it."""
     if len(scores) != len(item.step_ends):
         raise ValueError(f"a scorer gave {len(scores)} scores for {len(item.step_ends)} steps")
     finish: Finish = row["finish"]
     steps = len(item.step_ends) - len(row["ahead_ends"])
-    if finish == "step" and len(item.prefix_ends) + steps >= settings.max_steps:
+    if finish == "step" and len(item.prefix_ends) + steps >= max_steps:
         finish = "length"
     return Child(
         tokens=tuple(row["tokens"]),

@@ -72,7 +72,8 @@ class MCTS(Searcher):
 
     def leaves(self, state: SearchState) -> list[int]:
         """Finished responses; equal siblings are one."""
-        return [node for node in state.finished() if node not in Tree.of(state).repeated]
+        repeated = Tree.of(state).repeated
+        return [node for node in state.finished() if node not in repeated]
 
     def _back_up_last(self, state: SearchState, tree: Tree, known: Statistics) -> None:
         for node in state.last:
@@ -117,15 +118,23 @@ class MCTS(Searcher):
         """What to ask for at `leaf`, or in its place; None: the budget does not allow it."""
         finished = state.finished()
         places = self.width - len(finished) - sum(want.count for want in wants)
-        if not finished and self._left(tree, leaf, finished, wants) < min(self.expansion, self.width):
+        roll = self._rolls_out(known, leaf)
+        if not finished and not roll and self._left(tree, leaf, finished, wants) < self._children():
             longest = tree.longest(state, self.aggregate)
             leaf = leaf if longest is None else longest
         left = self._left(tree, leaf, finished, wants)
-        if self.value == "rollout" and leaf != ROOT and not known.visits[leaf]:
+        if roll:
             fits = places >= 1 and self._steps_left(tree, leaf, finished) <= left
             return Want(leaf, 1, whole=True) if fits else None
-        count = int(min(self.expansion, places, left))
+        count = int(min(self._children(), places, left))
         return Want(leaf, count) if count >= 1 else None
+
+    def _children(self) -> int:
+        """Of a node that is expanded while there is room for them; a path of them is within the budget."""
+        return min(self.expansion, self.width)
+
+    def _rolls_out(self, known: Statistics, leaf: int) -> bool:
+        return self.value == "rollout" and leaf != ROOT and not known.visits[leaf]
 
     def _left(self, tree: Tree, leaf: int, finished: Sequence[int], wants: Sequence[Want]) -> float:
         """Steps that may still be sampled, at `leaf` now and elsewhere later."""

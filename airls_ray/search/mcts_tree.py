@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.search.tree import ROOT, SearchState
@@ -29,10 +29,7 @@ class Tree:
     @classmethod
     def of(cls, state: SearchState) -> Tree:
         """Look at the state."""
-        rolled = set(state.data.get("rolled", []))
-        last = set(state.last)
-        rollouts = set(state.data.get("rollouts", []))
-        rollouts |= {node for node in last if state.nodes[node].parent in rolled}
+        rollouts = set(_rollouts(state))
         tree = cls([[] for _ in state.nodes], [0] * len(state.nodes), 0, rollouts, set(), set())
         expanded = set()
         seen = set()
@@ -86,7 +83,7 @@ class Statistics:
     totals: list[float]
     """Sums of the values backed up."""
     rollouts: list[int]
-    losses: list[int] = field(default_factory=list)
+    losses: list[int]
     """Visits pretended for this round."""
 
     @classmethod
@@ -94,10 +91,12 @@ class Statistics:
         """Read what the last round left, and add the new nodes."""
         visits, totals = state.data.get("visits", []), state.data.get("totals", [])
         more = len(state.nodes) - len(visits)
-        rolled = set(state.data.get("rolled", []))
-        new = [node for node in state.last if state.nodes[node].parent in rolled]
-        rollouts = [*state.data.get("rollouts", []), *new]
-        return cls([*visits, *[0] * more], [*totals, *[0.0] * more], rollouts, [0] * len(state.nodes))
+        return cls(
+            visits=[*visits, *[0] * more],
+            totals=[*totals, *[0.0] * more],
+            rollouts=_rollouts(state),
+            losses=[0] * len(state.nodes),
+        )
 
     def save(self, state: SearchState, rolled: Sequence[int]) -> None:
         """Write them back, with the leaves that this round rolls out."""
@@ -122,3 +121,10 @@ class Statistics:
         """Mean value; its parent's where the node has no visits."""
         at = node if self.count(node) else parent
         return self.totals[at] / max(self.count(at), 1)
+
+
+def _rollouts(state: SearchState) -> list[int]:
+    """All nodes that are rollouts, those of the round that just ended included."""
+    rolled = set(state.data.get("rolled", []))
+    new = [node for node in state.last if state.nodes[node].parent in rolled]
+    return [*state.data.get("rollouts", []), *new]

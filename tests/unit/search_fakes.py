@@ -71,14 +71,13 @@ class FakeTree:
     ) -> Child:
         ends = _step_ends(tokens)
         scores = [self.score((*prefix, *tokens[:end])) for end in ends]
-        if lookahead and finish == "step":
-            ahead: Finish = finish
-            seen = [*prefix, *tokens]
-            for _ in range(lookahead):
-                if ahead == "step":
-                    more, ahead = self._sample(seen, [], whole=False)
-                    seen += more
-            scores[-1] = self.score(tuple(seen))
+        ahead: list[float] = []
+        reached: Finish = finish
+        seen = [*prefix, *tokens]
+        while len(ahead) < lookahead and reached == "step":
+            more, reached = self._sample(seen, [], whole=False)
+            seen += more
+            ahead.append(self.score(tuple(seen)))
         each = -log(self.letters)
         return Child(
             tokens=tuple(tokens),
@@ -88,6 +87,7 @@ class FakeTree:
             closes=closed and tokens == [END],
             step_ends=tuple(ends),
             step_log_probs=tuple(each * (end - start) for start, end in pairwise([0, *ends])),
+            ahead=tuple(ahead),
         )
 
     def _sample(self, prefix: Sequence[int], seed: list[int], whole: bool) -> tuple[list[int], Finish]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -13,10 +13,11 @@ import pytest
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
-from airls_ray.search.driver import DriverSettings, Search, SearchProblem, run_searches
+from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
 from airls_ray.search.early_rejection import EarlyRejection
 from airls_ray.search.ledger import Limits
 from airls_ray.search.scoring import Continuation, LogProbScorer, Scores
+from airls_ray.search.searcher import Searcher
 
 END, STEP = 1, 2
 """Tokens: the end of the response, and the delimiter that ends a step."""
@@ -102,15 +103,15 @@ def blank(tokens: Sequence[int]) -> bool:
 
 
 def run(
-    searcher: Beam | BestOfN | EarlyRejection,
+    searcher: Searcher,
     generator: Words,
     count: int = 1,
     scorer: Sums | LogProbScorer | None = None,
-    on_done: Callable[[Search], None] = lambda search: None,
     **settings: object,
 ) -> list[Search]:
     options = DriverSettings(**settings)  # type: ignore[arg-type]
-    return run_searches(searcher, problems(count), generator, scorer or Sums(), blank, options, on_done)[0]
+    driver = SearchDriver(generator, scorer or Sums(), blank, options)
+    return run_searches(searcher, problems(count), driver)
 
 
 def test_one_call_of_the_generator_a_tick_for_all_problems() -> None:
@@ -122,7 +123,8 @@ def test_one_call_of_the_generator_a_tick_for_all_problems() -> None:
 
 def test_searches_do_not_depend_on_the_problems_beside_them() -> None:
     together = run(Beam(4, 2), Words(), count=4)
-    alone, _ = run_searches(Beam(4, 2), problems(4)[2:3], Words(), Sums(), blank, DriverSettings())
+    driver = SearchDriver(Words(), Sums(), blank, DriverSettings())
+    alone = run_searches(Beam(4, 2), problems(4)[2:3], driver)
     assert together[2].state == alone[0].state
 
 
@@ -208,7 +210,19 @@ def test_unique_tokens_count_shared_beginnings_once() -> None:
     assert search.ledger.kv_tokens == len(prefixes) + 2
 
 
-def test_every_search_is_reported_once_when_it_is_over() -> None:
-    seen: list[int] = []
-    run(Beam(4, 2), Words(), count=3, on_done=lambda search: seen.append(search.problem.number))
-    assert sorted(seen) == [0, 1, 2]
+def test_searches_by_different_algorithms_share_a_tick() -> None:
+    generator = Words(steps=2)
+    driver = SearchDriver(generator, Sums(), blank, DriverSettings())
+    first, second = problems(2)
+    live = [driver.start(Beam(4, 2), first), driver.start(BestOfN(3), second)]
+    assert driver.tick(live) == [live[1]]
+    assert generator.calls == [2]
+
+
+def test_a_search_that_joins_later_is_the_same() -> None:
+    driver = SearchDriver(Words(), Sums(), blank, DriverSettings())
+    first, second = (driver.start(Beam(4, 2), problem) for problem in problems(2))
+    driver.tick([first])
+    while not (first.done and second.done):
+        driver.tick([search for search in (first, second) if not search.done])
+    assert [first.state, second.state] == [one.state for one in run(Beam(4, 2), Words(), count=2)]

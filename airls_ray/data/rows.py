@@ -1,0 +1,136 @@
+"""Rows of JSONL, JSON and Parquet files, each with its place, and the checks that its fields pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from airls_ray.errors import DataError
+
+Row = Mapping[str, Any]
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of a file, each with its place for messages, such as `a.jsonl, line 3`.
+
+    By content: a `.parquet` file; a JSON list of objects (`row 3`); else one JSON object a line.
+
+    Raises:
+        DataError: the file cannot be read, holds no rows, or one of them is no object.
+    """
+    rows = _parquet(path) if path.suffix == ".parquet" else _json(path)
+    empty = True
+    for where, row in rows:
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}: must be an object, but is {kind_of(row)}")
+        empty = False
+        yield where, row
+    if empty:
+        raise DataError(f"{path} has no rows")
+
+
+def _json(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if text.lstrip().startswith("["):
+        rows = _parse(text, str(path), "a JSON list")
+        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield where, _parse(line, where, "a JSON object")
+
+
+def _parse(text: str, where: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not {what} ({error.msg} at column {error.colno})") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+    yield from ((f"{path}, row {number}", row) for number, row in enumerate(table.to_pylist(), 1))
+
+
+def text_of(where: str, row: Row, name: str) -> str:
+    """Return a field that must be text and not empty."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{where}: field {name!r} must be text, but is {kind_of(value)}")
+    return value
+
+
+def optional_text(where: str, row: Row, name: str) -> str | None:
+    """Return a field that may be absent or null."""
+    return None if row.get(name) is None else text_of(where, row, name)
+
+
+def texts_of(where: str, row: Row, name: str) -> tuple[str, ...]:
+    """Return a field that must be a list of texts, at least one (a blank text is one)."""
+    value = row.get(name)
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{where}: field {name!r} must be a list of texts, but is {kind_of(value)}")
+    for number, text in enumerate(value, 1):
+        if not isinstance(text, str):
+            raise DataError(f"{where}: text {number} of field {name!r} is {kind_of(text)}")
+    return tuple(value)
+
+
+def share_of(where: str, row: Row, name: str) -> float | None:
+    """Return a field that is true, false, a number from 0 to 1, or (as None) absent or null."""
+    value = row.get(name)
+    if value is None:
+        return None
+    if not is_share(value):
+        raise DataError(
+            f"{where}: field {name!r} must be true, false or a number from 0 to 1, but is {kind_of(value)}"
+        )
+    return float(value)
+
+
+def scores_of(where: str, row: Row, name: str, steps: int | None = None) -> tuple[float, ...] | None:
+    """Return a field of step scores in [0, 1], one for each of `steps` (None: any number); None if absent."""
+    value = row.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise DataError(f"{where}: field {name!r} must be a list of numbers, but is {kind_of(value)}")
+    if steps is not None and len(value) != steps:
+        raise DataError(f"{where}: field {name!r} has {len(value)} numbers for {steps} steps")
+    for number, score in enumerate(value, 1):
+        if isinstance(score, bool) or not is_share(score):
+            shown = score if isinstance(score, int | float) else kind_of(score)
+            raise DataError(
+                f"{where}: number {number} of field {name!r} must lie between 0 and 1, but is {shown}"
+            )
+    return tuple(map(float, value))
+
+
+def is_share(value: Any) -> bool:
+    """Whether a value is true, false or a number from 0 to 1."""
+    return isinstance(value, int | float) and isfinite(value) and 0 <= value <= 1
+
+
+def kind_of(value: Any) -> str:
+    """Name a value in the words of JSON."""
+    if value is None:
+        return "absent or null"
+    if isinstance(value, str):
+        return "text" if value else "empty text"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    names = {"dict": "an object", "bool": "true or false"}
+    return names.get(type(value).__name__, str(value))
