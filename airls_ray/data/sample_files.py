@@ -1,0 +1,76 @@
+"""Files of sampled solutions with their step scores and verdicts, a row a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+
+from airls_ray.data.rows import Row, kind_of, optional_text, read_rows, scores_of, share_of, text_of
+from airls_ray.errors import DataError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled solution."""
+
+    problem_id: str
+    answer: str | None
+    """Canonical answer; None: it has none."""
+    correct: float
+    """1 where the answer is right, else 0."""
+    scores: tuple[float, ...]
+    """In [0, 1], one a step; empty for a solution without steps."""
+    log_prob: float | None = None
+    """Of the policy, in nats; None: unknown."""
+
+
+def read_sample_files(paths: Sequence[Path]) -> dict[str, list[Sample]]:
+    """Read JSONL, JSON or Parquet files of samples.
+
+    Fields of a row: `problem_id` (text), `scores` (list of numbers in [0, 1], one a step), `correct` or, where
+    that is absent, `outcome` (true, false or a number from 0 to 1, of which more than 1/2 is right), `answer`
+    (text, null or absent: none), and optionally `log_prob` (a number). Others are ignored.
+
+    Returns:
+        The samples of each problem, problems and samples in the order in which they are first seen.
+
+    Raises:
+        DataError: one sentence with the file, the line (JSONL) or row and what is wrong.
+    """
+    problems: dict[str, list[Sample]] = {}
+    for path in paths:
+        for where, row in read_rows(path):
+            sample = _sample(where, row)
+            problems.setdefault(sample.problem_id, []).append(sample)
+    return problems
+
+
+def _sample(where: str, row: Row) -> Sample:
+    name = "outcome" if row.get("correct") is None and "outcome" in row else "correct"
+    correct = share_of(where, row, name)
+    if correct is None:
+        raise DataError(
+            f"{where}: field 'correct' (or 'outcome') must say whether the answer is right, but is absent or "
+            "null"
+        )
+    scores = scores_of(where, row, "scores")
+    if scores is None:
+        raise DataError(f"{where}: field 'scores' must be a list with one number a step, but is absent or null")
+    return Sample(
+        problem_id=text_of(where, row, "problem_id"),
+        answer=optional_text(where, row, "answer"),
+        correct=float(correct > 0.5),
+        scores=scores,
+        log_prob=_log_prob(where, row),
+    )
+
+
+def _log_prob(where: str, row: Row) -> float | None:
+    value = row.get("log_prob")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value):
+        raise DataError(f"{where}: field 'log_prob' must be a number, but is {kind_of(value)}")
+    return float(value)
