@@ -29,7 +29,17 @@ class FakeEngine:
         return [[self._sample(seed + index) for index in range(sampling.samples)] for seed in seeds]
 
     def run(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        return [[self._sample(r.seed + index) for index in range(r.samples)] for r in requests]
+        if os.environ.get("AIRLS_RAY_TEST_DIE") == "1":
+            os._exit(1)
+        return [[self._cut(self._sample(r.seed + index), r) for index in range(r.samples)] for r in requests]
+
+    def _cut(self, sample: Sample, request: Request) -> Sample:
+        """As an engine stops: after the first stop token, or when no tokens are left."""
+        stops = {*request.stop_ids, self.eos}
+        ends = [at + 1 for at, token in enumerate(sample.tokens) if token in stops]
+        end = min(ends[0], request.max_tokens)
+        finish = "stop" if sample.tokens[end - 1] in stops else "length"
+        return Sample(sample.tokens[:end], sample.logprobs[:end], finish)
 
     def forget_prefixes(self) -> None:
         pass

@@ -42,8 +42,11 @@ def rebase_counts(scores: NDArray[np.float64], width: int, temperature: float) -
         raise ValueError(
             f"the width must not be negative and the temperature above 0, but are {width} and {temperature}"
         )
-    with np.errstate(over="ignore"):  # a gap that overflows is a share of 0, as it should be
-        shares = width * softmax((scores - scores.max()) / temperature)
+    # Halves, so that the gap between any two numbers is finite; over a tiny temperature it may overflow,
+    # and then its share is 0, as it should be.
+    with np.errstate(over="ignore"):
+        gaps = 2.0 * ((scores / 2.0 - scores.max() / 2.0) / temperature)
+    shares = width * softmax(gaps)
     counts = np.floor(shares).astype(np.int64)
     by_remainder = np.lexsort((np.arange(len(scores)), -scores, counts - shares))
     counts[by_remainder[: width - counts.sum()]] += 1
@@ -77,7 +80,7 @@ def choose_leaves(
         coverage_weight: lambda_s, not negative.
         clusters: [leaves], labels; None: no coverage.
         seconds: limit of the integer program. Where it ends one, the best choice found so far is returned,
-            or if there is none the choice without coverage.
+            or if there is none the choice without the clusters of several leaves.
 
     Returns:
         [leaves], True for those kept.
@@ -157,30 +160,26 @@ def _integer_program(
     then are at an optimum, because a branch costs (so it is the largest of its children) and a cluster pays
     (so it is 1 as soon as one of its leaves is).
     """
-    nodes, count = len(parents), int(labels.max()) + 1
-    value = np.full(nodes + count, -price)
-    value[leaves], value[nodes:] = gains, bonus
-    below = np.arange(1, nodes)
     members = np.flatnonzero(labels >= 0)
-    one_each = np.bincount(labels[members], minlength=count) > 0
-    value[nodes:][~one_each] = 0.0
+    found, cluster = np.unique(labels[members], return_inverse=True)
+    nodes, clusters, below = len(parents), np.arange(len(found)), np.arange(1, len(parents))
+    value = np.full(nodes + len(found), -price)
+    value[leaves], value[nodes:] = gains, bonus
     # Rows: parent >= child; sum of a cluster's leaves >= the cluster.
-    rows = [below - 1, below - 1, nodes - 1 + labels[members], nodes - 1 + np.arange(count)]
-    columns = [parents[1:], below, leaves[members], nodes + np.arange(count)]
-    signs = [np.ones(nodes - 1), -np.ones(nodes - 1), np.ones(len(members)), -np.ones(count)]
+    rows = [below - 1, below - 1, nodes - 1 + cluster, nodes - 1 + clusters]
+    columns = [parents[1:], below, leaves[members], nodes + clusters]
+    signs = [np.ones(nodes - 1), -np.ones(nodes - 1), np.ones(len(members)), -np.ones(len(found))]
     matrix = coo_array((np.concatenate(signs), (np.concatenate(rows), np.concatenate(columns)))).tocsr()
-    at_least_one = np.zeros((1, nodes + count))
-    at_least_one[0, leaves] = 1.0
-    integer = np.zeros(nodes + count)
-    integer[leaves] = 1
-    found = milp(
+    is_leaf = np.zeros(len(value))
+    is_leaf[leaves] = 1.0
+    result = milp(
         -value,
-        integrality=integer,
+        integrality=is_leaf,
         bounds=Bounds(0.0, 1.0),
-        constraints=[LinearConstraint(matrix, lb=0.0), LinearConstraint(at_least_one, lb=1.0)],
+        constraints=[LinearConstraint(matrix, lb=0.0), LinearConstraint(is_leaf[None, :], lb=1.0)],
         options={"time_limit": seconds, "mip_rel_gap": 0.0},
     )
-    return None if found.x is None else np.asarray(found.x[leaves] > 0.5)
+    return None if result.x is None else np.asarray(result.x[leaves] > 0.5)
 
 
 def _check_tree(parents: Sequence[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class ETS(REBASE):
     """lambda_s: worth of keeping a prefix of every cluster. The authors tuned it with their clusters, of
     sentence embeddings."""
     distance: float = 0.2
-    """Prefixes are in one cluster when their last steps are less than this apart (`step_clusters`)."""
+    """Prefixes are in one cluster when their last steps are at most this apart (`step_clusters`)."""
 
     def keep(self, state: SearchState, live: Sequence[int], room: int) -> Sequence[int]:
         """Return the live nodes that are worth what they need."""
@@ -90,4 +91,4 @@ def step_clusters(steps: Sequence[Sequence[int]], distance: float) -> NDArray[np
 
 def _grams(step: Sequence[int]) -> set[tuple[int, ...]]:
     """Tokens and pairs of neighbouring tokens."""
-    return {(token,) for token in step} | set(zip(step, step[1:], strict=False))
+    return {(token,) for token in step} | set(pairwise(step))

@@ -38,7 +38,7 @@ class Fixed:
 def on_a_grid(count: int, kept: int | None = None, points: int = 5_000) -> np.ndarray:
     """[points, particles]: systematic counts for uniform numbers at equal distances."""
     numbers = (np.arange(points) + 0.5) / points
-    return np.array([systematic(WEIGHTS, count, Fixed(number), kept) for number in numbers])  # type: ignore[arg-type]
+    return np.array([systematic(WEIGHTS, count, Fixed(number), kept) for number in numbers])
 
 
 # Resampling
@@ -193,7 +193,7 @@ def test_weights_estimate_the_target_without_bias(resampling: Any, ess_threshold
     wanted = target(1.5)
     sums = []
     for seed in range(600):
-        state = run(filter_, seed=seed, **SMALL)  # type: ignore[arg-type]
+        state = run(filter_, seed=seed, **SMALL)
         found = [(state.response(node), exp(each)) for node, each in filter_.log_weights(state).items()]
         total = sum(weight for _, weight in found) / 4
         long = sum(weight for response, weight in found if len(response) == 6) / 4
@@ -211,7 +211,7 @@ def test_weights_estimate_the_target_without_bias(resampling: Any, ess_threshold
 
 def test_some_of_those_searches_resample_while_others_are_finished():
     filter_ = ParticleFilter(4, temperature=1.5, ess_threshold=0.7)
-    states = [run(filter_, seed=seed, **SMALL) for seed in range(20)]  # type: ignore[arg-type]
+    states = [run(filter_, seed=seed, **SMALL) for seed in range(20)]
     both = [
         state
         for state in states
@@ -222,7 +222,7 @@ def test_some_of_those_searches_resample_while_others_are_finished():
 
 def test_without_resampling_weights_are_the_odds_of_whole_responses():
     filter_ = ParticleFilter(8, temperature=0.5, ess_threshold=0.0)
-    state = run(filter_, **SMALL)  # type: ignore[arg-type]
+    state = run(filter_, **SMALL)
     for node, found in filter_.log_weights(state).items():
         score = product_of_steps(tuple(state.response(node)))
         assert found == pytest.approx(2 * log(score / (1 - score)))
@@ -436,7 +436,7 @@ def test_references_follow_the_target_although_sweeps_are_small(resampling: Any)
 
 def references(gibbs: ParticleGibbs, seed: int) -> list[list[int]]:
     """Response of the reference of each sweep."""
-    tree = FakeTree(**SMALL)  # type: ignore[arg-type]
+    tree = FakeTree(**SMALL)
     state = gibbs.start(seed)
     found: list[list[int]] = []
     sweep = 0

@@ -41,10 +41,9 @@ class ChangedSolutions:
     classification: Sequence[str]
     """[rows], kind of error."""
     original: NDArray[np.int64]
-    """[rows], row of the original that a solution was made from; -1: it is an original (its kind does not
-    count) or its original is not there (its own row number is used for neither)."""
+    """[rows], row of the original that a solution was made from; -1: it is not there."""
     is_original: NDArray[np.bool_]
-    """[rows]."""
+    """[rows], whether a solution is an original itself (its kind and `original` do not count)."""
     problems: NDArray[np.int64]
     """[rows], number of the problem: solutions of the same problem are drawn together."""
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from airls_ray.evaluation.first_error import first_below, first_error_f1
 from airls_ray.evaluation.prm_metrics.intervals import (
     Counts,
-    bootstrap,
     group_sums,
     percentiles,
     ratio,
@@ -32,8 +31,8 @@ class Traces:
     """[rows + 1]."""
     first_error: NDArray[np.int64]
     """[rows], counted from 0; -1: all steps are right."""
-    subsets: NDArray[np.int64]
-    """[rows], number of the subset."""
+    subsets: NDArray[np.str_]
+    """[rows], name of the subset."""
     problems: NDArray[np.int64]
     """[rows], number of the problem: solutions of the same problem are drawn together."""
 
@@ -46,79 +45,74 @@ def measure_first_errors(
     A step is called wrong where it scores below the threshold. The F1 of a subset is the harmonic mean of the
     accuracy on solutions with a wrong step (named exactly) and on those without (none named); the mean over
     subsets is the benchmark's figure. Intervals are of 95 %, by drawing problems, each subset apart; the
-    tuned threshold is held, so they do not cover its choice.
+    tuned thresholds are held, so the intervals do not cover their choice.
 
     Returns:
-        `threshold`, `subsets` (by number: `rows`, `wrong`, `accuracy_wrong`, `accuracy_right`, `f1`, `low`,
-        `high`, and `tuned` with `threshold` (of one subset alone: one for each half), `f1`, `low`, `high`)
-        and `mean` (`f1`, `low`, `high`, `tuned`). nan where a subset lacks one kind of solution, and then in
-        the mean.
+        `threshold`; `subsets`, by name: `rows`, `wrong` (solutions with a wrong step), `accuracy_wrong`,
+        `accuracy_right`, `f1`, `low`, `high` and `tuned`: `thresholds` (see `cross_fitted`), `f1`, `low`,
+        `high`; and `mean` over subsets: `f1`, `low`, `high`, `tuned`. An F1 is nan where a subset lacks one
+        kind of solution, and so is then the mean.
     """
     fixed = first_below(traces.scores, traces.offsets, threshold)
     tuned, thresholds = cross_fitted(traces)
-    subsets: dict[int, dict[str, Any]] = {}
+    folds = _folds(traces)
+    subsets: dict[str, dict[str, Any]] = {}
     drawn: dict[str, list[NDArray[np.float64]]] = {"fixed": [], "tuned": []}
-    for number in np.unique(traces.subsets).tolist():
-        mask = traces.subsets == number
-        sums = {
-            name: group_sums(_hits(predicted[mask], traces.first_error[mask]), traces.problems[mask])
-            for name, predicted in (("fixed", fixed), ("tuned", tuned))
-        }
-        for name, one in sums.items():
-            drawn[name].append(f1_of_hits(resampled_sums(one, draws, seed + int(number))))
-        total = sums["fixed"].sum(axis=0)
-        known = {int(fold): thresholds[int(fold)] for fold in np.unique(_folds(traces)[mask])}
-        subsets[int(number)] = {
+    for at, name in enumerate(np.unique(traces.subsets).tolist()):
+        mask = traces.subsets == name
+        figures = {}
+        for way, predicted in (("fixed", fixed), ("tuned", tuned)):
+            sums = group_sums(_hits(predicted[mask], traces.first_error[mask]), traces.problems[mask])
+            drawn[way].append(f1_of_hits(resampled_sums(sums, draws, seed + at)))
+            total = sums.sum(axis=0)
+            figures[way] = _figure(float(f1_of_hits(total)), drawn[way][-1])
+            if way == "fixed":
+                accuracy_wrong, accuracy_right = ratio(total[0], total[1]), ratio(total[2], total[3])
+        subsets[name] = {
             "rows": int(mask.sum()),
             "wrong": int((traces.first_error[mask] >= 0).sum()),
-            "accuracy_wrong": float(ratio(total[0], total[1])),
-            "accuracy_right": float(ratio(total[2], total[3])),
-            **_with_interval(sums["fixed"], seed, draws),
+            "accuracy_wrong": float(accuracy_wrong),
+            "accuracy_right": float(accuracy_right),
+            **figures["fixed"],
             "tuned": {
-                "threshold": list(known.values()) if len(known) > 1 else next(iter(known.values())),
-                **_with_interval(sums["tuned"], seed, draws),
+                "thresholds": [thresholds[fold] for fold in np.unique(folds[mask]).tolist()],
+                **figures["tuned"],
             },
         }
+    mean = float(np.mean([one["f1"] for one in subsets.values()]))
+    mean_tuned = float(np.mean([one["tuned"]["f1"] for one in subsets.values()]))
     return {
         "threshold": threshold,
         "subsets": subsets,
         "mean": {
-            **_mean([one["f1"] for one in subsets.values()], drawn["fixed"]),
-            "tuned": _mean([one["tuned"]["f1"] for one in subsets.values()], drawn["tuned"]),
+            **_figure(mean, np.mean(drawn["fixed"], axis=0)),
+            "tuned": _figure(mean_tuned, np.mean(drawn["tuned"], axis=0)),
         },
     }
 
 
-def cross_fitted(traces: Traces) -> tuple[NDArray[np.int64], dict[int, float]]:
+def cross_fitted(traces: Traces) -> tuple[NDArray[np.int64], dict[str, float]]:
     """Predict the first wrong step with thresholds that no solution of the same fold has helped to choose.
 
     A fold is a subset, or of a single subset one half of its problems. The threshold of a fold maximises the
-    mean F1 of the other folds over 200 quantiles of their scores.
+    mean F1 of the other folds over 200 quantiles of their scores: one that is chosen on the solutions it is
+    measured on would flatter.
 
     Returns:
-        Predictions [rows] (-1: none) and the threshold of each fold, nan where no other fold has both kinds
-        of solutions (then nothing is called wrong).
+        Predictions [rows] (-1: none) and the threshold of each fold; nan where no other fold has both kinds
+        of solutions, and then nothing is called wrong.
     """
     folds = _folds(traces)
+    names = np.unique(folds).tolist()
+    fold_of_step = np.repeat(folds, np.diff(traces.offsets))
     predicted = np.full(len(folds), -1, dtype=np.int64)
-    steps_fold = np.repeat(folds, np.diff(traces.offsets))
-    thresholds: dict[int, float] = {}
-    for fold in np.unique(folds).tolist():
-        others = traces.scores[steps_fold != fold]
-        best, chosen = -1.0, nan
-        for value in np.unique(np.quantile(others, np.linspace(0, 1, _CANDIDATES))) if len(others) else []:
-            calls = first_below(traces.scores, traces.offsets, float(value))
-            fit = [
-                first_error_f1(calls[folds == other], traces.first_error[folds == other])
-                for other in np.unique(folds).tolist()
-                if other != fold
-            ]
-            mean = float(np.nanmean(fit)) if not np.isnan(fit).all() else nan
-            if mean > best:
-                best, chosen = mean, float(value)
-        thresholds[int(fold)] = chosen
-        if not np.isnan(chosen):
-            calls = first_below(traces.scores, traces.offsets, chosen)
+    thresholds: dict[str, float] = {}
+    for fold in names:
+        thresholds[fold] = _best_threshold(
+            traces, [folds == other for other in names if other != fold], traces.scores[fold_of_step != fold]
+        )
+        if not np.isnan(thresholds[fold]):
+            calls = first_below(traces.scores, traces.offsets, thresholds[fold])
             predicted[folds == fold] = calls[folds == fold]
     return predicted, thresholds
 
@@ -130,24 +124,34 @@ def f1_of_hits(sums: Counts) -> NDArray[np.float64]:
     return np.where(both == 0, 0.0, ratio(2 * wrong * right, both))
 
 
+def _best_threshold(
+    traces: Traces, others: list[NDArray[np.bool_]], scores: NDArray[np.float64]
+) -> float:
+    best, chosen = -1.0, nan
+    if not len(scores):
+        return nan
+    for threshold in np.unique(np.quantile(scores, np.linspace(0.0, 1.0, _CANDIDATES))).tolist():
+        calls = first_below(traces.scores, traces.offsets, threshold)
+        fits = [first_error_f1(calls[mask], traces.first_error[mask]) for mask in others]
+        known = [fit for fit in fits if fit == fit]
+        if known and sum(known) / len(known) > best:
+            best, chosen = sum(known) / len(known), threshold
+    return chosen
+
+
+def _folds(traces: Traces) -> NDArray[np.str_]:
+    if len(np.unique(traces.subsets)) > 1:
+        return traces.subsets
+    _, number = np.unique(traces.problems, return_inverse=True)
+    return np.where(number % 2 == 0, "even", "odd")
+
+
 def _hits(predicted: NDArray[np.int64], true: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What a solution adds to the sums of `f1_of_hits`: float64 [rows, 4]."""
+    """What each solution adds to the sums of `f1_of_hits`: float64 [rows, 4]."""
     hit, wrong = predicted == true, true >= 0
     return np.stack([hit & wrong, wrong, hit & ~wrong, ~wrong], axis=1).astype(np.float64)
 
 
-def _folds(traces: Traces) -> NDArray[np.int64]:
-    if len(np.unique(traces.subsets)) > 1:
-        return traces.subsets
-    _, number = np.unique(traces.problems, return_inverse=True)
-    return np.asarray(number % 2, dtype=np.int64)
-
-
-def _with_interval(sums: Counts, seed: int, draws: int) -> dict[str, float]:
-    low, high = bootstrap(sums, f1_of_hits, seed, draws)
-    return {"f1": float(f1_of_hits(sums.sum(axis=0))), "low": low, "high": high}
-
-
-def _mean(values: list[float], drawn: list[NDArray[np.float64]]) -> dict[str, float]:
-    low, high = percentiles(np.mean(drawn, axis=0))
-    return {"f1": float(np.mean(values)), "low": low, "high": high}
+def _figure(value: float, drawn: NDArray[np.float64]) -> dict[str, float]:
+    low, high = percentiles(drawn)
+    return {"f1": value, "low": low, "high": high}

@@ -1,0 +1,131 @@
+"""This project's own PRM folders (`prm.json`) as scorers of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from airls_ray.config.schema import PRMConfig
+from airls_ray.errors import DataError, ModelError
+from airls_ray.learning.prefix_scores import PrefixScorer
+from airls_ray.learning.prm_folder import read_prm_form
+from airls_ray.models.check import check_model_folder
+from airls_ray.models.load import DType, load_prm_module
+from airls_ray.prms.encoders import PromptTemplate
+from airls_ray.prms.items import StepText, refuse_blank_steps
+from airls_ray.search.scoring import Continuation
+from airls_ray.tokenizer_files import load_tokenizer
+
+
+class ProjectScorer:
+    """Scores by the form in `prm.json`: sigmoid(f) of a scalar head, exp(sum log phi) of a language model.
+
+    `prm.json` knows neither task nor prompt template. The problem is encoded as `TextCodec` does by
+    `prompt_template`; the steps are encoded one by one, as they are: each with its task's delimiter, like
+    `TextCodec.step_texts` gives them. A language model is read at temperature 1. Implements `StepScorer`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: DType,
+        device: torch.device,
+        prompt_template: PromptTemplate = "plain",
+        batch_tokens: int = 16384,
+    ) -> None:
+        """Load the PRM.
+
+        Raises:
+            ModelError: the folder or its form is broken, the form needs the policy (`ratio`, `product`) or the
+                state after a step (shaping), or there is no chat template where one is asked for.
+        """
+        config = read_prm_form(folder, PRMConfig())
+        _refuse_form(folder, config)
+        loaded = load_tokenizer(folder, chat=prompt_template == "chat")
+        self._backend, self._chat, self._eos_id = loaded.backend, loaded.chat, loaded.eos_id
+        self._folder = folder
+        self._limit = check_model_folder(folder).context_tokens
+        module = load_prm_module(folder, config.parameterisation, dtype).to(device)
+        self._scorer = PrefixScorer(
+            module,
+            config,
+            temperature=1.0,
+            device=device,
+            cache_tokens=0,
+            tokens_per_microbatch=batch_tokens,
+        )
+
+    def score(self, items: Sequence[StepText]) -> list[list[float]]:
+        """See `StepScorer.score`; items without steps get an empty list."""
+        encoded = {at: self._encode(item) for at, item in enumerate(items) if item.steps}
+        order = sorted(encoded, key=lambda at: (encoded[at].prefix, encoded[at].tokens))
+        found, _ = self._scorer.score([encoded[at] for at in order])
+        scores: list[list[float]] = [[] for _ in items]
+        for at, one in zip(order, found, strict=True):
+            scores[at] = list(one)
+        for item, one_item in zip(items, scores, strict=True):
+            assert len(one_item) == len(item.steps), f"{len(one_item)} scores of {len(item.steps)} steps"
+        return scores
+
+    def _encode(self, item: StepText) -> Continuation:
+        refuse_blank_steps(item)
+        prompt = self._prompt(item)
+        tokens: list[int] = []
+        ends = []
+        for number, step in enumerate(item.steps, 1):
+            ids = self._ids(item, step, special=False)
+            if not ids:
+                raise DataError(f"{item.where}: step {number} has no tokens for the PRM {self._folder}")
+            tokens += ids
+            ends.append(len(tokens))
+        if item.finished and tokens[-1] != self._eos_id:  # as in rollouts: it belongs to the last step
+            tokens.append(self._eos_id)
+            ends[-1] += 1
+        if not prompt:
+            raise DataError(f"{item.where}: the problem has no tokens for the PRM {self._folder}")
+        if self._limit is not None and len(prompt) + len(tokens) > self._limit:
+            raise DataError(
+                f"{item.where}: problem and steps have {len(prompt) + len(tokens)} tokens, but {self._folder} "
+                f"takes {self._limit}; shorten them"
+            )
+        return Continuation(tuple(prompt), tuple(tokens), tuple(ends), (0.0,) * len(ends))
+
+    def _prompt(self, item: StepText) -> list[int]:
+        if self._chat is not None:
+            message = [{"role": "user", "content": item.problem}]
+            return list(
+                self._chat.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+            )
+        ids = self._ids(item, item.problem, special=True)
+        while ids and ids[-1] == self._eos_id:  # some tokenizers close every text
+            ids.pop()
+        return ids
+
+    def _ids(self, item: StepText, text: str, special: bool) -> list[int]:
+        try:
+            return list(self._backend.encode(text, add_special_tokens=special).ids)
+        except Exception as error:  # the library raises no narrower class for a word that it lacks
+            raise DataError(
+                f"{item.where}: the tokenizer of {self._folder} cannot encode {text[:60]!r} ({error})"
+            ) from error
+
+
+def _refuse_form(folder: Path, config: PRMConfig) -> None:
+    if config.search_score in ("ratio", "product"):
+        raise ModelError(
+            f"the PRM {folder} scores by search_score={config.search_score}, which needs the policy's "
+            "log-probabilities, and a text has none: search with it, or set another search_score in its prm.json"
+        )
+    if config.shaping:
+        raise ModelError(
+            f"the PRM {folder} has shaping, which needs the state after each step: train it without"
+        )
+    architecture = check_model_folder(folder).architecture or ""
+    if (config.parameterisation == "scalar_head") != architecture.endswith("ForTokenClassification"):
+        raise ModelError(
+            f"{folder} says parameterisation={config.parameterisation} in its prm.json but holds a "
+            f"{architecture or 'model of no named architecture'}: take the PRM from another checkpoint"
+        )
