@@ -56,6 +56,13 @@ class SearchParts:
     verifier: VerifierHandle
     settings: DriverSettings
     aggregate: Aggregate
+    actors: tuple[Any, ...]
+
+    def close(self) -> None:
+        """End all actors."""
+        self.verifier.close()
+        for actor in self.actors:
+            cluster.kill(actor)
 
 
 def run_search(
@@ -96,8 +103,7 @@ def run_search(
     seconds: list[dict[str, Any]] = []
     if any(key not in journal.records for key in order):
         with connected(config):
-            parts = start(config, policy, prm, problems, codec, progress)
-            with closing(parts.verifier):
+            with closing(start(config, policy, prm, problems, codec, progress)) as parts:
                 seconds += [
                     search_all(parts, name, budget, journal, progress)
                     for name in config.search.algorithms
@@ -167,8 +173,18 @@ def start(
         policy_parameters=_parameters(policy, config),
         scorer_parameters=parameters,
     )
-    how: Aggregate = search.aggregate or config.prm.search_aggregate
-    return SearchParts(config, codec, problems, PoolGenerator(pool), pool, scorer, verifier, settings, how)
+    return SearchParts(
+        config=config,
+        codec=codec,
+        problems=problems,
+        generator=PoolGenerator(pool),
+        pool=pool,
+        scorer=scorer,
+        verifier=verifier,
+        settings=settings,
+        aggregate=search.aggregate or config.prm.search_aggregate,
+        actors=(*workers, judge, *scorers),
+    )
 
 
 def search_all(

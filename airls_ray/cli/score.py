@@ -40,7 +40,7 @@ def score(
     form: Annotated[
         str,
         typer.Option(
-            help="token_classification, marker, plus_minus, plus_minus_chat or project; auto reads the folder."
+            help="token_classification, marker, plus_minus, plus_minus_chat, project; auto reads the folder."
         ),
     ] = "auto",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a forward pass.")] = 16384,

@@ -29,9 +29,9 @@ class Sample:
 def read_sample_files(paths: Sequence[Path]) -> dict[str, list[Sample]]:
     """Read JSONL, JSON or Parquet files of samples.
 
-    Fields of a row: `problem_id` (text), `scores` (list of numbers in [0, 1], one a step), `correct` or, where
-    that is absent, `outcome` (true, false or a number from 0 to 1, of which more than 1/2 is right), `answer`
-    (text, null or absent: none), and optionally `log_prob` (a number). Others are ignored.
+    Fields of a row: `problem_id` (text), `scores` (list of numbers in [0, 1], one a step), `correct` or,
+    where that is absent, `outcome` (true, false or a number from 0 to 1, of which more than 1/2 is right),
+    `answer` (text; null or absent: none), and optionally `log_prob` (a number). Others are ignored.
 
     Returns:
         The samples of each problem, problems and samples in the order in which they are first seen.
@@ -57,7 +57,9 @@ def _sample(where: str, row: Row) -> Sample:
         )
     scores = scores_of(where, row, "scores")
     if scores is None:
-        raise DataError(f"{where}: field 'scores' must be a list with one number a step, but is absent or null")
+        raise DataError(
+            f"{where}: field 'scores' must be a list with one number a step, but is absent or null"
+        )
     return Sample(
         problem_id=text_of(where, row, "problem_id"),
         answer=optional_text(where, row, "answer"),

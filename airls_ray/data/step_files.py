@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from airls_ray.data.rows import (
     Row,
@@ -57,6 +57,8 @@ class StepRow:
     """Scores that the file brings, one a step, in [0, 1]."""
     ignored: int = 0
     """PRMBench: labelled wrong steps that the solution does not have."""
+    where: str = "the solution"
+    """File and line or row, for messages."""
 
     @property
     def first_error(self) -> int | None:
@@ -76,7 +78,8 @@ def read_step_file(path: Path, form: StepForm | None = None) -> list[StepRow]:
       and once each distinct `original_process`, all of it right. Wrong steps behind the last step are
       ignored, as by the benchmark's own code; the published file has 100 such rows of 6,216.
     - `labels`: `problem`, `steps`, `labels` (one a step: true, false, a number from 0 to 1 of which more than
-      1/2 is right, or null). Optional: `problem_id`, `subset`, `correct` (or `outcome`), `answer`.
+      1/2 is right, or null). Optional: `problem_id`, `subset`, `correct` (or `outcome`), `answer`, and
+      `classification` and `pair` of solutions that are to be measured as those of PRMBench.
 
     All may bring `scores` (one a step, in [0, 1]); PRMBench those of the original as `original_scores`.
 
@@ -94,7 +97,7 @@ def read_step_file(path: Path, form: StepForm | None = None) -> list[StepRow]:
     chosen = form or detect_form(*rows[0])
     subset = path.stem
     if chosen == "prmbench":
-        return _distinct_originals(row for where, one in rows for row in _prmbench(where, one, subset))
+        return _distinct_originals([row for where, one in rows for row in _prmbench(where, one, subset)])
     read: Callable[[str, Row, str], StepRow] = _processbench if chosen == "processbench" else _labels
     return [read(where, row, subset) for where, row in rows]
 
@@ -117,7 +120,7 @@ def detect_form(where: str, row: Row) -> StepForm:
 
 def _processbench(where: str, row: Row, subset: str) -> StepRow:
     problem, steps = text_of(where, row, "problem"), texts_of(where, row, "steps")
-    label = row.get("label")
+    label: Any = row.get("label")
     if not _is_whole(label) or not -1 <= label < len(steps):
         raise DataError(
             f"{where}: field 'label' must be the first wrong step counted from 0, or -1 for none, so from -1 "
@@ -134,6 +137,7 @@ def _processbench(where: str, row: Row, subset: str) -> StepRow:
         subset=optional_text(where, row, "subset") or subset,
         outcome=share_of(where, row, "final_answer_correct"),
         scores=scores_of(where, row, "scores", len(steps)),
+        where=where,
     )
 
 
@@ -142,7 +146,9 @@ def _labels(where: str, row: Row, subset: str) -> StepRow:
     labels = row.get("labels")
     if not isinstance(labels, list) or len(labels) != len(steps):
         found = f"{len(labels)} values" if isinstance(labels, list) else kind_of(labels)
-        raise DataError(f"{where}: field 'labels' must be a list with one value a step, {len(steps)}: {found}")
+        raise DataError(
+            f"{where}: field 'labels' must be a list with one value a step, {len(steps)}: {found}"
+        )
     for number, label in enumerate(labels, 1):
         if label is not None and not is_share(label):
             raise DataError(
@@ -161,6 +167,7 @@ def _labels(where: str, row: Row, subset: str) -> StepRow:
         outcome=share_of(where, row, "outcome") if outcome is None else outcome,
         answer=optional_text(where, row, "answer"),
         scores=scores_of(where, row, "scores", len(steps)),
+        where=where,
     )
 
 
@@ -185,6 +192,7 @@ def _prmbench(where: str, row: Row, subset: str) -> Iterator[StepRow]:
         classification=CORRECT,
         pair=pair,
         scores=scores_of(where, row, "original_scores", len(original)),
+        where=where,
     )
     yield StepRow(
         problem=after,
@@ -196,15 +204,16 @@ def _prmbench(where: str, row: Row, subset: str) -> Iterator[StepRow]:
         pair=pair,
         scores=scores_of(where, row, "scores", len(modified)),
         ignored=sum(step > len(modified) for step in wrong),
+        where=where,
     )
 
 
-def _distinct_originals(rows: Iterator[StepRow]) -> list[StepRow]:
+def _distinct_originals(rows: Sequence[StepRow]) -> list[StepRow]:
     """Keep the first of equal originals: the same one is changed in several ways."""
-    seen: set[str | None] = set()
+    seen: set[str] = set()
     kept = []
     for row in rows:
-        if row.classification == CORRECT:
+        if row.classification == CORRECT and row.pair:
             if row.pair in seen:
                 continue
             seen.add(row.pair)
@@ -213,8 +222,8 @@ def _distinct_originals(rows: Iterator[StepRow]) -> list[StepRow]:
 
 
 def read_step_files(paths: Sequence[Path], form: StepForm | None = None) -> list[StepRow]:
-    """Read several files, one after the other; see `read_step_file`."""
-    return [row for path in paths for row in read_step_file(path, form)]
+    """Read several files, one after the other; see `read_step_file`. Each original of PRMBench comes once."""
+    return _distinct_originals([row for path in paths for row in read_step_file(path, form)])
 
 
 def _problem_id(where: str, row: Row, problem: str) -> str:

@@ -1,7 +1,7 @@
-"""Steps to tokens: one class for each published form, with the positions at which scores are read.
+r"""Steps to tokens: one class for each published form, with the positions at which scores are read.
 
 Separators and markers are appended as ids, each between texts that are tokenised on their own: joined
-to the text before, a separator can become another token (".\\n" is one in many vocabularies), and the
+to the text before, a separator can become another token (".\n" is one in many vocabularies), and the
 scores shift (ProcessBench PR #12: 4 points of F1). No form was run on its real weights: the formats are
 those of the models' cards and of their authors' evaluation code.
 """
@@ -144,12 +144,12 @@ class MarkedText:
         return Encoded(tuple(ids), tuple(positions))
 
     def _behind_marker(self, text: str) -> list[int]:
-        """Tokens of `text` as they are behind the marker: alone, SentencePiece would put a space before it."""
+        """Tokens of `text` behind the marker: alone, SentencePiece vocabularies put a space before it."""
         ids = self._tokenizer.encode(self._marker + text)
         if ids[0] != self._marker_id:
             raise ModelError(
-                f"the tokenizer of {self._tokenizer.folder} joins {self._marker!r} with what follows, so it is "
-                "no PRM of this form: give another --form"
+                f"the tokenizer of {self._tokenizer.folder} joins {self._marker!r} with what follows, so it "
+                "is no PRM of this form: give another --form"
             )
         return ids[1:]
 

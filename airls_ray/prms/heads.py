@@ -42,8 +42,8 @@ def load_backbone(folder: Path, architecture: str | None, dtype: DType) -> Any:
     lacking = sorted(report["missing_keys"]) + sorted(str(one[0]) for one in report["mismatched_keys"])
     if lacking:
         raise ModelError(
-            f"{folder} does not hold the weights that its config.json promises: {lacking[0]} is missing or has "
-            f"another shape ({len(lacking)} such weights)"
+            f"{folder} does not hold the weights that its config.json promises: {lacking[0]} is missing or "
+            f"has another shape ({len(lacking)} such weights)"
         )
     return model
 
@@ -94,8 +94,8 @@ def has_weight(folder: Path, name: str) -> bool:
 def _labels_checked(folder: Path, head: nn.Linear) -> nn.Linear:
     if head.out_features not in (1, 2):
         raise ModelError(
-            f"the head of {folder} gives {head.out_features} labels, but a PRM's gives 1 (right) or 2 (wrong, "
-            "right): it is another kind of classifier"
+            f"the head of {folder} gives {head.out_features} labels, but a PRM's gives 1 (right) or 2 "
+            "(wrong, right): it is another kind of classifier"
         )
     return head
 

@@ -136,8 +136,8 @@ def choose_form(path: Path | str, form: str = "auto") -> str:
             if tokenizer.knows(_TEXT_MARKER):
                 return "plus_minus"
     raise ModelError(
-        f"{path} ({architecture or 'no architecture named'}) does not say what form of PRM it is: give --form "
-        f"as one of {', '.join(FORMS)}"
+        f"{path} ({architecture or 'no architecture named'}) does not say what form of PRM it is: give "
+        f"--form as one of {', '.join(FORMS)}"
     )
 
 
@@ -194,6 +194,6 @@ def _refuse_architecture(info: ModelInfo, form: str) -> None:
     }.get(form, architecture.endswith("ForCausalLM"))
     if not fits:
         raise ModelError(
-            f"{info.path} holds a {architecture or 'model of no named architecture'}, which is no PRM of form "
-            f"{form} ({FORMS[form]})"
+            f"{info.path} holds a {architecture or 'model of no named architecture'}, which is no PRM of "
+            f"form {form} ({FORMS[form]})"
         )

@@ -39,8 +39,8 @@ class ProjectScorer:
         """Load the PRM.
 
         Raises:
-            ModelError: the folder or its form is broken, the form needs the policy (`ratio`, `product`) or the
-                state after a step (shaping), or there is no chat template where one is asked for.
+            ModelError: the folder or its form is broken, the form needs the policy (`ratio`, `product`) or
+                the state after a step (shaping), or there is no chat template where one is asked for.
         """
         config = read_prm_form(folder, PRMConfig())
         _refuse_form(folder, config)
@@ -88,8 +88,8 @@ class ProjectScorer:
             raise DataError(f"{item.where}: the problem has no tokens for the PRM {self._folder}")
         if self._limit is not None and len(prompt) + len(tokens) > self._limit:
             raise DataError(
-                f"{item.where}: problem and steps have {len(prompt) + len(tokens)} tokens, but {self._folder} "
-                f"takes {self._limit}; shorten them"
+                f"{item.where}: problem and steps have {len(prompt) + len(tokens)} tokens, but "
+                f"{self._folder} takes {self._limit}; shorten them"
             )
         return Continuation(tuple(prompt), tuple(tokens), tuple(ends), (0.0,) * len(ends))
 
@@ -117,7 +117,7 @@ def _refuse_form(folder: Path, config: PRMConfig) -> None:
     if config.search_score in ("ratio", "product"):
         raise ModelError(
             f"the PRM {folder} scores by search_score={config.search_score}, which needs the policy's "
-            "log-probabilities, and a text has none: search with it, or set another search_score in its prm.json"
+            "log-probabilities, and texts have none: search with it, or change search_score in its prm.json"
         )
     if config.shaping:
         raise ModelError(

@@ -51,8 +51,8 @@ class HeadScorer:
         with torch.inference_mode():
             for rows in plan_microbatches(lengths, 1, self._batch_tokens, "padded")[0]:
                 batch = [order[row] for row in rows.tolist()]
-                for at, found in zip(batch, self._forward([encoded[at] for at in batch]), strict=True):
-                    scores[at] = found.tolist()
+                for at, values in zip(batch, self._forward([encoded[at] for at in batch]), strict=True):
+                    scores[at] = values.tolist()
         for item, found in zip(items, scores, strict=True):
             assert len(found) == len(item.steps), f"{len(found)} scores of {len(item.steps)} steps"
         return scores

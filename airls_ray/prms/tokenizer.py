@@ -69,7 +69,8 @@ class PRMTokenizer:
         """
         if not self.knows(text):
             raise ModelError(
-                f"{text!r} is not one token of {self.folder}, so it is no PRM of this form: give another --form"
+                f"{text!r} is not one token of {self.folder}, so it is no PRM of this form: give "
+                "another --form"
             )
         return self.encode(text)[0]
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import squareform
 
 from airls_ray.search.allocation import choose_leaves
 from airls_ray.search.rebase import REBASE
@@ -82,10 +82,13 @@ def step_clusters(steps: Sequence[Sequence[int]], distance: float) -> NDArray[np
         return np.zeros(len(steps), dtype=np.int64)
     grams = [_grams(step) for step in steps]
     column = {gram: at for at, gram in enumerate(sorted(set().union(*grams)))}
-    present = np.zeros((len(steps), len(column)), dtype=np.bool_)
+    present = np.zeros((len(steps), len(column)), dtype=np.float32)  # counts below 2**24 are exact
     for row, found in enumerate(grams):
-        present[row, [column[gram] for gram in found]] = True
-    tree = linkage(pdist(present, metric="jaccard"), method="average")
+        present[row, [column[gram] for gram in found]] = 1.0
+    common = (present @ present.T).astype(np.float64)
+    sizes = np.diag(common)
+    apart = 1.0 - common / (sizes[:, None] + sizes - common)
+    tree = linkage(squareform(apart, checks=False), method="average")
     return np.asarray(fcluster(tree, distance, criterion="distance") - 1, dtype=np.int64)
 
 

@@ -76,7 +76,10 @@ def closed_nodes(state: SearchState, rollouts: set[int]) -> set[int]:
     """Finished nodes and those with children, all of which are closed."""
     found: set[int] = set()
     for node in reversed(range(len(state.nodes))):
-        below = [child for child in state.children(node) if child not in rollouts]
+        first: dict[tuple[int, ...], int] = {}
+        for child in state.children(node):
+            first.setdefault(state.nodes[child].tokens, child)
+        below = [child for child in first.values() if child not in rollouts]
         if state.nodes[node].finished or (below and all(child in found for child in below)):
             found.add(node)
     return found
@@ -166,11 +169,14 @@ def test_a_node_whose_children_are_all_finished_is_left_alone():
 def test_equal_siblings_count_once():
     mcts = MCTS(8, expansion=3, selection="uct", aggregate="last")
     state = mcts.start(0)
-    same = step(0.9, "stop", token=7)
-    tell(mcts, state, same, same, step(0.5, token=8))
-    mcts.ask(state)
-    assert state.data["visits"][1:] == [1, 0, 1]
-    assert mcts.leaves(state) == [1]
+    tell(mcts, state, step(0.9, token=7), step(0.9, token=7), step(0.5, token=8))
+    assert asked(mcts, state) == [(1, 3, False)]
+    assert state.data["visits"] == [2, 1, 0, 1]
+    tell(mcts, state, step(0.1, "stop", token=7), step(0.1, "stop", token=7), step(0.1, "stop", token=8))
+    # Node 1 has 1.1 / 3 + sqrt(ln 4 / 3), node 3 more; its equal sibling 2 would have had the most.
+    assert asked(mcts, state) == [(3, 3, False)]
+    assert state.data["visits"] == [4, 3, 0, 1, 1, 0, 1]
+    assert mcts.leaves(state) == [4, 6]
 
 
 def test_equal_steps_of_different_parents_are_different():
@@ -183,14 +189,14 @@ def test_equal_steps_of_different_parents_are_different():
 
 
 def test_virtual_loss_sends_the_second_leaf_of_a_round_elsewhere():
-    mcts = MCTS(20, expansion=2, selection="uct", aggregate="last", exploration=0.1, parallel=2)
+    mcts = MCTS(20, expansion=2, selection="uct", aggregate="last", exploration=0.0, parallel=2)
     state = mcts.start(0)
     tell(mcts, state, step(0.9), step(0.8))
     assert asked(mcts, state) == [(1, 2, False), (2, 2, False)]
-    tell(mcts, state, step(0.9), step(0.8), step(0.1), step(0.1))
-    # Node 1 has mean 2.6 / 3, with one loss 2.6 / 4 = 0.65, still above 1 / 3 of node 2.
-    assert asked(mcts, state) == [(3, 2, False), (4, 2, False)]
-    assert state.data["visits"][:2] == [6, 3]
+    tell(mcts, state, step(0.6), step(0.6), step(0.6), step(0.6))
+    # Node 1 has 2.1 / 3 against 2.0 / 3 of node 2; with the loss of its first leaf 2.1 / 4.
+    assert asked(mcts, state) == [(3, 2, False), (5, 2, False)]
+    assert state.data["visits"][:3] == [6, 3, 3]
 
 
 def test_leaves_of_a_round_are_different_and_at_most_parallel():

@@ -1,8 +1,8 @@
 """How good a PRM is: the published step benchmarks, calibration, biases, and search by its scores.
 
-    processbench  first wrong step, by subsets      prmbench    every step of changed solutions
-    calibration   is the score a probability?       biases      length, place, partial steps
-    best_of_n     accuracy against samples          measure     all but the last, of labelled rows
+processbench  first wrong step, by subsets      prmbench    every step of changed solutions
+calibration   is the score a probability?       biases      length, place, partial steps
+best_of_n     accuracy against samples          measure     all but the last, of labelled rows
 """
 
 from airls_ray.evaluation.prm_metrics.best_of_n import SampleScores, sample_values, summarise_values

@@ -13,9 +13,7 @@ from airls_ray.evaluation.ranking import correlation
 from airls_ray.evaluation.steps import Aggregate, aggregate_steps
 
 
-def length_correlation(
-    scores: NDArray[np.float64], offsets: NDArray[np.int64], how: Aggregate
-) -> float:
+def length_correlation(scores: NDArray[np.float64], offsets: NDArray[np.int64], how: Aggregate) -> float:
     """Pearson correlation of a solution's score with its number of steps; nan where either is constant.
 
     Args:
@@ -31,8 +29,8 @@ def step_drift(
 ) -> dict[str, NDArray[np.float64]]:
     """Mean score by the place of a step, of all steps and of those known to be right and wrong.
 
-    Wrong steps stand late, so that a fall of the mean over all steps is no bias by itself; that of right steps
-    is.
+    Wrong steps stand late, so that a fall of the mean over all steps is no bias by itself; one of the mean
+    over right steps is.
 
     Args:
         scores: [S].

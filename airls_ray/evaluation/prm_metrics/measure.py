@@ -110,9 +110,7 @@ def make_columns(rows: Sequence[StepRow], scores: Sequence[Sequence[float]]) -> 
     )
 
 
-def _benchmarks(
-    rows: Sequence[StepRow], columns: StepColumns, threshold: float, seed: int
-) -> dict[str, Any]:
+def _benchmarks(rows: Sequence[StepRow], columns: StepColumns, threshold: float, seed: int) -> dict[str, Any]:
     """The two published measures, each on its own kind of rows."""
     found: dict[str, Any] = {}
     classified = np.array([row.classification is not None for row in rows])
@@ -152,15 +150,15 @@ def _changed_solutions(
         right=columns.labels[mask] == 1,
         offsets=_kept_offsets(columns.offsets, kept),
         classification=[row.classification or "" for row in ours],
-        original=np.array([originals.get(row.pair, -1) for row in ours]),
+        original=np.array([originals.get(row.pair or "", -1) for row in ours]),
         is_original=np.array([row.classification == CORRECT for row in ours]),
         problems=columns.problems[kept],
     )
 
 
 def _label_figures(columns: StepColumns, rows: NDArray[np.bool_]) -> dict[str, float]:
-    """Of the steps with a label: `steps`, `right` (share), `auroc`, `brier`, `calibration_error`, and the mean
-    score of right and of wrong ones."""
+    """Of the labelled steps of some rows: `steps`, `right` (share), `auroc`, `brier`, `calibration_error` and
+    the mean score of right and of wrong ones."""
     mask = np.repeat(rows, np.diff(columns.offsets)) & ~np.isnan(columns.labels)
     scores, right = columns.scores[mask], columns.labels[mask] == 1
     return {

@@ -19,7 +19,7 @@ _FEWEST = 5
 
 
 def draw_step_scores(path: Path, summary: Mapping[str, Any], title: str) -> None:
-    """Draw a summary of `measure_step_rows` as PNG: reliability curve, and mean score by place of the step."""
+    """Draw a summary of `measure_step_rows` as PNG: reliability curve, mean score by place."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -79,7 +79,9 @@ def _draw_drift(axes: Axes, table: Mapping[str, Sequence[float]]) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def draw_sample_curves(path: Path, curves: Mapping[str, Mapping[int, Mapping[str, float]]], title: str) -> None:
+def draw_sample_curves(
+    path: Path, curves: Mapping[str, Mapping[int, Mapping[str, float]]], title: str
+) -> None:
     """Draw curves of `summarise_values` as PNG: a panel an answer rule, a line an aggregation."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -90,14 +92,23 @@ def draw_sample_curves(path: Path, curves: Mapping[str, Mapping[int, Mapping[str
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(rules), sharey=True, squeeze=False)[0]
     labels = {"best": "highest score", "weighted": "vote weighted by score"}
-    bounds = (("oracle", "any right (pass@k)", ":"), ("majority", "majority", "--"), ("mean", "one sample", "-."))
+    bounds = (
+        ("oracle", "any right (pass@k)", ":"),
+        ("majority", "majority", "--"),
+        ("mean", "one sample", "-."),
+    )
     for panel, rule in zip(panels, rules, strict=True):
-        for way, label, line in (*bounds, ("policy_log_prob", "highest log-probability", (0, (5, 1, 1, 1, 1, 1)))):
+        for way, label, line in (
+            *bounds,
+            ("policy_log_prob", "highest log-probability", (0, (5, 1, 1, 1, 1, 1))),
+        ):
             if way in curves:
                 _draw_curve(panel, curves[way], _GREY, label, linestyle=line, linewidth=1.3)
         for at, way in enumerate(way for way in curves if way.startswith(rule + "/")):
             label = way.removeprefix(rule + "/")
-            _draw_curve(panel, curves[way], _COLOURS[at], label, marker=_MARKERS[at], linewidth=1.8, band=True)
+            _draw_curve(
+                panel, curves[way], _COLOURS[at], label, marker=_MARKERS[at], linewidth=1.8, band=True
+            )
         sizes = list(curves["mean"])
         panel.set_xscale("log", base=2)
         panel.set_xticks(sizes, [str(size) for size in sizes])
@@ -122,9 +133,7 @@ def _draw_curve(
     **style: Any,
 ) -> None:
     sizes = list(curve)
-    axes.plot(
-        sizes, [curve[k]["accuracy"] for k in sizes], color=colour, label=label, markersize=5, **style
-    )
+    axes.plot(sizes, [curve[k]["accuracy"] for k in sizes], color=colour, label=label, markersize=5, **style)
     if band:
         axes.fill_between(
             sizes,

@@ -107,7 +107,7 @@ def measure_prmbench(
 def step_counts(
     called_right: NDArray[np.bool_], right: NDArray[np.bool_], offsets: NDArray[np.int64]
 ) -> Counts:
-    """Count by solution the steps that are rightly and wrongly called right, rightly and wrongly called wrong.
+    """Count the steps of each solution by truth and call.
 
     Args:
         called_right: [S].
@@ -133,7 +133,7 @@ def negative_f1(counts: Counts) -> NDArray[np.float64]:
 
 
 def prm_score(counts: Counts) -> NDArray[np.float64]:
-    """PRM-Score [...]: weighted sum of both F1 from counts [..., 4], the positive alone without wrong steps."""
+    """Weighted sum of both F1 [...] from counts [..., 4]; the positive one alone where no step is wrong."""
     weighted = WEIGHTS[0] * negative_f1(counts) + WEIGHTS[1] * positive_f1(counts)
     return np.where(counts[..., 1] + counts[..., 2] == 0, positive_f1(counts), weighted)
 

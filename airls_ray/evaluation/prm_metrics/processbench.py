@@ -124,9 +124,7 @@ def f1_of_hits(sums: Counts) -> NDArray[np.float64]:
     return np.where(both == 0, 0.0, ratio(2 * wrong * right, both))
 
 
-def _best_threshold(
-    traces: Traces, others: list[NDArray[np.bool_]], scores: NDArray[np.float64]
-) -> float:
+def _best_threshold(traces: Traces, others: list[NDArray[np.bool_]], scores: NDArray[np.float64]) -> float:
     best, chosen = -1.0, nan
     if not len(scores):
         return nan

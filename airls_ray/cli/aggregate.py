@@ -1,0 +1,38 @@
+"""`aggregate`: accuracy of stored samples for every aggregation of their scores, without any engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def aggregate(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA...",
+            help="Samples with problem_id, answer, correct and scores: .jsonl, .json or .parquet.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the results; by default runs/aggregate/NAME OF DATA.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random subsets and bootstrap intervals.")] = 0,
+) -> None:
+    """Compare ways of choosing among stored samples: last, min, prod or mean; best, majority or weighted."""
+    from airls_ray.data.sample_files import read_sample_files
+    from airls_ray.evaluation.prm_metrics.report import sample_table, write_sample_results
+    from airls_ray.evaluation.prm_metrics.stored_samples import measure_samples
+    from airls_ray.progress import make_progress
+
+    progress = make_progress()
+    samples = read_sample_files(data)
+    summary = {"data": data, "seed": seed, **measure_samples(samples, seed, progress)}
+    target = output or Path("runs") / "aggregate" / data[0].stem
+    write_sample_results(target, summary)
+    table = sample_table(summary["curves"], summary["problems"])
+    progress.table(table.title, table.rows, table.columns)
+    typer.echo(f"Summary and curves: {target}")
