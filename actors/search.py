@@ -102,13 +102,15 @@ def run_search(
     ]
     seconds: list[dict[str, Any]] = []
     if any(key not in journal.records for key in order):
-        with connected(config):
-            with closing(start(config, policy, prm, problems, codec, progress)) as parts:
-                seconds += [
-                    search_all(parts, name, budget, journal, progress)
-                    for name in config.search.algorithms
-                    for budget in config.search.budgets
-                ]
+        with (
+            connected(config),
+            closing(start(config, policy, prm, problems, codec, progress)) as parts,
+        ):
+            seconds += [
+                search_all(parts, name, budget, journal, progress)
+                for name in config.search.algorithms
+                for budget in config.search.budgets
+            ]
     journal.write_parquet(order)
     return finish(config, policy, prm, journal, order, seconds, output, progress, started)
 

@@ -31,6 +31,8 @@ FOLDER = common.RUNS / "methods"
 RECORDS = common.RESULTS / "methods_runs.jsonl"
 """A line a finished run, committed: the benchmark goes on from it on any machine."""
 TASKS = ("arithmetic", "countdown")
+ITERATIONS = {"arithmetic": 60, "countdown": 40}
+"""Of every run, PRM warm-up included: 15,360 and 20,480 rollouts."""
 _SAMPLING = ("problems", "samples", "temperature", "problems_per_call")
 SUPERVISED = Variant("sft", "supervised on the same traces")
 SUPERVISED_RATE = 2.0e-4
@@ -43,8 +45,9 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Only this variant (may be repeated).")] = None,
     ablations: Annotated[bool, typer.Option(help="Run the ablations, too (first task only).")] = True,
     iterations: Annotated[
-        int, typer.Option(min=4, help="Iterations of every run, PRM warm-up included.")
-    ] = 60,
+        int | None,
+        typer.Option(min=4, help="Iterations of every run, PRM warm-up included; by default 60 and 40."),
+    ] = None,
     minutes: Annotated[float, typer.Option(help="Start no further run after this many minutes.")] = 1e9,
 ) -> None:
     """Train every method from the same base policy and compare accuracies and PRMs.
@@ -89,7 +92,7 @@ def read_records() -> dict[str, dict[str, Any]]:
     return {record["key"]: record for record in records}
 
 
-def current_records(seeds: int, iterations: int) -> dict[str, dict[str, Any]]:
+def current_records(seeds: int, iterations: int | None) -> dict[str, dict[str, Any]]:
     """Finished runs of the settings as they are now; those of earlier settings stay in the file alone."""
     variants = (SUPERVISED, *METHODS, *ABLATIONS)
     keys = {
@@ -108,7 +111,7 @@ def append_record(record: dict[str, Any]) -> None:
         file.write(json.dumps(record, separators=(",", ":")) + "\n")
 
 
-def run_config(task: str, seed: int, one: Variant, iterations: int) -> Config:
+def run_config(task: str, seed: int, one: Variant, iterations: int | None) -> Config:
     """Configuration of a run; the base policy and the PRM are filled in when it starts."""
     from airls_ray.config import load_config
 
@@ -119,7 +122,8 @@ def run_config(task: str, seed: int, one: Variant, iterations: int) -> Config:
         f"output={FOLDER / task}",
     ]
     config = load_config(config_path(task), overrides)
-    learning = {"iterations": iterations - config.warmup_iterations, "keep_checkpoints": 1}
+    total = iterations or ITERATIONS[task]
+    learning = {"iterations": total - config.warmup_iterations, "keep_checkpoints": 1}
     return config.model_copy(update={"train": config.train.model_copy(update=learning)})
 
 

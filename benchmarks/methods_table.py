@@ -118,7 +118,7 @@ def _row(runs: Sequence[Record], task: str) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------- writing
 def write(
-    records: Mapping[str, Record], iterations: int, progress: Progress, *, show: bool
+    records: Mapping[str, Record], iterations: int | None, progress: Progress, *, show: bool
 ) -> dict[str, Any]:
     """Write methods.json, methods.md and methods.png of the finished runs; print the tables if `show`."""
     tables = {task: summarise(list(records.values()), task) for task in REACH}

@@ -17,7 +17,7 @@ from airls_ray.search.ets import ETS, step_clusters
 from airls_ray.search.rebase import REBASE
 from tests.unit.search_fakes import run
 
-SEEDS = range(12)
+SEEDS = range(8)
 COSTS = (0.3, 1.0, 1.7, 4.0)
 
 
@@ -49,11 +49,11 @@ def leaves_of(parents: Sequence[int]) -> list[int]:
 
 def objective(
     parents: Sequence[int],
-    worth: Sequence[float],
+    worth: Sequence[float] | NDArray[np.float64],
     cost: float,
     coverage: float,
     clusters: Sequence[int],
-    kept: Sequence[bool],
+    kept: Sequence[bool] | NDArray[np.bool_],
 ) -> float:
     """What a choice is worth, from its definition."""
     chosen = [(at, leaf) for at, leaf in enumerate(leaves_of(parents)) if kept[at]]
@@ -68,7 +68,7 @@ def objective(
 
 def best_subset(
     parents: Sequence[int],
-    worth: Sequence[float],
+    worth: Sequence[float] | NDArray[np.float64],
     cost: float,
     coverage: float,
     clusters: Sequence[int],
@@ -109,7 +109,7 @@ def published_best(
     value = np.full(size, -cost / len(parents))
     value[: len(leaves)] += worth
     value[size - len(names) :] = coverage / len(names)
-    rows, least = [np.arange(size) < len(leaves)], [1.0]
+    rows = [(np.arange(size) < len(leaves)).astype(np.float64)]
     for place, branch in enumerate(branches, len(leaves)):
         under = [at for at, leaf in enumerate(leaves) if branch in ancestors(parents, leaf)]
         row = np.zeros(size)
@@ -124,12 +124,12 @@ def published_best(
         row[: len(leaves)] = np.array(clusters) == name
         row[place] = -1.0
         rows.append(row)
-    least += [0.0] * (len(rows) - 1)
+    least = [1.0] + [0.0] * (len(rows) - 1)
     found = milp(
         -value,
         integrality=np.ones(size),
         bounds=Bounds(0, 1),
-        constraints=LinearConstraint(np.array(rows), lb=np.array(least)),
+        constraints=LinearConstraint(np.array(rows), lb=least),
         options={"mip_rel_gap": 0.0},
     )
     return float(-found.fun)

@@ -129,12 +129,12 @@ def test_a_low_temperature_expands_only_the_best_of_each_level() -> None:
             if node:
                 depth = state.depth(node)
                 level = [at for at in range(1, len(state.nodes)) if state.depth(at) == depth]
-                live = [at for at in level if not state.nodes[at].finished]
-                assert node == max(live, key=lambda at: state.nodes[at].scores[-1])
+                scores = [state.nodes[at].scores[-1] for at in level if not state.nodes[at].finished]
+                assert state.nodes[node].scores[-1] == max(scores)
 
 
 def told(scores: list[tuple[float, float]]) -> SearchState:
-    """A search whose prefixes have two steps each, with these scores, and one sibling none."""
+    """A search whose prefixes have two steps each, with these scores."""
     searcher = REBASE(len(scores), temperature=inf)
     state = searcher.start(0)
     for step in (0, 1):
