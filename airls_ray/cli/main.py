@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer import TyperException
 
-from airls_ray.cli import aggregate, data, doctor, evaluate, evaluate_prm, score, train, train_prm
+from airls_ray.cli import aggregate, data, doctor, evaluate, evaluate_prm, score, serve, train, train_prm
 from airls_ray.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -42,6 +42,7 @@ app.command("sft")(train.sft)
 app.command("train")(train.train)
 app.command("train-prm")(train_prm.train_prm)
 app.command("search")(evaluate.search)
+app.command("serve")(serve.serve)
 app.command("score")(score.score)
 app.command("evaluate-prm")(evaluate_prm.evaluate_prm)
 app.command("aggregate")(aggregate.aggregate)

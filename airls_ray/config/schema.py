@@ -28,6 +28,7 @@ from airls_ray.config.model_sections import (
 )
 from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig, SupervisedPRMConfig
 from airls_ray.config.search_section import SearchConfig
+from airls_ray.config.serve_section import ServeConfig
 from airls_ray.config.task_sections import (
     ArithmeticTaskConfig,
     CountdownTaskConfig,
@@ -55,6 +56,7 @@ __all__ = [
     "SFTConfig",
     "SFTLearnerConfig",
     "SearchConfig",
+    "ServeConfig",
     "SupervisedPRMConfig",
     "TaskConfig",
     "TrainConfig",
@@ -215,6 +217,8 @@ class Config(StrictModel):
     """The loop."""
     search: SearchConfig = SearchConfig()
     """Search at test time."""
+    serve: ServeConfig = ServeConfig()
+    """The endpoint (`airls-ray serve`)."""
     ray: RayConfig = RayConfig()
     """The cluster."""
 

@@ -74,7 +74,7 @@ def byte_tokenizer(
 
 
 def space_tokenizer(folder: Path) -> dict[str, int]:
-    """Write a BPE like SentencePiece's, as Mistral has: a text begins with a space, `▁`; bytes as a fallback."""
+    """Write a BPE like SentencePiece's, as Mistral has: a text begins with a space, `▁`."""
     letters = "abcdefghijklmnopqrstuvwxyzSJ0123456789+-=.:?ки▁"
     pieces = ["▁к", "▁ки", "▁+", "▁-"]
     names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, *pieces]

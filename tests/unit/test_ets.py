@@ -178,6 +178,10 @@ def test_prohibitive_costs_leave_the_best_leaf() -> None:
     assert kept.tolist() == [False, True, False]
 
 
+def test_leaves_that_are_worth_just_their_price_stay() -> None:
+    assert choose_leaves([-1, 0, 0, 0], np.array([0.25, 0.25, 0.5]), 1.0).all()
+
+
 def test_of_equal_leaves_the_first_stays() -> None:
     assert choose_leaves([-1, 0, 0, 0], np.array([0.2, 0.4, 0.4]), 9.0).tolist() == [False, True, False]
 

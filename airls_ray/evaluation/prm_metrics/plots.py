@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +46,8 @@ def _draw_reliability(axes: Axes, table: Mapping[str, Sequence[float]], figures:
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="calibrated")
     there = count > 0
     score, right = np.array(table["score"])[there], np.array(table["right"])[there]
-    error = 1.96 * np.sqrt(right * (1 - right) / count[there])
     axes.errorbar(
-        score, right, yerr=error, color=_BLUE, marker="o", markersize=5, linewidth=1.8, capsize=2,
+        score, right, yerr=_wilson(right, count[there]), color=_BLUE, marker="o", markersize=5, linewidth=1.8, capsize=2,
         label="share of right steps",
     )  # fmt: skip
     axes.set_xlim(-0.02, 1.02)
@@ -60,12 +60,20 @@ def _draw_reliability(axes: Axes, table: Mapping[str, Sequence[float]], figures:
     axes.legend(frameon=False, loc="upper left", fontsize=9)
 
 
+def _wilson(share: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances [2, n] of a share from the ends of its 95 % score interval (Wilson 1927): never empty."""
+    z = 1.96
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return np.clip(np.stack([share - centre + half, centre + half - share]), 0.0, None)
+
+
 def _draw_drift(axes: Axes, table: Mapping[str, Sequence[float]]) -> None:
     for name, colour, marker in (("right", _BLUE, "o"), ("wrong", _RED, "s"), ("all", _GREY, "")):
         enough = np.array(table[f"{name}_count"]) >= _FEWEST
-        place = np.flatnonzero(enough) + 1
-        mean = np.array(table[f"{name}_mean"], dtype=float)[enough]
-        band = 1.96 * np.array(table[f"{name}_error"], dtype=float)[enough]
+        place = np.arange(1, len(enough) + 1)
+        mean = np.where(enough, np.array(table[f"{name}_mean"], dtype=float), np.nan)
+        band = 1.96 * np.array(table[f"{name}_error"], dtype=float)
         label = "all steps" if name == "all" else f"{name} steps"
         axes.plot(
             place, mean, color=colour, marker=marker, markersize=4, linewidth=1.6, label=label,
@@ -73,7 +81,7 @@ def _draw_drift(axes: Axes, table: Mapping[str, Sequence[float]]) -> None:
         )  # fmt: skip
         if name != "all":
             axes.fill_between(place, mean - band, mean + band, color=colour, alpha=0.15, linewidth=0)
-    axes.set_xlabel(f"place of the step (from {_FEWEST} steps on)")
+    axes.set_xlabel(f"place of the step (where there are {_FEWEST} of a kind)")
     axes.set_ylabel("mean score (band: 95 %)")
     axes.set_title("Score by place of the step", fontsize=10)
     axes.legend(frameon=False, fontsize=9)
@@ -87,59 +95,49 @@ def draw_sample_curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    rules = [rule for rule in ("best", "weighted") if any(way.startswith(rule + "/") for way in curves)]
-    figure = Figure(figsize=(5.2 * len(rules), 4.6), layout="constrained")
+    rules = [rule for rule in _RULES if any(way.startswith(rule + "/") for way in curves)]
+    figure = Figure(figsize=(max(5.2 * len(rules), 6.5), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(rules), sharey=True, squeeze=False)[0]
-    labels = {"best": "highest score", "weighted": "vote weighted by score"}
-    bounds = (
-        ("oracle", "any right (pass@k)", ":"),
-        ("majority", "majority", "--"),
-        ("mean", "one sample", "-."),
-    )
+    sizes = list(curves["mean"])
     for panel, rule in zip(panels, rules, strict=True):
-        for way, label, line in (
-            *bounds,
-            ("policy_log_prob", "highest log-probability", (0, (5, 1, 1, 1, 1, 1))),
-        ):
+        for way, (label, line) in _BOUNDS.items():
             if way in curves:
-                _draw_curve(panel, curves[way], _GREY, label, linestyle=line, linewidth=1.3)
+                values = [curves[way][k]["accuracy"] for k in sizes]
+                panel.plot(sizes, values, color=_GREY, label=label, linestyle=line, linewidth=1.3)
         for at, way in enumerate(way for way in curves if way.startswith(rule + "/")):
-            label = way.removeprefix(rule + "/")
-            _draw_curve(
-                panel, curves[way], _COLOURS[at], label, marker=_MARKERS[at], linewidth=1.8, band=True
-            )
-        sizes = list(curves["mean"])
+            _draw_curve(panel, curves[way], way.removeprefix(rule + "/"), at)
         panel.set_xscale("log", base=2)
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel("samples a problem, k")
-        panel.set_title(labels[rule], fontsize=10)
+        panel.set_title(_RULES[rule], fontsize=10)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("accuracy (band: 95 % over problems)")
+    panels[0].set_ylabel("accuracy (bars: 95 % over problems)")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.suptitle(title, parse_math=False)
     figure.savefig(path, dpi=130)
 
 
-def _draw_curve(
-    axes: Axes,
-    curve: Mapping[int, Mapping[str, float]],
-    colour: str,
-    label: str,
-    band: bool = False,
-    **style: Any,
-) -> None:
+_RULES = {"best": "highest score", "weighted": "vote weighted by score"}
+_BOUNDS: dict[str, tuple[str, Any]] = {
+    "oracle": ("any right (pass@k)", ":"),
+    "majority": ("majority", "--"),
+    "policy_log_prob": ("highest log-probability", "-."),
+    "mean": ("one sample", (0, (1, 4))),
+}
+
+
+def _draw_curve(axes: Axes, curve: Mapping[int, Mapping[str, float]], label: str, at: int) -> None:
+    """One line; its interval stands at the largest k alone, behind those of the other lines."""
     sizes = list(curve)
-    axes.plot(sizes, [curve[k]["accuracy"] for k in sizes], color=colour, label=label, markersize=5, **style)
-    if band:
-        axes.fill_between(
-            sizes,
-            [curve[k]["low"] for k in sizes],
-            [curve[k]["high"] for k in sizes],
-            color=colour,
-            alpha=0.08,
-            linewidth=0,
-        )
+    values = [curve[k]["accuracy"] for k in sizes]
+    colour = _COLOURS[at]
+    axes.plot(sizes, values, color=colour, label=label, marker=_MARKERS[at], markersize=5, linewidth=1.8)
+    last = curve[sizes[-1]]
+    axes.plot(
+        [sizes[-1] * 1.06 ** (at + 1)] * 2, [last["low"], last["high"]], color=colour, linewidth=2.2,
+        solid_capstyle="butt", alpha=0.7,
+    )  # fmt: skip

@@ -123,19 +123,25 @@ def step_counts(
 
 
 def positive_f1(counts: Counts) -> NDArray[np.float64]:
-    """F1 [...] of right steps from counts [..., 4]; nan where none is right or called so."""
-    return ratio(2 * counts[..., 0], 2 * counts[..., 0] + counts[..., 1] + counts[..., 3])
+    """F1 [...] of right steps from counts [..., 4]; nan where none is right."""
+    return _f1(counts[..., 0], counts[..., 1], counts[..., 3])
 
 
 def negative_f1(counts: Counts) -> NDArray[np.float64]:
-    """F1 [...] of wrong steps from counts [..., 4]; nan where none is wrong or called so."""
-    return ratio(2 * counts[..., 2], 2 * counts[..., 2] + counts[..., 1] + counts[..., 3])
+    """F1 [...] of wrong steps from counts [..., 4]; nan where none is wrong."""
+    return _f1(counts[..., 2], counts[..., 3], counts[..., 1])
 
 
 def prm_score(counts: Counts) -> NDArray[np.float64]:
     """Weighted sum of both F1 [...] from counts [..., 4]; the positive one alone where no step is wrong."""
     weighted = WEIGHTS[0] * negative_f1(counts) + WEIGHTS[1] * positive_f1(counts)
     return np.where(counts[..., 1] + counts[..., 2] == 0, positive_f1(counts), weighted)
+
+
+def _f1(hits: Counts, false: Counts, missed: Counts) -> NDArray[np.float64]:
+    """Harmonic mean of precision and recall; `false` are called so wrongly, `missed` are not."""
+    there = hits + missed > 0
+    return np.where(there, ratio(2 * hits, 2 * hits + false + missed), nan)
 
 
 def _first_error_called(

@@ -69,7 +69,8 @@ def write_step_results(
     with files.replacing(output / "scores.parquet") as temporary:
         pq.write_table(table, temporary)
     files.write_text(output / "summary.json", files.to_json(summary, indent=2) + "\n")
-    title = f"{summary['prm'] or 'scores of the file'}: {summary['rows']} solutions, {summary['steps']} steps"
+    name = Path(summary["prm"]).name if summary["prm"] else "scores of the file"
+    title = f"{name}: {summary['rows']} solutions, {summary['steps']} steps"
     with files.replacing(output / "steps.png") as temporary:
         draw_step_scores(temporary, summary, title)
 

@@ -1,0 +1,65 @@
+"""From the text of a request to the tokens of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airls_ray.errors import DataError
+from airls_ray.serving.errors import bad_request
+from airls_ray.serving.requests import ChatRequest, CompletionRequest, Message
+from airls_ray.text import TextCodec
+
+
+class PromptEncoder:
+    """Prompts as the policy saw them in training: by the configuration's template."""
+
+    def __init__(self, codec: TextCodec, chat: Any | None = None) -> None:
+        """`chat`: tokenizer with a chat template, where `model.prompt_template` is chat."""
+        self._codec = codec
+        self._chat = chat
+
+    def encode(self, request: CompletionRequest | ChatRequest) -> tuple[str, tuple[int, ...]]:
+        """Return the problem's text and the tokens of the prompt.
+
+        Raises:
+            ApiError: (400) the text cannot be written in the model's tokens, or is empty, or the
+                conversation needs a chat template that there is not.
+        """
+        if isinstance(request, CompletionRequest):
+            problem, param = request.prompt, "prompt"
+            tokens = self._text(problem, param)
+        else:
+            problem, param = request.messages[-1].text, "messages"
+            tokens = self._conversation(request.messages)
+        if not tokens:
+            raise bad_request("the prompt is empty", param)
+        return problem, tuple(tokens)
+
+    def _conversation(self, messages: Sequence[Message]) -> list[int]:
+        if messages[-1].role != "user":
+            raise bad_request("the last message must be the user's", "messages")
+        if len(messages) == 1:
+            return self._text(messages[0].text, "messages")
+        if self._chat is None:
+            raise bad_request(
+                "this model is served without a chat template (model.prompt_template=plain): send one user "
+                "message, without a system message or earlier turns",
+                "messages",
+            )
+        from jinja2.exceptions import TemplateError
+
+        turns = [{"role": one.role, "content": one.text} for one in messages]
+        try:
+            ids = self._chat.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        except TemplateError as error:
+            raise bad_request(
+                f"the model's chat template refuses these messages: {error}", "messages"
+            ) from error
+        return [int(token) for token in ids]
+
+    def _text(self, text: str, param: str) -> list[int]:
+        try:
+            return self._codec.encode_prompt(text)
+        except DataError as error:
+            raise bad_request(str(error), param) from error

@@ -1,0 +1,165 @@
+"""Searches of many clients, live together: a thread that ticks over whatever is there.
+
+    submit -> waiting -> (a place is free) live -> tick, tick, ... -> over -> the future's result
+
+Searches join and leave between two ticks. A future that is cancelled takes its search out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from airls_ray.search.driver import Search
+
+_LOG = logging.getLogger(__name__)
+
+
+class Ticks(Protocol):
+    """The part of `SearchDriver` that is needed here."""
+
+    def tick(self, live: Sequence[Search]) -> list[Search]:
+        """Run one round of every live search; returns those that are over now."""
+        ...
+
+
+class QueueFullError(Exception):
+    """No place is free, and none to wait."""
+
+
+@dataclass(eq=False)
+class _Entry:
+    begin: Callable[[], Search]
+    future: Future[Search] = field(default_factory=Future)
+    search: Search | None = None
+
+
+class SearchQueue:
+    """At most `max_live` searches at once, and at most `max_queue` that wait."""
+
+    def __init__(self, driver: Ticks, max_live: int, max_queue: int) -> None:
+        """Run nothing yet: call `start` (or `turn` by hand)."""
+        self._driver = driver
+        self._max_live = max_live
+        self._max_queue = max_queue
+        self._waiting: deque[_Entry] = deque()
+        self._live: list[_Entry] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._failing = False
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last tick failed."""
+        return self._failing
+
+    @property
+    def most(self) -> int:
+        """Most searches that are live or waiting."""
+        return self._max_live + self._max_queue
+
+    def counts(self) -> tuple[int, int]:
+        """Searches that are live, and that wait."""
+        with self._changed:
+            return len(self._live), sum(not entry.future.cancelled() for entry in self._waiting)
+
+    def submit(self, begin: Callable[[], Search]) -> Future[Search]:
+        """Wait for a place, then search; cancel the future to end it.
+
+        Args:
+            begin: starts the search; it is called when its turn comes.
+
+        Returns:
+            The search that is over, or the exception of the tick that failed.
+
+        Raises:
+            QueueFullError: `most` searches are there.
+            RuntimeError: the queue is closed.
+        """
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("the search queue is closed")
+            self._drop_cancelled()
+            if len(self._live) + len(self._waiting) >= self.most:
+                raise QueueFullError
+            entry = _Entry(begin)
+            self._waiting.append(entry)
+            self._changed.notify()
+        return entry.future
+
+    def start(self) -> None:
+        """Tick in a thread of its own until `close`."""
+        threading.Thread(target=self._run, name="search-queue", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more, end after the tick under way; whoever waits gets a RuntimeError."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+
+    def turn(self) -> bool:
+        """Let searches leave and join, run one tick; returns whether there was anything to do."""
+        with self._changed:
+            self._drop_cancelled()
+            for entry in [entry for entry in self._live if entry.future.cancelled()]:
+                self._live.remove(entry)
+                if entry.search is not None:
+                    entry.search.stop("cancelled")
+            while self._waiting and len(self._live) < self._max_live:
+                self._live.append(self._waiting.popleft())
+            entries = list(self._live)
+        if entries:
+            self._tick(entries)
+        return bool(entries)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or self._waiting or self._live)
+                if self._closing:
+                    break
+            self.turn()
+        with self._changed:
+            for entry in [*self._live, *self._waiting]:
+                with suppress(InvalidStateError):
+                    entry.future.set_exception(RuntimeError("the search queue is closed"))
+            self._live.clear()
+            self._waiting.clear()
+
+    def _tick(self, entries: Sequence[_Entry]) -> None:
+        try:
+            searches = [self._search(entry) for entry in entries]
+            over = {id(search) for search in self._driver.tick(searches)}
+        except Exception as error:  # whatever it is, the clients must be told, and the thread must live
+            _LOG.exception("a tick failed, and with it %d searches", len(entries))
+            self._failing = True
+            self._leave(entries)
+            for entry in entries:
+                with suppress(InvalidStateError):
+                    entry.future.set_exception(error)
+            return
+        self._failing = False
+        done = [entry for entry in entries if id(entry.search) in over]
+        self._leave(done)
+        for entry in done:
+            with suppress(InvalidStateError):  # cancelled while it was finished
+                entry.future.set_result(self._search(entry))
+
+    def _search(self, entry: _Entry) -> Search:
+        if entry.search is None:
+            entry.search = entry.begin()
+        return entry.search
+
+    def _leave(self, entries: Sequence[_Entry]) -> None:
+        gone = {id(entry) for entry in entries}
+        with self._changed:
+            self._live = [entry for entry in self._live if id(entry) not in gone]
+
+    def _drop_cancelled(self) -> None:
+        self._waiting = deque(entry for entry in self._waiting if not entry.future.cancelled())

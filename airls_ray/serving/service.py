@@ -1,0 +1,178 @@
+"""What happens to a request between its parsing and its reply: checks, a search, an answer."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from typing import cast
+
+from airls_ray.config.schema import Config
+from airls_ray.config.search_section import AlgorithmName, AnswerRule
+from airls_ray.errors import ConfigError
+from airls_ray.evaluation.steps import Aggregate
+from airls_ray.search.driver import Search, SearchDriver, SearchProblem
+from airls_ray.search.registry import ALGORITHMS, make_searcher
+from airls_ray.search.searcher import Searcher
+from airls_ray.seeding import derive_seed
+from airls_ray.serving.answers import Answer, Canonical, choose_answer
+from airls_ray.serving.cap import Capped
+from airls_ray.serving.errors import bad_request, too_many, unknown_model
+from airls_ray.serving.prompts import PromptEncoder
+from airls_ray.serving.requests import ChatRequest, CompletionRequest
+from airls_ray.serving.search_queue import QueueFullError, SearchQueue
+from airls_ray.text import TextCodec
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that is checked: everything that its search needs."""
+
+    problem: str
+    """Text of the problem."""
+    prompt: tuple[int, ...]
+    searcher: Searcher
+    algorithm: AlgorithmName
+    budget: int
+    rule: AnswerRule
+    aggregate: Aggregate
+    temperature: float
+    seed: int
+    """As given, or drawn."""
+    max_policy_tokens: int | None
+
+
+class SearchService:
+    """One policy, one queue of searches; knows no HTTP."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: str,
+        codec: TextCodec,
+        prompts: PromptEncoder,
+        driver: SearchDriver,
+        queue: SearchQueue,
+        aggregate: Aggregate,
+        canonical: Canonical,
+    ) -> None:
+        """`aggregate`: where a request does not say; `model`: the name that requests must give.
+
+        Raises:
+            ConfigError: the default algorithm or budget is one that no request may ask for.
+        """
+        self.model = model
+        self.config = config
+        self.queue = queue
+        self._codec = codec
+        self._prompts = prompts
+        self._driver = driver
+        self._aggregate = aggregate
+        self._canonical = canonical
+        self._numbers = count()
+        check_defaults(config)
+
+    def prepare(self, request: CompletionRequest | ChatRequest) -> Job:
+        """Check a request.
+
+        Raises:
+            ApiError: (404) another model; (400) a field is beyond what is served, or the prompt does not fit.
+        """
+        if request.model != self.model:
+            raise unknown_model(request.model, self.model)
+        options, search = request.search, self.config.search
+        algorithm, budget = self._algorithm(options.algorithm), options.budget or search.budgets[0]
+        if budget > self.config.serve.max_budget:
+            most = self.config.serve.max_budget
+            raise bad_request(f"search.budget must be at most {most} here, but is {budget}", "search.budget")
+        aggregate = options.aggregate or self._aggregate
+        problem, prompt = self._prompts.encode(request)
+        longest = self._longest(algorithm, request, len(prompt))
+        try:
+            searcher = make_searcher(algorithm, search, budget, aggregate)
+        except ValueError as error:
+            raise bad_request(f"search.budget: {error}", "search.budget") from error
+        return Job(
+            problem=problem,
+            prompt=prompt,
+            searcher=Capped(searcher, longest),
+            algorithm=algorithm,
+            budget=budget,
+            rule=options.answer or search.answer or ALGORITHMS[algorithm].answer,
+            aggregate=aggregate,
+            temperature=search.temperature if request.temperature is None else request.temperature,
+            seed=secrets.randbits(31) if request.seed is None else request.seed,
+            max_policy_tokens=options.max_policy_tokens,
+        )
+
+    def submit(self, job: Job) -> Future[Search]:
+        """Put a job's search into the queue.
+
+        Raises:
+            ApiError: (429) it is full.
+        """
+        number = next(self._numbers)
+        try:
+            return self.queue.submit(partial(self._begin, job, number))
+        except QueueFullError as error:
+            raise too_many(self.queue.most) from error
+
+    def answer(self, job: Job, search: Search) -> Answer:
+        """Choose among the responses of a job's search; a vote may wait for the graders."""
+        return choose_answer(search, job.problem, job.rule, job.aggregate, self._codec, self._canonical)
+
+    def _begin(self, job: Job, number: int) -> Search:
+        """Start a job's search; equal seeds give equal searches, whatever is searched beside them."""
+        seed = derive_seed(job.seed, "serve")
+        search = self._driver.start(
+            job.searcher, SearchProblem(number, f"request-{number}", job.prompt, seed)
+        )
+        search.temperature = job.temperature
+        if job.max_policy_tokens is not None:
+            most = min(job.max_policy_tokens, search.limits.policy_tokens or float("inf"))
+            search.limits = replace(search.limits, policy_tokens=most)
+        return search
+
+    def _algorithm(self, given: str | None) -> AlgorithmName:
+        name = given or self.config.search.algorithms[0]
+        if name not in ALGORITHMS:
+            known = ", ".join(ALGORITHMS)
+            raise bad_request(
+                f"search.algorithm must be one of {known}, but is {name[:100]!r}", "search.algorithm"
+            )
+        return cast(AlgorithmName, name)
+
+    def _longest(
+        self, algorithm: AlgorithmName, request: CompletionRequest | ChatRequest, prompt: int
+    ) -> int:
+        """Longest response, such that the engine's context holds whatever a search may try."""
+        own, context = self.config.rollout.max_response_tokens, self.config.model.context_tokens
+        most = min(request.longest or own, own)
+        room = own if algorithm == "lookahead" else most  # which looks beyond the cap
+        if prompt + room > context:
+            raise bad_request(
+                f"the prompt has {prompt} tokens, and with {room} of a response it does not fit into the "
+                f"context of {context}: shorten it or lower max_tokens",
+                "messages" if isinstance(request, ChatRequest) else "prompt",
+                "context_length_exceeded",
+            )
+        return most
+
+
+def check_defaults(config: Config) -> None:
+    """Check what requests get that ask for nothing special.
+
+    Raises:
+        ConfigError: a search setting is none that can be served.
+    """
+    if config.search.scorer == "oracle":
+        raise ConfigError(
+            "search.scorer=oracle needs known answers, which requests do not have: use prm or policy_log_prob"
+        )
+    if config.search.budgets[0] > config.serve.max_budget:
+        raise ConfigError(
+            f"search.budgets begins with {config.search.budgets[0]}, but serve.max_budget is "
+            f"{config.serve.max_budget}: raise the second or lower the first"
+        )
