@@ -16,7 +16,7 @@ from actors.cluster import Demand
 from actors.evaluate import versions
 from actors.groups import VerifierHandle
 from actors.rollout_pool import RolloutPool
-from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, StepScorer
+from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, StepScorer, is_prm_of_ours
 from actors.start import connected, start_workers, wait_for_start
 from airls_ray import files
 from airls_ray.config.schema import Config
@@ -27,6 +27,7 @@ from airls_ray.evaluation.steps import Aggregate
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
 from airls_ray.planning.shapes import shape_of_path
+from airls_ray.prms.load import choose_form
 from airls_ray.progress import Progress, make_progress
 from airls_ray.search import journal as journals
 from airls_ray.search.driver import DriverSettings, SearchDriver, SearchProblem, Seconds, run_searches
@@ -88,7 +89,7 @@ def run_search(
     started = time.perf_counter()
     info = check_model_folder(policy, context_tokens=config.model.context_tokens)
     config = with_prm_form(config, prm)
-    if prm is not None and config.search.scorer == "prm":
+    if prm is not None and config.search.scorer == "prm" and is_prm_of_ours(prm):
         check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
     problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     journal = journals.Journal(output, _settings(config, policy, prm), resume)
@@ -120,7 +121,7 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
 
     Raises:
         ConfigError: the scorer is the PRM, but none is given.
-        ModelError: the folder is no PRM.
+        ModelError: the folder is no PRM of a known form.
     """
     if config.search.scorer != "prm":
         return config
@@ -128,7 +129,10 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
         raise ConfigError(
             "search.scorer is prm, but no PRM is given: give --prm, or set search.scorer=policy_log_prob"
         )
-    return config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
+    if is_prm_of_ours(prm):
+        return config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
+    choose_form(prm)
+    return config
 
 
 def start(
@@ -149,7 +153,14 @@ def start(
     judge = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, str(policy))
     scorers = [
         cluster.start_actor(
-            StepScorer, f"scorer-{n}", search.resources, str(n), config, str(policy), str(prm)
+            StepScorer,
+            f"scorer-{n}",
+            search.resources,
+            str(n),
+            config,
+            str(policy),
+            str(prm),
+            problems["prompt"].to_pylist() or None,
         )
         for n in range(search.scorers if with_prm else 0)
     ]
@@ -162,10 +173,8 @@ def start(
     deadline = config.train.deadline_seconds
     pool, verifier = RolloutPool(workers, config.rollout.deadline_seconds), VerifierHandle(judge, deadline)
     scorer: AnyScorer = LogProbScorer()
-    parameters = 0
     if with_prm:
         scorer = ScorerGroup(scorers, deadline)
-        parameters = cluster.fetch(scorers[0].parameters.remote(), deadline, "step scorer")
     elif search.scorer == "oracle":
         scorer = OracleScorer(verifier, problems)
     settings = DriverSettings(
@@ -173,7 +182,7 @@ def start(
         max_steps=search.max_steps,
         limits=Limits(**search.limits),
         policy_parameters=_parameters(policy, config),
-        scorer_parameters=parameters,
+        scorer_parameters=_parameters(prm, config) if with_prm and prm is not None else 0,
     )
     return SearchParts(
         config=config,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -16,6 +16,12 @@ from airls_ray.config.schema import Config
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.errors import RunError
 from airls_ray.search.scoring import Continuation, Scores
+from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec
+
+if TYPE_CHECKING:
+    from airls_ray.learning.prefix_scores import PrefixScorer
+    from airls_ray.prms.in_search import TextSearchScorer
 
 
 class PoolGenerator:
@@ -44,9 +50,12 @@ class PoolGenerator:
 class StepScorer:
     """An actor that holds a PRM: one of this project (new tokens alone are computed) or another's."""
 
-    def __init__(self, name: str, config: Config, policy: str, prm: str) -> None:
-        """`policy`: whose tokenizer is used; `prm`: folder of the PRM."""
+    def __init__(
+        self, name: str, config: Config, policy: str, prm: str, prompts: Sequence[str] | None = None
+    ) -> None:
+        """`policy`: whose tokenizer is used; `prm`: folder of the PRM; `prompts`: texts by problem."""
         self._name = name
+        self._prompts = prompts
         self._config = config
         self._policy = policy
         self._prm = prm
@@ -57,16 +66,19 @@ class StepScorer:
 
     def start(self) -> float:
         """Load the model; returns seconds."""
+        start = time.perf_counter()
+        self._scorer = self._of_ours() if is_prm_of_ours(Path(self._prm)) else self._of_others()
+        return time.perf_counter() - start
+
+    def _of_ours(self) -> PrefixScorer:
         from airls_ray.learning.engine import own_device
         from airls_ray.learning.prefix_scores import PrefixScorer
         from airls_ray.models.load import load_prm_module
 
-        start = time.perf_counter()
         model, prm = self._config.model, self._config.prm
         device = own_device()
         module = load_prm_module(self._prm, prm.parameterisation, model.dtype).to(device)
-        self._parameters = sum(weight.numel() for weight in module.parameters())
-        self._scorer = PrefixScorer(
+        return PrefixScorer(
             module,
             prm,
             temperature=self._config.rollout.temperature,
@@ -74,11 +86,15 @@ class StepScorer:
             cache_tokens=self._config.search.scorer_cache_tokens,
             tokens_per_microbatch=prm.learner.tokens_per_microbatch,
         )
-        return time.perf_counter() - start
 
-    def parameters(self) -> int:
-        """Number of the PRM's parameters."""
-        return self._parameters
+    def _of_others(self) -> TextSearchScorer:
+        from airls_ray.prms.in_search import TextSearchScorer
+        from airls_ray.prms.load import load_step_scorer
+
+        model, learner = self._config.model, self._config.prm.learner
+        prm = load_step_scorer(self._prm, dtype=model.dtype, batch_tokens=learner.tokens_per_microbatch)
+        codec = TextCodec.from_folder(self._policy, make_task(self._config.task), model.prompt_template)
+        return TextSearchScorer(prm, codec, self._prompts)
 
     def score(self, items: Sequence[Continuation]) -> Scores:
         """Scores of the steps of all continuations, and the tokens computed for each."""

@@ -128,10 +128,10 @@ def _given_scores(rows: list[StepRow]) -> tuple[list[StepRow], list[list[float]]
     from airls_ray.data.step_files import CORRECT
     from airls_ray.errors import DataError
 
-    for row in rows:
-        if row.scores is None and row.classification != CORRECT:
-            raise DataError(f"{row.where}: has no 'scores': give --prm, or one score a step in every row")
     kept = [row for row in rows if row.scores is not None]
+    for row in rows:
+        if row.scores is None and (row.classification != CORRECT or not kept):
+            raise DataError(f"{row.where}: has no 'scores': give --prm, or one score a step in every row")
     return kept, [list(row.scores or ()) for row in kept]
 
 

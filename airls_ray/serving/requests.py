@@ -128,7 +128,7 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
         raise bad_request(f"the body is not JSON ({type(error).__name__})") from error
     if not isinstance(given, dict):
         raise bad_request("the body must be a JSON object")
-    fields = {name: _without_nulls(value) for name, value in given.items() if value is not None}
+    fields: dict[str, Any] = _without_nulls(given)
     for name in [*fields]:
         if name in _IGNORED or _is_neutral(name, fields[name]):
             del fields[name]

@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import cast
 
 from airls_ray.config.schema import Config
 from airls_ray.config.search_section import AlgorithmName, AnswerRule
@@ -142,7 +141,7 @@ class SearchService:
             raise bad_request(
                 f"search.algorithm must be one of {known}, but is {name[:100]!r}", "search.algorithm"
             )
-        return cast(AlgorithmName, name)
+        return name
 
     def _longest(
         self, algorithm: AlgorithmName, request: CompletionRequest | ChatRequest, prompt: int

@@ -179,7 +179,8 @@ def test_prohibitive_costs_leave_the_best_leaf() -> None:
 
 
 def test_leaves_that_are_worth_just_their_price_stay() -> None:
-    assert choose_leaves([-1, 0, 0, 0], np.array([0.25, 0.25, 0.5]), 1.0).all()
+    for last in (0.25, 0.5):
+        assert choose_leaves([-1, 0, 0, 0], np.array([0.25, 0.25, last]), 1.0).all()
 
 
 def test_of_equal_leaves_the_first_stays() -> None:

@@ -47,8 +47,8 @@ def _draw_reliability(axes: Axes, table: Mapping[str, Sequence[float]], figures:
     there = count > 0
     score, right = np.array(table["score"])[there], np.array(table["right"])[there]
     axes.errorbar(
-        score, right, yerr=_wilson(right, count[there]), color=_BLUE, marker="o", markersize=5, linewidth=1.8, capsize=2,
-        label="share of right steps",
+        score, right, yerr=_wilson(right, count[there]), color=_BLUE, marker="o", markersize=5,
+        linewidth=1.8, capsize=2, label="share of right steps",
     )  # fmt: skip
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("score of the step (10 bins)")
@@ -81,7 +81,7 @@ def _draw_drift(axes: Axes, table: Mapping[str, Sequence[float]]) -> None:
         )  # fmt: skip
         if name != "all":
             axes.fill_between(place, mean - band, mean + band, color=colour, alpha=0.15, linewidth=0)
-    axes.set_xlabel(f"place of the step (where there are {_FEWEST} of a kind)")
+    axes.set_xlabel(f"place of the step (with {_FEWEST} or more of a kind)")
     axes.set_ylabel("mean score (band: 95 %)")
     axes.set_title("Score by place of the step", fontsize=10)
     axes.legend(frameon=False, fontsize=9)
@@ -131,7 +131,7 @@ _BOUNDS: dict[str, tuple[str, Any]] = {
 
 
 def _draw_curve(axes: Axes, curve: Mapping[int, Mapping[str, float]], label: str, at: int) -> None:
-    """One line; its interval stands at the largest k alone, behind those of the other lines."""
+    """One line; its interval stands at the largest k alone, beside those of the others."""
     sizes = list(curve)
     values = [curve[k]["accuracy"] for k in sizes]
     colour = _COLOURS[at]

@@ -95,8 +95,8 @@ def cross_fitted(traces: Traces) -> tuple[NDArray[np.int64], dict[str, float]]:
     """Predict the first wrong step with thresholds that no solution of the same fold has helped to choose.
 
     A fold is a subset, or of a single subset one half of its problems. The threshold of a fold maximises the
-    mean F1 of the other folds over 200 quantiles of their scores: one that is chosen on the solutions it is
-    measured on would flatter.
+    mean F1 of the other folds, over the middles between up to 200 quantiles of their scores: one that is
+    chosen on the solutions it is measured on would flatter.
 
     Returns:
         Predictions [rows] (-1: none) and the threshold of each fold; nan where no other fold has both kinds
@@ -125,16 +125,19 @@ def f1_of_hits(sums: Counts) -> NDArray[np.float64]:
 
 
 def _best_threshold(traces: Traces, others: list[NDArray[np.bool_]], scores: NDArray[np.float64]) -> float:
-    best, chosen = -1.0, nan
+    """Threshold of the highest mean F1 over `others`; of equal ones the middle one, which is safest."""
     if not len(scores):
         return nan
-    for threshold in np.unique(np.quantile(scores, np.linspace(0.0, 1.0, _CANDIDATES))).tolist():
+    levels = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, _CANDIDATES), method="nearest"))
+    fits: dict[float, float] = {}
+    for threshold in [float(levels[0]), *((levels[:-1] + levels[1:]) / 2).tolist()]:
         calls = first_below(traces.scores, traces.offsets, threshold)
-        fits = [first_error_f1(calls[mask], traces.first_error[mask]) for mask in others]
-        known = [fit for fit in fits if fit == fit]
-        if known and sum(known) / len(known) > best:
-            best, chosen = sum(known) / len(known), threshold
-    return chosen
+        found = [first_error_f1(calls[mask], traces.first_error[mask]) for mask in others]
+        known = [fit for fit in found if fit == fit]
+        if known:
+            fits[threshold] = sum(known) / len(known)
+    best = [threshold for threshold, fit in fits.items() if fit == max(fits.values())]
+    return best[len(best) // 2] if best else nan
 
 
 def _folds(traces: Traces) -> NDArray[np.str_]:

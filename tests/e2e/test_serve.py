@@ -1,0 +1,227 @@
+"""`airls-ray serve` as users run it, and OpenAI's own client before it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from airls_ray.config.schema import PRMConfig
+from airls_ray.learning.prm_folder import write_prm_form
+from tests.e2e.conftest import (
+    REPOSITORY,
+    assert_refused,
+    base_config,
+    command,
+    environment,
+    make_policy,
+    write_config,
+)
+
+START_SECONDS = 300.0
+END_SECONDS = 60.0
+TOKEN = "open-sesame"
+MODEL = "tiny-policy"
+PROMPT = "1+2*3="
+STEPS = re.compile(r"(\d[-+*]\d=\d;)*")
+
+
+@dataclass
+class Endpoint:
+    """The running command."""
+
+    process: subprocess.Popen[str]
+    address: str
+    log: Path
+
+    def client(self, key: str = TOKEN, **options: Any) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.address}/v1", api_key=key, max_retries=0, **options)
+
+    def health(self) -> dict[str, Any]:
+        return httpx.get(f"{self.address}/health", timeout=30).json()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A configuration, a policy that knows the form of the answers, and a PRM of the same weights."""
+    folder = tmp_path_factory.mktemp("serve")
+    policy, prm = make_policy(folder / MODEL, updates=60), folder / "prm"
+    shutil.copytree(policy, prm)
+    write_prm_form(PRMConfig(), prm)
+    config = base_config(policy, folder, serve={"max_live": 4}, search={"budgets": [4]})
+    return write_config(config, folder), policy, prm
+
+
+@pytest.fixture(scope="module")
+def endpoint(
+    folders: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Endpoint]:
+    config, policy, prm = folders
+    port = free_port()
+    log = tmp_path_factory.mktemp("log") / "serve.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command("serve", config, "--policy", policy, "--prm", prm, "--port", port),
+            cwd=REPOSITORY,
+            env=environment(AIRLS_RAY_TOKEN=TOKEN),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # as a terminal does, so that Ctrl-C reaches all of its group
+        )
+    found = Endpoint(process, f"http://127.0.0.1:{port}", log)
+    try:
+        wait_until(lambda: "Serving model" in log.read_text() or process.poll() is not None, START_SECONDS)
+        assert process.poll() is None, log.read_text()
+        yield found
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(END_SECONDS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_a_completion_is_searched(endpoint: Endpoint) -> None:
+    options = {"search": {"algorithm": "beam", "budget": 8}}
+    done = endpoint.client().completions.create(model=MODEL, prompt=PROMPT, seed=1, extra_body=options)
+    assert STEPS.match(done.choices[0].text)
+    report = done.model_extra["search"]
+    assert (report["algorithm"], report["budget"], report["scorer"]) == ("beam", 8, "prm")
+    assert report["finished_responses"] == 8
+    assert 0.0 < report["score"] <= 1.0
+    assert done.usage.prompt_tokens == len(PROMPT)
+    assert done.usage.completion_tokens == report["ledger"]["policy_tokens"] > len(done.choices[0].text)
+    assert report["ledger"]["prm_tokens"] > 0
+
+
+def test_a_seed_gives_the_same_answer_again(endpoint: Endpoint) -> None:
+    client = endpoint.client()
+    texts = [
+        client.completions.create(model=MODEL, prompt=PROMPT, seed=seed).choices[0].text
+        for seed in (7, 7, 8, 9, 10, 11)
+    ]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 1
+
+
+def test_a_chat_is_voted_on_by_the_tasks_answers(endpoint: Endpoint) -> None:
+    done = endpoint.client().chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": PROMPT}],
+        seed=1,
+        extra_body={"search": {"algorithm": "best_of_n", "budget": 16, "answer": "majority"}},
+    )
+    assert done.choices[0].message.role == "assistant"
+    assert STEPS.fullmatch(done.choices[0].message.content)  # only whole chains have an answer
+    assert done.choices[0].finish_reason == "stop"
+
+
+def test_a_stream_has_the_text_of_the_reply(endpoint: Endpoint) -> None:
+    client = endpoint.client()
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "seed": 3}
+    whole = client.completions.create(**asked)
+    chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    assert chunks[-1].usage == whole.usage
+
+
+def test_concurrent_requests_are_all_answered(endpoint: Endpoint) -> None:
+    client = endpoint.client()
+
+    def ask(seed: int) -> str:
+        return client.completions.create(model=MODEL, prompt=PROMPT, seed=seed).choices[0].text
+
+    with ThreadPoolExecutor(12) as threads:
+        together = list(threads.map(ask, range(12)))
+    assert together[5] == ask(5)
+    assert endpoint.health() == {"status": "ok", "live": 0, "waiting": 0}
+
+
+def test_errors_are_those_of_the_client(endpoint: Endpoint) -> None:
+    client = endpoint.client()
+    with pytest.raises(openai.AuthenticationError):
+        endpoint.client("wrong").models.list()
+    with pytest.raises(openai.NotFoundError, match="tiny-policy"):
+        client.completions.create(model="other", prompt=PROMPT)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model=MODEL, prompt=PROMPT, n=2)
+    assert caught.value.param == "n"
+    assert [model.id for model in client.models.list()] == [MODEL]
+
+
+def test_clients_that_go_free_their_places(endpoint: Endpoint) -> None:
+    """Through Ray Serve's proxy: what 24 clients leave behind is gone long before it would be done."""
+    body = {"model": MODEL, "prompt": PROMPT, "search": {"algorithm": "beam", "budget": 32}}
+
+    def ask(timeout: float) -> None:
+        with pytest.raises(httpx.TimeoutException) if timeout < 60 else _nothing():
+            httpx.post(
+                f"{endpoint.address}/v1/completions",
+                json=body,
+                headers={"Authorization": f"Bearer {TOKEN}"},
+                timeout=timeout,
+            )
+
+    def ask_all(timeout: float) -> float:
+        start = time.monotonic()
+        with ThreadPoolExecutor(24) as threads:
+            list(threads.map(ask, [timeout] * 24))
+        return time.monotonic() - start
+
+    whole = ask_all(120.0)
+    ask_all(whole / 8)
+    start = time.monotonic()
+    wait_until(lambda: endpoint.health()["live"] == 0, 60)
+    assert time.monotonic() - start < whole / 2
+
+
+class _nothing:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_taken_port_is_one_sentence(endpoint: Endpoint, folders: tuple[Path, Path, Path]) -> None:
+    config, policy, prm = folders
+    port = endpoint.address.rpartition(":")[2]
+    assert_refused(["serve", config, "--policy", policy, "--prm", prm, "--port", port], "--port", port)
+
+
+def test_ctrl_c_ends_it_and_every_process(endpoint: Endpoint) -> None:
+    children = psutil.Process(endpoint.process.pid).children(recursive=True)
+    assert len(children) > 4
+    os.killpg(endpoint.process.pid, signal.SIGINT)
+    assert endpoint.process.wait(END_SECONDS) == 0
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    log = endpoint.log.read_text()
+    assert "Traceback" not in log
+    assert TOKEN not in log
