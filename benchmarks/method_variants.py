@@ -47,10 +47,12 @@ METHODS: tuple[Variant, ...] = (
         "PRIME",
         (
             "method.name=prime",
-            # The gentlest of five settings that were tried (docs/methods.md): the others lost the policy.
-            "method.step_weight=0.2",
+            # The gentlest of the settings that were tried (docs/methods.md): the others lost the policy.
+            "method.step_weight=0.5",
             "method.step_return=to_go",
             "method.updates_per_iteration=1",
+            "method.accuracy_band=[0.2,0.8]",
+            "policy.learning_rate=1.0e-4",
             "prm.action=token",
             "prm.reward_unit=token",
             "prm.warmup_iterations=0",

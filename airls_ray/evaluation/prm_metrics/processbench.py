@@ -136,7 +136,8 @@ def _best_threshold(traces: Traces, others: list[NDArray[np.bool_]], scores: NDA
         known = [fit for fit in found if fit == fit]
         if known:
             fits[threshold] = sum(known) / len(known)
-    best = [threshold for threshold, fit in fits.items() if fit == max(fits.values())]
+    top = max(fits.values(), default=nan)
+    best = [threshold for threshold, fit in fits.items() if fit == top]
     return best[len(best) // 2] if best else nan
 
 
