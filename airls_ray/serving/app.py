@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -72,6 +73,8 @@ class _Gate:
 class _Endpoint:
     def __init__(self, service: SearchService) -> None:
         self._service = service
+        # Of its own: votes wait for graders, and must not keep new requests from being read.
+        self._answers = ThreadPoolExecutor(service.config.serve.max_live, "answers")
 
     async def complete(self, request: Request) -> Response:
         parsed = parse(CompletionRequest, await self._body(request))
@@ -123,7 +126,8 @@ class _Endpoint:
         future = self._service.submit(job)
         try:
             search = await _wait(asyncio.wrap_future(future), request, until)
-            answer = await _wait(asyncio.to_thread(self._service.answer, job, search), request, until)
+            choosing = self._answers.submit(self._service.answer, job, search)
+            answer = await _wait(asyncio.wrap_future(choosing), request, until)
         except TimeoutError as error:
             raise too_slow(seconds) from error
         except (ApiError, ClientDisconnect):

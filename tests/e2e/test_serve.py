@@ -176,37 +176,27 @@ def test_errors_are_those_of_the_client(endpoint: Endpoint) -> None:
 
 
 def test_clients_that_go_free_their_places(endpoint: Endpoint) -> None:
-    """Through Ray Serve's proxy: what 24 clients leave behind is gone long before it would be done."""
-    body = {"model": MODEL, "prompt": PROMPT, "search": {"algorithm": "beam", "budget": 32}}
+    """Through Ray Serve's proxy: what clients leave behind is gone long before it would be done."""
+    body = {"model": MODEL, "prompt": PROMPT, "search": {"algorithm": "beam", "budget": 64}}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
 
-    def ask(timeout: float) -> None:
-        with pytest.raises(httpx.TimeoutException) if timeout < 60 else _nothing():
-            httpx.post(
-                f"{endpoint.address}/v1/completions",
-                json=body,
-                headers={"Authorization": f"Bearer {TOKEN}"},
-                timeout=timeout,
+    def is_answered(timeout: float) -> bool:
+        try:
+            reply = httpx.post(
+                f"{endpoint.address}/v1/completions", json=body, headers=headers, timeout=timeout
             )
+        except httpx.TimeoutException:
+            return False
+        return reply.status_code == 200
 
-    def ask_all(timeout: float) -> float:
-        start = time.monotonic()
-        with ThreadPoolExecutor(24) as threads:
-            list(threads.map(ask, [timeout] * 24))
-        return time.monotonic() - start
-
-    whole = ask_all(120.0)
-    ask_all(whole / 8)
+    start = time.monotonic()
+    with ThreadPoolExecutor(24) as threads:
+        assert all(threads.map(is_answered, [120.0] * 24))
+        whole = time.monotonic() - start
+        assert sum(threads.map(is_answered, [whole / 8] * 24)) < 12
     start = time.monotonic()
     wait_until(lambda: endpoint.health()["live"] == 0, 60)
-    assert time.monotonic() - start < whole / 2
-
-
-class _nothing:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    assert time.monotonic() - start < whole / 3  # at least half of the work was left
 
 
 def test_a_taken_port_is_one_sentence(endpoint: Endpoint, folders: tuple[Path, Path, Path]) -> None:
@@ -220,7 +210,7 @@ def test_ctrl_c_ends_it_and_every_process(endpoint: Endpoint) -> None:
     assert len(children) > 4
     os.killpg(endpoint.process.pid, signal.SIGINT)
     assert endpoint.process.wait(END_SECONDS) == 0
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     log = endpoint.log.read_text()
     assert "Traceback" not in log

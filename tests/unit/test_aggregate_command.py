@@ -27,7 +27,7 @@ def sample(problem: str, answer: str | None, scores: list[float], **more: Any) -
     return {"problem_id": problem, "answer": answer, "correct": answer == "right", "scores": scores, **more}
 
 
-# last picks c (wrong), min and prod pick a (right), mean picks b (wrong); two of four say "w".
+# By last the third is best, by min and prod the first, by mean the second.
 ONE_PROBLEM = [
     sample("p", "right", [0.6, 0.6]),
     sample("p", "w", [1.0, 0.3]),
@@ -43,7 +43,7 @@ def run(tmp_path: Path, rows: Sequence[Any] | Path, *arguments: Any) -> dict[str
 
 
 def test_every_aggregation_and_rule_is_measured_by_hand(tmp_path: Path, capsys: Any) -> None:
-    """Weighted at k = 4: last 0.6 right, 0.5 w, 0.9 v; min 0.6, 0.5, 0.1; prod .36, .34, .09; mean .6, .85, .5."""
+    """Votes for right, w, v: last .6, .5, .9; min .6, .5, .1; prod .36, .34, .09; mean .6, .85, .5."""
     curves = run(tmp_path, ONE_PROBLEM)["curves"]
     at_4 = {way: curve["4"]["accuracy"] for way, curve in curves.items()}
     assert at_4 == {
@@ -115,7 +115,7 @@ def test_parquet_reads_as_lines_do(tmp_path: Path) -> None:
 
 
 def test_the_seed_decides_the_intervals(tmp_path: Path) -> None:
-    rows = [sample(f"p{n}", "right" if n % 3 else "w", [0.5]) for n in range(40)]
+    rows = [sample(f"p{n}", "right" if k < n % 5 else "w", [k / 4]) for n in range(40) for k in range(4)]
     first, again, other = (run(tmp_path, rows, "--seed", seed)["curves"] for seed in (1, 1, 2))
     assert first == again
     assert first != other

@@ -54,7 +54,10 @@ def test_help_answers_fast_and_names_every_command():
     command = [sys.executable, "-m", "airls_ray.cli.main", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert time.monotonic() - start < 5  # about 0.6 s alone on the machine
-    for name in ("doctor", "data", "sft", "train", "train-prm", "search", "report", "demo"):
+    for name in (
+        "doctor", "data", "sft", "train", "train-prm", "search", "serve", "score", "evaluate-prm",
+        "aggregate", "report", "demo",
+    ):  # fmt: skip
         assert f" {name} " in done.stdout
 
 
@@ -195,7 +198,7 @@ def test_search_takes_policy_and_prm_of_the_latest_checkpoint(fake, tmp_path):
         folder.mkdir(parents=True)
     (checkpoints / "latest").write_text("iteration_000040\n")
     assert cli.run(["search", DEMO, f"output={tmp_path}", "name=x"]) == 0
-    assert seen[0][1:] == (newest / "policy", newest / "prm", tmp_path / "x" / "search")
+    assert seen[0][1:] == (newest / "policy", newest / "prm", tmp_path / "x" / "search", False)
 
 
 def test_search_takes_no_prm_beside_a_policy_of_ones_own(fake, tmp_path):
@@ -203,7 +206,26 @@ def test_search_takes_no_prm_beside_a_policy_of_ones_own(fake, tmp_path):
     fake("actors.search", run_search=lambda *arguments: seen.append(arguments) or {})
     arguments = ["search", DEMO, "--policy", "elsewhere", "--output", str(tmp_path)]
     assert cli.run(arguments) == 0
-    assert seen[0][1:] == (Path("elsewhere"), None, tmp_path)
+    assert seen[0][1:] == (Path("elsewhere"), None, tmp_path, False)
+
+
+def test_search_runs_the_algorithms_and_budgets_that_are_named(fake, tmp_path):
+    from airls_ray.search.registry import ALGORITHMS
+
+    seen: list[Any] = []
+    fake("actors.search", run_search=lambda config, *rest: seen.append(config.search) or {})
+    common = ["search", DEMO, "--policy", "elsewhere", "--output", str(tmp_path)]
+    assert cli.run([*common, "--algorithm", "beam", "--algorithm", "mcts", "--budget", "8"]) == 0
+    assert cli.run([*common, "--algorithm", "all"]) == 0
+    assert (seen[0].algorithms, seen[0].budgets) == (["beam", "mcts"], [8])
+    assert (seen[1].algorithms, seen[1].budgets) == (list(ALGORITHMS), [16])
+
+
+def test_an_unknown_algorithm_is_named_with_those_that_exist(tmp_path, capsys):
+    assert cli.run(["search", DEMO, "--policy", "elsewhere", "--algorithm", "bema"]) == 2
+    message = capsys.readouterr().err
+    assert "search.algorithms" in message
+    assert "beam" in message
 
 
 def test_search_without_a_checkpoint_says_what_to_do(tmp_path, capsys):

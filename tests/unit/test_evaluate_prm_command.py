@@ -14,6 +14,8 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.prms.items import StepText
+from airls_ray.prms.load import load_step_scorer
+from tests.unit.prm_folders import token_classifier
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -91,6 +93,17 @@ def test_a_prm_is_measured_on_labelled_steps(tmp_path: Path, load: Any, capsys: 
     assert "gsm8k" in printed
     assert [item.problem for item in scorer.asked] == [f"problem {n}" for n in range(12)]
     assert scorer.asked[1].where == f"{data}, line 2"
+
+
+def test_a_real_model_gives_the_scores_that_it_gives_by_itself(tmp_path: Path) -> None:
+    token_classifier(tmp_path / "prm")
+    data = write(tmp_path / "a.jsonl", solutions(3))
+    assert run(data, "--prm", tmp_path / "prm", "--output", tmp_path / "out") == 0
+    found = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    scorer = load_step_scorer(tmp_path / "prm")
+    for row in found:
+        (wanted,) = scorer.score([StepText(row["problem"], row["steps"])])
+        assert row["scores"] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_the_threshold_decides_what_is_called_wrong(tmp_path: Path, load: Any) -> None:
