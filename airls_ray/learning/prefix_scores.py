@@ -136,20 +136,23 @@ class PrefixScorer:
         ]
 
     def _past(self, rows: Sequence[_Row], most_cached: int) -> DynamicCache:
-        """Cached keys and values of all rows, padded on the left."""
+        """Cached keys and values of all rows, padded on the left; siblings' are gathered once."""
         past = DynamicCache()
         if not most_cached:
             return past
-        parts = [_gather(row.piece, row.cached) if row.piece and row.cached else None for row in rows]
-        like = next(part for part in parts if part is not None)
-        for layer, (keys, values) in enumerate(like):
+        groups: dict[tuple[int, int], list[int]] = {}
+        for at, row in enumerate(rows):
+            if row.piece is not None and row.cached:
+                groups.setdefault((id(row.piece), row.cached), []).append(at)
+        parts = [(members, _gather(rows[members[0]])) for members in groups.values()]
+        for layer in range(len(parts[0][1])):
             stacked = []
-            for kind, one in enumerate((keys, values)):
-                whole = one.new_zeros(len(rows), one.shape[0], most_cached, one.shape[2])
-                for at, part in enumerate(parts):
-                    if part is not None:
-                        held = part[layer][kind]
-                        whole[at, :, most_cached - held.shape[1] :] = held
+            for kind in (0, 1):
+                like = parts[0][1][layer][kind]
+                whole = like.new_zeros(len(rows), like.shape[0], most_cached, like.shape[2])
+                for members, part in parts:
+                    held = part[layer][kind]
+                    whole[members, :, most_cached - held.shape[1] :] = held
                 stacked.append(whole)
             past.update(stacked[0], stacked[1], layer)
         return past
@@ -157,17 +160,21 @@ class PrefixScorer:
     def _remember(
         self, items: Sequence[Continuation], rows: Sequence[_Row], cache: Any, most_cached: int
     ) -> None:
+        """Keep the new keys and values of the rows that may go on: views of one copy, without the past."""
+        if not self._cache_tokens or not any(item.keep for item in items):
+            return
+        layers = [
+            (layer.keys[:, :, most_cached:].clone(), layer.values[:, :, most_cached:].clone())
+            for layer in cache.layers
+        ]
         for at, (item, row) in enumerate(zip(items, rows, strict=True)):
             key = (*item.prefix, *item.tokens[: item.keep])
-            if not self._cache_tokens or not item.keep or key in self._pieces:
+            if not item.keep or key in self._pieces:
                 continue
             count = len(key) - row.cached
-            new = slice(most_cached, most_cached + count)
-            layers = tuple(
-                (layer.keys[at, :, new].clone(), layer.values[at, :, new].clone()) for layer in cache.layers
-            )
+            held = tuple((keys[at, :, :count], values[at, :, :count]) for keys, values in layers)
             before = row.piece if row.cached else None
-            self._pieces[key] = _Piece(before, row.cached, row.cached + count, layers)
+            self._pieces[key] = _Piece(before, row.cached, row.cached + count, held)
 
     def _token_values(
         self, items: Sequence[Continuation], rows: Sequence[_Row], hidden: Tensor, ids: Tensor
@@ -211,22 +218,22 @@ def _judged(item: Continuation) -> int:
     return item.open_tokens + len(item.tokens)
 
 
-def _gather(piece: _Piece, cached: int) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of the first `cached` tokens, for each layer [heads, cached, head size]."""
+def _gather(row: _Row) -> list[tuple[Tensor, Tensor]]:
+    """Cached keys and values of a row that has some, for each layer [heads, cached, head size]."""
     parts: list[tuple[tuple[Tensor, Tensor], ...]] = []
-    at: _Piece | None = piece
-    while at is not None and cached > 0:
-        if at.start < cached:
-            cut = cached - at.start
+    at, end = row.piece, row.cached
+    while at is not None and end > 0:
+        if at.start < end:
+            cut = end - at.start
             parts.append(tuple((keys[:, :cut], values[:, :cut]) for keys, values in at.layers))
-            cached = at.start
+            end = at.start
         at = at.before
     return [
         (
             torch.cat([part[layer][0] for part in reversed(parts)], dim=1),
             torch.cat([part[layer][1] for part in reversed(parts)], dim=1),
         )
-        for layer in range(len(piece.layers))
+        for layer in range(len(parts[0]))
     ]
 
 
