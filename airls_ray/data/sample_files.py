@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 from airls_ray.data.rows import Row, kind_of, optional_text, read_rows, scores_of, share_of, text_of
 from airls_ray.errors import DataError
@@ -32,6 +33,8 @@ def read_sample_files(paths: Sequence[Path]) -> dict[str, list[Sample]]:
     Fields of a row: `problem_id` (text), `scores` (list of numbers in [0, 1], one a step), `correct` or,
     where that is absent, `outcome` (true, false or a number from 0 to 1, of which more than 1/2 is right),
     `answer` (text; null or absent: none), and optionally `log_prob` (a number). Others are ignored.
+    Records of a search (`records.parquet`, with `leaves`) give a sample for each finished response; they must
+    be of one algorithm and budget, since each of those has samples of its own.
 
     Returns:
         The samples of each problem, problems and samples in the order in which they are first seen.
@@ -40,11 +43,31 @@ def read_sample_files(paths: Sequence[Path]) -> dict[str, list[Sample]]:
         DataError: one sentence with the file, the line (JSONL) or row and what is wrong.
     """
     problems: dict[str, list[Sample]] = {}
+    searches = set()
     for path in paths:
         for where, row in read_rows(path):
-            sample = _sample(where, row)
-            problems.setdefault(sample.problem_id, []).append(sample)
+            if "leaves" in row:
+                searches.add((row.get("algorithm"), row.get("budget"), row.get("seed")))
+                if len(searches) > 1:
+                    raise DataError(
+                        f"{where}: these records are of several searches ({_named(searches)}); keep those of "
+                        "one algorithm, budget and seed, for example of `airls-ray search --algorithm "
+                        "best_of_n --budget 16`"
+                    )
+            for sample in _samples(where, row):
+                problems.setdefault(sample.problem_id, []).append(sample)
     return problems
+
+
+def _named(searches: Iterable[tuple[Any, ...]]) -> str:
+    return ", ".join(f"{name} with N = {budget}, seed {seed}" for name, budget, seed in sorted(searches))
+
+
+def _samples(where: str, row: Row) -> list[Sample]:
+    """The sample of a row, or those of a search's record."""
+    if not isinstance(row.get("leaves"), list):
+        return [_sample(where, row)]
+    return [_sample(where, {**leaf, "problem_id": row.get("problem_id")}) for leaf in row["leaves"]]
 
 
 def _sample(where: str, row: Row) -> Sample:

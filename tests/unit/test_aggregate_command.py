@@ -114,6 +114,24 @@ def test_parquet_reads_as_lines_do(tmp_path: Path) -> None:
     assert run(tmp_path, tmp_path / "samples.parquet")["curves"] == wanted
 
 
+def test_records_of_a_search_are_a_sample_for_each_finished_response(tmp_path: Path) -> None:
+    leaves = [{**one, "outcome": float(one["correct"])} for one in ONE_PROBLEM]
+    for leaf in leaves:
+        del leaf["correct"], leaf["problem_id"]
+    record = {"problem_id": "p", "algorithm": "best_of_n", "budget": 4, "seed": 0, "leaves": leaves}
+    searched = run(tmp_path, [record])
+    assert searched["curves"] == run(tmp_path, ONE_PROBLEM)["curves"]
+
+
+def test_records_of_several_searches_are_not_mixed(tmp_path: Path, capsys: Any) -> None:
+    rows = [
+        {"problem_id": "p", "algorithm": name, "budget": 1, "seed": 0, "leaves": [ONE_PROBLEM[0]]}
+        for name in ("beam", "best_of_n")
+    ]
+    assert cli.run(["aggregate", str(write(tmp_path / "records.jsonl", rows))]) == 2
+    assert "several searches (beam with N = 1, seed 0, best_of_n" in capsys.readouterr().err
+
+
 def test_the_seed_decides_the_intervals(tmp_path: Path) -> None:
     rows = [sample(f"p{n}", "right" if k < n % 5 else "w", [k / 4]) for n in range(40) for k in range(4)]
     first, again, other = (run(tmp_path, rows, "--seed", seed)["curves"] for seed in (1, 1, 2))
