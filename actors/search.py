@@ -42,6 +42,7 @@ from airls_ray.search.summary import sample_curves, summarise, table_rows
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
+from airls_ray.tokenizer_files import require_same_tokens
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def run_search(
     config = with_prm_form(config, prm)
     if prm is not None and config.search.scorer == "prm" and is_prm_of_ours(prm):
         check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
+        require_same_tokens(policy, prm)
     problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     journal = journals.Journal(output, _settings(config, policy, prm), resume)
     progress = make_progress()

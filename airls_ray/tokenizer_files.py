@@ -86,6 +86,26 @@ def load_tokenizer(folder: Path | str, chat: bool) -> LoadedTokenizer:
     return LoadedTokenizer(backend, eos, eos if pad is None else pad)
 
 
+def require_same_tokens(policy: Path | str, prm: Path | str) -> None:
+    """Refuse a PRM whose tokenizer numbers texts otherwise than the policy's: it would score other texts.
+
+    Raises:
+        ModelError: the vocabularies differ, or a folder has no tokenizer.
+    """
+    theirs, ours = (
+        load_tokenizer(folder, chat=False).backend.get_vocab(with_added_tokens=True)
+        for folder in (prm, policy)
+    )
+    if theirs == ours:
+        return
+    token = min(set(theirs.items()) ^ set(ours.items()))[0]
+    raise ModelError(
+        f"the PRM {prm} has another tokenizer than the policy {policy}: {token!r} is number "
+        f"{theirs.get(token, 'none')} there and {ours.get(token, 'none')} here; take a PRM that was trained "
+        "from this policy's model"
+    )
+
+
 def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
     from transformers import AutoTokenizer
 

@@ -140,4 +140,11 @@ class SearchConfig(StrictModel):
             given = getattr(self, field)
             if len(set(given)) < len(given):
                 raise ValueError(f"{field} must not name anything twice, but is {given}")
+        for axis in ("generations", "policy_tokens"):
+            limit = self.limits.get(axis)
+            if limit is not None and limit < max(self.budgets):
+                raise ValueError(
+                    f"limits.{axis} must be at least the largest of budgets ({max(self.budgets)}), since the "
+                    f"first round samples so many continuations, but is {limit:g}"
+                )
         return self

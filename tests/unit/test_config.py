@@ -8,6 +8,7 @@ import pytest
 
 from airls_ray.config import Config, load_config, parse_overrides
 from airls_ray.config.load import dump_config, merge
+from airls_ray.config.search_section import SearchConfig
 from airls_ray.errors import ConfigError
 
 
@@ -144,7 +145,7 @@ def test_a_step_delimiter_of_line_feeds_survives_the_round_trip(tmp_path):
         ("rollout.temprature=1", "unknown key rollout.temprature; did you mean rollout.temperature?"),
         ("rollout.engine.max_seqences=1", "did you mean rollout.engine.max_sequences?"),
         ("task.operatons=1", "unknown key task.operatons; did you mean task.operations?"),
-        ("temperature=3", "did you mean rollout.temperature or search.temperature?"),
+        ("temperature=3", "did you mean rollout.temperature or search.temperature"),
         ("train.zzz=3", "unknown key train.zzz; train has iterations, problems_per_iteration"),
         ("rollout.temperature=-1", "rollout.temperature must be greater than 0, but is -1"),
         ("task.operations=65", "task.operations must be less than or equal to 64, but is 65"),
@@ -246,3 +247,15 @@ def test_derived_sizes_follow_from_the_settings():
 
 def test_a_method_without_a_prm_has_no_warmup():
     assert load_config(None, ["method=grpo"]).derived()["PRM warm-up iterations"] == 0
+
+
+@pytest.mark.parametrize("axis", ["generations", "policy_tokens"])
+def test_a_budget_below_the_first_round_of_a_search_is_refused(axis: str) -> None:
+    with pytest.raises(ValueError, match=f"limits.{axis} must be at least the largest of budgets"):
+        SearchConfig(budgets=[4, 16], limits={axis: 15})
+    assert SearchConfig(budgets=[4, 16], limits={axis: 16}).limits == {axis: 16}
+
+
+def test_an_algorithm_is_not_named_twice() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        SearchConfig(algorithms=["beam", "beam"])

@@ -14,6 +14,7 @@ from airls_ray.data.schemas import TRACES
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import Problem, make_task
 from airls_ray.text import TextCodec, build_tokenizer, encode_traces
+from airls_ray.tokenizer_files import require_same_tokens
 
 CONFIGS = [
     ArithmeticTaskConfig(),
@@ -251,3 +252,11 @@ def test_text_is_handled_without_torch_and_transformers(tmp_path):
         "assert not {'torch', 'transformers', 'ray'} & set(sys.modules), 'heavy import'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_prm_that_numbers_tokens_otherwise_is_refused(tmp_path):
+    build_tokenizer(make_task(ArithmeticTaskConfig(modulus=10)), tmp_path / "policy")
+    build_tokenizer(make_task(CountdownTaskConfig()), tmp_path / "prm")
+    require_same_tokens(tmp_path / "policy", tmp_path / "policy")
+    with pytest.raises(ModelError, match=r"another tokenizer than the policy .*: '.' is number"):
+        require_same_tokens(tmp_path / "policy", tmp_path / "prm")
