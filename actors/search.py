@@ -30,10 +30,17 @@ from airls_ray.planning.shapes import shape_of_path
 from airls_ray.prms.load import choose_form
 from airls_ray.progress import Progress, make_progress
 from airls_ray.search import journal as journals
-from airls_ray.search.driver import DriverSettings, SearchDriver, SearchProblem, Seconds, run_searches
+from airls_ray.search.driver import (
+    DriverSettings,
+    Search,
+    SearchDriver,
+    SearchProblem,
+    Seconds,
+    run_searches,
+)
 from airls_ray.search.ledger import Limits
 from airls_ray.search.plots import draw_curves
-from airls_ray.search.records import Run, make_record
+from airls_ray.search.records import Run, Verdict, make_record
 from airls_ray.search.registry import ALGORITHMS, make_searcher
 from airls_ray.search.scoring import LogProbScorer
 from airls_ray.search.scoring import StepScorer as AnyScorer
@@ -273,7 +280,13 @@ def search_batch(
         [search.state.response(leaf) for search, leaf in leaves],
         [search.state.step_ends(leaf) for search, leaf in leaves],
     )
-    verdicts = iter(zip(grades["answer"].to_pylist(), grades["outcome"].to_pylist(), strict=True))
+    columns = (grades[name].to_pylist() for name in ("answer", "outcome", "step_truth"))
+    verdicts = iter(
+        [
+            Verdict(answer, outcome, _step_texts(parts.codec, search, leaf), truth)
+            for (search, leaf), answer, outcome, truth in zip(leaves, *columns, strict=True)
+        ]
+    )
     records = [
         make_record(
             search,
@@ -281,12 +294,17 @@ def search_batch(
             run,
             parts.aggregate,
             [next(verdicts) for _ in searcher.leaves(search.state)],
+            problems["prompt"][search.problem.number].as_py(),
             config.search.keep_nodes,
         )
         for search in searches
     ]
     position = {problem_id.as_py(): at for at, problem_id in enumerate(problems["problem_id"])}
     return sorted(records, key=lambda record: position[record["problem_id"]]), driver.seconds
+
+
+def _step_texts(codec: TextCodec, search: Search, leaf: int) -> list[str]:
+    return codec.step_texts(search.state.response(leaf), search.state.step_ends(leaf))
 
 
 def finish(

@@ -24,6 +24,8 @@ class DataFormat(StrEnum):
     PROCESSBENCH = "processbench"
     PRMBENCH = "prmbench"
     LABELS = "labels"
+    RECORDS = "records"
+    PRM_LABELS = "prm_labels"
 
 
 def evaluate_prm(

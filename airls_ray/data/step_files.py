@@ -21,7 +21,7 @@ from airls_ray.data.rows import (
 from airls_ray.errors import DataError
 from airls_ray.tasks.generate import content_id
 
-StepForm = Literal["processbench", "prmbench", "labels"]
+StepForm = Literal["processbench", "prmbench", "labels", "records", "prm_labels"]
 
 CORRECT = "correct"
 """Classification of PRMBench's unchanged solutions, as its own code calls it."""
@@ -30,6 +30,8 @@ _FIELDS: dict[StepForm, str] = {
     "labels": "problem, steps, labels",
     "processbench": "problem, steps, label",
     "prmbench": "original_process, modified_process, error_steps, classification",
+    "records": "prompt, leaves (records.parquet of airls-ray search)",
+    "prm_labels": "prompt_text, step_texts, step_truth (labels.parquet of airls-ray train-prm)",
 }
 
 
@@ -80,6 +82,9 @@ def read_step_file(path: Path, form: StepForm | None = None) -> list[StepRow]:
     - `labels`: `problem`, `steps`, `labels` (one a step: true, false, a number from 0 to 1 of which more than
       1/2 is right, or null). Optional: `problem_id`, `subset`, `correct` (or `outcome`), `answer`, and
       `classification` and `pair` of solutions that are to be measured as those of PRMBench.
+    - `records`: what `airls-ray search` leaves: each finished response is a solution; the labels are the
+      task's step truth, the scores those of the search.
+    - `prm_labels`: what `airls-ray train-prm` leaves; the labels are the task's step truth, not its own.
 
     All may bring `scores` (one a step, in [0, 1]); PRMBench those of the original as `original_scores`.
 
@@ -98,8 +103,32 @@ def read_step_file(path: Path, form: StepForm | None = None) -> list[StepRow]:
     subset = path.stem
     if chosen == "prmbench":
         return _distinct_originals([row for where, one in rows for row in _prmbench(where, one, subset)])
+    if chosen == "records":
+        return [_labels(where, leaf, subset) for where, row in rows for leaf in _leaves(row)]
+    if chosen == "prm_labels":
+        return [_labels(where, _prm_labels(row), subset) for where, row in rows]
     read: Callable[[str, Row, str], StepRow] = _processbench if chosen == "processbench" else _labels
     return [read(where, row, subset) for where, row in rows]
+
+
+def _leaves(row: Row) -> Iterator[Row]:
+    """The finished responses of a search's record as rows of the form `labels`."""
+    for leaf in row["leaves"] or ():
+        steps = leaf["steps"]
+        truth = leaf["step_truth"] or [None] * len(steps)
+        yield {**leaf, "problem": row["prompt"], "problem_id": row["problem_id"], "labels": truth}
+
+
+def _prm_labels(row: Row) -> Row:
+    """A row of PRM_LABELS as one of the form `labels`."""
+    steps = row["step_texts"]
+    return {
+        "problem": row["prompt_text"],
+        "problem_id": row["problem_id"],
+        "steps": steps,
+        "labels": row["step_truth"] or [None] * len(steps),
+        "outcome": row["outcome"],
+    }
 
 
 def detect_form(where: str, row: Row) -> StepForm:
@@ -110,6 +139,10 @@ def detect_form(where: str, row: Row) -> StepForm:
     """
     if "modified_process" in row:
         return "prmbench"
+    if "leaves" in row and "prompt" in row:
+        return "records"
+    if "step_texts" in row and "prompt_text" in row:
+        return "prm_labels"
     if "steps" in row and "labels" in row:
         return "labels"
     if "steps" in row and "label" in row:

@@ -20,6 +20,8 @@ _LEAF = pa.struct(
         ("node", pa.int32()),
         ("response", pa.list_(pa.int32())),
         ("step_ends", pa.list_(pa.int32())),
+        ("steps", pa.list_(pa.string())),
+        ("step_truth", pa.list_(pa.bool_())),
         ("scores", pa.list_(pa.float32())),
         ("score", pa.float32()),
         ("log_prob", pa.float32()),
@@ -47,6 +49,7 @@ SEARCH_RECORDS = pa.schema(
         ("budget", pa.int32()),
         ("seed", pa.int64()),
         ("problem_id", pa.string()),
+        ("prompt", pa.string()),
         ("rule", pa.string()),
         ("answer", pa.string()),
         ("outcome", pa.float32()),
@@ -62,7 +65,20 @@ SEARCH_RECORDS = pa.schema(
 )
 """`budget`: the width N. `rule`: how `answer` was chosen; `chosen` is its row in `leaves` (null: no response
 was finished, and the outcome is 0). `oracle`: the best outcome of any finished response. `stopped_by`: axis
-of the ledger whose limit ended the search. `nodes` is null unless asked for."""
+of the ledger whose limit ended the search. `nodes` is null unless asked for. Of a leaf, `steps` are the texts
+of its steps and `step_truth` what the task says of them (null: it does not know)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the task says of a finished response."""
+
+    answer: str | None
+    outcome: float
+    steps: Sequence[str]
+    """Texts of the steps."""
+    step_truth: Sequence[bool] | None = None
+    """Whether each step is right; None: the task does not know."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,8 @@ def make_record(
     searcher: Searcher,
     run: Run,
     how: Aggregate,
-    verdicts: Sequence[tuple[str | None, float]],
+    verdicts: Sequence[Verdict],
+    prompt: str = "",
     keep_nodes: bool = False,
 ) -> dict[str, Any]:
     """Return the record of a search that is over, as a row of SEARCH_RECORDS.
@@ -119,14 +136,15 @@ def make_record(
         searcher: its algorithm.
         run: what goes into the record's first columns.
         how: aggregation of step scores into a leaf's score.
-        verdicts: canonical answer and outcome of each of the searcher's leaves.
+        verdicts: of each of the searcher's leaves.
+        prompt: text of the problem.
         keep_nodes: whether to keep the tree.
     """
     state = search.state
     nodes = searcher.leaves(state)
     leaves = [
-        Leaf(node, state.value(node, how), state.log_prob(node), answer, outcome)
-        for node, (answer, outcome) in zip(nodes, verdicts, strict=True)
+        Leaf(node, state.value(node, how), state.log_prob(node), verdict.answer, verdict.outcome)
+        for node, verdict in zip(nodes, verdicts, strict=True)
     ]
     chosen = choose(leaves, run.rule)
     return {
@@ -135,6 +153,7 @@ def make_record(
         "budget": run.budget,
         "seed": run.seed,
         "problem_id": search.problem.problem_id,
+        "prompt": prompt,
         "rule": run.rule,
         "answer": None if chosen is None else leaves[chosen].answer,
         "outcome": 0.0 if chosen is None else leaves[chosen].outcome,
@@ -148,6 +167,8 @@ def make_record(
                 "node": leaf.node,
                 "response": state.response(leaf.node),
                 "step_ends": state.step_ends(leaf.node),
+                "steps": list(verdict.steps),
+                "step_truth": None if verdict.step_truth is None else list(verdict.step_truth),
                 "scores": state.step_scores(leaf.node),
                 "score": leaf.score,
                 "log_prob": leaf.log_prob,
@@ -155,7 +176,7 @@ def make_record(
                 "answer": leaf.answer,
                 "outcome": leaf.outcome,
             }
-            for leaf in leaves
+            for leaf, verdict in zip(leaves, verdicts, strict=True)
         ],
         "nodes": [_node(one) for one in state.nodes] if keep_nodes else None,
     }

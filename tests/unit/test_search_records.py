@@ -17,7 +17,7 @@ from airls_ray.search.driver import Search, SearchProblem
 from airls_ray.search.journal import Journal, key_of
 from airls_ray.search.ledger import Ledger, Limits, unique_tokens
 from airls_ray.search.plots import draw_curves
-from airls_ray.search.records import SEARCH_RECORDS, Leaf, Run, choose, make_record, records_table
+from airls_ray.search.records import SEARCH_RECORDS, Leaf, Run, Verdict, choose, make_record, records_table
 from airls_ray.search.summary import bootstrap_interval, sample_curves, summarise
 from airls_ray.search.tree import Node, SearchState
 from tests.unit.search_fakes import run
@@ -33,7 +33,7 @@ def record(problem: int = 0, seed: int = 0, **fields: Any) -> dict[str, Any]:
     searcher = BestOfN(4)
     state = run(searcher, seed=problem)
     search = Search(SearchProblem(problem, f"p{problem}", (1, 2), problem), searcher, state)
-    verdicts = [(f"a{at % 2}", float(at % 2)) for at in range(4)]
+    verdicts = [Verdict(f"a{at % 2}", float(at % 2), ["x"], [True]) for at in range(4)]
     return make_record(search, searcher, Run("best_of_n", "prm", 4, seed, "best"), "prod", verdicts) | fields
 
 
@@ -80,7 +80,7 @@ def test_nodes_are_kept_when_asked_for() -> None:
     searcher = BestOfN(2)
     state = run(searcher, seed=1)
     search = Search(SearchProblem(0, "p", (1,), 0), searcher, state)
-    one = make_record(search, searcher, RUN, "prod", [("a", 1.0)] * 2, keep_nodes=True)
+    one = make_record(search, searcher, RUN, "prod", [Verdict("a", 1.0, ["x"])] * 2, keep_nodes=True)
     assert len(one["nodes"]) == len(state.nodes)
     assert records_table([one])["nodes"].null_count == 0
 

@@ -236,3 +236,32 @@ def test_the_published_prmbench_subset_reads_as_its_fields_say() -> None:
         assert wrong == {step for step in fields["error_steps"] if step <= len(fields["modified_process"])}
     originals = {(one["original_question"], *one["original_process"]) for one in raw}
     assert len(rows) - len(changed) == len(originals)
+
+
+def test_records_of_a_search_give_a_row_for_each_finished_response(tmp_path: Path) -> None:
+    leaf = {
+        "steps": ["a;", "b;"],
+        "step_truth": [True, False],
+        "scores": [0.9, 0.2],
+        "outcome": 0.0,
+        "answer": "7",
+    }
+    unknown = {**leaf, "step_truth": None, "answer": None}
+    record = {"problem_id": "p", "prompt": "1+2=", "leaves": [leaf, unknown]}
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    first, second = read_step_file(path)
+    assert (first.problem, first.steps, first.labels) == ("1+2=", ("a;", "b;"), (True, False))
+    assert (first.scores, first.outcome, first.first_error) == ((0.9, 0.2), 0.0, 1)
+    assert second.labels == (None, None)
+
+
+def test_labels_of_train_prm_are_measured_against_the_truth(tmp_path: Path) -> None:
+    row = {
+        "problem_id": "p", "prompt_text": "1+2=", "step_texts": ["a;", "b;"], "labels": [1.0, 1.0],
+        "step_truth": [True, False], "outcome": 1.0,
+    }  # fmt: skip
+    path = tmp_path / "labels.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    [found] = read_step_file(path)
+    assert (found.problem, found.labels, found.outcome) == ("1+2=", (True, False), 1.0)
