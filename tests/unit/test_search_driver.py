@@ -226,3 +226,16 @@ def test_a_search_that_joins_later_is_the_same() -> None:
     while not (first.done and second.done):
         driver.tick([search for search in (first, second) if not search.done])
     assert [first.state, second.state] == [one.state for one in run(Beam(4, 2), Words(), count=2)]
+
+
+@pytest.mark.parametrize("searcher", [Beam(4, 2), EarlyRejection(4, 2, tokens=1), BestOfN(3)])
+def test_a_scorer_is_told_where_all_steps_end(searcher: Searcher) -> None:
+    scorer = Sums()
+    run(searcher, Words(steps=3, end_alone=True), scorer=scorer)
+    for item in scorer.items:
+        before = len(item.prefix) - item.prompt_tokens
+        response = [*item.prefix[item.prompt_tokens :], *item.tokens]
+        ends = [*item.prefix_ends, *(before + end for end in item.step_ends)]
+        delimiters = [at + 1 for at, token in enumerate(response) if token == STEP]
+        assert ends[:-1] == delimiters[: len(ends) - 1]
+        assert ends[-1] == len(response)
