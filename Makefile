@@ -32,7 +32,7 @@ ray: install  ## Tests on a local Ray cluster
 	$(BIN)/python -m pytest -q tests/ray
 
 e2e: install  ## Tests with the real engines, minutes
-	$(BIN)/python -m pytest -q tests/e2e
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/e2e
 
 clean:  ## Remove .venv and caches (runs stay)
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
