@@ -186,7 +186,8 @@ def _serving(
             )
             _in_words(lambda: serve.run(application, name=_APPLICATION, route_prefix="/"))
         secret = "with the bearer token" if token is not None else "without a token"
-        progress.say(f"Serving model {model} at http://{host}:{port}/v1 ({secret}); Ctrl-C ends it")
+        where = f"[{host}]" if ":" in host else host
+        progress.say(f"Serving model {model} at http://{where}:{port}/v1 ({secret}); Ctrl-C ends it")
         yield
     finally:
         serve.shutdown()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import MutableMapping
 from pathlib import Path
 
 from airls_ray.errors import ConfigError
 
 VARIABLE = "AIRLS_RAY_TOKEN"
-_LOOPBACK = ("127.", "localhost", "::1")
 
 
 def read_token(file: Path | None, environment: MutableMapping[str, str]) -> bytes | None:
@@ -56,8 +56,15 @@ def check_exposure(host: str, expected: bytes | None) -> None:
     Raises:
         ConfigError: `host` is not loopback, and there is no token.
     """
-    if expected is None and not host.startswith(_LOOPBACK):
+    if expected is None and not _is_loopback(host):
         raise ConfigError(
             f"{host} can be reached from other machines: give a token by --token-file or {VARIABLE}, or "
             "leave --host at 127.0.0.1"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"

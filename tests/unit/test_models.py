@@ -110,7 +110,8 @@ def test_a_saved_policy_loads_equal_by_transformers(tmp_path: Path, tie: bool) -
     save_hf(module, dict(module.hf_parameters()), source, tmp_path / "saved")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     tokens = torch.tensor([[3, 4, 5]])
-    assert torch.equal(loaded(tokens).logits, module.model(tokens).logits)
+    # Weights that are mapped from a file lie elsewhere in memory, which can change the last bit of a product.
+    torch.testing.assert_close(loaded(tokens).logits, module.model(tokens).logits, rtol=1e-5, atol=1e-6)
     assert loaded.generation_config.eos_token_id == 1
     assert (tmp_path / "saved" / "tokenizer_config.json").is_file()
 
@@ -124,7 +125,7 @@ def test_a_saved_scalar_head_loads_equal_and_is_not_zeroed(folder: Path, tmp_pat
     assert torch.equal(loaded.score.weight, module.model.score.weight)
     again = load_prm_module(tmp_path, "scalar_head")
     inputs = batch_of("padded").model_inputs()
-    assert torch.equal(again(**inputs)[0], module(**inputs)[0])
+    torch.testing.assert_close(again(**inputs)[0], module(**inputs)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_new_policy_depends_on_its_seed_only(tmp_path: Path) -> None:

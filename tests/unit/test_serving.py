@@ -698,8 +698,9 @@ def test_a_token_that_cannot_be_sent_is_refused(tmp_path: Path, content: str) ->
 def test_other_machines_are_served_with_a_token_only() -> None:
     check_exposure("127.0.0.1", None)
     check_exposure("localhost", None)
+    check_exposure("::1", None)
     check_exposure("0.0.0.0", digest("x"))
-    for host in ("0.0.0.0", "::", "192.168.0.7"):
+    for host in ("0.0.0.0", "::", "192.168.0.7", "127.example.org"):
         with pytest.raises(ConfigError, match="--token-file"):
             check_exposure(host, None)
 
