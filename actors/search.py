@@ -95,11 +95,7 @@ def run_search(
         DataError: `output` holds another search.
     """
     started = time.perf_counter()
-    info = check_model_folder(policy, context_tokens=config.model.context_tokens)
-    config = with_prm_form(config, prm)
-    if prm is not None and config.search.scorer == "prm" and is_prm_of_ours(prm):
-        check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
-        require_same_tokens(policy, prm)
+    config = check_models(config, policy, prm)
     problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     journal = journals.Journal(output, _settings(config, policy, prm), resume)
     progress = make_progress()
@@ -123,6 +119,21 @@ def run_search(
             ]
     journal.write_parquet(order)
     return finish(config, policy, prm, journal, order, seconds, output, progress, started)
+
+
+def check_models(config: Config, policy: Path, prm: Path | None) -> Config:
+    """Check that the folders are whole and fit each other; returns the configuration with the PRM's form.
+
+    Raises:
+        ConfigError: the scorer is the PRM, but none is given.
+        ModelError: a folder is missing, broken, or the two do not fit.
+    """
+    info = check_model_folder(policy, context_tokens=config.model.context_tokens)
+    config = with_prm_form(config, prm)
+    if prm is not None and config.search.scorer == "prm" and is_prm_of_ours(prm):
+        check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
+        require_same_tokens(policy, prm)
+    return config
 
 
 def with_prm_form(config: Config, prm: Path | None) -> Config:

@@ -19,12 +19,11 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.groups import VerifierHandle
-from actors.search import SearchParts, start, with_prm_form
+from actors.search import SearchParts, check_models, start
 from actors.start import connected
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import PROBLEMS
 from airls_ray.errors import RunError
-from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress, make_progress
 from airls_ray.search.driver import SearchDriver
 from airls_ray.serving.answers import Canonical
@@ -120,19 +119,18 @@ def run_serve(
     token = read_token(token_file, os.environ)
     check_exposure(host, token)
     check_defaults(config)
-    info = check_model_folder(policy, context_tokens=config.model.context_tokens)
-    config = with_prm_form(config, prm)
-    if prm is not None and config.search.scorer == "prm":
-        check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
+    config = check_models(config, policy, prm)
     codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
     if config.ray.address is None and "RAY_ADDRESS" not in os.environ:
         _check_port(host, port)
     progress = make_progress()
     model = policy.resolve().name
-    with connected(config):
-        parts = start(config, policy, prm, PROBLEMS.empty_table(), codec, progress)
-        with closing(parts.verifier), _serving(parts, policy, model, host, port, token, progress):
-            _wait_for_interrupt(progress)
+    with (
+        connected(config),
+        closing(start(config, policy, prm, PROBLEMS.empty_table(), codec, progress)) as parts,
+        _serving(parts, policy, model, host, port, token, progress),
+    ):
+        _wait_for_interrupt(progress)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def run_config(task: str, seed: int, one: Variant, iterations: int | None) -> Co
 def key_of(config: Config) -> str:
     """Task, variant, seed and a digest of all settings that decide the result."""
     tree = config.model_dump(mode="json")
-    for where in ("name", "output", "ray", "verifier", "supervised_prm"):
+    for where in ("name", "output", "ray", "verifier", "supervised_prm", "serve"):
         tree.pop(where)
     tree["model"].pop("path"), tree["prm"].pop("path")
     # Of the search only what the samples before and after training depend on.

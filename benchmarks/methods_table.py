@@ -21,7 +21,10 @@ REACH = {"arithmetic": 0.60, "countdown": 0.50}
 WINDOW = 5
 LABELS = {"base": "base policy", "sft": "supervised on the same traces"}
 LABELS |= {one.name: one.label for one in (*METHODS, *ABLATIONS)}
-COLOURS = ("#777777", "#009e73", "#d55e00", "#e69f00", "#cc79a7", "#56b4e9", "#0072b2", "#000000")
+COLOURS = {"base": "#777777", "sft": "#009e73", "grpo": "#d55e00", "rloo": "#e69f00"}
+COLOURS |= {"prime": "#cc79a7", "pure": "#f0e442", "airl_s": "#0072b2", "repirl": "#882255"}
+COLOURS |= {one.name: {"airl_s": "#7fb8d8", "repirl": "#c08fa8"}[one.of or ""] for one in ABLATIONS}
+"""Of a method in every panel; ablations have a pale one of theirs."""
 
 
 # ---------------------------------------------------------------------------------- statistics
@@ -233,19 +236,18 @@ def draw(path: Path, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> N
     shown = {task: table for task, table in tables.items() if table}
     if not shown:
         return
-    figure = Figure(
-        figsize=(10.5, 0.9 + 0.34 * max(len(table) for table in shown.values())), layout="constrained"
-    )
+    longest = max(len(table) for table in shown.values())
+    figure = Figure(figsize=(10.5, 0.9 + 0.34 * longest), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (task, table) in zip(panels, shown.items(), strict=True):
         names = list(table)[::-1]
         for place, name in enumerate(names):
             row = table[name]
-            colour = COLOURS[(len(names) - 1 - place) % len(COLOURS)]
-            axes.barh(place, row["sampled"], 0.7, color=colour)
+            axes.barh(place, row["sampled"], 0.7, color=COLOURS[name])
             if "sampled_low" in row:
                 axes.plot([row["sampled_low"], row["sampled_high"]], [place, place], "k-", linewidth=1.2)
+        axes.set_ylim(len(names) - 0.4 - longest, len(names) - 0.4)
         axes.set_yticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
         if "base" in table:
             axes.axvline(table["base"]["sampled"], color="#777777", linewidth=0.8, linestyle="--")

@@ -145,3 +145,14 @@ def test_records_of_other_settings_stay_out_of_the_table(
         methods.append_record({"key": key, **record("grpo", 0, 0.6)})
     assert list(methods.current_records(1, 60)) == [methods.key_of(config)]
     assert len(methods.read_records()) == 2
+
+
+def test_the_committed_runs_are_of_the_settings_as_they_are() -> None:
+    """A field that is added to a configuration must not make hours of runs look like other settings'."""
+    found = {
+        (record["task"], record["variant"], record["seed"])
+        for record in methods.current_records(3, None).values()
+    }
+    for seed in range(3):
+        assert ("arithmetic", "airl_s", seed) in found
+        assert ("countdown", "grpo", seed) in found
