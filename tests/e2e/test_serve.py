@@ -82,6 +82,8 @@ def endpoint(
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,  # as a terminal does, so that Ctrl-C reaches all of its group
+            # A shell's background job ignores Ctrl-C, and so would all that a test starts in one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     found = Endpoint(process, f"http://127.0.0.1:{port}", log)
     try:
@@ -90,7 +92,7 @@ def endpoint(
         yield found
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(END_SECONDS)
 
 
