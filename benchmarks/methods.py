@@ -229,7 +229,8 @@ def labelled_prm(task: str, base: Path, progress: Progress) -> tuple[Path, dict[
     folder = FOLDER / task / "math_shepherd"
     file = folder / "train_prm.json"
     summary = json.loads(file.read_text()) if file.exists() else train_prm(config, base, folder, progress)
-    return Path(summary["prm_path"]), summary["labels"]
+    labels = {name: value for name, value in summary["labels"].items() if name != "file"}
+    return Path(summary["prm_path"]), labels
 
 
 def _round(value: Any) -> Any:

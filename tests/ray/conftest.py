@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from actors import cluster
 from airls_ray.config.schema import RayConfig
+
+
+@pytest.fixture
+def started() -> Iterator[list[Any]]:
+    """Actors that a test adds are ended with it."""
+    actors: list[Any] = []
+    yield actors
+    for actor in actors:
+        cluster.kill(actor)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ REQUEST = RolloutRequest(samples=2, temperature=1.0, seed=5, seed_path=("train",
 def folder(tmp_path: Path) -> Path:
     build_tokenizer(make_task(TASK), tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def started() -> Iterator[list[Any]]:
-    workers: list[Any] = []
-    yield workers
-    for worker in workers:
-        cluster.kill(worker)
 
 
 def start(folder: Path, started: list[Any], dies: tuple[bool, ...]) -> RolloutPool:

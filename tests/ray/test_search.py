@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from airls_ray.text import build_tokenizer
 from tests.fakes import make_fake_engine
 
 TASK = ArithmeticTaskConfig(operations=3)
-
-
-@pytest.fixture
-def started() -> Iterator[list[Any]]:
-    workers: list[Any] = []
-    yield workers
-    for worker in workers:
-        cluster.kill(worker)
 
 
 def pool(folder: Path, started: list[Any], dies: tuple[bool, ...]) -> RolloutPool:
