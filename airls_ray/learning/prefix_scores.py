@@ -86,8 +86,23 @@ class PrefixScorer:
     def score(self, items: Sequence[Continuation]) -> Scores:
         """Return the scores in [0, 1] of each item's steps, and the tokens that each item cost.
 
-        Scores do not depend on what is cached or on the other items (up to rounding).
+        Scores do not depend on what is cached or on the other items (up to rounding). Equal continuations
+        (siblings that sampled the same) are computed once: the first one pays.
         """
+        first: dict[tuple[object, ...], int] = {}
+        places = [
+            first.setdefault((item.prefix, item.tokens, item.step_ends, item.open_tokens), at)
+            for at, item in enumerate(items)
+        ]
+        distinct = sorted(first.values())
+        found, paid = self._score_distinct([items[at] for at in distinct])
+        by_place = dict(zip(distinct, zip(found, paid, strict=True), strict=True))
+        costs = [by_place[place][1] if place == at else 0 for at, place in enumerate(places)]
+        self.computed_tokens += sum(costs)
+        self.prefix_tokens += sum(len(item.prefix) for item in items)
+        return [by_place[place][0] for place in places], costs
+
+    def _score_distinct(self, items: Sequence[Continuation]) -> Scores:
         rows = [self._row(item) for item in items]
         scores: list[tuple[float, ...]] = [()] * len(items)
         order = sorted(range(len(items)), key=lambda at: (rows[at].cached, len(rows[at].fed), at))
@@ -97,10 +112,7 @@ class PrefixScorer:
                 for at, one in zip(batch, found, strict=True):
                     scores[at] = one
         self._trim()
-        costs = [len(row.fed) for row in rows]
-        self.computed_tokens += sum(costs)
-        self.prefix_tokens += sum(len(item.prefix) for item in items)
-        return scores, costs
+        return scores, [len(row.fed) for row in rows]
 
     def _row(self, item: Continuation) -> _Row:
         """Use what is cached of the prefix, less the step under way and the token that predicts it."""

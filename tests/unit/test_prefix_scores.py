@@ -152,3 +152,14 @@ def test_tokens_looked_ahead_are_not_part_of_the_kept_prefix(folder: Path) -> No
     found, costs = one.score([Continuation((*PROMPT, *STEPS[0]), STEPS[1], (2,), (-0.7,))])
     assert costs == [3]
     assert found[0][0] == pytest.approx(step_by_step(scorer(folder))[0][1], rel=1e-5)
+
+
+def test_equal_siblings_are_computed_once(folder: Path) -> None:
+    one = scorer(folder)
+    items = [Continuation(PROMPT, STEPS[at], (len(STEPS[at]),), (-1.0,)) for at in (0, 1, 0, 1, 0)]
+    found, costs = one.score(items)
+    alone, _ = scorer(folder).score(items[:2])
+    assert costs == [6, 5, 0, 0, 0]
+    assert one.computed_tokens == 11
+    for at, other in enumerate((0, 1, 0, 1, 0)):
+        assert found[at] == pytest.approx(alone[other], rel=1e-5)
