@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airls_ray.cli.score import PromptTemplate, WeightType
+from airls_ray.cli.score import PromptTemplate, WeightType, load_scorer
 
 if TYPE_CHECKING:
     from airls_ray.data.step_files import StepRow
@@ -75,17 +75,7 @@ def evaluate_prm(
         rows, scores = _given_scores(rows)
     else:
         rows = _without_blank_steps(rows, progress)
-        from airls_ray.prms.load import load_step_scorer
-
-        with progress.phase(f"load {prm}"):
-            scorer = load_step_scorer(
-                prm,
-                form,
-                dtype.value,
-                separator=None if separator is None else separator.replace(r"\n", "\n"),
-                prompt_template=prompt_template.value,
-                batch_tokens=batch_tokens,
-            )
+        scorer = load_scorer(prm, form, dtype, separator, prompt_template, batch_tokens, progress)
         scores = score_rows(rows, scorer, prm, progress)
     from airls_ray.evaluation.prm_metrics.measure import measure_step_rows
     from airls_ray.evaluation.prm_metrics.report import step_tables, write_step_results

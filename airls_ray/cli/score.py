@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from airls_ray.prms.items import StepScorer
+    from airls_ray.progress import Progress
 
 
 class WeightType(StrEnum):
@@ -61,19 +65,34 @@ def score(
 
     check_target(target, overwrite)  # both before a large model is loaded
     rows = read_solutions(source)
-    from airls_ray.prms.load import choose_form, load_step_scorer
+    from airls_ray.prms.load import choose_form
     from airls_ray.progress import make_progress
 
     progress = make_progress()
     chosen = choose_form(prm, form)
-    with progress.phase(f"load {prm} as {chosen}"):
-        scorer = load_step_scorer(
+    scorer = load_scorer(prm, chosen, dtype, separator, prompt_template, batch_tokens, progress)
+    steps = write_scores(scorer, rows, target, progress)
+    typer.echo(f"{target}: {steps} steps of {len(rows)} solutions scored by {prm} ({chosen})")
+
+
+def load_scorer(
+    prm: str,
+    form: str,
+    dtype: WeightType,
+    separator: str | None,
+    prompt_template: PromptTemplate,
+    batch_tokens: int,
+    progress: Progress,
+) -> StepScorer:
+    """Load a PRM by the options that `score` and `evaluate-prm` share, with a line for its seconds."""
+    from airls_ray.prms.load import load_step_scorer
+
+    with progress.phase(f"load {prm} as {form}"):
+        return load_step_scorer(
             prm,
-            chosen,
+            form,
             dtype.value,
             separator=None if separator is None else separator.replace(r"\n", "\n"),
             prompt_template=prompt_template.value,
             batch_tokens=batch_tokens,
         )
-    steps = write_scores(scorer, rows, target, progress)
-    typer.echo(f"{target}: {steps} steps of {len(rows)} solutions scored by {prm} ({chosen})")

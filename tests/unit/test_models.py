@@ -125,6 +125,9 @@ def test_a_saved_scalar_head_loads_equal_and_is_not_zeroed(folder: Path, tmp_pat
     assert torch.equal(loaded.score.weight, module.model.score.weight)
     again = load_prm_module(tmp_path, "scalar_head")
     inputs = batch_of("padded").model_inputs()
+    theirs, ours = again.state_dict(), module.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
     torch.testing.assert_close(again(**inputs)[0], module(**inputs)[0], rtol=1e-5, atol=1e-6)
 
 
