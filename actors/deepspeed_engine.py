@@ -128,6 +128,8 @@ class DeepSpeedEngine:
             dist_init_required=False,
         )
         self.module: TrainModule = self._engine.module
+        if config.compile:
+            self.module.compile_layers()
         self._parameters = [parameter for _, parameter in self.module.hf_parameters()]
 
     @property

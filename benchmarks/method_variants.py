@@ -16,7 +16,7 @@ PRM_CONFIGS = {
     "countdown": common.ROOT / "configs" / "countdown3.yaml",
 }
 """Where the settings of the Math-Shepherd PRM are."""
-SMALL_PRM = ("model.hidden_size=64", "model.layers=3", "model.head_dim=16", "model.intermediate_size=192")
+SMALL_PRM = ("model.hidden_size=64", "model.layers=3", "model.heads=2", "model.intermediate_size=192")
 """Shape of the smaller PRM: about a sixth of the policy's parameters."""
 
 

@@ -34,6 +34,8 @@ TASKS = ("arithmetic", "countdown")
 ITERATIONS = {"arithmetic": 60, "countdown": 40}
 """Of every run, PRM warm-up included: 15,360 and 20,480 rollouts."""
 _SAMPLING = ("problems", "samples", "temperature", "problems_per_call")
+_NEWER = ("lr_decay_updates", "compile")
+"""Fields of a learner that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")
 SUPERVISED_RATE = 2.0e-4
 """The best of three in `airls_vs_grpo.py`."""
@@ -133,6 +135,10 @@ def key_of(config: Config) -> str:
     for where in ("name", "output", "ray", "verifier", "supervised_prm", "serve"):
         tree.pop(where)
     tree["model"].pop("path"), tree["prm"].pop("path")
+    for learner in (tree["policy"], tree["prm"]["learner"], tree["sft"]["learner"]):
+        for name in _NEWER:  # at their defaults they change nothing
+            if not learner[name]:
+                del learner[name]
     # Of the search only what the samples before and after training depend on.
     tree["search"] = {name: tree["search"][name] for name in _SAMPLING}
     return f"{config.task.name}/{config.name}/{common.digest(json.dumps(tree, sort_keys=True))}"

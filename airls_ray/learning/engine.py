@@ -65,11 +65,19 @@ class TrainEngine(ForwardEngine, Protocol):
         ...
 
 
+_LAST_SHARE = 0.1
+"""What a decayed learning rate keeps: updates never stop having an effect."""
+
+
 def learning_rate(config: LearnerConfig, update: int) -> float:
-    """Learning rate of optimiser update `update` (from 0): linear rise over the warm-up, then flat."""
-    if config.lr_warmup_updates == 0:
-        return config.learning_rate
-    return config.learning_rate * min(1.0, (update + 1) / config.lr_warmup_updates)
+    """Learning rate of optimiser update `update` (from 0).
+
+    A linear rise over the warm-up; from the first update on a linear fall to a tenth, where
+    `lr_decay_updates` is set.
+    """
+    rise = min(1.0, (update + 1) / config.lr_warmup_updates) if config.lr_warmup_updates else 1.0
+    done = min(1.0, update / config.lr_decay_updates) if config.lr_decay_updates else 0.0
+    return config.learning_rate * rise * (1.0 - (1.0 - _LAST_SHARE) * done)
 
 
 def make_adamw(parameters: list[nn.Parameter], config: LearnerConfig) -> torch.optim.AdamW:

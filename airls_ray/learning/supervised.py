@@ -90,7 +90,9 @@ def sample_responses(
     responses: list[list[int]] = []
     device = next(module.parameters()).device
     module.eval()  # `generate` keeps no cache in training mode with gradient checkpointing
-    with torch.random.fork_rng(), torch.no_grad():
+    # Decoding with a cache would be compiled anew for every length.
+    eager = torch.compiler.set_stance("force_eager")
+    with torch.random.fork_rng(), torch.no_grad(), eager:
         torch.manual_seed(seed)
         for start in range(0, len(prompts), rows_at_once):
             part = prompts[start : start + rows_at_once]

@@ -7,11 +7,14 @@ DeepSpeed ZeRO-3 gathers its weights in the module's hooks.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from airls_ray.errors import ConfigError
 
 
 class _WrappedModel(nn.Module):
@@ -24,6 +27,22 @@ class _WrappedModel(nn.Module):
     def hf_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield (Hugging Face name, parameter); a tied output layer is named once, as the embeddings."""
         yield from self.model.named_parameters()
+
+    def compile_layers(self) -> None:
+        """Let torch.compile fuse the kernels of each transformer layer, for any length of the rows.
+
+        Layer by layer, since one graph serves them all; in place, so that no parameter changes its name.
+
+        Raises:
+            ConfigError: there is no C++ compiler, which a CPU needs.
+        """
+        on_gpu = next(self.parameters()).is_cuda
+        if not on_gpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise ConfigError(
+                "learner.compile needs a C++ compiler on a CPU: install g++, or set it to false"
+            )
+        for layer in self.model.base_model.layers:
+            layer.compile(dynamic=True)
 
     def _hidden(self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Return the backbone's last hidden states, flattened to [B * T, hidden].

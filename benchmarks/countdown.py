@@ -1,0 +1,183 @@
+"""Countdown with three and four numbers: policy and PRM from scratch, then every search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import common
+import countdown_table
+import typer
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+    from airls_ray.config.search_section import ScorerName
+    from airls_ray.progress import Progress
+
+CONFIG = common.ROOT / "configs" / "countdown4.yaml"
+FOLDER = common.RUNS / "countdown"
+BUDGETS = (4, 16, 64)
+COMPARED = ("best_of_n", "beam", "rebase", "mcts")
+"""Algorithms that run with every scorer."""
+WARM_START = {3: 600, 4: 1300}
+"""Updates of 256 traces each. Four numbers go on from the policy of three."""
+
+SHEPHERD = (
+    "prm.search_score=sigmoid_f",
+    "supervised_prm.labels=math_shepherd_soft",
+    "supervised_prm.problems=1000",
+    "supervised_prm.rollouts_per_problem=4",
+    "supervised_prm.completions=8",
+)
+"""Settings of the PRM on Math-Shepherd labels."""
+
+
+def main(
+    files: Annotated[
+        Path | None,
+        typer.Option(help="Folder of cd3_test.jsonl and cd4_test.jsonl; without it, problems are generated."),
+    ] = None,
+    numbers: Annotated[
+        list[int] | None, typer.Option(help="3 or 4 (may be repeated); by default both.")
+    ] = None,
+    problems: Annotated[int, typer.Option(min=1, help="Test problems for every algorithm.")] = 1000,
+    full: Annotated[
+        bool, typer.Option(help="Search all 1,000 problems by the best algorithm at N = 64, too.")
+    ] = True,
+) -> None:
+    """Train policy and PRM on Countdown, search with every algorithm at N = 4, 16 and 64, and print the cost.
+
+    An hour or two on two cores with 200 problems. What is there is used again: the same command goes on.
+    """
+    common.use_all_cores()
+    from airls_ray.progress import make_progress
+
+    progress = make_progress()
+    figures: dict[str, Any] = {}
+    for count in sorted(numbers or WARM_START):
+        figures[str(count)] = measure(count, files, problems, full, progress)
+    path = countdown_table.write(figures, progress)
+    progress.say(f"written to {path}, countdown.md and countdown.png")
+
+
+def measure(count: int, files: Path | None, problems: int, full: bool, progress: Progress) -> dict[str, Any]:
+    """All stages for so many numbers; returns what the tables need."""
+    policy, prm, shepherd, cost = train(count, files, progress)
+    rows = []
+    for scorer, folder, algorithms in (
+        ("prm", prm, ["all"]),
+        ("policy_log_prob", None, list(COMPARED)),
+        ("math_shepherd", shepherd, list(COMPARED)),
+    ):
+        summary = search(count, files, scorer, policy, folder, algorithms, problems)
+        rows += [{**row, "scorer": scorer} for row in summary["algorithms"]]
+        if scorer == "prm":
+            curves = summary["best_of_n"]
+        cost[f"search, {scorer}"] = summary["seconds"]["total"]
+    result = {"cost_seconds": cost, "problems": problems, "rows": rows, "best_of_n": curves}
+    if full and problems < 1000:
+        best = max((row for row in rows if row["scorer"] == "prm"), key=lambda row: row["accuracy"])
+        summary = search(count, files, "prm", policy, prm, [best["algorithm"]], 1000, (BUDGETS[-1],))
+        result["all_problems"] = summary["algorithms"]
+        cost["search, all problems"] = summary["seconds"]["total"]
+    return result
+
+
+def settings(count: int, files: Path | None, *overrides: str) -> Config:
+    """The configuration for so many numbers."""
+    from airls_ray.config import load_config
+
+    updates = WARM_START[count]
+    return load_config(
+        CONFIG,
+        [
+            f"name=countdown{count}",
+            f"output={FOLDER}",
+            f"task.numbers={count}",
+            f"sft.iterations={updates}",
+            f"sft.learner.lr_decay_updates={updates}",
+            *([f"task.test_file={files / f'cd{count}_test.jsonl'}"] if files else []),
+            *overrides,
+        ],
+    )
+
+
+# -------------------------------------------------------------------------------------- training
+def train(count: int, files: Path | None, progress: Progress) -> tuple[Path, Path, Path, dict[str, float]]:
+    """Return the folders of policy, PRM and Math-Shepherd PRM, and the seconds that each took."""
+    from actors.launch import run_training
+    from actors.train_prm import train_prm
+    from airls_ray.run_folder import RunFolder
+
+    cost: dict[str, float] = {}
+    base = warm_start(count, files, progress)
+    cost["warm start"] = json.loads((base / "sft.json").read_text())["seconds"]
+    config = settings(count, files, f"model.path={base}")
+    run = RunFolder(config.output / config.name)
+    summary = run.read_summary() or run_training(config, resume=run.config_file.exists())
+    cost["AIRL-S"] = sum(summary["seconds"].values())
+    checkpoint = run.latest_checkpoint()
+    assert checkpoint is not None
+    policy, prm = checkpoint / "policy", checkpoint / "prm"
+    folder = FOLDER / f"math_shepherd{count}"
+    done = folder / "train_prm.json"
+    labelled = settings(count, files, *SHEPHERD)
+    made = json.loads(done.read_text()) if done.exists() else train_prm(labelled, policy, folder, progress)
+    cost["Math-Shepherd labels"], cost["Math-Shepherd PRM"] = (
+        made["seconds"]["labels"],
+        made["seconds"]["train"],
+    )
+    return policy, prm, Path(made["prm_path"]), cost
+
+
+def warm_start(count: int, files: Path | None, progress: Progress) -> Path:
+    """Return the folder of the policy after supervised training on solved problems."""
+    from actors.sft import run_sft
+
+    folder = FOLDER / f"policy{count}"
+    if not (folder / "sft.json").exists():
+        start = [f"model.path={warm_start(3, files, progress)}"] if count == 4 else []
+        progress.say(f"Warm start with {count} numbers")
+        run_sft(settings(count, files, *start), folder, progress)
+    return folder
+
+
+# --------------------------------------------------------------------------------------- search
+def search(
+    count: int,
+    files: Path | None,
+    scorer: str,
+    policy: Path,
+    prm: Path | None,
+    algorithms: list[str],
+    problems: int,
+    budgets: tuple[int, ...] = BUDGETS,
+) -> dict[str, Any]:
+    """Search, or read what was searched; returns the summary of `airls-ray search`."""
+    from actors.search import run_search
+    from airls_ray.search.registry import ALGORITHMS
+
+    names = list(ALGORITHMS) if algorithms == ["all"] else algorithms
+    which: ScorerName = "policy_log_prob" if scorer == "policy_log_prob" else "prm"
+    config = settings(
+        count,
+        files,
+        f"search.algorithms=[{','.join(names)}]",
+        f"search.budgets=[{','.join(map(str, budgets))}]",
+        f"search.problems={problems}",
+        f"search.scorer={which}",
+    )
+    output = FOLDER / f"search{count}" / f"{scorer}_{problems}"
+    done = output / "summary.json"
+    if done.exists():
+        summary: dict[str, Any] = json.loads(done.read_text())
+        if {(row["algorithm"], row["budget"]) for row in summary["algorithms"]} == {
+            (name, budget) for name in names for budget in budgets
+        }:
+            return summary
+    return run_search(config, policy, prm, output, resume=output.exists())
+
+
+if __name__ == "__main__":
+    common.run(main)

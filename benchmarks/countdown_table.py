@@ -1,0 +1,121 @@
+"""What `countdown.py` makes of its figures: result file, Markdown, the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import common
+
+if TYPE_CHECKING:
+    from airls_ray.progress import Progress
+
+Row = Mapping[str, Any]
+TARGETS = {"3": 0.97, "4": 0.60}
+SCORERS = {
+    "prm": "PRM of AIRL-S",
+    "math_shepherd": "Math-Shepherd PRM",
+    "policy_log_prob": "policy log-probability (control)",
+}
+STYLES = {"prm": "-", "math_shepherd": "--", "policy_log_prob": ":"}
+COLOURS = {
+    "best_of_n": "#000000", "beam": "#0072b2", "lookahead": "#56b4e9", "dvts": "#332288",
+    "early_rejection": "#999933", "rebase": "#d55e00", "ets": "#e69f00", "particle_filter": "#009e73",
+    "particle_gibbs": "#882255", "mcts": "#cc79a7",
+}  # fmt: skip
+COLUMNS = ("algorithm", "scorer", "N", "accuracy (95 %)", "any right", "policy tokens", "scorer tokens")
+
+
+def write(figures: Mapping[str, Any], progress: Progress) -> Path:
+    """Write countdown.json, countdown.md and countdown.png; print tables, verdicts and the cost."""
+    path = common.write_result("countdown", dict(figures))
+    parts = []
+    for count, found in figures.items():
+        title = f"Countdown with {count} numbers: {found['problems']} problems"
+        rows = cells(found["rows"])
+        progress.table(title, rows, COLUMNS)
+        parts.append(f"### {title}\n\n{markdown(rows)}\n\n{curves_text(found['best_of_n'])}")
+        best = max(found.get("all_problems", found["rows"]), key=lambda row: row["accuracy"])
+        said = (
+            f"{count} numbers: {best['accuracy']:.3f} by {best['algorithm']} at N = {best['budget']} on "
+            f"{best['problems']} problems, {common.verdict(best['accuracy'], TARGETS[count])}"
+        )
+        progress.say(said)
+        cost = ", ".join(f"{what} {seconds / 60:.1f}" for what, seconds in found["cost_seconds"].items())
+        progress.say(f"minutes: {cost}")
+        parts.append(f"{said}. Minutes: {cost}.")
+    path.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    draw(path.with_suffix(".png"), figures)
+    return path
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table's rows."""
+    return [
+        [
+            row["algorithm"],
+            SCORERS[row["scorer"]],
+            str(row["budget"]),
+            f"{row['accuracy']:.3f} ({row['low']:.3f}-{row['high']:.3f})",
+            f"{row['oracle']:.3f}",
+            f"{row['policy_tokens']:,.0f}",
+            f"{row['prm_tokens']:,.0f}",
+        ]
+        for row in rows
+    ]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def curves_text(curves: Mapping[str, Mapping[str, float]]) -> str:
+    """Best-of-N and its bounds over N, from one run."""
+    widths = list(next(iter(curves.values()), {}))
+    lines = [["Best-of-N samples, chosen by", *widths], ["---"] * (len(widths) + 1)]
+    lines += [[way, *(f"{curve[width]:.3f}" for width in widths)] for way, curve in curves.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(path: Path, figures: Mapping[str, Any]) -> None:
+    """A row for each count of numbers; left: all algorithms with the PRM; right: scorers compared."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.6 * len(figures)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(figures), 2, squeeze=False, sharey="row")
+    for (count, found), (left, right) in zip(figures.items(), grid, strict=True):
+        rows = found["rows"]
+        for name, colour in COLOURS.items():
+            for scorer, style in STYLES.items():
+                line = [row for row in rows if row["algorithm"] == name and row["scorer"] == scorer]
+                if line and scorer == "prm":
+                    curve(left, line, colour, style, name)
+                if line and name in ("beam", "rebase", "mcts"):
+                    curve(right, line, colour, style, f"{name}, {SCORERS[scorer]}")
+        left.set_title(f"{count} numbers: all searches with the PRM of AIRL-S")
+        right.set_title(f"{count} numbers: the same search by three scorers")
+        left.set_ylabel("accuracy (band: 95 %)")
+        for panel in (left, right):
+            panel.set_xscale("log")
+            panel.set_xlabel("policy tokens a problem")
+            panel.grid(alpha=0.3)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.legend(fontsize=7, frameon=False, loc="upper left")
+    figure.savefig(path, dpi=120)
+
+
+def curve(panel: Any, rows: Sequence[Row], colour: str, style: str, label: str) -> None:
+    """A line with its band."""
+    line = sorted(rows, key=lambda row: row["policy_tokens"])
+    x = [row["policy_tokens"] for row in line]
+    panel.plot(
+        x, [row["accuracy"] for row in line], style, color=colour, label=label, marker="o", markersize=3
+    )
+    panel.fill_between(
+        x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.08, linewidth=0
+    )

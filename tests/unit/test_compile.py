@@ -1,0 +1,75 @@
+"""Compiled layers: the same numbers and the same names."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from airls_ray.config.schema import LearnerConfig
+from airls_ray.errors import ConfigError
+from airls_ray.learning.engine import learning_rate
+from airls_ray.models.modules import PolicyModule
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+
+
+def policy() -> PolicyModule:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=24,
+        hidden_size=32,
+        num_hidden_layers=2,
+        intermediate_size=64,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+    )
+    return PolicyModule(Qwen3ForCausalLM(config))
+
+
+def logprobs(module: PolicyModule, width: int) -> Tensor:
+    ids = torch.randint(0, 24, (3, width), generator=torch.Generator().manual_seed(1))
+    before = torch.arange(3 * width).view(3, width)[:, :-1].flatten()
+    result, _ = module(ids, torch.empty(0), before, ids[:, 1:].flatten(), torch.ones_like(ids))
+    return result
+
+
+@needs_compiler
+def test_compiled_layers_give_the_same_log_probabilities_and_gradients() -> None:
+    plain, compiled = policy(), policy()
+    compiled.compile_layers()
+    for width in (9, 14):
+        one, other = logprobs(plain, width), logprobs(compiled, width)
+        one.sum().backward(), other.sum().backward()
+        torch.testing.assert_close(one, other)
+    for ours, theirs in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+
+
+@needs_compiler
+def test_compiling_keeps_the_names_of_the_weights() -> None:
+    module = policy()
+    names = [name for name, _ in module.hf_parameters()]
+    module.compile_layers()
+    assert [name for name, _ in module.hf_parameters()] == names
+
+
+def test_compiling_without_a_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*install g\+\+"):
+        policy().compile_layers()
+
+
+def test_learning_rate_falls_to_a_tenth_and_stays() -> None:
+    config = LearnerConfig(learning_rate=1.0, lr_decay_updates=10)
+    rates = [learning_rate(config, update) for update in (0, 5, 10, 30)]
+    assert rates == pytest.approx([1.0, 0.55, 0.1, 0.1])
+
+
+def test_decay_and_warm_up_multiply() -> None:
+    config = LearnerConfig(learning_rate=2.0, lr_warmup_updates=4, lr_decay_updates=10)
+    assert learning_rate(config, 1) == pytest.approx(2.0 * 0.5 * 0.91)
