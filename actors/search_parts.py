@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from actors import cluster
@@ -33,18 +34,20 @@ class PoolGenerator:
 
     def expand(self, expansions: pa.Table, owners: Sequence[int]) -> pa.Table:
         """See `Generator.expand`: every worker samples its problems' rows, in one batch."""
-        parts: list[pa.Table | None] = [None] * expansions.num_rows
+        counts = expansions["count"].to_numpy()
         shares = self._pool.expand(expansions, owners)
         tables = cluster.resolve([ref for _, ref in shares])
+        numbers = []
         for (rows, _), table in zip(shares, tables, strict=True):
-            start = 0
-            for local, row in enumerate(rows):
-                count = expansions["count"][row].as_py()
-                assert table["expansion"][start].as_py() == local
-                numbers = pa.array([row] * count, pa.int32())
-                parts[row] = table.slice(start, count).set_column(0, CONTINUATIONS.field(0), numbers)
-                start += count
-        return pa.concat_tables([part for part in parts if part is not None])
+            local = np.repeat(np.arange(len(rows)), counts[rows])
+            if not np.array_equal(local, table["expansion"].to_numpy()):
+                raise RunError("a rollout worker answered other expansions than it was asked for")
+            numbers.append(np.repeat(np.asarray(rows), counts[rows]))
+        number = np.concatenate(numbers)
+        order = np.argsort(number, kind="stable")
+        column = pa.array(number[order], CONTINUATIONS.field(0).type)
+        found = pa.concat_tables(tables).unify_dictionaries().take(pa.array(order))
+        return found.set_column(0, CONTINUATIONS.field(0), column)
 
 
 class StepScorer:

@@ -122,7 +122,7 @@ class VLLMEngine:
         self._llm: LLM = LLM(
             model=str(model),
             skip_tokenizer_init=True,
-            dtype=dtype if config.dtype == "auto" else config.dtype,
+            dtype=_resolve_dtype(config.dtype, dtype),
             enforce_eager=config.enforce_eager,
             # "ray" would leave the actor's resources; tensor parallel engines fork workers of their own.
             distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
@@ -213,6 +213,14 @@ class VLLMEngine:
 def _to_sample(completion: Any) -> Sample:
     # With logprobs=0 the flat list holds exactly one entry per token: the sampled one.
     return Sample(completion.token_ids, completion.logprobs.logprobs, completion.finish_reason or "length")
+
+
+def _resolve_dtype(asked: str, of_model: str) -> str:
+    """On a CPU `auto` is float32 whatever the model is: for bfloat16 vLLM 0.32 takes AMX instructions where
+    the processor names them, and on a virtual machine that died of an illegal instruction."""
+    if asked != "auto":
+        return asked
+    return "float32" if _on_cpu() else of_model
 
 
 def _on_cpu() -> bool:

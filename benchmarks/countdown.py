@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import common
-import countdown_table
+import search_table
 import typer
+from search_comparison import Models, compare, search
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.config.search_section import ScorerName
     from airls_ray.progress import Progress
 
 CONFIG = common.ROOT / "configs" / "countdown4.yaml"
 FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
-COMPARED = ("best_of_n", "beam", "rebase", "mcts")
-"""Algorithms that run with every scorer."""
+ALL = 1000
+"""Problems of a public test file."""
 WARM_START = {3: 600, 4: 1300}
 """Updates of 256 traces each. Four numbers go on from the policy of three."""
 
@@ -56,32 +56,29 @@ def main(
     progress = make_progress()
     figures: dict[str, Any] = {}
     for count in sorted(numbers or WARM_START):
-        figures[str(count)] = measure(count, files, problems, full, progress)
-    path = countdown_table.write(figures, progress)
-    progress.say(f"written to {path}, countdown.md and countdown.png")
+        figures[f"{count} numbers"] = measure(count, files, problems, full, progress)
+    path = search_table.write("countdown", figures, progress)
+    progress.say(f"written to {path}, .md and .png")
 
 
 def measure(count: int, files: Path | None, problems: int, full: bool, progress: Progress) -> dict[str, Any]:
     """All stages for so many numbers; returns what the tables need."""
-    policy, prm, shepherd, cost = train(count, files, progress)
-    rows = []
-    for scorer, folder, algorithms in (
-        ("prm", prm, ["all"]),
-        ("policy_log_prob", None, list(COMPARED)),
-        ("math_shepherd", shepherd, list(COMPARED)),
-    ):
-        summary = search(count, files, scorer, policy, folder, algorithms, problems)
-        rows += [{**row, "scorer": scorer} for row in summary["algorithms"]]
-        if scorer == "prm":
-            curves = summary["best_of_n"]
-        cost[f"search, {scorer}"] = summary["seconds"]["total"]
-    result = {"cost_seconds": cost, "problems": problems, "rows": rows, "best_of_n": curves}
-    if full and problems < 1000:
-        best = max((row for row in rows if row["scorer"] == "prm"), key=lambda row: row["accuracy"])
-        summary = search(count, files, "prm", policy, prm, [best["algorithm"]], 1000, (BUDGETS[-1],))
-        result["all_problems"] = summary["algorithms"]
+    models, cost = train(count, files, progress)
+    config = settings(count, files, f"search.problems={problems}")
+    folder = FOLDER / f"search{count}"
+    figures = compare(config, models, BUDGETS, folder / str(problems))
+    cost |= {f"search, {scorer}": seconds for scorer, seconds in figures.pop("seconds").items()}
+    if full and problems < ALL:
+        best = max(
+            (row for row in figures["rows"] if row["scorer"] == "prm"), key=lambda row: row["accuracy"]
+        )
+        whole = settings(count, files, f"search.problems={ALL}")
+        summary = search(
+            whole, "prm", models.policy, models.prm, [best["algorithm"]], BUDGETS[-1:], folder / "all"
+        )
+        figures["all_problems"] = summary["algorithms"]
         cost["search, all problems"] = summary["seconds"]["total"]
-    return result
+    return {**figures, "cost_seconds": cost}
 
 
 def settings(count: int, files: Path | None, *overrides: str) -> Config:
@@ -128,7 +125,7 @@ def train(count: int, files: Path | None, progress: Progress) -> tuple[Path, Pat
         made["seconds"]["labels"],
         made["seconds"]["train"],
     )
-    return policy, prm, Path(made["prm_path"]), cost
+    return Models(policy, prm, Path(made["prm_path"])), cost
 
 
 def warm_start(count: int, files: Path | None, progress: Progress) -> Path:
@@ -141,42 +138,6 @@ def warm_start(count: int, files: Path | None, progress: Progress) -> Path:
         progress.say(f"Warm start with {count} numbers")
         run_sft(settings(count, files, *start), folder, progress)
     return folder
-
-
-# --------------------------------------------------------------------------------------- search
-def search(
-    count: int,
-    files: Path | None,
-    scorer: str,
-    policy: Path,
-    prm: Path | None,
-    algorithms: list[str],
-    problems: int,
-    budgets: tuple[int, ...] = BUDGETS,
-) -> dict[str, Any]:
-    """Search, or read what was searched; returns the summary of `airls-ray search`."""
-    from actors.search import run_search
-    from airls_ray.search.registry import ALGORITHMS
-
-    names = list(ALGORITHMS) if algorithms == ["all"] else algorithms
-    which: ScorerName = "policy_log_prob" if scorer == "policy_log_prob" else "prm"
-    config = settings(
-        count,
-        files,
-        f"search.algorithms=[{','.join(names)}]",
-        f"search.budgets=[{','.join(map(str, budgets))}]",
-        f"search.problems={problems}",
-        f"search.scorer={which}",
-    )
-    output = FOLDER / f"search{count}" / f"{scorer}_{problems}"
-    done = output / "summary.json"
-    if done.exists():
-        summary: dict[str, Any] = json.loads(done.read_text())
-        if {(row["algorithm"], row["budget"]) for row in summary["algorithms"]} == {
-            (name, budget) for name in names for budget in budgets
-        }:
-            return summary
-    return run_search(config, policy, prm, output, resume=output.exists())
 
 
 if __name__ == "__main__":

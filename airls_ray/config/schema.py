@@ -86,7 +86,7 @@ class EngineConfig(StrictModel):
     """One vLLM engine."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type of the engine; `auto` takes the model's."""
+    """Data type of the engine; `auto` takes the model's on a GPU, and float32 on a CPU."""
     tensor_parallel: PositiveInt = 1
     """GPUs of one engine."""
     gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.85

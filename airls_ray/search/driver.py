@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from math import fsum
 from typing import Any, Protocol
@@ -100,8 +101,27 @@ class Seconds:
 
 @dataclass(frozen=True)
 class _Ask:
+    """A node to continue, with what all of its continuations share (walked up the tree once)."""
+
     search: Search
     expansion: Expansion
+    response: tuple[int, ...]
+    """Tokens of the node's prefix behind the prompt."""
+
+    @classmethod
+    def of(cls, search: Search, expansion: Expansion) -> _Ask:
+        """Walk up the tree."""
+        return cls(search, expansion, tuple(search.state.response(expansion.want.node)))
+
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """Prompt and response."""
+        return (*self.search.problem.prompt, *self.response)
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Ends of the response's steps."""
+        return tuple(self.search.state.step_ends(self.expansion.want.node))
 
 
 class SearchDriver:
@@ -130,7 +150,9 @@ class SearchDriver:
     def tick(self, live: Sequence[Search]) -> list[Search]:
         """Run one round of every live search; returns those that are over now."""
         started = time.perf_counter()
-        asks = [_Ask(search, expansion) for search in live for expansion in search.searcher.ask(search.state)]
+        asks = [
+            _Ask.of(search, expansion) for search in live for expansion in search.searcher.ask(search.state)
+        ]
         if asks:
             self._answer(asks)
         over = []
@@ -161,10 +183,9 @@ class SearchDriver:
             _pay(ask.search.ledger, row, cost, self._settings)
         for ask, answer in zip(asks, children, strict=True):
             state = ask.search.state
-            prefix = len(ask.search.problem.prompt) + len(state.response(ask.expansion.want.node))
-            ask.search.ledger.prefill_tokens += prefix
+            ask.search.ledger.prefill_tokens += len(ask.prefix)
             if not state.rounds:
-                ask.search.ledger.flops += 2.0 * self._settings.policy_parameters * prefix
+                ask.search.ledger.flops += 2.0 * self._settings.policy_parameters * len(ask.prefix)
             ask.search.searcher.tell(state, ask.expansion.ticket, answer)
 
 
@@ -196,7 +217,7 @@ def _expansions(asks: Sequence[_Ask]) -> pa.Table:
         values = (
             problem.problem_id,
             problem.prompt,
-            ask.search.state.response(want.node),
+            ask.response,
             want.count,
             want.whole,
             want.max_tokens,
@@ -212,7 +233,7 @@ def _expansions(asks: Sequence[_Ask]) -> pa.Table:
 def _item(ask: _Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bool]) -> Continuation:
     """What the scorer is asked about a continuation."""
     state, node = ask.search.state, ask.expansion.want.node
-    prompt, tokens = ask.search.problem.prompt, row["tokens"]
+    tokens = row["tokens"]
     closes = bool(node) and state.nodes[node].finish == "step" and is_blank(tokens)
     goes_on = closes or state.nodes[node].finish == "partial"
     open_tokens, open_log_prob = state.last_step(node) if goes_on else (0, 0.0)
@@ -220,7 +241,7 @@ def _item(ask: _Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bo
     bounds = pairwise([0, *ends])
     ahead = [len(tokens) + end for end in row["ahead_ends"]]
     return Continuation(
-        prefix=(*prompt, *state.response(node)),
+        prefix=ask.prefix,
         tokens=(*tokens, *row["ahead"]),
         step_ends=(*ends, *ahead),
         log_probs=(*(fsum(row["logprobs"][start:end]) for start, end in bounds), *[0.0] * len(ahead)),
@@ -228,8 +249,8 @@ def _item(ask: _Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bo
         open_log_prob=open_log_prob,
         keep=len(tokens) if row["finish"] in ("step", "partial") else 0,
         problem=ask.search.problem.number,
-        prompt_tokens=len(prompt),
-        prefix_ends=tuple(state.step_ends(node)[: -1 if goes_on else None]),
+        prompt_tokens=len(ask.search.problem.prompt),
+        prefix_ends=ask.ends[:-1] if goes_on else ask.ends,
         over=row["finish"] in ("stop", "length"),
         closes=closes,
     )

@@ -1,4 +1,4 @@
-"""What `countdown.py` makes of its figures: result file, Markdown, the picture."""
+"""What `search_curves.py` and `countdown.py` make of their figures: result file, Markdown, the picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from airls_ray.progress import Progress
 
 Row = Mapping[str, Any]
-TARGETS = {"3": 0.97, "4": 0.60}
+TARGETS = {"3 numbers": 0.97, "4 numbers": 0.60}
+"""Of the best algorithm, by part of the benchmark."""
 SCORERS = {
     "prm": "PRM of AIRL-S",
     "math_shepherd": "Math-Shepherd PRM",
@@ -27,27 +28,58 @@ COLOURS = {
 COLUMNS = ("algorithm", "scorer", "N", "accuracy (95 %)", "any right", "policy tokens", "scorer tokens")
 
 
-def write(figures: Mapping[str, Any], progress: Progress) -> Path:
-    """Write countdown.json, countdown.md and countdown.png; print tables, verdicts and the cost."""
-    path = common.write_result("countdown", dict(figures))
-    parts = []
-    for count, found in figures.items():
-        title = f"Countdown with {count} numbers: {found['problems']} problems"
+def write(name: str, figures: Mapping[str, Any], progress: Progress) -> Path:
+    """Write NAME.json, .md and .png; print tables, verdicts and the cost. `figures`: by part."""
+    path = common.write_result(name, dict(figures))
+    texts = []
+    for part, found in figures.items():
+        title = f"{part}: {found['problems']} problems"
         rows = cells(found["rows"])
         progress.table(title, rows, COLUMNS)
-        parts.append(f"### {title}\n\n{markdown(rows)}\n\n{curves_text(found['best_of_n'])}")
         best = max(found.get("all_problems", found["rows"]), key=lambda row: row["accuracy"])
-        said = (
-            f"{count} numbers: {best['accuracy']:.3f} by {best['algorithm']} at N = {best['budget']} on "
-            f"{best['problems']} problems, {common.verdict(best['accuracy'], TARGETS[count])}"
-        )
-        progress.say(said)
-        cost = ", ".join(f"{what} {seconds / 60:.1f}" for what, seconds in found["cost_seconds"].items())
-        progress.say(f"minutes: {cost}")
-        parts.append(f"{said}. Minutes: {cost}.")
-    path.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        said = [
+            f"{part}: {best['accuracy']:.3f} by {best['algorithm']} at N = {best['budget']} on "
+            f"{best['problems']} problems" + _verdict(part, best["accuracy"]),
+            *compare_scorers(found),
+            "minutes: " + ", ".join(f"{what} {s / 60:.1f}" for what, s in found["cost_seconds"].items()),
+        ]
+        for line in said:
+            progress.say(line)
+        texts += [
+            f"### {title}",
+            markdown(rows),
+            curves_text(found["best_of_n"]),
+            "\n".join(f"- {x}" for x in said),
+        ]
+    path.with_suffix(".md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     draw(path.with_suffix(".png"), figures)
     return path
+
+
+def _verdict(part: str, accuracy: float) -> str:
+    return f", {common.verdict(accuracy, TARGETS[part])}" if part in TARGETS else ""
+
+
+def compare_scorers(found: Mapping[str, Any]) -> list[str]:
+    """For each step search and width: is the PRM above control, majority and the Math-Shepherd PRM?
+
+    Majority has the policy tokens of the search, read off its curve over N at the same width: the searches
+    spend what N whole responses spend.
+    """
+    rows = {(row["algorithm"], row["scorer"], row["budget"]): row for row in found["rows"]}
+    said = []
+    for (name, scorer, budget), row in rows.items():
+        control = rows.get((name, "policy_log_prob", budget))
+        shepherd = rows.get((name, "math_shepherd", budget))
+        if scorer != "prm" or name == "best_of_n" or control is None or shepherd is None:
+            continue
+        majority = found["best_of_n"].get("majority", {}).get(str(budget), float("nan"))
+        apart = "apart" if row["low"] > control["high"] else "not apart"
+        said.append(
+            f"{name}, N = {budget}: PRM {row['accuracy']:.3f}, control {control['accuracy']:.3f} (intervals "
+            f"{apart}), majority {majority:.3f}, Math-Shepherd PRM {shepherd['accuracy']:.3f}"
+        )
+    return said
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
@@ -81,14 +113,14 @@ def curves_text(curves: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def draw(path: Path, figures: Mapping[str, Any]) -> None:
-    """A row for each count of numbers; left: all algorithms with the PRM; right: scorers compared."""
+    """A row for each part; left: all algorithms with the PRM; right: scorers compared."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4.6 * len(figures)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(figures), 2, squeeze=False, sharey="row")
-    for (count, found), (left, right) in zip(figures.items(), grid, strict=True):
+    for (part, found), (left, right) in zip(figures.items(), grid, strict=True):
         rows = found["rows"]
         for name, colour in COLOURS.items():
             for scorer, style in STYLES.items():
@@ -97,8 +129,8 @@ def draw(path: Path, figures: Mapping[str, Any]) -> None:
                     curve(left, line, colour, style, name)
                 if line and name in ("beam", "rebase", "mcts"):
                     curve(right, line, colour, style, f"{name}, {SCORERS[scorer]}")
-        left.set_title(f"{count} numbers: all searches with the PRM of AIRL-S")
-        right.set_title(f"{count} numbers: the same search by three scorers")
+        left.set_title(f"{part}: all searches with the PRM of AIRL-S")
+        right.set_title(f"{part}: the same search by three scorers")
         left.set_ylabel("accuracy (band: 95 %)")
         for panel in (left, right):
             panel.set_xscale("log")

@@ -1,0 +1,83 @@
+"""The same problems searched by every algorithm with the PRM, and by some with each of two other scorers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+
+COMPARED = ("best_of_n", "beam", "rebase", "particle_filter", "mcts")
+"""Algorithms that run with every scorer."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is searched with."""
+
+    policy: Path
+    prm: Path
+    """Learned without step labels."""
+    shepherd: Path
+    """Learned from Math-Shepherd labels."""
+
+
+def compare(config: Config, models: Models, budgets: Sequence[int], output: Path) -> dict[str, Any]:
+    """Search `config.search.problems` problems; what is in `output` is used again.
+
+    Returns:
+        `rows` (of `airls-ray search`, with `scorer`), `best_of_n` (curves over N from one run, with bounds)
+        and `seconds` of each scorer's searches.
+    """
+    rows: list[dict[str, Any]] = []
+    seconds: dict[str, float] = {}
+    curves: dict[str, Any] = {}
+    for scorer, prm in (
+        ("prm", models.prm),
+        ("policy_log_prob", None),
+        ("math_shepherd", models.shepherd),
+    ):
+        names = every_algorithm() if scorer == "prm" else list(COMPARED)
+        summary = search(config, scorer, models.policy, prm, names, budgets, output / scorer)
+        rows += [{**row, "scorer": scorer} for row in summary["algorithms"]]
+        curves = curves or summary["best_of_n"]
+        seconds[scorer] = summary["seconds"]["total"]
+    return {"rows": rows, "best_of_n": curves, "seconds": seconds, "problems": config.search.problems}
+
+
+def every_algorithm() -> list[str]:
+    """Names of all."""
+    from airls_ray.search.registry import ALGORITHMS
+
+    return list(ALGORITHMS)
+
+
+def search(
+    config: Config,
+    scorer: str,
+    policy: Path,
+    prm: Path | None,
+    names: Sequence[str],
+    budgets: Sequence[int],
+    output: Path,
+) -> dict[str, Any]:
+    """Search, or read what was searched; returns the summary of `airls-ray search`."""
+    from actors.search import run_search
+
+    done = output / "summary.json"
+    if done.exists():
+        summary: dict[str, Any] = json.loads(done.read_text())
+        found = {(row["algorithm"], row["budget"]) for row in summary["algorithms"]}
+        if found == {(name, budget) for name in names for budget in budgets}:
+            return summary
+    changes = {
+        "algorithms": list(names),
+        "budgets": list(budgets),
+        "scorer": "policy_log_prob" if scorer == "policy_log_prob" else "prm",
+    }
+    chosen = config.model_copy(update={"search": config.search.model_copy(update=changes)})
+    return run_search(chosen, policy, prm, output, resume=output.exists())
