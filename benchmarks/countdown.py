@@ -24,9 +24,12 @@ WARM_START = {3: 600, 4: 1300}
 """Updates of 256 traces each. Four numbers go on from the policy of three."""
 
 SHEPHERD = (
-    "prm.search_score=sigmoid_f",
+    "prm.parameterisation=scalar_head",
+    "prm.log_prob=auto",
+    "prm.search_score=auto",
+    "prm.search_aggregate=min",
     "supervised_prm.labels=math_shepherd_soft",
-    "supervised_prm.problems=1000",
+    "supervised_prm.problems=256",
     "supervised_prm.rollouts_per_problem=4",
     "supervised_prm.completions=8",
 )

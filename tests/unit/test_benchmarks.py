@@ -15,6 +15,7 @@ sys.path.insert(0, str(BENCHMARKS))  # as for `python benchmarks/NAME.py`
 import common  # noqa: E402
 import comparison  # noqa: E402
 import iteration  # noqa: E402
+import search_table  # noqa: E402
 import weight_sync  # noqa: E402
 
 COMMANDS = (
@@ -26,6 +27,10 @@ COMMANDS = (
     "airls_vs_grpo",
     "methods",
     "uses",
+    "search_speed",
+    "prm_scoring",
+    "search_curves",
+    "countdown",
 )
 
 
@@ -221,3 +226,30 @@ def test_help_imports_nothing_heavy():
         [sys.executable, "-c", code, str(BENCHMARKS)], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def search_row(scorer: str, accuracy: float, margin: float = 0.05) -> dict[str, object]:
+    interval = {"low": accuracy - margin, "high": accuracy + margin}
+    return {"algorithm": "beam", "scorer": scorer, "budget": 16, "accuracy": accuracy, **interval}
+
+
+@pytest.mark.parametrize(("margin", "said"), [(0.05, "intervals apart"), (0.2, "intervals not apart")])
+def test_scorers_are_compared_at_equal_width(margin: float, said: str):
+    rows = [
+        search_row("prm", 0.9, margin),
+        search_row("policy_log_prob", 0.7, margin),
+        search_row("math_shepherd", 0.5, margin),
+    ]
+    (line,) = search_table.compare_scorers({"rows": rows, "best_of_n": {"majority": {"16": 0.65}}})
+    assert said in line
+    assert "majority 0.650" in line
+
+
+def test_a_search_without_rivals_is_not_compared():
+    found = {"rows": [search_row("prm", 0.9)], "best_of_n": {}}
+    assert search_table.compare_scorers(found) == []
+
+
+def test_only_parts_with_a_target_get_a_verdict():
+    assert "MISSED" in search_table._verdict("4 numbers", 0.5)
+    assert search_table._verdict("arithmetic", 0.5) == ""
