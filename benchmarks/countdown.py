@@ -20,8 +20,9 @@ FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
 ALL = 1000
 """Problems of a public test file."""
-WARM_START = {3: 600, 4: 1300}
-"""Updates of 256 traces each. Four numbers go on from the policy of three."""
+STAGES = ((3, 600), (4, 1100), (3, 600))
+"""The warm start: numbers, and updates of 256 traces each. A stage goes on from the policy of the one before:
+three numbers first, since their arithmetic is that of four, and once more, since four teach more of it."""
 
 SHEPHERD = (
     "prm.parameterisation=scalar_head",
@@ -58,7 +59,7 @@ def main(
 
     progress = make_progress()
     figures: dict[str, Any] = {}
-    for count in sorted(numbers or WARM_START):
+    for count in sorted(numbers or (3, 4)):
         figures[f"{count} numbers"] = measure(count, files, problems, full, progress)
     path = search_table.write("countdown", figures, progress)
     progress.say(f"written to {path}, .md and .png")
@@ -88,15 +89,12 @@ def settings(count: int, files: Path | None, *overrides: str) -> Config:
     """The configuration for so many numbers."""
     from airls_ray.config import load_config
 
-    updates = WARM_START[count]
     return load_config(
         CONFIG,
         [
             f"name=countdown{count}",
             f"output={FOLDER}",
             f"task.numbers={count}",
-            f"sft.iterations={updates}",
-            f"sft.learner.lr_decay_updates={updates}",
             *([f"task.test_file={files / f'cd{count}_test.jsonl'}"] if files else []),
             *overrides,
         ],
@@ -104,16 +102,16 @@ def settings(count: int, files: Path | None, *overrides: str) -> Config:
 
 
 # -------------------------------------------------------------------------------------- training
-def train(count: int, files: Path | None, progress: Progress) -> tuple[Path, Path, Path, dict[str, float]]:
-    """Return the folders of policy, PRM and Math-Shepherd PRM, and the seconds that each took."""
+def train(count: int, files: Path | None, progress: Progress) -> tuple[Models, dict[str, float]]:
+    """Return policy, PRM and Math-Shepherd PRM, and the seconds that each took."""
     from actors.launch import run_training
     from actors.train_prm import train_prm
     from airls_ray.run_folder import RunFolder
 
     cost: dict[str, float] = {}
-    base = warm_start(count, files, progress)
-    cost["warm start"] = json.loads((base / "sft.json").read_text())["seconds"]
-    config = settings(count, files, f"model.path={base}")
+    stage = max(number for number, (numbers, _) in enumerate(STAGES) if numbers == count)
+    base, cost["warm start"] = warm_start(stage, files, progress)
+    config = settings(count, files, f"model.path={base}", "search.problems=200")
     run = RunFolder(config.output / config.name)
     summary = run.read_summary() or run_training(config, resume=run.config_file.exists())
     cost["AIRL-S"] = sum(summary["seconds"].values())
@@ -131,16 +129,19 @@ def train(count: int, files: Path | None, progress: Progress) -> tuple[Path, Pat
     return Models(policy, prm, Path(made["prm_path"])), cost
 
 
-def warm_start(count: int, files: Path | None, progress: Progress) -> Path:
-    """Return the folder of the policy after supervised training on solved problems."""
+def warm_start(stage: int, files: Path | None, progress: Progress) -> tuple[Path, float]:
+    """Return the folder of the policy after a stage of the warm start, and the seconds of all up to it."""
     from actors.sft import run_sft
 
-    folder = FOLDER / f"policy{count}"
+    count, updates = STAGES[stage]
+    folder = FOLDER / f"warm_start_{stage}"
+    before, seconds = warm_start(stage - 1, files, progress) if stage else (None, 0.0)
     if not (folder / "sft.json").exists():
-        start = [f"model.path={warm_start(3, files, progress)}"] if count == 4 else []
-        progress.say(f"Warm start with {count} numbers")
-        run_sft(settings(count, files, *start), folder, progress)
-    return folder
+        progress.say(f"Warm start {stage + 1} of {len(STAGES)}: {count} numbers")
+        source = [f"model.path={before}"] if before else []
+        length = [f"sft.iterations={updates}", f"sft.learner.lr_decay_updates={updates}"]
+        run_sft(settings(count, files, *source, *length), folder, progress)
+    return folder, seconds + json.loads((folder / "sft.json").read_text())["seconds"]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,7 @@ from airls_ray.cli.score import PromptTemplate, WeightType, load_scorer
 
 if TYPE_CHECKING:
     from airls_ray.data.step_files import StepRow
-    from airls_ray.prms.items import StepScorer
+    from airls_ray.prms.items import StepScorer, StepText
     from airls_ray.progress import Progress
 
 _CHUNK = 256
@@ -62,26 +64,38 @@ def evaluate_prm(
         PromptTemplate, typer.Option(help="token_classification and project: chat if it was trained so.")
     ] = PromptTemplate.PLAIN,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a forward pass.")] = 16384,
+    partial_tokens: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Also score every longer step cut after so many of the PRM's tokens: do these scores rank "
+            "as those of the whole steps? (may be repeated)",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
 ) -> None:
     """Measure a PRM on labelled steps: first wrong step, PRM-Score, AUROC, calibration, biases."""
+    _refuse_options(prm, partial_tokens)
     from airls_ray.data.step_files import read_step_files
     from airls_ray.progress import make_progress
 
     progress = make_progress()
     rows = read_step_files(data, None if data_format is None else data_format.value)
     _say_ignored(rows, progress)
+    partial: dict[int, list[list[float]]] = {}
     if prm is None:
         rows, scores = _given_scores(rows)
     else:
         rows = _without_blank_steps(rows, progress)
         scorer = load_scorer(prm, form, dtype, separator, prompt_template, batch_tokens, progress)
         scores = score_rows(rows, scorer, prm, progress)
+        partial = score_beginnings(rows, scorer, sorted(set(partial_tokens or ())), prm, progress)
     from airls_ray.evaluation.prm_metrics.measure import measure_step_rows
     from airls_ray.evaluation.prm_metrics.report import step_tables, write_step_results
 
     summary = {"data": data, "prm": prm, "threshold": threshold, "seed": seed}
-    summary |= measure_step_rows(rows, scores, threshold, seed)
+    summary |= measure_step_rows(rows, scores, threshold, seed, partial)
     target = output or Path("runs") / "evaluate_prm" / data[0].stem
     write_step_results(target, rows, scores, summary)
     for table in step_tables(summary):
@@ -96,23 +110,74 @@ def score_rows(rows: list[StepRow], scorer: StepScorer, name: str, progress: Pro
         ModelError: the scorer gives a wrong number of scores, or one outside [0, 1].
         DataError: a row does not fit the model.
     """
-    from airls_ray.errors import ModelError
     from airls_ray.prms.items import StepText
 
     scores: list[list[float]] = []
     with progress.track("score", len(rows)) as bar:
         for start in range(0, len(rows), _CHUNK):
             batch = rows[start : start + _CHUNK]
-            found = scorer.score([StepText(row.problem, row.steps, where=row.where) for row in batch])
-            for row, values in zip(batch, found, strict=True):
-                if len(values) != len(row.steps) or not all(0 <= value <= 1 for value in values):
-                    raise ModelError(
-                        f"{name} must give one score in [0, 1] for each of the {len(row.steps)} steps of "
-                        f"{row.where}, but gives {[round(value, 4) for value in values][:8]}"
-                    )
-                scores.append([float(value) for value in values])
+            items = [StepText(row.problem, row.steps, where=row.where) for row in batch]
+            scores += _score(items, scorer, name)
             bar.advance(len(batch))
     return scores
+
+
+def score_beginnings(
+    rows: Sequence[StepRow], scorer: StepScorer, tokens: Sequence[int], name: str, progress: Progress
+) -> dict[int, list[list[float]]]:
+    """Score every step of every row cut after some of its tokens, behind the whole steps before it.
+
+    Returns:
+        By number of tokens for each row one score a step; nan where `StepScorer.cut_last_step` gives none.
+
+    Raises:
+        ModelError: as `score_rows`.
+        DataError: the PRM's tokenizer does not say where its tokens end.
+    """
+    from airls_ray.prms.items import StepText
+
+    scores = {count: [[nan] * len(row.steps) for row in rows] for count in tokens}
+    places = [
+        (at, step, count) for at, row in enumerate(rows) for step in range(len(row.steps)) for count in tokens
+    ]
+    if not places:
+        return scores
+    with progress.track("score beginnings", len(places)) as bar:
+        for start in range(0, len(places), _CHUNK):  # of items, not of rows: each reads its prefix again
+            batch = places[start : start + _CHUNK]
+            cut: dict[tuple[int, int, int], StepText] = {}
+            for at, step, count in batch:
+                whole = StepText(rows[at].problem, rows[at].steps[: step + 1], where=rows[at].where)
+                begun = scorer.cut_last_step(whole, count)
+                if begun is not None:
+                    cut[at, step, count] = begun
+            found = _score(list(cut.values()), scorer, name) if cut else []
+            for (at, step, count), values in zip(cut, found, strict=True):
+                scores[count][at][step] = values[-1]
+            bar.advance(len(batch))
+    return scores
+
+
+def _score(items: Sequence[StepText], scorer: StepScorer, name: str) -> list[list[float]]:
+    """Score and check that there is one score in [0, 1] a step; `name` is the PRM's, for the ModelError."""
+    from airls_ray.errors import ModelError
+
+    scores = []
+    for item, values in zip(items, scorer.score(items), strict=True):
+        if len(values) != len(item.steps) or not all(0 <= value <= 1 for value in values):
+            raise ModelError(
+                f"{name} must give one score in [0, 1] for each of the {len(item.steps)} steps of "
+                f"{item.where}, but gives {[round(value, 4) for value in values][:8]}"
+            )
+        scores.append([float(value) for value in values])
+    return scores
+
+
+def _refuse_options(prm: str | None, partial_tokens: Sequence[int] | None) -> None:
+    from airls_ray.errors import ConfigError
+
+    if partial_tokens and prm is None:
+        raise ConfigError("--partial-tokens needs --prm: scores in a file are those of whole steps")
 
 
 def _given_scores(rows: list[StepRow]) -> tuple[list[StepRow], list[list[float]]]:

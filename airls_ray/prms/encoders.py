@@ -37,6 +37,13 @@ class Encoder(Protocol):
         """Encode an item that has at least one step."""
         ...
 
+    def beginning(self, step: str, tokens: int) -> str | None:
+        """Return the first tokens of what is read of a step, as text; see `StepScorer.cut_last_step`.
+
+        What this form takes off a step is no token: else a step cut before it would pass for a beginning.
+        """
+        ...
+
 
 class SeparatedSteps:
     """TRL's PRMTrainer: prompt, then each step and the separator's ids; read at each separator's last id.
@@ -69,6 +76,10 @@ class SeparatedSteps:
             ids += [*self._tokenizer.encode(text), *self._separator_ids]
             positions.append(len(ids) - 1)
         return Encoded(tuple(ids), tuple(positions))
+
+    def beginning(self, step: str, tokens: int) -> str | None:
+        """See `Encoder.beginning`."""
+        return self._tokenizer.beginning(step.removesuffix(self._separator), tokens)
 
     def _prompt(self, problem: str) -> list[int]:
         if self._template == "chat":
@@ -118,6 +129,10 @@ class MarkedChat:
             positions.append(len(ids) - 1)
         return Encoded(tuple(ids), tuple(positions))
 
+    def beginning(self, step: str, tokens: int) -> str | None:
+        """See `Encoder.beginning`."""
+        return self._tokenizer.beginning(step.strip(), tokens)
+
 
 class MarkedText:
     """Math-Shepherd: plain text, a marker behind each step, line feeds between; read at the markers.
@@ -142,6 +157,10 @@ class MarkedText:
             ids += [*self._behind_marker("\n" + step), self._marker_id]
             positions.append(len(ids) - 1)
         return Encoded(tuple(ids), tuple(positions))
+
+    def beginning(self, step: str, tokens: int) -> str | None:
+        """See `Encoder.beginning`."""
+        return self._tokenizer.beginning(step.strip(), tokens)
 
     def _behind_marker(self, text: str) -> list[int]:
         """Tokens of `text` behind the marker: alone, SentencePiece vocabularies put a space before it."""
@@ -190,3 +209,7 @@ class Conversation:
                 )
             positions.append(index - 1)
         return Encoded(tuple(ids), tuple(positions))
+
+    def beginning(self, step: str, tokens: int) -> str | None:
+        """See `Encoder.beginning`."""
+        return self._tokenizer.beginning(step.strip(), tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from airls_ray.errors import DataError
@@ -36,6 +36,56 @@ class StepScorer(Protocol):
             DataError: an item does not fit the model: a blank step, a marker in a text, too many tokens.
         """
         ...
+
+    def cut_last_step(self, item: StepText, tokens: int) -> StepText | None:
+        """Return the item up to the first `tokens` tokens of its last step, not finished.
+
+        Counted are the tokens of this PRM's tokenizer in what it reads of the step's text, encoded alone.
+
+        Args:
+            item: at least one step.
+            tokens: at least 1.
+
+        Returns:
+            None where the step is not longer, or begins with so many blank tokens: nothing could be scored.
+
+        Raises:
+            DataError: the tokenizer does not say which characters its tokens stand for.
+        """
+        ...
+
+
+def first_tokens(text: str, offsets: Sequence[tuple[int, int]], tokens: int, folder: str) -> str | None:
+    """Return the characters of the first `tokens` tokens of `text`, or None: see `StepScorer.cut_last_step`.
+
+    A character of which these tokens hold some bytes only is left out: it is no text yet.
+
+    Args:
+        text: what was encoded.
+        offsets: for each token its first character and the one behind its last.
+        tokens: at least 1.
+        folder: names the tokenizer in messages.
+
+    Raises:
+        DataError: no token has a character.
+    """
+    if offsets and not any(start < end for start, end in offsets):
+        raise DataError(
+            f"the tokenizer of {folder} does not say which characters its tokens stand for, so no step can "
+            "be cut after some of them: leave out --partial-tokens"
+        )
+    if len(offsets) <= tokens:
+        return None
+    # Tokens that share a character all have its offsets, so the next token's start comes before the end.
+    beginning = text[: min(offsets[tokens - 1][1], offsets[tokens][0])]
+    return beginning if beginning.strip() else None
+
+
+def with_beginning(item: StepText, text: str | None) -> StepText | None:
+    """Return the item with `text` as its last step, not finished; None for None."""
+    if text is None:
+        return None
+    return replace(item, steps=(*item.steps[:-1], text), finished=False)
 
 
 def refuse_blank_steps(item: StepText) -> None:

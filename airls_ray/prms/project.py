@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
 from airls_ray.models.load import DType, load_prm_module
 from airls_ray.prms.encoders import PromptTemplate
-from airls_ray.prms.items import StepText, refuse_blank_steps
+from airls_ray.prms.items import StepText, first_tokens, refuse_blank_steps, with_beginning
 from airls_ray.search.scoring import Continuation
 from airls_ray.tokenizer_files import load_tokenizer
 
@@ -70,6 +71,12 @@ class ProjectScorer:
             assert len(one_item) == len(item.steps), f"{len(one_item)} scores of {len(item.steps)} steps"
         return scores
 
+    def cut_last_step(self, item: StepText, tokens: int) -> StepText | None:
+        """See `StepScorer.cut_last_step`; an end of sequence is no token of a step's text."""
+        step = item.steps[-1]
+        offsets = self._encoding(item, step, special=False).offsets
+        return with_beginning(item, first_tokens(step, offsets, tokens, str(self._folder)))
+
     def _encode(self, item: StepText) -> Continuation:
         refuse_blank_steps(item)
         prompt = self._prompt(item)
@@ -105,8 +112,11 @@ class ProjectScorer:
         return ids
 
     def _ids(self, item: StepText, text: str, special: bool) -> list[int]:
+        return list(self._encoding(item, text, special).ids)
+
+    def _encoding(self, item: StepText, text: str, special: bool) -> Any:
         try:
-            return list(self._backend.encode(text, add_special_tokens=special).ids)
+            return self._backend.encode(text, add_special_tokens=special)
         except Exception as error:  # the library raises no narrower class for a word that it lacks
             raise DataError(
                 f"{item.where}: the tokenizer of {self._folder} cannot encode {text[:60]!r} ({error})"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from airls_ray.errors import DataError, ModelError
 from airls_ray.prms.encoders import Encoded, Encoder
-from airls_ray.prms.items import StepText, refuse_blank_steps
+from airls_ray.prms.items import StepText, refuse_blank_steps, with_beginning
 from airls_ray.tensors.microbatches import plan_microbatches
 
 
@@ -56,6 +56,10 @@ class HeadScorer:
         for item, found in zip(items, scores, strict=True):
             assert len(found) == len(item.steps), f"{len(found)} scores of {len(item.steps)} steps"
         return scores
+
+    def cut_last_step(self, item: StepText, tokens: int) -> StepText | None:
+        """See `StepScorer.cut_last_step`."""
+        return with_beginning(item, self._encoder.beginning(item.steps[-1], tokens))
 
     def _encode(self, item: StepText) -> Encoded:
         refuse_blank_steps(item)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from airls_ray.errors import ModelError
+from airls_ray.prms.items import first_tokens
 
 Message = Mapping[str, str]
 
@@ -54,6 +55,11 @@ class PRMTokenizer:
         """Return the tokens of `text` and the character at which each begins."""
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return list(encoded["input_ids"]), [start for start, _ in encoded["offset_mapping"]]
+
+    def beginning(self, text: str, tokens: int) -> str | None:
+        """Return the text of the first `tokens` tokens of `text`; see `items.first_tokens`."""
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return first_tokens(text, encoded["offset_mapping"], tokens, self.folder)
 
     def knows(self, text: str) -> bool:
         """Whether `text` is one token."""

@@ -496,6 +496,20 @@ def test_traces_are_ranked_against_known_outcomes_alone() -> None:
     assert "trace_auroc" not in measure_step_rows(rows[2:], [[0.0, 0.0]])
 
 
+def test_beginnings_compete_at_one_place_of_one_problem() -> None:
+    """Places of p: the first agrees, the second does not; q is alone, and its level must not count."""
+    rows = [row([True, True], "p"), row([True, True], "p"), row([True, True], "q")]
+    scores = [[0.1, 0.4], [0.2, 0.3], [0.8, 0.9]]
+    partial = {5: [[0.3, 0.5], [0.4, 0.6], [0.7, 0.8]]}
+    found = measure_step_rows(rows, scores, partial=partial)["partial_rank_correlation"]
+    assert found[5]["tau_within"] == pytest.approx((1 - 1) / 2)
+    assert found[5]["tau"] == pytest.approx(tau_b(np.ravel(partial[5]), np.ravel(scores)))
+
+
+def test_without_beginnings_their_ranks_are_not_measured() -> None:
+    assert "partial_rank_correlation" not in measure_step_rows([row([True])], [[0.5]])
+
+
 def test_a_missing_score_is_an_error() -> None:
     with pytest.raises(ValueError, match="solution 0 has 1 scores for 2 steps"):
         measure_step_rows([row([True, True])], [[0.5]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from airls_ray.data.step_files import CORRECT, StepRow
 from airls_ray.evaluation.prm_metrics.best_of_n import AGGREGATES
-from airls_ray.evaluation.prm_metrics.biases import drift_slope, length_correlation, step_drift
+from airls_ray.evaluation.prm_metrics.biases import (
+    drift_slope,
+    length_correlation,
+    partial_rank_correlation,
+    step_drift,
+)
 from airls_ray.evaluation.prm_metrics.calibration import (
     brier_score,
     expected_calibration_error,
@@ -43,7 +48,11 @@ class StepColumns:
 
 
 def measure_step_rows(
-    rows: Sequence[StepRow], scores: Sequence[Sequence[float]], threshold: float = 0.5, seed: int = 0
+    rows: Sequence[StepRow],
+    scores: Sequence[Sequence[float]],
+    threshold: float = 0.5,
+    seed: int = 0,
+    partial: Mapping[int, Sequence[Sequence[float]]] | None = None,
 ) -> dict[str, Any]:
     """Measure scores on labelled solutions.
 
@@ -52,12 +61,14 @@ def measure_step_rows(
         scores: for each of them one score a step, in [0, 1].
         threshold: steps that score below it are called wrong.
         seed: of the bootstraps.
+        partial: number of tokens to scores of the steps' beginnings, as `scores`; nan for a step without.
 
     Returns:
         `rows`, `problems`, `steps`; `first_error` (rows without a classification, where there are any; see
         `measure_first_errors`); `prmbench` (rows with one; see `measure_prmbench`); `labels`, of all rows and
         by subset (see `_label_figures`); `reliability` and `drift` (tables as lists); `drift_slope`,
-        `length_correlation` and `trace_auroc` by aggregation.
+        `length_correlation` and `trace_auroc` by aggregation; `partial_rank_correlation` by number of tokens,
+        where there are partial scores (see there; groups are steps at one place of one problem's solutions).
     """
     columns = make_columns(rows, scores)
     known = ~np.isnan(columns.labels)
@@ -87,6 +98,8 @@ def measure_step_rows(
         summary["trace_auroc"] = {
             how: auroc(values[graded], columns.outcomes[graded] > 0.5) for how, values in aggregated.items()
         }
+    if partial:
+        summary["partial_rank_correlation"] = _partial_figures(columns, partial)
     return summary
 
 
@@ -154,6 +167,17 @@ def _changed_solutions(
         is_original=np.array([row.classification == CORRECT for row in ours]),
         problems=columns.problems[kept],
     )
+
+
+def _partial_figures(
+    columns: StepColumns, partial: Mapping[int, Sequence[Sequence[float]]]
+) -> dict[int, dict[str, float]]:
+    """Steps at one place of one problem's solutions are what competes in a beam."""
+    lengths = np.diff(columns.offsets)
+    place = np.arange(len(columns.scores)) - np.repeat(columns.offsets[:-1], lengths)
+    groups = np.repeat(columns.problems, lengths) * lengths.max(initial=1) + place
+    flat = {tokens: np.array([one for row in rows for one in row]) for tokens, rows in partial.items()}
+    return partial_rank_correlation(flat, columns.scores, groups)
 
 
 def _label_figures(columns: StepColumns, rows: NDArray[np.bool_]) -> dict[str, float]:

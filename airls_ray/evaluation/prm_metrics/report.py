@@ -91,7 +91,10 @@ def step_tables(summary: Mapping[str, Any]) -> list[Table]:
         tables.append(_first_error_table(summary["first_error"]))
     if "prmbench" in summary:
         tables.append(_prmbench_table(summary["prmbench"]))
-    return [*tables, _trace_table(summary)]
+    tables.append(_trace_table(summary))
+    if "partial_rank_correlation" in summary:
+        tables.append(_partial_table(summary["partial_rank_correlation"]))
+    return tables
 
 
 def sample_table(curves: Mapping[str, Mapping[int, Mapping[str, float]]], problems: int) -> Table:
@@ -178,6 +181,15 @@ def _trace_table(summary: Mapping[str, Any]) -> Table:
     ]
     title = f"Scores of solutions; scores of right steps drift by {summary['drift_slope']:+.3g} a place"
     return Table(title, rows, ["step scores", "correlation with the number of steps", "AUROC of the outcome"])
+
+
+def _partial_table(measured: Mapping[int, Mapping[str, float]]) -> Table:
+    rows: list[list[Cell]] = [
+        [tokens, one["steps"], one["tau"], one["tau_within"]] for tokens, one in measured.items()
+    ]
+    columns = ["tokens", "steps that are longer", "tau", "tau at one place of one problem"]
+    title = "Scores of steps cut after some tokens against those of the whole steps (Kendall's tau-b)"
+    return Table(title, rows, columns)
 
 
 def _with_range(figures: Mapping[str, float], name: str) -> str:
