@@ -41,6 +41,7 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
     sources = _sources(config, base, checkpoint)
     _check_data(config, base)
     run.create(config, resume=resume)
+    run.use(checkpoint)
     if resume:
         run.rewind(state.iteration)
     with connected(config), closing(start_parts(config, sources, progress, state)) as parts:
@@ -56,7 +57,9 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
             "train": started_search - started_loop,
             "search": time.perf_counter() - started_search,
         }
-        return finish_run(parts, config, run, state, before, after, seconds)
+        summary = finish_run(parts, config, run, state, before, after, seconds)
+    run.use(None)
+    return summary
 
 
 def with_given_prm(config: Config) -> Config:

@@ -7,6 +7,7 @@ share). The driver follows the metrics file.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from actors import cluster
 from actors.ray_train import Line, RankRun, run_ranks
 from actors.sft_rank import METRICS, SUMMARY, train_rank
+from actors.sft_state import SFTState, state_folder
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.models.check import check_model_folder
@@ -23,32 +25,41 @@ from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec, build_tokenizer
 
 
-def run_sft(config: Config, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+def run_sft(
+    config: Config, folder: Path, progress: Progress | None = None, resume: bool = False
+) -> dict[str, Any]:
     """Train the policy of `config.model` on traces and leave it in `folder`, in Hugging Face format.
 
     Beside the model lie `sft.json` (the summary that is returned) and `metrics.jsonl` (a line per
-    update). `folder` appears when all is done; what it held before stays until then. Joins the Ray
-    cluster that is connected, else connects for the time of the call.
+    update). `folder` appears when all is done; what it held before stays until then. A hidden sibling of it
+    holds the state of the last accuracy check, from which `resume` goes on; an uninterrupted run and a
+    resumed one make the same updates. Joins the Ray cluster that is connected, else connects for the time of
+    the call.
 
     Returns:
         accuracy (last check), target, reached, updates, tokens, seconds, curve ([update, accuracy]).
 
     Raises:
-        UserError: one sentence: bad model or data, too few resources, a deadline, a dead process.
+        UserError: one sentence: bad model or data, too few resources, a deadline, a dead process; the state
+            is of other settings.
     """
     progress = progress or make_progress()
     started = time.perf_counter()
     was_connected = cluster.is_connected()
+    state = SFTState(state_folder(folder.resolve()), config)
+    before = state.begin(resume)
+    spent = 0.0 if before is None else SFTState.read(before).seconds
     guard = files.FullDisk(folder.parent, "the warm-started policy", "free some space and run sft again")
     with guard, files.replacing(folder.resolve()) as work:
-        source = prepare_model(config, work)
+        source = prepare_model(config, work) if before is None else _take_up(before, work, progress)
         cluster.connect(config.ray)
         try:
-            _fit(config, source, work, progress)
+            _fit(config, source, work, progress, state, before)
         finally:
             if not was_connected:
                 cluster.disconnect()
-        summary = _finish(work, time.perf_counter() - started)
+        summary = _finish(work, spent + time.perf_counter() - started)
+    state.forget()
     if not summary["reached"] and summary["target"] < 1.0:
         progress.say(
             f"The warm start ended at accuracy {summary['accuracy']:.3f}, below sft.target_accuracy "
@@ -73,6 +84,14 @@ def prepare_model(config: Config, folder: Path) -> str:
     return str(folder)
 
 
+def _take_up(before: Path, work: Path, progress: Progress) -> str:
+    """Bring the metrics of the updates that are made; returns the model to go on with."""
+    work.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(before / METRICS, work / METRICS)
+    progress.say(f"The warm start goes on after update {SFTState.read(before).update}")
+    return str(before)
+
+
 def _finish(folder: Path, seconds: float) -> dict[str, Any]:
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     summary["seconds"] = seconds
@@ -81,12 +100,20 @@ def _finish(folder: Path, seconds: float) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------ driver
-def _fit(config: Config, source: str, folder: Path, progress: Progress) -> None:
+def _fit(
+    config: Config, source: str, folder: Path, progress: Progress, state: SFTState, before: Path | None
+) -> None:
     run = RankRun(
         name="sft",
         what="warm start",
         train_rank=train_rank,
-        job={"config": config, "source": source, "folder": str(folder)},
+        job={
+            "config": config,
+            "source": source,
+            "folder": str(folder),
+            "state": state,
+            "before": before,
+        },
         learner=config.sft.learner,
         folder=folder,
         metrics=folder / METRICS,

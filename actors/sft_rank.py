@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import ray.train
 import torch
 
 from actors.deepspeed_engine import DeepSpeedEngine, adopt_process_group
+from actors.sft_state import SFTProgress, SFTState
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
@@ -43,26 +45,34 @@ def train_rank(job: dict[str, Any]) -> None:
         ),
         config.sft.learner,
     )
-    summary = _train(engine, config, source, folder)
+    done = SFTProgress()
+    if job["before"] is not None:
+        engine.load_state(job["before"])
+        done = SFTState.read(job["before"])
+    summary = _train(engine, config, source, folder, job["state"], done)
     weights = dict(engine.named_weights())  # collective under ZeRO-3
     if engine.rank == 0:
         save_hf(engine.module, weights, source, folder)
         files.write_text(folder / SUMMARY, files.to_json(summary, indent=2))
 
 
-def _train(engine: Any, config: Config, source: str, folder: Path) -> dict[str, Any]:
+def _train(
+    engine: Any, config: Config, source: str, folder: Path, state: SFTState, done: SFTProgress
+) -> dict[str, Any]:
     """The loop of all ranks; every decision comes from numbers that are the same on all of them."""
-    sft = config.sft
+    sft, started = config.sft, time.perf_counter()
     task = make_task(config.task)
     codec = TextCodec.from_folder(source, task, config.model.prompt_template)
     held_out = held_out_problems(config)
     stream = training_traces(config, codec, held_out)
-    curve: list[tuple[int, float]] = []
-    tokens, next_check = 0.0, sft.evaluate_every
+    for _ in range(done.update):  # what was drawn before is not drawn again
+        next(stream)
+    curve = done.curve
+    next_check = done.update + updates_until_check(curve, sft.target_accuracy, sft.evaluate_every)
     with Check(config, codec, held_out, engine) as check:
-        for update in range(1, sft.iterations + 1):
+        for update in range(done.update + 1, sft.iterations + 1):
             line = update_on_traces(engine, next(stream), sft.learner, pad_id=codec.pad_id)
-            tokens += line["sft/tokens"]
+            done.update, done.tokens = update, done.tokens + line["sft/tokens"]
             if update in (next_check, sft.iterations):
                 curve.append((update, check.accuracy(update)))
                 line["sft/accuracy"] = curve[-1][1]
@@ -72,12 +82,15 @@ def _train(engine: Any, config: Config, source: str, folder: Path) -> dict[str, 
                 files.append(folder / METRICS, files.to_json({"update": update, **line}).encode() + b"\n")
             if curve and curve[-1][1] >= sft.target_accuracy < 1.0:
                 break
+            if curve and curve[-1][0] == update < sft.iterations:
+                seconds = done.seconds + time.perf_counter() - started
+                state.save(engine, source, folder / METRICS, done, seconds)
     return {
         "accuracy": curve[-1][1],
         "target": sft.target_accuracy,
         "reached": curve[-1][1] >= sft.target_accuracy,
-        "updates": update,
-        "tokens": int(tokens),
+        "updates": done.update,
+        "tokens": int(done.tokens),
         "curve": [list(point) for point in curve],
         "seed": config.seed,
     }

@@ -34,6 +34,7 @@ class RunFolder:
             raise ValueError(f"keep_checkpoints must be at least 1, but is {keep_checkpoints}")
         self.path = Path(path)
         self.keep_checkpoints = keep_checkpoints
+        self._in_use: Path | None = None
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.warnings_file = self.path / "warnings.jsonl"
@@ -229,10 +230,19 @@ class RunFolder:
         complete = self.checkpoints()
         return complete[-1] if complete else None
 
+    def use(self, checkpoint: Path | None) -> None:
+        """Keep the checkpoint that actors were started from as long as they may read it again; None: no more.
+
+        They copy its tokenizer into every checkpoint, and an actor that takes a dead one's place loads it.
+        """
+        self._in_use = checkpoint
+        if checkpoint is None and self.checkpoints_folder.is_dir():
+            self._prune()
+
     def _prune(self) -> None:
         latest = self.latest_checkpoint()
         for folder in self.checkpoints()[: -self.keep_checkpoints]:
-            if folder != latest:
+            if folder not in (latest, self._in_use):
                 files.remove(folder)
 
     def _full_disk(self, what: str) -> files.FullDisk:

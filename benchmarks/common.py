@@ -229,7 +229,7 @@ def warm_started_policy(config: Config, progress: Progress) -> Path:
         from actors.sft import run_sft
 
         progress.say(f"Warm start of the policy with seed {config.seed} (kept in {folder.relative_to(ROOT)})")
-        run_sft(config, folder, progress)
+        run_sft(config, folder, progress, resume=True)
     return folder
 
 

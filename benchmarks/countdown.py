@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,9 @@ def main(
     full: Annotated[
         bool, typer.Option(help="Search all 1,000 problems by the best algorithm at N = 64, too.")
     ] = True,
+    rivals: Annotated[
+        bool, typer.Option(help="Search by the control and by a PRM on Math-Shepherd labels, too.")
+    ] = True,
 ) -> None:
     """Train policy and PRM on Countdown, search with every algorithm at N = 4, 16 and 64, and print the cost.
 
@@ -60,17 +64,22 @@ def main(
     progress = make_progress()
     figures: dict[str, Any] = {}
     for count in sorted(numbers or (3, 4)):
-        figures[f"{count} numbers"] = measure(count, files, problems, full, progress)
+        figures[f"{count} numbers"] = measure(count, files, problems, full, rivals, progress)
     path = search_table.write("countdown", figures, progress)
     progress.say(f"written to {path}, .md and .png")
 
 
-def measure(count: int, files: Path | None, problems: int, full: bool, progress: Progress) -> dict[str, Any]:
+def measure(
+    count: int, files: Path | None, problems: int, full: bool, rivals: bool, progress: Progress
+) -> dict[str, Any]:
     """All stages for so many numbers; returns what the tables need."""
     models, cost = train(count, files, progress)
+    if rivals:
+        shepherd, more = shepherd_prm(count, files, models.policy, progress)
+        models, cost = replace(models, shepherd=shepherd), cost | more
     config = settings(count, files, f"search.problems={problems}")
     folder = FOLDER / f"search{count}"
-    figures = compare(config, models, BUDGETS, folder / str(problems))
+    figures = compare(config, models, BUDGETS, folder / str(problems), rivals)
     cost |= {f"search, {scorer}": seconds for scorer, seconds in figures.pop("seconds").items()}
     if full and problems < ALL:
         best = max(
@@ -103,9 +112,8 @@ def settings(count: int, files: Path | None, *overrides: str) -> Config:
 
 # -------------------------------------------------------------------------------------- training
 def train(count: int, files: Path | None, progress: Progress) -> tuple[Models, dict[str, float]]:
-    """Return policy, PRM and Math-Shepherd PRM, and the seconds that each took."""
+    """Return policy and PRM, and the seconds that each took."""
     from actors.launch import run_training
-    from actors.train_prm import train_prm
     from airls_ray.run_folder import RunFolder
 
     cost: dict[str, float] = {}
@@ -118,15 +126,22 @@ def train(count: int, files: Path | None, progress: Progress) -> tuple[Models, d
     checkpoint = run.latest_checkpoint()
     assert checkpoint is not None
     policy, prm = checkpoint / "policy", checkpoint / "prm"
+    return Models(policy, prm, None), cost
+
+
+def shepherd_prm(
+    count: int, files: Path | None, policy: Path, progress: Progress
+) -> tuple[Path, dict[str, float]]:
+    """Return the folder of the PRM on Math-Shepherd labels of `policy`, and the seconds that it took."""
+    from actors.train_prm import train_prm
+
     folder = FOLDER / f"math_shepherd{count}"
     done = folder / "train_prm.json"
-    labelled = settings(count, files, *SHEPHERD)
-    made = json.loads(done.read_text()) if done.exists() else train_prm(labelled, policy, folder, progress)
-    cost["Math-Shepherd labels"], cost["Math-Shepherd PRM"] = (
-        made["seconds"]["labels"],
-        made["seconds"]["train"],
-    )
-    return Models(policy, prm, Path(made["prm_path"])), cost
+    config = settings(count, files, *SHEPHERD)
+    made = json.loads(done.read_text()) if done.exists() else train_prm(config, policy, folder, progress)
+    seconds = made["seconds"]
+    cost = {"Math-Shepherd labels": seconds["labels"], "Math-Shepherd PRM": seconds["train"]}
+    return Path(made["prm_path"]), cost
 
 
 def warm_start(stage: int, files: Path | None, progress: Progress) -> tuple[Path, float]:
@@ -140,7 +155,7 @@ def warm_start(stage: int, files: Path | None, progress: Progress) -> tuple[Path
         progress.say(f"Warm start {stage + 1} of {len(STAGES)}: {count} numbers")
         source = [f"model.path={before}"] if before else []
         length = [f"sft.iterations={updates}", f"sft.learner.lr_decay_updates={updates}"]
-        run_sft(settings(count, files, *source, *length), folder, progress)
+        run_sft(settings(count, files, *source, *length), folder, progress, resume=True)
     return folder, seconds + json.loads((folder / "sft.json").read_text())["seconds"]
 
 

@@ -22,12 +22,16 @@ class Models:
     policy: Path
     prm: Path
     """Learned without step labels."""
-    shepherd: Path
-    """Learned from Math-Shepherd labels."""
+    shepherd: Path | None
+    """Learned from Math-Shepherd labels; needed for the rivals."""
 
 
-def compare(config: Config, models: Models, budgets: Sequence[int], output: Path) -> dict[str, Any]:
+def compare(
+    config: Config, models: Models, budgets: Sequence[int], output: Path, rivals: bool = True
+) -> dict[str, Any]:
     """Search `config.search.problems` problems; what is in `output` is used again.
+
+    With `rivals` by the policy's log-probability and by the Math-Shepherd PRM, too.
 
     Returns:
         `rows` (of `airls-ray search`, with `scorer`), `best_of_n` (curves over N from one run, with bounds)
@@ -36,11 +40,8 @@ def compare(config: Config, models: Models, budgets: Sequence[int], output: Path
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     curves: dict[str, Any] = {}
-    for scorer, prm in (
-        ("prm", models.prm),
-        ("policy_log_prob", None),
-        ("math_shepherd", models.shepherd),
-    ):
+    scorers = [("prm", models.prm), ("policy_log_prob", None), ("math_shepherd", models.shepherd)]
+    for scorer, prm in scorers if rivals else scorers[:1]:
         names = every_algorithm() if scorer == "prm" else list(COMPARED)
         summary = search(config, scorer, models.policy, prm, names, budgets, output / scorer)
         rows += [{**row, "scorer": scorer} for row in summary["algorithms"]]

@@ -20,6 +20,8 @@ SCORERS = {
     "policy_log_prob": "policy log-probability (control)",
 }
 STYLES = {"prm": "-", "math_shepherd": "--", "policy_log_prob": ":"}
+PICTURED = ("beam", "rebase", "mcts")
+"""Algorithms of the panel that compares scorers."""
 COLOURS = {
     "best_of_n": "#000000", "beam": "#0072b2", "lookahead": "#56b4e9", "dvts": "#332288",
     "early_rejection": "#999933", "rebase": "#d55e00", "ets": "#e69f00", "particle_filter": "#009e73",
@@ -117,37 +119,60 @@ def draw(path: Path, figures: Mapping[str, Any]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.6 * len(figures)), layout="constrained")
+    figure = Figure(figsize=(12, 5.6 * len(figures)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(figures), 2, squeeze=False, sharey="row")
+    grid = figure.subplots(len(figures), 2, squeeze=False)
     for (part, found), (left, right) in zip(figures.items(), grid, strict=True):
         rows = found["rows"]
         for name, colour in COLOURS.items():
+            line = [row for row in rows if row["algorithm"] == name and row["scorer"] == "prm"]
+            curve(left, line, colour, "-", name)
+        for name in PICTURED:
             for scorer, style in STYLES.items():
                 line = [row for row in rows if row["algorithm"] == name and row["scorer"] == scorer]
-                if line and scorer == "prm":
-                    curve(left, line, colour, style, name)
-                if line and name in ("beam", "rebase", "mcts"):
-                    curve(right, line, colour, style, f"{name}, {SCORERS[scorer]}")
-        left.set_title(f"{part}: all searches with the PRM of AIRL-S")
-        right.set_title(f"{part}: the same search by three scorers")
-        left.set_ylabel("accuracy (band: 95 %)")
-        for panel in (left, right):
-            panel.set_xscale("log")
-            panel.set_xlabel("policy tokens a problem")
-            panel.grid(alpha=0.3)
-            panel.spines[["top", "right"]].set_visible(False)
-            panel.legend(fontsize=7, frameon=False, loc="upper left")
-    figure.savefig(path, dpi=120)
+                curve(right, line, COLOURS[name], style, f"{name}, {SCORERS[scorer]}")
+        majority(right, found)
+        finish(left, f"{part}: every search with the PRM of AIRL-S", 4)
+        finish(right, f"{part}: the same search by three scorers", 2)
+    figure.savefig(path, dpi=110)
 
 
 def curve(panel: Any, rows: Sequence[Row], colour: str, style: str, label: str) -> None:
-    """A line with its band."""
+    """A line with its band; nothing where there are no rows."""
+    if not rows:
+        return
     line = sorted(rows, key=lambda row: row["policy_tokens"])
     x = [row["policy_tokens"] for row in line]
     panel.plot(
-        x, [row["accuracy"] for row in line], style, color=colour, label=label, marker="o", markersize=3
+        x, [row["accuracy"] for row in line], style, color=colour, label=label, marker="o", markersize=4
     )
     panel.fill_between(
         x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.08, linewidth=0
     )
+
+
+def majority(panel: Any, found: Mapping[str, Any]) -> None:
+    """The majority vote of whole responses, at the tokens that they cost."""
+    whole = [row for row in found["rows"] if row["algorithm"] == "best_of_n" and row["scorer"] == "prm"]
+    votes = found["best_of_n"].get("majority", {})
+    points = [
+        (row["policy_tokens"], votes[str(row["budget"])]) for row in whole if str(row["budget"]) in votes
+    ]
+    if points:
+        x, y = zip(*sorted(points), strict=True)
+        panel.plot(x, y, "-.", color="#555555", label="majority vote of whole responses", marker="x")
+
+
+def finish(panel: Any, title: str, columns: int) -> None:
+    """Axes and a legend that hides nothing."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    panel.set_title(title)
+    panel.set_ylabel("accuracy (band: 95 %)")
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlabel("policy tokens a problem")
+    panel.grid(alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns)

@@ -18,6 +18,9 @@ def sft(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the new policy; by default sft/ in the run folder.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last accuracy check of an interrupted one.")
+    ] = False,
 ) -> None:
     """Warm start: train the policy on correct traces until it samples well enough."""
     settings = read_config(config, overrides)
@@ -25,7 +28,7 @@ def sft(
     from actors.sft import run_sft
 
     folder = output or warm_start_folder(settings)
-    show_result(f"Warm start in {folder}", run_sft(settings, folder))
+    show_result(f"Warm start in {folder}", run_sft(settings, folder, resume=resume))
 
 
 def train(

@@ -31,10 +31,10 @@ class MCTS(Searcher):
     """Grow the tree where mean values are high or visits are few, for the price of `width` samples.
 
     The search ends when it has sampled `width` times as many steps as its finished responses have on
-    average, which is what Best-of-N pays for `width` of them, when it has found `width`, or when nothing is
-    left to expand. As long as none is finished the longest prefix counts in place of the average; a leaf that
-    is too dear then gives way to the best of the longest prefixes, which never is. So every search finds a
-    response, and none samples more than `width` times the steps that a response may have.
+    average, which is what Best-of-N pays for `width` of them, when it has found `width` that differ, or when
+    nothing is left to expand. As long as none is finished the longest prefix counts in place of the average;
+    a leaf that is too dear then gives way to the best of the longest prefixes, which never is. So every
+    search finds a response, and none samples more than `width` times the steps that a response may have.
 
     Equal siblings count once, and a finished response is a leaf whose value is backed up again when selection
     comes back to it: without an expansion, and once a round at most, so that selection ends. A node below
@@ -117,7 +117,8 @@ class MCTS(Searcher):
     ) -> Want | None:
         """What to ask for at `leaf`, or in its place; None: the budget does not allow it."""
         finished = state.finished()
-        places = self.width - len(finished) - sum(want.count for want in wants)
+        found = sum(node not in tree.repeated for node in finished)
+        places = self.width - found - sum(want.count for want in wants)
         roll = self._rolls_out(known, leaf)
         if not finished and not roll and self._left(tree, leaf, finished, wants) < self._children():
             longest = tree.longest(state, self.aggregate)

@@ -155,7 +155,7 @@ def test_train_passes_the_configuration_and_resume_and_prints_sizes_and_result(f
 def test_sft_writes_to_the_folder_that_training_reads_unless_told(fake, tmp_path):
     folders: list[Path] = []
     fake("actors.launch", warm_start_folder=lambda config: Path("runs") / config.name / "sft")
-    fake("actors.sft", run_sft=lambda config, folder: folders.append(folder) or {"accuracy": 0.5})
+    fake("actors.sft", run_sft=lambda config, folder, resume: folders.append(folder) or {"accuracy": 0.5})
     assert cli.run(["sft", DEMO]) == 0
     assert cli.run(["sft", DEMO, "--output", str(tmp_path)]) == 0
     assert folders == [Path("runs/demo_arithmetic/sft"), tmp_path]

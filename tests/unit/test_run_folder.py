@@ -227,6 +227,19 @@ def test_torch_writer_errors_mean_a_full_disk_only_without_free_space(
     assert is_disk_full(error, tmp_path)
 
 
+def test_a_checkpoint_in_use_is_kept_until_it_is_not(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, keep_checkpoints=1)
+    with run.checkpoint_folder(2):
+        pass
+    run.use(run.latest_checkpoint())
+    for iteration in (4, 6):
+        with run.checkpoint_folder(iteration):
+            pass
+    assert [folder.name for folder in run.checkpoints()] == ["iteration_000002", "iteration_000006"]
+    run.use(None)
+    assert [folder.name for folder in run.checkpoints()] == ["iteration_000006"]
+
+
 def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, keep_checkpoints=2)
     for iteration in (10, 20, 30, 1_000_000):
