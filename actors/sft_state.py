@@ -81,7 +81,7 @@ class SFTState:
             latest = {"state": state.name, "settings": self._settings, **vars(done), "seconds": seconds}
             files.write_text(self._folder / _LATEST, files.to_json(latest, indent=2))
             for old in self._folder.glob("update_*"):
-                if old != state:
+                if old not in (state, Path(source)):  # what this run began with has the tokenizer
                     files.remove(old)
 
     @staticmethod
