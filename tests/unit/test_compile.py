@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from airls_ray.config.schema import LearnerConfig
 from airls_ray.errors import ConfigError
 from airls_ray.learning.engine import learning_rate
+from airls_ray.models.load import load_policy_module
 from airls_ray.models.modules import PolicyModule
+from tests.tiny import make_policy_folder
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
 
 
-def policy() -> PolicyModule:
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=24,
-        hidden_size=32,
-        num_hidden_layers=2,
-        intermediate_size=64,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=32,
-    )
-    return PolicyModule(Qwen3ForCausalLM(config))
+def policy(folder: Path) -> PolicyModule:
+    return load_policy_module(str(make_policy_folder(folder)), "float32")
 
 
 def logprobs(module: PolicyModule, width: int) -> Tensor:
-    ids = torch.randint(0, 24, (3, width), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(0, 12, (3, width), generator=torch.Generator().manual_seed(1))
     before = torch.arange(3 * width).view(3, width)[:, :-1].flatten()
     result, _ = module(ids, torch.empty(0), before, ids[:, 1:].flatten(), torch.ones_like(ids))
     return result
 
 
 @needs_compiler
-def test_compiled_layers_give_the_same_log_probabilities_and_gradients() -> None:
-    plain, compiled = policy(), policy()
+def test_compiled_layers_give_the_same_log_probabilities_and_gradients(tmp_path: Path) -> None:
+    plain, compiled = policy(tmp_path / "plain"), policy(tmp_path / "compiled")
     compiled.compile_layers()
     for width in (9, 14):
         one, other = logprobs(plain, width), logprobs(compiled, width)
@@ -51,17 +43,19 @@ def test_compiled_layers_give_the_same_log_probabilities_and_gradients() -> None
 
 
 @needs_compiler
-def test_compiling_keeps_the_names_of_the_weights() -> None:
-    module = policy()
+def test_compiling_keeps_the_names_of_the_weights(tmp_path: Path) -> None:
+    module = policy(tmp_path)
     names = [name for name, _ in module.hf_parameters()]
     module.compile_layers()
     assert [name for name, _ in module.hf_parameters()] == names
 
 
-def test_compiling_without_a_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_without_a_compiler_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*install g\+\+"):
-        policy().compile_layers()
+        policy(tmp_path).compile_layers()
 
 
 def test_learning_rate_falls_to_a_tenth_and_stays() -> None:
