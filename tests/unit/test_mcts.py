@@ -270,6 +270,12 @@ def test_a_search_costs_at_most_width_responses_whatever_the_tree(variant: dict[
         assert work(state) <= width * steps
 
 
+def test_equal_responses_take_one_place_of_the_width():
+    states = [run(MCTS(8), seed=seed, letters=2, step_tokens=1, max_steps=3, end=0.0) for seed in range(10)]
+    assert any(len(state.finished()) > 8 for state in states)
+    assert all(len(MCTS(8).leaves(state)) <= 8 for state in states)
+
+
 def test_a_search_uses_the_steps_of_its_width_when_nothing_is_closed():
     state = run(MCTS(16), letters=50, max_steps=5, end=0.0)
     assert work(state) == 16 * 5
