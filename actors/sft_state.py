@@ -75,7 +75,7 @@ class SFTState:
         weights = dict(engine.named_weights())  # collective under ZeRO-3
         if engine.rank == 0:
             save_hf(engine.module, weights, source, state)
-            shutil.copyfile(metrics, state / "metrics.jsonl")
+            shutil.copyfile(metrics, state / metrics.name)
         engine.sum_over_ranks({"written": 1.0})  # all have written before the state counts
         if engine.rank == 0:
             latest = {"state": state.name, "settings": self._settings, **vars(done), "seconds": seconds}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import common
 import search_table
 import typer
-from search_comparison import Models, compare, search
+from search_comparison import Models, compare, search, shepherd_prm
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -56,7 +56,8 @@ def main(
 ) -> None:
     """Train policy and PRM on Countdown, search with every algorithm at N = 4, 16 and 64, and print the cost.
 
-    An hour or two on two cores with 200 problems. What is there is used again: the same command goes on.
+    Hours on two cores; it has not run from start to end yet (docs/search.md). What is there is used again:
+    the same command goes on.
     """
     common.use_all_cores()
     from airls_ray.progress import make_progress
@@ -75,7 +76,9 @@ def measure(
     """All stages for so many numbers; returns what the tables need."""
     models, cost = train(count, files, progress)
     if rivals:
-        shepherd, more = shepherd_prm(count, files, models.policy, progress)
+        shepherd, more = shepherd_prm(
+            settings(count, files, *SHEPHERD), models.policy, FOLDER / f"math_shepherd{count}", progress
+        )
         models, cost = replace(models, shepherd=shepherd), cost | more
     config = settings(count, files, f"search.problems={problems}")
     folder = FOLDER / f"search{count}"
@@ -127,21 +130,6 @@ def train(count: int, files: Path | None, progress: Progress) -> tuple[Models, d
     assert checkpoint is not None
     policy, prm = checkpoint / "policy", checkpoint / "prm"
     return Models(policy, prm, None), cost
-
-
-def shepherd_prm(
-    count: int, files: Path | None, policy: Path, progress: Progress
-) -> tuple[Path, dict[str, float]]:
-    """Return the folder of the PRM on Math-Shepherd labels of `policy`, and the seconds that it took."""
-    from actors.train_prm import train_prm
-
-    folder = FOLDER / f"math_shepherd{count}"
-    done = folder / "train_prm.json"
-    config = settings(count, files, *SHEPHERD)
-    made = json.loads(done.read_text()) if done.exists() else train_prm(config, policy, folder, progress)
-    seconds = made["seconds"]
-    cost = {"Math-Shepherd labels": seconds["labels"], "Math-Shepherd PRM": seconds["train"]}
-    return Path(made["prm_path"]), cost
 
 
 def warm_start(stage: int, files: Path | None, progress: Progress) -> tuple[Path, float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
+    from airls_ray.progress import Progress
 
 COMPARED = ("best_of_n", "beam", "rebase", "particle_filter", "mcts")
 """Algorithms that run with every scorer."""
@@ -48,6 +49,19 @@ def compare(
         curves = curves or summary["best_of_n"]
         seconds[scorer] = summary["seconds"]["total"]
     return {"rows": rows, "best_of_n": curves, "seconds": seconds, "problems": config.search.problems}
+
+
+def shepherd_prm(
+    config: Config, policy: Path, folder: Path, progress: Progress
+) -> tuple[Path, dict[str, float]]:
+    """Train the PRM on Math-Shepherd labels of `policy` once; returns its folder and the seconds it took."""
+    from actors.train_prm import train_prm
+
+    done = folder / "train_prm.json"
+    made = json.loads(done.read_text()) if done.exists() else train_prm(config, policy, folder, progress)
+    seconds = made["seconds"]
+    cost = {"Math-Shepherd labels": seconds["labels"], "Math-Shepherd PRM": seconds["train"]}
+    return Path(made["prm_path"]), cost
 
 
 def every_algorithm() -> list[str]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import common
 import search_table
 import typer
-from search_comparison import Models, compare
-
-if TYPE_CHECKING:
-    from airls_ray.progress import Progress
+from search_comparison import Models, compare, shepherd_prm
 
 RUN = common.ROOT / "runs" / "demo_arithmetic"
 FOLDER = common.RUNS / "search_curves"
@@ -27,7 +23,7 @@ def main(
     """Search with the demo's base policy by every algorithm, guided by the PRM that the demo learned.
 
     The control is the policy's own log-probability; the rival is a PRM on Math-Shepherd labels, which is
-    trained first. A quarter of an hour after `make demo`; what is there is used again.
+    trained first. Half an hour after `make demo`; what is there is used again.
     """
     common.use_all_cores()
     from airls_ray.config import load_config
@@ -40,32 +36,13 @@ def main(
     if checkpoint is None or not (run / "sft").is_dir():
         raise ModelError(f"{run} has no policy to search with: run `make demo` first, or give --run")
     policy, prm = run / "sft", checkpoint / "prm"
-    shepherd, cost = shepherd_prm(policy, progress)
+    shepherd, cost = shepherd_prm(load_config(SHEPHERD), policy, FOLDER / "math_shepherd", progress)
     config = load_config(common.CONFIG, [f"search.problems={problems}"])
     output = FOLDER / f"{run.name}_{problems}"
     figures = compare(config, Models(policy, prm, shepherd), budget or [4, 16], output)
     figures["cost_seconds"] = {**cost, **{f"search, {name}": s for name, s in figures.pop("seconds").items()}}
     path = search_table.write("search_curves", {"arithmetic": figures}, progress)
     progress.say(f"written to {path}, .md and .png")
-
-
-def shepherd_prm(policy: Path, progress: Progress) -> tuple[Path, dict[str, float]]:
-    """Train the PRM on Math-Shepherd labels once; returns its folder and the seconds that it took."""
-    from actors.train_prm import train_prm
-    from airls_ray.config import load_config
-
-    folder = FOLDER / "math_shepherd"
-    file = folder / "train_prm.json"
-    summary: dict[str, Any] = (
-        json.loads(file.read_text())
-        if file.exists()
-        else train_prm(load_config(SHEPHERD), policy, folder, progress)
-    )
-    seconds = summary["seconds"]
-    return Path(summary["prm_path"]), {
-        "Math-Shepherd labels": seconds["labels"],
-        "Math-Shepherd PRM": seconds["train"],
-    }
 
 
 if __name__ == "__main__":
