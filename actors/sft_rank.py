@@ -16,6 +16,7 @@ from actors.deepspeed_engine import DeepSpeedEngine, adopt_process_group
 from actors.sft_state import SFTProgress, SFTState
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.data.detours import with_detours
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import DataError
 from airls_ray.grading.pool import GradeRequest, GraderPool
@@ -172,7 +173,8 @@ def training_traces(config: Config, codec: TextCodec, held_out: pa.Table) -> Ite
     Raises:
         DataError: no training problem has a trace.
     """
-    stream = ProblemStream(make_task(config.task), "train", derive_seed(config.seed, "sft"))
+    task = make_task(config.task)
+    stream = ProblemStream(task, "train", derive_seed(config.seed, "sft"))
     kept_out = held_out["problem_id"].combine_chunks()
     wanted, number = config.sft.problems_per_iteration, 0
     while True:
@@ -182,6 +184,7 @@ def training_traces(config: Config, codec: TextCodec, held_out: pa.Table) -> Ite
             problems = stream.take(wanted - rows)
             problems = problems.filter(pc.invert(pc.is_in(problems["problem_id"], kept_out)))
             seed = derive_seed(config.seed, "sft traces", number)
+            problems = with_detours(problems, task, config.sft.detour_share, seed)
             parts.append(encode_traces(problems, codec, config.model.context_tokens, seed))
             rows, tries, number = rows + parts[-1].num_rows, tries + 1, number + 1
             if rows == 0 and tries > 1000:

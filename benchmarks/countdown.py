@@ -21,7 +21,7 @@ FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
 ALL = 1000
 """Problems of a public test file."""
-STAGES = ((3, 600), (4, 1100), (3, 600))
+STAGES = ((3, 800), (4, 2400), (3, 400))
 """The warm start: numbers, and updates of 256 traces each. A stage goes on from the policy of the one before:
 three numbers first, since their arithmetic is that of four, and once more, since four teach more of it."""
 
@@ -125,11 +125,10 @@ def train(count: int, files: Path | None, progress: Progress) -> tuple[Models, d
     config = settings(count, files, f"model.path={base}", "search.problems=200")
     run = RunFolder(config.output / config.name)
     summary = run.read_summary() or run_training(config, resume=run.config_file.exists())
-    cost["AIRL-S"] = sum(summary["seconds"].values())
+    cost["PRM"] = sum(summary["seconds"].values())
     checkpoint = run.latest_checkpoint()
     assert checkpoint is not None
-    policy, prm = checkpoint / "policy", checkpoint / "prm"
-    return Models(policy, prm, None), cost
+    return Models(base, checkpoint / "prm", None), cost
 
 
 def warm_start(stage: int, files: Path | None, progress: Progress) -> tuple[Path, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,8 +35,17 @@ TASKS = ("arithmetic", "countdown")
 ITERATIONS = {"arithmetic": 60, "countdown": 40}
 """Of every run, PRM warm-up included: 15,360 and 20,480 rollouts."""
 _SAMPLING = ("problems", "samples", "temperature", "problems_per_call")
-_NEWER = ("lr_decay_updates", "compile")
-"""Fields of a learner that are younger than the first records."""
+_NEWER = (
+    ("policy", "lr_decay_updates", 0),
+    ("policy", "compile", False),
+    ("prm.learner", "lr_decay_updates", 0),
+    ("prm.learner", "compile", False),
+    ("sft.learner", "lr_decay_updates", 0),
+    ("sft.learner", "compile", False),
+    ("sft", "detour_share", 0.0),
+    ("prm", "discriminator", "airl"),
+)
+"""Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")
 SUPERVISED_RATE = 2.0e-4
 """The best of three in `airls_vs_grpo.py`."""
@@ -135,10 +145,10 @@ def key_of(config: Config) -> str:
     for where in ("name", "output", "ray", "verifier", "supervised_prm", "serve"):
         tree.pop(where)
     tree["model"].pop("path"), tree["prm"].pop("path")
-    for learner in (tree["policy"], tree["prm"]["learner"], tree["sft"]["learner"]):
-        for name in _NEWER:  # at their defaults they change nothing
-            if not learner[name]:
-                del learner[name]
+    for section, name, default in _NEWER:
+        fields = reduce(dict.__getitem__, section.split("."), tree)
+        if fields[name] == default:  # it changes nothing
+            del fields[name]
     # Of the search only what the samples before and after training depend on.
     tree["search"] = {name: tree["search"][name] for name in _SAMPLING}
     return f"{config.task.name}/{config.name}/{common.digest(json.dumps(tree, sort_keys=True))}"

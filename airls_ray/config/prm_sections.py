@@ -38,6 +38,10 @@ class PRMConfig(StrictModel):
     parameterisation: Literal["log_prob", "scalar_head"] = "log_prob"
     """[C] `scalar_head`: f_t of a token-classification head. `log_prob`: f_t = log phi(C_t) of a
     causal language model, which is 0 in the logit at the start and has f = log pi_expert as optimum."""
+    discriminator: Literal["airl", "gail"] = "airl"
+    """[C] The logit of the discriminator: f - l [P], or f alone as in GAIL (Ho and Ermon 2016, arXiv
+    1606.03476), for a scalar head. Where only failed rollouts stand on the policy side, l says who is
+    unlikely rather than who is wrong, and f has to undo it first (docs/search.md, Countdown)."""
     action: Literal["step", "token"] = "step"
     """[C] What the objective judges (rePIRL and PRIME: tokens)."""
     log_prob: Literal["auto", "mean", "sum"] = "auto"
@@ -98,6 +102,12 @@ class PRMConfig(StrictModel):
     def _fits(self) -> PRMConfig:
         if self.shaping and self.parameterisation != "scalar_head":
             raise ValueError("shaping needs parameterisation=scalar_head, but it is log_prob")
+        if self.discriminator == "gail" and self.parameterisation != "scalar_head":
+            raise ValueError(
+                "discriminator=gail needs parameterisation=scalar_head: the logit would be log phi, below 0"
+            )
+        if self.discriminator == "gail" and self.reward == "log_odds":
+            raise ValueError("discriminator=gail has the logit f, without the policy; set reward=f")
         if self.search_score == "exp_f" and self.parameterisation != "log_prob":
             raise ValueError("search_score=exp_f needs parameterisation=log_prob; use sigmoid_f")
         if self.search_score == "sigmoid_f" and self.parameterisation != "scalar_head":

@@ -78,6 +78,9 @@ class SFTConfig(StrictModel):
     """Optimiser updates between two checks of the accuracy."""
     evaluate_problems: PositiveInt = 256
     """Held-out training problems of one check, one sample each."""
+    detour_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the traces that leave the solution at a random step for right steps at random, so that the
+    policy learns what a step gives, not only where solutions end. For tasks that make them (countdown)."""
     learner: SFTLearnerConfig = SFTLearnerConfig()
     """Optimiser, ranks and sharding of the warm start."""
 
@@ -145,8 +148,8 @@ class ReferenceConfig(StrictModel):
 class TrainConfig(StrictModel):
     """The loop."""
 
-    iterations: PositiveInt = 60
-    """Iterations with a policy update; PRM warm-up iterations come before them."""
+    iterations: NonNegativeInt = 60
+    """Iterations with a policy update; PRM warm-up iterations come before them. 0: the PRM alone learns."""
     problems_per_iteration: PositiveInt = 32
     """Fresh problems of one iteration."""
     rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
@@ -255,6 +258,10 @@ class Config(StrictModel):
             raise ValueError(
                 "method.prm_objective=prime needs prm.parameterisation=log_prob (its rewards are "
                 "log-ratios to the reference model), but it is scalar_head"
+            )
+        if self.iterations == 0:
+            raise ValueError(
+                "train.iterations is 0 and no PRM learns before them; raise it or prm.warmup_iterations"
             )
         if self.task.name == "file" and self.model.path is None:
             raise ValueError("task.name=file needs a trained model: set model.path to its folder or hub name")

@@ -86,8 +86,9 @@ class AIRLObjective:
         """Nothing is needed."""
 
     def loss(self, actions: Actions) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the logits f - l; an action of both sides counts once on each."""
-        logits = step_logits(actions.f, actions.log_base)
+        """Cross-entropy of the logits f - l (`gail`: f); an action of both sides counts once on each."""
+        gail = self._config.discriminator == "gail"
+        logits = actions.f if gail else step_logits(actions.f, actions.log_base)
         on_expert, on_policy = actions.expert_weights > 0, actions.policy_weights > 0
         ones = torch.ones_like(actions.expert_weights)
         inputs = DiscriminatorInputs(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from random import Random
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Split = Literal["train", "test"]
 
@@ -61,4 +62,13 @@ class Task(Protocol):
 
     def step_truth(self, problem: Problem, steps: Sequence[str]) -> list[bool] | None:
         """Whether each step is right, or None where the task does not know."""
+        ...
+
+
+@runtime_checkable
+class MakesDetours(Protocol):
+    """A task that can also lead a solution astray by right steps (`sft.detour_share`)."""
+
+    def detour(self, problem: Problem, rng: Random) -> str:
+        """Return a response whose steps are right, but which need not reach the answer."""
         ...

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.tasks.base import Grade, Problem, Split
-from airls_ray.tasks.countdown_solver import LARGEST_RESULT, reachable, solutions, solvable
+from airls_ray.tasks.countdown_solver import (
+    LARGEST_RESULT,
+    random_steps,
+    reachable,
+    solutions,
+    solvable,
+)
 from airls_ray.tasks.generate import Generator, content_id, split_by_hash
 from airls_ray.tasks.problem_files import epochs, read_training_file
 
@@ -98,6 +104,21 @@ class CountdownTask:
         numbers that remain, and it ends in `,` exactly if there are such. All is lost after an error.
         """
         return _truth(read_prompt(problem.prompt), steps)
+
+    def detour(self, problem: Problem, rng: Random) -> str:
+        """Return a chain that follows the first trace up to a random step, then right steps at random.
+
+        Every step's arithmetic holds, but the last result is rarely the target. A policy that has seen
+        solutions alone writes the target behind the last `=`, whatever the operation gives.
+        """
+        numbers, target = read_prompt(problem.prompt)
+        steps = problem.traces[0].split(",")
+        kept = steps[: rng.randrange(len(steps))]
+        for step in kept:
+            pool = _after(list(numbers), step + ",", target)
+            assert pool is not None
+            numbers = tuple(pool)
+        return ",".join([*kept, *random_steps(numbers, rng)])
 
     def _puzzles(self, rng: Random, split: Split) -> Iterator[Puzzle]:
         """Yield solvable puzzles: a uniform target, and uniform numbers among those that reach it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
+from random import Random
 
 LARGEST_RESULT = 9999
 """Largest intermediate result."""
@@ -116,6 +117,17 @@ def solutions(numbers: tuple[int, ...], target: int) -> Iterator[tuple[str, ...]
             elif solvable(tuple(sorted((*rest, value))), target):
                 for steps in solutions((*rest, value), target):
                     yield (text, *steps)
+
+
+def random_steps(numbers: tuple[int, ...], rng: Random) -> list[str]:
+    """Return the texts of right steps drawn at random, until one number is left."""
+    steps = []
+    while len(numbers) > 1:
+        i, j = rng.choice(_pairs(len(numbers)))
+        value, text = rng.choice(combine_texts(numbers[i], numbers[j]))
+        numbers = (*numbers[:i], *numbers[i + 1 : j], *numbers[j + 1 :], value)
+        steps.append(text)
+    return steps
 
 
 @lru_cache(maxsize=16)

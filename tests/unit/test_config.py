@@ -167,6 +167,11 @@ def test_a_step_delimiter_of_line_feeds_survives_the_round_trip(tmp_path):
         ("rollout.resources.custom.x=-1", "rollout.resources.custom.x must be greater than 0"),
         ("policy.adam_betas=[0.1, 3]", "policy.adam_betas.1 must be less than or equal to 1"),
         ("prm.shaping=true", "prm: shaping needs parameterisation=scalar_head"),
+        ("prm.discriminator=gail", "prm: discriminator=gail needs parameterisation=scalar_head"),
+        (
+            "prm={discriminator: gail, parameterisation: scalar_head}",
+            "prm: discriminator=gail has the logit f",
+        ),
         ("name=a/b", "name must be a string that should match pattern"),
         (
             "rollout.max_response_tokens=300",

@@ -2,14 +2,18 @@
 
 import json
 import random
+import re
 from collections import Counter
 from itertools import islice, permutations
 from pathlib import Path
 
 import pytest
 
-from airls_ray.config.schema import CountdownTaskConfig
+from airls_ray.config.schema import ArithmeticTaskConfig, CountdownTaskConfig
+from airls_ray.data.detours import with_detours
+from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import ConfigError, DataError
+from airls_ray.tasks.arithmetic import ArithmeticTask
 from airls_ray.tasks.countdown import CountdownTask, read_prompt
 from airls_ray.tasks.countdown_solver import LARGEST_RESULT, combine, reachable, solutions, solvable
 
@@ -228,3 +232,73 @@ def test_division_must_be_exact():
     problem = countdown.problem(((3, 30), 10))
     assert countdown.grade(problem, "31/3=10").outcome == 0.0
     assert countdown.step_truth(countdown.problem(((4, 44), 11)), ["45/4=11"]) == [False]
+
+
+# ------------------------------------------------------------------------------------- detours
+OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
+
+
+def walk(prompt: str, response: str) -> int | None:
+    """The last number if every step is right and each number is used once, else None."""
+    numbers, _ = read_prompt(prompt)
+    pool = Counter(numbers)
+    for step in response.split(","):
+        left, operator, right, result = re.fullmatch(r"(\d+)([-+*/])(\d+)=(\d+)", step).groups()
+        a, b, c = int(left), int(right), int(result)
+        if operator == "/" and a % b:
+            return None
+        if OPERATIONS[operator](a, b) != c or c < 0:
+            return None
+        pool.subtract([a, b])
+        if min(pool.values()) < 0:
+            return None
+        pool[c] += 1
+    rest = list(pool.elements())
+    return rest[0] if len(rest) == 1 else None
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_detour_has_right_steps_alone_and_seldom_reaches_the_target(size):
+    countdown = task(numbers=size)
+    reached = 0
+    for problem in islice(countdown.problems("train", 0), 300):
+        last = walk(problem.prompt, countdown.detour(problem, random.Random(problem.problem_id)))
+        assert last is not None
+        reached += last == int(problem.answer)
+    assert 0 < reached < 100
+
+
+def test_detours_begin_with_any_number_of_steps_of_the_solution():
+    problem = next(task(numbers=4).problems("train", 0))
+    first = problem.traces[0].split(",")
+    kept = Counter()
+    for seed in range(300):
+        steps = task(numbers=4).detour(problem, random.Random(seed)).split(",")
+        kept[next((i for i, step in enumerate(steps) if step != first[i]), 3)] += 1
+    assert all(kept[number] > 30 for number in range(3))
+
+
+def test_the_share_of_detours_is_drawn_by_seed_and_problem():
+    countdown = task()
+    problems = ProblemStream(countdown, "train", 0).take(400)
+    mixed = with_detours(problems, countdown, 0.25, 7)
+    changed = [
+        a != b for a, b in zip(problems["traces"].to_pylist(), mixed["traces"].to_pylist(), strict=True)
+    ]
+    assert 60 < sum(changed) < 140
+    backwards = problems.take(list(range(399, -1, -1)))
+    assert with_detours(backwards, countdown, 0.25, 7).to_pylist() == mixed.to_pylist()[::-1]
+    assert with_detours(problems, countdown, 0.25, 8)["traces"] != mixed["traces"]
+    assert mixed.drop_columns("traces").equals(problems.drop_columns("traces"))
+
+
+def test_without_detours_nothing_changes():
+    problems = ProblemStream(task(), "train", 0).take(5)
+    assert with_detours(problems, task(), 0.0, 7) is problems
+
+
+def test_a_task_without_detours_is_named():
+    arithmetic = ArithmeticTask(ArithmeticTaskConfig())
+    problems = ProblemStream(arithmetic, "train", 0).take(5)
+    with pytest.raises(ConfigError, match=r"sft.detour_share is 0.3, but the task arithmetic cannot"):
+        with_detours(problems, arithmetic, 0.3, 7)

@@ -73,6 +73,21 @@ def token_values(engine: TorchEngine, table: pa.Table, config: PRMConfig) -> lis
     return rewards
 
 
+# ---------------------------------------------------------------------------------------- GAIL
+def test_the_logit_of_gail_is_f_alone(folder: Path) -> None:
+    config = settings(discriminator="gail", reward="f", negatives="failed", pair_by_problem=False)
+    engine = engine_of(folder, config)
+    rollouts, traces = make_rollouts(4, 4), make_traces(4)
+    scored = traces.append_column("logprobs", logprobs_of(folder, traces)["logprobs"])
+    failed = torch.tensor(rollouts["outcome"].to_pylist()) <= 0.5
+    rows = token_values(engine, rollouts, config)
+    expert = torch.tensor([f for row in token_values(engine, scored, config) for f in row]).double()
+    policy = torch.tensor([f for row, wrong in zip(rows, failed, strict=True) if wrong for f in row]).double()
+    by_hand = 0.5 * (-expert.sigmoid().log().mean() - (1 - policy.sigmoid()).log().mean())
+    metrics = learn(engine, batch_of(folder, config, "airl"), config)
+    assert metrics["prm/loss"] == pytest.approx(float(by_hand), abs=1e-5)
+
+
 # -------------------------------------------------------------------------------------- rePIRL
 REPIRL = {"negatives": "failed", "correct_rollouts": "reference"}
 
