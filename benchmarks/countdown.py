@@ -21,9 +21,9 @@ FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
 ALL = 1000
 """Problems of a public test file."""
-STAGES = ((3, 800), (4, 2400), (3, 400))
+STAGES = ((3, 800), (4, 2000))
 """The warm start: numbers, and updates of 256 traces each. A stage goes on from the policy of the one before:
-three numbers first, since their arithmetic is that of four, and once more, since four teach more of it."""
+three numbers first, since their arithmetic is that of four."""
 
 SHEPHERD = (
     "prm.parameterisation=scalar_head",
@@ -50,9 +50,7 @@ def main(
     full: Annotated[
         bool, typer.Option(help="Search all 1,000 problems by the best algorithm at N = 64, too.")
     ] = True,
-    rivals: Annotated[
-        bool, typer.Option(help="Search by the control and by a PRM on Math-Shepherd labels, too.")
-    ] = True,
+    shepherd: Annotated[bool, typer.Option(help="Compare with a PRM on Math-Shepherd labels, too.")] = True,
 ) -> None:
     """Train policy and PRM on Countdown, search with every algorithm at N = 4, 16 and 64, and print the cost.
 
@@ -65,24 +63,24 @@ def main(
     progress = make_progress()
     figures: dict[str, Any] = {}
     for count in sorted(numbers or (3, 4)):
-        figures[f"{count} numbers"] = measure(count, files, problems, full, rivals, progress)
+        figures[f"{count} numbers"] = measure(count, files, problems, full, shepherd, progress)
     path = search_table.write("countdown", figures, progress)
     progress.say(f"written to {path}, .md and .png")
 
 
 def measure(
-    count: int, files: Path | None, problems: int, full: bool, rivals: bool, progress: Progress
+    count: int, files: Path | None, problems: int, full: bool, labelled: bool, progress: Progress
 ) -> dict[str, Any]:
     """All stages for so many numbers; returns what the tables need."""
     models, cost = train(count, files, progress)
-    if rivals:
+    if labelled:
         shepherd, more = shepherd_prm(
             settings(count, files, *SHEPHERD), models.policy, FOLDER / f"math_shepherd{count}", progress
         )
         models, cost = replace(models, shepherd=shepherd), cost | more
     config = settings(count, files, f"search.problems={problems}")
     folder = FOLDER / f"search{count}"
-    figures = compare(config, models, BUDGETS, folder / str(problems), rivals)
+    figures = compare(config, models, BUDGETS, folder / str(problems))
     cost |= {f"search, {scorer}": seconds for scorer, seconds in figures.pop("seconds").items()}
     if full and problems < ALL:
         best = max(

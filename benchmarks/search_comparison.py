@@ -24,15 +24,11 @@ class Models:
     prm: Path
     """Learned without step labels."""
     shepherd: Path | None
-    """Learned from Math-Shepherd labels; needed for the rivals."""
+    """Learned from Math-Shepherd labels, if that one is compared."""
 
 
-def compare(
-    config: Config, models: Models, budgets: Sequence[int], output: Path, rivals: bool = True
-) -> dict[str, Any]:
-    """Search `config.search.problems` problems; what is in `output` is used again.
-
-    With `rivals` by the policy's log-probability and by the Math-Shepherd PRM, too.
+def compare(config: Config, models: Models, budgets: Sequence[int], output: Path) -> dict[str, Any]:
+    """Search `config.search.problems` problems by each scorer; what is in `output` is used again.
 
     Returns:
         `rows` (of `airls-ray search`, with `scorer`), `best_of_n` (curves over N from one run, with bounds)
@@ -41,8 +37,10 @@ def compare(
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     curves: dict[str, Any] = {}
-    scorers = [("prm", models.prm), ("policy_log_prob", None), ("math_shepherd", models.shepherd)]
-    for scorer, prm in scorers if rivals else scorers[:1]:
+    scorers = [("prm", models.prm), ("policy_log_prob", None)]
+    if models.shepherd is not None:
+        scorers.append(("math_shepherd", models.shepherd))
+    for scorer, prm in scorers:
         names = every_algorithm() if scorer == "prm" else list(COMPARED)
         summary = search(config, scorer, models.policy, prm, names, budgets, output / scorer)
         rows += [{**row, "scorer": scorer} for row in summary["algorithms"]]

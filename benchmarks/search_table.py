@@ -73,13 +73,14 @@ def compare_scorers(found: Mapping[str, Any]) -> list[str]:
     for (name, scorer, budget), row in rows.items():
         control = rows.get((name, "policy_log_prob", budget))
         shepherd = rows.get((name, "math_shepherd", budget))
-        if scorer != "prm" or name == "best_of_n" or control is None or shepherd is None:
+        if scorer != "prm" or name == "best_of_n" or control is None:
             continue
         majority = found["best_of_n"].get("majority", {}).get(str(budget), float("nan"))
         apart = "apart" if row["low"] > control["high"] else "not apart"
         said.append(
             f"{name}, N = {budget}: PRM {row['accuracy']:.3f}, control {control['accuracy']:.3f} (intervals "
-            f"{apart}), majority {majority:.3f}, Math-Shepherd PRM {shepherd['accuracy']:.3f}"
+            f"{apart}), majority {majority:.3f}"
+            + (f", Math-Shepherd PRM {shepherd['accuracy']:.3f}" if shepherd else "")
         )
     return said
 

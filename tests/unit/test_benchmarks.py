@@ -250,6 +250,13 @@ def test_a_search_without_rivals_is_not_compared():
     assert search_table.compare_scorers(found) == []
 
 
+def test_the_prm_from_labels_may_be_absent():
+    rows = [search_row("prm", 0.9), search_row("policy_log_prob", 0.7)]
+    (line,) = search_table.compare_scorers({"rows": rows, "best_of_n": {}})
+    assert "control 0.700" in line
+    assert "Math-Shepherd" not in line
+
+
 def test_only_parts_with_a_target_get_a_verdict():
     assert "MISSED" in search_table._verdict("4 numbers", 0.5)
     assert search_table._verdict("arithmetic", 0.5) == ""

@@ -264,3 +264,12 @@ def test_a_budget_below_the_first_round_of_a_search_is_refused(axis: str) -> Non
 def test_an_algorithm_is_not_named_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
         SearchConfig(algorithms=["beam", "beam"])
+
+
+def test_a_run_in_which_nothing_learns_is_refused():
+    assert "train.iterations is 0 and no PRM learns" in mistake(None, "train.iterations=0", "method=grpo")
+
+
+def test_the_prm_may_learn_alone():
+    config = load_config(None, ["train.iterations=0", "prm.warmup_iterations=7"])
+    assert config.iterations == config.warmup_iterations == 7
