@@ -21,7 +21,7 @@ FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
 ALL = 1000
 """Problems of a public test file."""
-STAGES = ((3, 800), (4, 2000))
+STAGES = ((3, 800), (4, 1400))
 """The warm start: numbers, and updates of 256 traces each. A stage goes on from the policy of the one before:
 three numbers first, since their arithmetic is that of four."""
 

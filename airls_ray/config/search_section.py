@@ -78,6 +78,9 @@ class MCTSConfig(StrictModel):
     """Weight of the exploration term."""
     value: Literal["prm", "rollout"] = "prm"
     """Value of a new leaf: its score, or that of a whole response continued from it."""
+    widening: bool = True
+    """Whether a node gets more children when nothing is left to expand; else the search ends there, often
+    long before its budget."""
 
 
 class SearchConfig(StrictModel):

@@ -4,7 +4,8 @@
 
 Sources: UCT, Kocsis and Szepesvari 2006; PUCT with its constants, Silver et al. 2018 (AlphaZero); the prior
 from log-probabilities, OpenR (arXiv 2410.09671); every new node backs its own score up, treequest
-(arXiv 2503.04412). `mcts_tree` holds the statistics.
+(arXiv 2503.04412); progressive widening, Couetoux et al. 2011 (Continuous UCT). `mcts_tree` holds the
+statistics.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ class MCTS(Searcher):
     """Grow the tree where mean values are high or visits are few, for the price of `width` samples.
 
     The search ends when it has sampled `width` times as many steps as its finished responses have on
-    average, which is what Best-of-N pays for `width` of them, when it has found `width` that differ, or when
-    nothing is left to expand. As long as none is finished the longest prefix counts in place of the average;
-    a leaf that is too dear then gives way to the best of the longest prefixes, which never is. So every
-    search finds a response, and none samples more than `width` times the steps that a response may have.
+    average, which is what Best-of-N pays for `width` of them, or when it has found `width` that differ. As
+    long as none is finished the longest prefix counts in place of the average; a leaf that is too dear then
+    gives way to the best of the longest prefixes, which never is. So every search finds a response, and none
+    samples more than `width` times the steps that a response may have.
 
     Equal siblings count once, and a finished response is a leaf whose value is backed up again when selection
     comes back to it: without an expansion, and once a round at most, so that selection ends. A node below
-    which all responses are finished is closed: it is not selected any more.
+    which all responses are finished is closed: it is not selected any more. When nothing is left to expand, a
+    node gets more children (`_to_widen`).
     """
 
     width: int
@@ -53,6 +55,8 @@ class MCTS(Searcher):
     aggregate: Aggregate = "prod"
     parallel: int = 1
     """Leaves of a round. Those already chosen count as a visit of value 0 (virtual loss)."""
+    widening: bool = True
+    """Whether a search with all its nodes closed goes on; else it ends, whatever it may still spend."""
 
     def plan(self, state: SearchState) -> list[Want]:
         """The next leaves."""
@@ -60,7 +64,12 @@ class MCTS(Searcher):
         known = Statistics.of(state)
         self._back_up_last(state, tree, known)
         wants: list[Want] = []
-        while len(wants) < self.parallel and (leaf := self._select(state, tree, known)) is not None:
+        while len(wants) < self.parallel:
+            leaf = self._select(state, tree, known)
+            if leaf is None and self.widening and not wants:
+                leaf = self._to_widen(state, tree, known)
+            if leaf is None:
+                break
             want = self._afford(state, tree, known, leaf, wants)
             if want is None:
                 break
@@ -88,14 +97,29 @@ class MCTS(Searcher):
         while ROOT not in tree.blocked:
             node = ROOT
             while tree.children[node]:
-                node = self._best_child(state, tree, known, node)
+                open_children = [child for child in tree.children[node] if child not in tree.blocked]
+                node = self._best_child(state, tree, known, node, open_children)
             if not state.nodes[node].finished:
                 return node
             known.back_up(state, node, state.value(node, self.aggregate))
             tree.block(state, node)
         return None
 
-    def _best_child(self, state: SearchState, tree: Tree, known: Statistics, parent: int) -> int:
+    def _to_widen(self, state: SearchState, tree: Tree, known: Statistics) -> int:
+        """Node that gets more children: along the best ones the first with fewer than sqrt(visits), or the
+        last."""
+        node = ROOT
+        while tree.sampled[node] >= sqrt(known.count(node)):
+            inner = [child for child in tree.children[node] if tree.children[child]]
+            if not inner:
+                break
+            node = self._best_child(state, tree, known, node, inner)
+        return node
+
+    def _best_child(
+        self, state: SearchState, tree: Tree, known: Statistics, parent: int, among: Sequence[int]
+    ) -> int:
+        """The best of some children of a node; priors are over all of them."""
         children = tree.children[parent]
         if self.selection == "uct":
             bonuses = [uct_bonus(known.count(parent), known.count(child)) for child in children]
@@ -108,7 +132,7 @@ class MCTS(Searcher):
         scores = {
             child: known.mean(child, parent) + (self.exploration * bonus if bonus < inf else inf)
             for child, bonus in zip(children, bonuses, strict=True)
-            if child not in tree.blocked
+            if child in among
         }
         return max(scores, key=lambda child: (scores[child], -child))
 

@@ -19,6 +19,8 @@ class Tree:
     """By node: steps sampled on the way to it, an end of sequence alone included."""
     steps: int
     """Steps sampled in all."""
+    sampled: list[int]
+    """By node: children sampled, equal ones counted, rollouts not."""
     rollouts: set[int]
     """Nodes that are whole responses, sampled to value their parent."""
     repeated: set[int]
@@ -30,7 +32,8 @@ class Tree:
     def of(cls, state: SearchState) -> Tree:
         """Look at the state."""
         rollouts = set(_rollouts(state))
-        tree = cls([[] for _ in state.nodes], [0] * len(state.nodes), 0, rollouts, set(), set())
+        size = len(state.nodes)
+        tree = cls([[] for _ in range(size)], [0] * size, 0, [0] * size, rollouts, set(), set())
         expanded = set()
         seen = set()
         for at, node in enumerate(state.nodes[1:], 1):
@@ -44,6 +47,7 @@ class Tree:
                 tree.children[node.parent].append(at)
             seen.add(key)
             if at not in rollouts:
+                tree.sampled[node.parent] += 1
                 expanded.add(node.parent)
         for at in reversed(range(len(state.nodes))):
             if at in expanded and tree._is_used_up(state, at):

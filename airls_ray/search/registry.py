@@ -76,7 +76,15 @@ def _particle_gibbs(config: SearchConfig, width: int, how: Aggregate) -> Searche
 
 def _mcts(config: SearchConfig, width: int, how: Aggregate) -> Searcher:
     mcts = config.mcts
-    return MCTS(width, mcts.expansion, mcts.selection, mcts.exploration, mcts.value, how)
+    return MCTS(
+        width,
+        mcts.expansion,
+        mcts.selection,
+        mcts.exploration,
+        mcts.value,
+        how,
+        widening=mcts.widening,
+    )
 
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {
