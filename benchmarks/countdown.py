@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,15 +17,11 @@ if TYPE_CHECKING:
     from airls_ray.config.schema import Config
     from airls_ray.progress import Progress
 
-CONFIG = common.ROOT / "configs" / "countdown4.yaml"
+CONFIG = common.ROOT / "configs" / "countdown_search.yaml"
 FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
 ALL = 1000
 """Problems of a public test file."""
-STAGES = ((3, 800), (4, 1400))
-"""The warm start: numbers, and updates of 256 traces each. A stage goes on from the policy of the one before:
-three numbers first, since their arithmetic is that of four."""
-
 SHEPHERD = (
     "prm.parameterisation=scalar_head",
     "prm.log_prob=auto",
@@ -54,34 +51,34 @@ def main(
 ) -> None:
     """Train policy and PRM on Countdown, search with every algorithm at N = 4, 16 and 64, and print the cost.
 
-    Hours on two cores; it has not run from start to end yet (docs/search.md). What is there is used again:
-    the same command goes on.
+    Hours on two cores. What is there is used again: the same command goes on.
     """
     common.use_all_cores()
     from airls_ray.progress import make_progress
 
     progress = make_progress()
-    figures: dict[str, Any] = {}
-    for count in sorted(numbers or (3, 4)):
-        figures[f"{count} numbers"] = measure(count, files, problems, full, shepherd, progress)
+    models, cost = train(files, progress)
+    if shepherd:
+        folder, more = shepherd_prm(
+            settings(4, files, *SHEPHERD), models.policy, FOLDER / "math_shepherd", progress
+        )
+        models, cost = replace(models, shepherd=folder), cost | more
+    figures = {
+        f"{count} numbers": measure(count, files, problems, full, models, cost)
+        for count in sorted(numbers or (3, 4))
+    }
     path = search_table.write("countdown", figures, progress)
     progress.say(f"written to {path}, .md and .png")
 
 
 def measure(
-    count: int, files: Path | None, problems: int, full: bool, labelled: bool, progress: Progress
+    count: int, files: Path | None, problems: int, full: bool, models: Models, cost: Mapping[str, float]
 ) -> dict[str, Any]:
-    """All stages for so many numbers; returns what the tables need."""
-    models, cost = train(count, files, progress)
-    if labelled:
-        shepherd, more = shepherd_prm(
-            settings(count, files, *SHEPHERD), models.policy, FOLDER / f"math_shepherd{count}", progress
-        )
-        models, cost = replace(models, shepherd=shepherd), cost | more
+    """Search problems of so many numbers; returns what the tables need."""
     config = settings(count, files, f"search.problems={problems}")
     folder = FOLDER / f"search{count}"
     figures = compare(config, models, BUDGETS, folder / str(problems))
-    cost |= {f"search, {scorer}": seconds for scorer, seconds in figures.pop("seconds").items()}
+    seconds = {f"search, {scorer}": seconds for scorer, seconds in figures.pop("seconds").items()}
     if full and problems < ALL:
         best = max(
             (row for row in figures["rows"] if row["scorer"] == "prm"), key=lambda row: row["accuracy"]
@@ -91,57 +88,48 @@ def measure(
             whole, "prm", models.policy, models.prm, [best["algorithm"]], BUDGETS[-1:], folder / "all"
         )
         figures["all_problems"] = summary["algorithms"]
-        cost["search, all problems"] = summary["seconds"]["total"]
-    return {**figures, "cost_seconds": cost}
+        seconds["search, all problems"] = summary["seconds"]["total"]
+    return {**figures, "cost_seconds": {**cost, **seconds}}
 
 
 def settings(count: int, files: Path | None, *overrides: str) -> Config:
-    """The configuration for so many numbers."""
+    """The configuration with so many numbers in the test problems; training has both in any case."""
     from airls_ray.config import load_config
 
+    public = [f"{files}/cd{number}_test.jsonl" for number in (3, 4)] if files else []
     return load_config(
         CONFIG,
         [
-            f"name=countdown{count}",
             f"output={FOLDER}",
             f"task.numbers={count}",
-            *([f"task.test_file={files / f'cd{count}_test.jsonl'}"] if files else []),
+            *(
+                [f"task.test_file={files}/cd{count}_test.jsonl", f"task.hold_out_files={public}"]
+                if files
+                else []
+            ),
             *overrides,
         ],
     )
 
 
 # -------------------------------------------------------------------------------------- training
-def train(count: int, files: Path | None, progress: Progress) -> tuple[Models, dict[str, float]]:
-    """Return policy and PRM, and the seconds that each took."""
+def train(files: Path | None, progress: Progress) -> tuple[Models, dict[str, float]]:
+    """Return the policy and the PRM for both counts of numbers, and the seconds that each took."""
     from actors.launch import run_training
+    from actors.sft import run_sft
     from airls_ray.run_folder import RunFolder
 
-    cost: dict[str, float] = {}
-    stage = max(number for number, (numbers, _) in enumerate(STAGES) if numbers == count)
-    base, cost["warm start"] = warm_start(stage, files, progress)
-    config = settings(count, files, f"model.path={base}", "search.problems=200")
+    base = FOLDER / "warm_start"
+    if not (base / "sft.json").exists():
+        run_sft(settings(4, files), base, progress, resume=True)
+    cost = {"warm start": json.loads((base / "sft.json").read_text())["seconds"]}
+    config = settings(4, files, f"model.path={base}", "search.problems=200")
     run = RunFolder(config.output / config.name)
     summary = run.read_summary() or run_training(config, resume=run.config_file.exists())
     cost["PRM"] = sum(summary["seconds"].values())
     checkpoint = run.latest_checkpoint()
     assert checkpoint is not None
     return Models(base, checkpoint / "prm", None), cost
-
-
-def warm_start(stage: int, files: Path | None, progress: Progress) -> tuple[Path, float]:
-    """Return the folder of the policy after a stage of the warm start, and the seconds of all up to it."""
-    from actors.sft import run_sft
-
-    count, updates = STAGES[stage]
-    folder = FOLDER / f"warm_start_{stage}"
-    before, seconds = warm_start(stage - 1, files, progress) if stage else (None, 0.0)
-    if not (folder / "sft.json").exists():
-        progress.say(f"Warm start {stage + 1} of {len(STAGES)}: {count} numbers")
-        source = [f"model.path={before}"] if before else []
-        length = [f"sft.iterations={updates}", f"sft.learner.lr_decay_updates={updates}"]
-        run_sft(settings(count, files, *source, *length), folder, progress, resume=True)
-    return folder, seconds + json.loads((folder / "sft.json").read_text())["seconds"]
 
 
 if __name__ == "__main__":

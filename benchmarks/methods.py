@@ -44,6 +44,8 @@ _NEWER = (
     ("sft.learner", "compile", False),
     ("sft", "detour_share", 0.0),
     ("prm", "discriminator", "airl"),
+    ("task", "train_numbers", []),
+    ("task", "hold_out_files", []),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")
@@ -147,7 +149,7 @@ def key_of(config: Config) -> str:
     tree["model"].pop("path"), tree["prm"].pop("path")
     for section, name, default in _NEWER:
         fields = reduce(dict.__getitem__, section.split("."), tree)
-        if fields[name] == default:  # it changes nothing
+        if fields.get(name) == default:  # it changes nothing
             del fields[name]
     # Of the search only what the samples before and after training depend on.
     tree["search"] = {name: tree["search"][name] for name in _SAMPLING}

@@ -32,6 +32,9 @@ class CountdownTaskConfig(StrictModel):
     """Which task: arithmetic, countdown or file."""
     numbers: Annotated[int, Field(ge=2, le=6)] = 3
     """How many numbers a problem gives."""
+    train_numbers: list[Annotated[int, Field(ge=2, le=6)]] = Field(default_factory=list)
+    """Counts of numbers of training problems, drawn evenly; empty: `numbers` alone. Test problems have
+    `numbers`."""
     max_number: Annotated[int, Field(ge=3, le=999)] = 99
     """Largest given number; targets lie in [1, max_number] too, intermediate results may not exceed 9999."""
     traces_per_problem: PositiveInt = 1
@@ -40,8 +43,10 @@ class CountdownTaskConfig(StrictModel):
     """Train on the problems of this file (as `airls-ray data unsolved` and `data make` write)."""
     test_file: Path | None = None
     """Public test file (JSONL with `input` and `output`); its problems are kept out of training."""
+    hold_out_files: list[Path] = Field(default_factory=list)
+    """More public test files, with any count of numbers, whose problems are kept out of training."""
     hold_out_targets: bool = True
-    """Keep the targets of `test_file` out of training, too, as the authors of the public files did."""
+    """Keep the targets of these files out of training, too, as the authors of the public files did."""
     test_problems: PositiveInt = 500
     """Size of the generated test set, or how many problems of `test_file` are used at most."""
 

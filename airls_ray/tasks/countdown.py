@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -57,6 +57,7 @@ class CountdownTask:
         self._config = config
         smallest = _SMALLEST_TARGET if config.max_number >= 2 * _SMALLEST_TARGET else 1
         self._targets = range(smallest, config.max_number + 1)
+        self._train_sizes = tuple(config.train_numbers) or (config.numbers,)
         self._generator = Generator(self._puzzles, self._split_of, self.problem)
 
     def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
@@ -118,25 +119,27 @@ class CountdownTask:
             pool = _after(list(numbers), step + ",", target)
             assert pool is not None
             numbers = tuple(pool)
-        return ",".join([*kept, *random_steps(numbers, rng)])
+        # Sums of two numbers fit; of larger products a solution has few, and they are hard to learn.
+        return ",".join([*kept, *random_steps(numbers, 2 * self._config.max_number, rng)])
 
     def _puzzles(self, rng: Random, split: Split) -> Iterator[Puzzle]:
         """Yield solvable puzzles: a uniform target, and uniform numbers among those that reach it.
 
-        Numbers wait in queues by target, so that one search serves every target they reach.
+        Numbers wait in queues by count and target, so that one search serves every target they reach.
         """
-        queues: dict[int, deque[tuple[int, ...]]] = {target: deque() for target in self._targets}
-        values, size = range(1, self._config.max_number + 1), self._config.numbers
-        targets = set(self._targets)
-        keep = _KEEP[size] if split == "train" else 1.0
+        queues: dict[tuple[int, int], deque[tuple[int, ...]]] = defaultdict(deque)
+        values, targets = range(1, self._config.max_number + 1), set(self._targets)
+        sizes = self._train_sizes if split == "train" else (self._config.numbers,)
         while True:
+            size = rng.choice(sizes) if len(sizes) > 1 else sizes[0]
+            keep = _KEEP[size] if split == "train" else 1.0
             target = rng.choice(self._targets)
-            while not queues[target]:
+            while not queues[size, target]:
                 numbers = tuple(rng.choices(values, k=size))
                 for value in sorted(targets & reachable(tuple(sorted(numbers)))):
-                    if len(queues[value]) < _QUEUE and (keep == 1.0 or rng.random() < keep):
-                        queues[value].append(numbers)
-            yield queues[target].popleft(), target
+                    if len(queues[size, value]) < _QUEUE and (keep == 1.0 or rng.random() < keep):
+                        queues[size, value].append(numbers)
+            yield queues[size, target].popleft(), target
 
     @cached_property
     def _training_file(self) -> list[Problem]:
@@ -147,7 +150,7 @@ class CountdownTask:
         if _INPUT.fullmatch(problem.prompt.rstrip(":")) is None:
             return False
         puzzle = read_prompt(problem.prompt)
-        return len(puzzle[0]) == self._config.numbers and self._split_of(puzzle) == "train"
+        return len(puzzle[0]) in self._train_sizes and self._split_of(puzzle) == "train"
 
     def _split_of(self, puzzle: Puzzle) -> Split | None:
         key = _key(puzzle)
@@ -158,14 +161,18 @@ class CountdownTask:
 
     @cached_property
     def _held_out(self) -> tuple[set[Puzzle], set[int]]:
-        """(Sorted numbers, target) pairs and whole targets that the test file keeps out of training."""
-        if self._config.test_file is None:
-            return set(), set()
-        puzzles = [read_prompt(problem.prompt) for problem in self._file_problems]
+        """(Sorted numbers, target) pairs and whole targets that the test files keep out of training."""
+        problems = self._file_problems if self._config.test_file is not None else []
+        problems = problems + [
+            problem for path in self._config.hold_out_files for problem in read_public_file(path)
+        ]
+        puzzles = [read_prompt(problem.prompt) for problem in problems]
         targets = {target for _, target in puzzles} if self._config.hold_out_targets else set()
         if targets >= set(self._targets):
+            files = (self._config.test_file, *self._config.hold_out_files)
+            names = " and ".join(str(path) for path in files if path is not None)
             raise ConfigError(
-                f"every target occurs in {self._config.test_file}, so none is left for training; "
+                f"every target occurs in {names}, so none is left for training; "
                 "set task.hold_out_targets to false"
             )
         return set(map(_key, puzzles)), targets
@@ -189,11 +196,11 @@ def solves(puzzle: Puzzle, response: str) -> bool:
     return len(texts) == len(puzzle[0]) - 1 and all(_truth(puzzle, texts))
 
 
-def read_public_file(path: Path, numbers: int) -> list[Problem]:
+def read_public_file(path: Path, numbers: int | None = None) -> list[Problem]:
     """Return the problems of a public test file, each with the file's own solution as its trace.
 
     Raises:
-        DataError: the file cannot be read, or a row is not a solved puzzle of that many numbers.
+        DataError: the file cannot be read, or a row is not a solved puzzle (of that many numbers).
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -205,7 +212,7 @@ def read_public_file(path: Path, numbers: int) -> list[Problem]:
     return problems
 
 
-def _read_row(path: Path, row: int, line: str, numbers: int) -> Problem:
+def _read_row(path: Path, row: int, line: str, numbers: int | None) -> Problem:
     where = f"{path}, row {row}"
     try:
         fields = json.loads(line)
@@ -218,7 +225,7 @@ def _read_row(path: Path, row: int, line: str, numbers: int) -> Problem:
         raise DataError(f"{where}: field 'input' must be numbers and the target, like 15,44,79,50")
     prompt, trace = fields["input"] + ":", fields["output"]
     given, target = read_prompt(prompt)
-    if len(given) != numbers:
+    if numbers is not None and len(given) != numbers:
         raise DataError(f"{where}: field 'input' has {len(given)} numbers, but task.numbers is {numbers}")
     problem = Problem(content_id("countdown", prompt), prompt, str(target), (trace,))
     if not solves((given, target), trace):

@@ -119,12 +119,17 @@ def solutions(numbers: tuple[int, ...], target: int) -> Iterator[tuple[str, ...]
                     yield (text, *steps)
 
 
-def random_steps(numbers: tuple[int, ...], rng: Random) -> list[str]:
-    """Return the texts of right steps drawn at random, until one number is left."""
+def random_steps(numbers: tuple[int, ...], largest: int, rng: Random) -> list[str]:
+    """Return the texts of right steps drawn at random, until one number is left.
+
+    No sum or product exceeds `largest`.
+    """
     steps = []
     while len(numbers) > 1:
         i, j = rng.choice(_pairs(len(numbers)))
-        value, text = rng.choice(combine_texts(numbers[i], numbers[j]))
+        found = combine_texts(numbers[i], numbers[j])
+        limit = max(largest, numbers[i], numbers[j])  # differences and quotients always fit
+        value, text = rng.choice([item for item in found if item[0] <= limit])
         numbers = (*numbers[:i], *numbers[i + 1 : j], *numbers[j + 1 :], value)
         steps.append(text)
     return steps
