@@ -234,6 +234,33 @@ def test_division_must_be_exact():
     assert countdown.step_truth(countdown.problem(((4, 44), 11)), ["45/4=11"]) == [False]
 
 
+# -------------------------------------------------------------------------- several counts of numbers
+def test_training_problems_have_each_count_and_test_problems_one():
+    mixed = task(numbers=4, train_numbers=[3, 4])
+    counts = Counter(len(read_prompt(p.prompt)[0]) for p in islice(mixed.problems("train", 0), 400))
+    assert set(counts) == {3, 4}
+    assert 140 < counts[3] < 260
+    assert {len(read_prompt(p.prompt)[0]) for p in islice(mixed.problems("test", 0), 50)} == {4}
+
+
+def test_one_count_gives_the_stream_that_it_gave_before():
+    plain, listed = task(numbers=3), task(numbers=3, train_numbers=[3])
+    assert list(islice(plain.problems("train", 5), 50)) == list(islice(listed.problems("train", 5), 50))
+
+
+def test_more_files_may_be_held_out_whatever_their_count(tmp_path):
+    puzzles = [read_prompt(p.prompt) for p in islice(task(max_number=9).problems("train", 0), 3)]
+    rows = [
+        (",".join(map(str, (*numbers, target))), ",".join(next(solutions(numbers, target))))
+        for numbers, target in puzzles
+    ]
+    path = public_file(tmp_path, rows)
+    mixed = task(numbers=4, max_number=9, train_numbers=[3], hold_out_files=[path], hold_out_targets=False)
+    kept_out = {(tuple(sorted(n)), t) for n, t in puzzles}
+    seen = [read_prompt(p.prompt) for p in islice(mixed.problems("train", 0), 300)]
+    assert not kept_out & {(tuple(sorted(n)), t) for n, t in seen}
+
+
 # ------------------------------------------------------------------------------------- detours
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
 
@@ -266,6 +293,17 @@ def test_a_detour_has_right_steps_alone_and_seldom_reaches_the_target(size):
         assert last is not None
         reached += last == int(problem.answer)
     assert 0 < reached < 100
+
+
+def test_a_detour_makes_no_large_numbers():
+    countdown = task(numbers=4, max_number=30)
+    for problem in islice(countdown.problems("train", 0), 200):
+        first = problem.traces[0].split(",")
+        steps = countdown.detour(problem, random.Random(problem.problem_id)).split(",")
+        kept = next((i for i, step in enumerate(steps) if step != first[i]), 3)
+        for step in steps[kept:]:
+            left, _, right, result = re.fullmatch(r"(\d+)([-+*/])(\d+)=(\d+)", step).groups()
+            assert int(result) <= max(60, int(left), int(right))
 
 
 def test_detours_begin_with_any_number_of_steps_of_the_solution():
