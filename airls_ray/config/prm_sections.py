@@ -40,8 +40,7 @@ class PRMConfig(StrictModel):
     causal language model, which is 0 in the logit at the start and has f = log pi_expert as optimum."""
     discriminator: Literal["airl", "gail"] = "airl"
     """[C] The logit of the discriminator: f - l [P], or f alone as in GAIL (Ho and Ermon 2016, arXiv
-    1606.03476), for a scalar head. Where only failed rollouts stand on the policy side, l says who is
-    unlikely rather than who is wrong, and f has to undo it first (docs/search.md, Countdown)."""
+    1606.03476), for a scalar head."""
     action: Literal["step", "token"] = "step"
     """[C] What the objective judges (rePIRL and PRIME: tokens)."""
     log_prob: Literal["auto", "mean", "sum"] = "auto"
