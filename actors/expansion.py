@@ -36,16 +36,17 @@ def expand(
 
     A step ends with the token that completes the delimiter; what was sampled behind it (where a delimiter is
     split over tokens) is cut off and paid for. The end of sequence ends the response. A response of
-    `max_response_tokens`, or a step of `max_step_tokens`, ends as "length".
+    `max_response_tokens` (also one whose last step is over), or a step of `max_step_tokens`, ends as "length".
 
     Returns:
         Table of schema CONTINUATIONS, in the order of the expansions.
     """
     rows = expansions.to_pylist()
     stops = codec.step_stop_ids()
-    requests, limits = [], []
+    requests, limits, room = [], [], []
     for row in rows:
         left = max_response_tokens - len(row["response"])
+        room.append(left)
         cut = left if row["whole"] else min(left, max_step_tokens)
         asked = cut if row["max_tokens"] is None else min(cut, row["max_tokens"])
         limits.append(cut)
@@ -60,7 +61,7 @@ def expand(
             )
         )
     pieces = [
-        _piece(codec, number, index, sample, rows[number]["whole"], limits[number])
+        _piece(codec, number, index, sample, rows[number]["whole"], limits[number], room[number])
         for number, samples in enumerate(engine.run(requests))
         for index, sample in enumerate(samples)
     ]
@@ -73,7 +74,9 @@ def expand(
     return pa.Table.from_arrays(arrays, schema=CONTINUATIONS)
 
 
-def _piece(codec: TextCodec, number: int, index: int, sample: Sample, whole: bool, limit: int) -> _Piece:
+def _piece(
+    codec: TextCodec, number: int, index: int, sample: Sample, whole: bool, limit: int, room: int
+) -> _Piece:
     tokens, logprobs = list(sample.tokens), list(sample.logprobs)
     sampled = len(tokens)
     ends = codec.step_ends(tokens)
@@ -84,7 +87,7 @@ def _piece(codec: TextCodec, number: int, index: int, sample: Sample, whole: boo
     elif whole:
         finish = "length"
     elif len(tokens) < sampled or sample.finish == "stop":
-        finish = "step"
+        finish = "step" if len(tokens) < room else "length"  # nothing could follow
     else:  # no tokens were left: of the step, of the response, or of the piece that was asked for
         finish = "length" if sampled >= limit else "partial"
     return _Piece(number, index, tokens, logprobs, ends, finish, sampled, [], [], finish == "step")
@@ -112,7 +115,9 @@ def _look_ahead(
         for _, prompt, used in going
     ]
     for (piece, _, _), [sample] in zip(going, engine.run(requests) if requests else [], strict=True):
-        found = _piece(codec, piece.expansion, 0, sample, False, len(sample.tokens))
+        found = _piece(
+            codec, piece.expansion, 0, sample, False, len(sample.tokens), max_response_tokens - used
+        )
         piece.ahead_ends.append(len(piece.ahead) + len(found.tokens))
         piece.ahead += found.tokens
         piece.sampled += found.sampled

@@ -90,6 +90,14 @@ def test_no_more_tokens_than_the_response_may_have(codec: TextCodec) -> None:
     assert (len(row["tokens"]), row["finish"]) == (3, "length")
 
 
+@pytest.mark.parametrize(("room", "finish"), [(0, "length"), (1, "step")])
+def test_a_step_that_fills_the_response_ends_it(codec: TextCodec, room: int, finish: str) -> None:
+    step = codec.encode_trace("1+2=3;")[:-1]
+    engine = Script([*step, *step], codec.eos_id)
+    row = one(expand(engine, codec, wants(response=[5] * (40 - len(step) - room)), 40, 40))
+    assert (row["tokens"], row["finish"]) == (step, finish)
+
+
 def test_a_cut_on_purpose_is_partial(codec: TextCodec) -> None:
     digits = codec.encode_trace("1111111111")[:-1]
     row = one(expand(Script(digits, codec.eos_id), codec, wants(max_tokens=4), 40, 40))
