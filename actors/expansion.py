@@ -36,7 +36,7 @@ def expand(
 
     A step ends with the token that completes the delimiter; what was sampled behind it (where a delimiter is
     split over tokens) is cut off and paid for. The end of sequence ends the response. A response of
-    `max_response_tokens` (also one whose last step is over), or a step of `max_step_tokens`, ends as "length".
+    `max_response_tokens` (its last step over or not), or a step of `max_step_tokens`, ends as "length".
 
     Returns:
         Table of schema CONTINUATIONS, in the order of the expansions.
