@@ -126,7 +126,7 @@ def train(files: Path | None, progress: Progress) -> tuple[Models, dict[str, flo
     config = settings(4, files, f"model.path={base}", "search.problems=200")
     run = RunFolder(config.output / config.name)
     summary = run.read_summary() or run_training(config, resume=run.config_file.exists())
-    cost["PRM"] = sum(summary["seconds"].values())
+    cost["PRM"] = sum(summary["seconds"][part] for part in ("start", "train", "search"))
     checkpoint = run.latest_checkpoint()
     assert checkpoint is not None
     return Models(base, checkpoint / "prm", None), cost

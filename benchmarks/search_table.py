@@ -134,7 +134,7 @@ def draw(path: Path, figures: Mapping[str, Any]) -> None:
                 curve(right, line, COLOURS[name], style, f"{name}, {SCORERS[scorer]}")
         majority(right, found)
         finish(left, f"{part}: every search with the PRM of AIRL-S", 4)
-        finish(right, f"{part}: the same search by three scorers", 2)
+        finish(right, f"{part}: the same search by each scorer", 2)
     figure.savefig(path, dpi=110)
 
 
