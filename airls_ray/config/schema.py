@@ -263,6 +263,11 @@ class Config(StrictModel):
             raise ValueError(
                 "train.iterations is 0 and no PRM learns before them; raise it or prm.warmup_iterations"
             )
+        if self.sft.detour_share > 0 and self.task.name != "countdown":  # before any process starts
+            raise ValueError(
+                f"sft.detour_share is {self.sft.detour_share:g}, but the task {self.task.name} cannot make "
+                "detours (countdown can); set it to 0"
+            )
         if self.task.name == "file" and self.model.path is None:
             raise ValueError("task.name=file needs a trained model: set model.path to its folder or hub name")
         return self

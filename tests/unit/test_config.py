@@ -273,3 +273,8 @@ def test_a_run_in_which_nothing_learns_is_refused():
 def test_the_prm_may_learn_alone():
     config = load_config(None, ["train.iterations=0", "prm.warmup_iterations=7"])
     assert config.iterations == config.warmup_iterations == 7
+
+
+def test_detours_of_a_task_that_has_none_are_refused_at_once():
+    assert "the task arithmetic cannot make detours" in mistake(None, "sft.detour_share=0.3")
+    assert load_config(None, ["task=countdown", "sft.detour_share=0.3"]).sft.detour_share == 0.3
