@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from airls_ray.config.schema import RayConfig, Resources
-from airls_ray.errors import ResourceError, RunError, UserError
+from airls_ray.errors import ProcessLost, ResourceError, RunError, UserError
 
 # An idle OpenMP pool that spins takes the core from the stage that works (all stages share them).
 _THREAD_ENVIRONMENT = {"KMP_BLOCKTIME": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 _PROBE_SECONDS = 5.0
+
+ACTOR_FAILURES = (RunError, RayTaskError)
+"""What `fetch` raises when a process died, hung, lost data or failed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def connect(config: RayConfig) -> None:
     """
     if ray.is_initialized():
         return
-    common: dict[str, Any] = {"namespace": "airls-ray", "log_to_driver": config.worker_logs}
+    common: dict[str, Any] = {"log_to_driver": config.worker_logs}
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address is None:
         ray.init(
@@ -147,17 +151,35 @@ def start_actor(
     *args: Any,
     environment: dict[str, str] | None = None,
     threads: int | None = None,
+    group: Any = None,
+    concurrency: int | None = None,
 ) -> Any:
-    """Start `cls` as an actor and return its handle at once; the class itself knows nothing of Ray."""
+    """Start `cls` as an actor and return its handle at once; the class itself knows nothing of Ray.
+
+    Args:
+        cls: the class.
+        name: unique in the cluster, or empty.
+        resources: what it asks of Ray.
+        args: of its constructor.
+        environment: variables set before its process starts.
+        threads: OpenMP threads, unless `resources` says how many.
+        group: placement group that is its room.
+        concurrency: calls that may run at once, in threads.
+    """
     variables = {**process_environment(resources, threads), **(environment or {})}
     options: dict[str, Any] = {
-        "name": name,
         "num_cpus": resources.cpus,
         "num_gpus": resources.gpus,
         "resources": dict(resources.custom) or None,
         "runtime_env": {"env_vars": variables},
         "max_restarts": 0,
     }
+    if name:
+        options["name"] = name
+    if group is not None:
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, 0)
+    if concurrency is not None:
+        options["max_concurrency"] = concurrency
     return ray.remote(cls).options(**options).remote(*args)
 
 
@@ -165,22 +187,26 @@ def fetch(refs: Any, deadline_seconds: float, what: str) -> Any:
     """`ray.get` with a deadline and with errors in words.
 
     Raises:
-        RunError: the deadline passed or the process died.
+        ProcessLost: the deadline passed, the process died, or data went with a node.
         UserError: the actor itself raised one; it is passed on as it was.
     """
     try:
         return ray.get(refs, timeout=deadline_seconds)
     except GetTimeoutError as error:
-        raise RunError(
+        raise ProcessLost(
             f"{what} did not finish within {deadline_seconds:g} s; raise its deadline_seconds"
         ) from error
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError):
             raise cause from None
+        if isinstance(cause, ObjectLostError | RayActorError):
+            raise ProcessLost(f"{what}: what it reads is lost ({_first_line(cause)})") from error
         raise
     except RayActorError as error:
-        raise RunError(f"{what}: its process died ({_first_line(error)})") from error
+        raise ProcessLost(f"{what}: its process died ({_first_line(error)})") from error
+    except ObjectLostError as error:
+        raise ProcessLost(f"{what}: its result is lost ({_first_line(error)})") from error
 
 
 def resolve(values: Sequence[Any], deadline_seconds: float = 300.0) -> list[Any]:
@@ -193,6 +219,14 @@ def resolve(values: Sequence[Any], deadline_seconds: float = 300.0) -> list[Any]
 def first_ready(refs: Sequence[Any], timeout: float | None = None) -> list[Any]:
     """The references that are ready, waiting for at least one until the timeout (seconds)."""
     ready, _ = ray.wait(list(refs), num_returns=1, timeout=timeout)
+    return list(ready)
+
+
+def all_ready(refs: Sequence[Any], timeout: float) -> list[Any]:
+    """All references that are ready, waiting for the first of them until the timeout (seconds)."""
+    if not refs or not first_ready(refs, timeout):
+        return []
+    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
     return list(ready)
 
 
@@ -225,6 +259,12 @@ def object_store_used() -> float:
     """Bytes of the object store in use on all nodes (needs no dashboard)."""
     total = ray.cluster_resources().get("object_store_memory", 0.0)
     return float(total - ray.available_resources().get("object_store_memory", 0.0))
+
+
+def sentence(error: BaseException) -> str:
+    """One line that says what failed: the last of an actor's traceback, or the error's own."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if isinstance(error, RayTaskError) else 0].strip()[:300]
 
 
 def _first_line(error: BaseException) -> str:

@@ -55,18 +55,18 @@ def evaluate_policy(
     """Sample the test problems with the policy that the workers hold; at a resume, read what was kept."""
     folder = run.path / "samples"
     kept = folder / f"{name}.parquet", folder / f"{name}_grades.parquet", folder / f"{name}.json"
-    if resume and all(path.exists() for path in kept):
-        rollouts = conform(pq.read_table(kept[0]), ROLLOUTS)
-        grades = conform(pq.read_table(kept[1]), GRADES)
-        return Samples(
-            name, problems, [cluster.put(rollouts)], cluster.put(grades), json.loads(kept[2].read_text())
-        )
-    samples = sample_problems(parts.pool, parts.verifier, problems, config, progress, name)
-    folder.mkdir(exist_ok=True)
-    pq.write_table(graded_table(samples.rollouts, samples.grades), kept[0])
-    pq.write_table(cluster.resolve([samples.grades])[0], kept[1])
-    kept[2].write_text(json.dumps(samples.accuracy) + "\n")
-    return samples
+    if not (resume and all(path.exists() for path in kept)):
+        samples = sample_problems(parts.pool, parts.verifier, problems, config, progress, name)
+        folder.mkdir(exist_ok=True)
+        pq.write_table(graded_table(samples.rollouts, samples.grades), kept[0])
+        pq.write_table(cluster.resolve([samples.grades])[0], kept[1])
+        kept[2].write_text(json.dumps(samples.accuracy) + "\n")
+    # The driver's own copies: those of the workers may go with their nodes before the run's end.
+    rollouts = conform(pq.read_table(kept[0]), ROLLOUTS)
+    grades = conform(pq.read_table(kept[1]), GRADES)
+    return Samples(
+        name, problems, [cluster.put(rollouts)], cluster.put(grades), json.loads(kept[2].read_text())
+    )
 
 
 def sample_problems(

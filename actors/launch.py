@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.evaluate import evaluate_policy, finish_run
-from actors.loop import train
+from actors.async_loop import train_async
+from actors.evaluate import Samples, evaluate_policy, finish_run
+from actors.loop import Parts, train
+from actors.recovery import Recovery
 from actors.start import Sources, connected, start_parts
-from actors.tracking import LoopState, Tracker, read_state
+from actors.tracking import LoopState, Shown, Tracker, read_state
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
-from airls_ray.progress import make_progress
+from airls_ray.progress import Progress, make_progress
+from airls_ray.run_control import RunControl
 from airls_ray.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
@@ -38,28 +42,75 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
     base = base_policy(config)
     checkpoint = run.latest_checkpoint() if resume else None
     state = read_state(checkpoint) if checkpoint else LoopState()
-    sources = _sources(config, base, checkpoint)
     _check_data(config, base)
     run.create(config, resume=resume)
     run.use(checkpoint)
     if resume:
         run.rewind(state.iteration)
-    with connected(config), closing(start_parts(config, sources, progress, state)) as parts:
-        test = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
-        before = evaluate_policy(parts, config, test, run, progress, name="base", resume=state.version > 0)
-        started_loop = time.perf_counter()
-        with progress.track("Training", config.iterations, done=state.iteration) as bar:
-            state = train(parts, config, state, Tracker(run, config, bar, progress.say))
-        started_search = time.perf_counter()
-        after = evaluate_policy(parts, config, test, run, progress, name="trained", resume=False)
-        seconds = {
-            "start": started_loop - started,
-            "train": started_search - started_loop,
-            "search": time.perf_counter() - started_search,
-        }
-        summary = finish_run(parts, config, run, state, before, after, seconds)
+    control = RunControl(run.path, config.iterations)
+    with ended(control), connected(config):
+        parts = start_parts(config, _sources(config, base, checkpoint), progress, state, control)
+        recovery = Recovery(
+            parts, state, config, run, control, lambda folder: _sources(config, base, folder), progress
+        )
+        with closing(recovery):
+            summary = run_stages(recovery, config, run, control, progress, started)
     run.use(None)
     return summary
+
+
+def run_stages(
+    recovery: Recovery,
+    config: Config,
+    run: RunFolder,
+    control: RunControl,
+    progress: Progress,
+    started: float,
+) -> dict[str, Any]:
+    """Sample the test problems, train, sample them again and measure; returns the summary."""
+    test = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
+
+    def evaluate(name: str, resume: bool) -> Samples:
+        return recovery.work(
+            lambda parts, _: evaluate_policy(parts, config, test, run, progress, name=name, resume=resume)
+        )
+
+    control.say(phase="base evaluation")
+    before = evaluate("base", resume=recovery.state.version > 0)
+    started_loop = time.perf_counter()
+    with progress.track("Training", config.iterations, done=recovery.state.iteration) as bar:
+        shown = Shown(bar, recovery.state.iteration)
+
+        def learn(parts: Parts, state: LoopState) -> LoopState:
+            shown.go_to(state.iteration)
+            learn_from = train_async if config.train.max_staleness else train
+            return learn_from(parts, config, state, Tracker(run, config, shown, progress.say, control))
+
+        recovery.state = recovery.work(learn)
+    started_search = time.perf_counter()
+    control.say(phase="evaluation")
+    after = evaluate("trained", resume=False)
+    seconds = {"start": started_loop - started, "train": started_search - started_loop}
+
+    def finish(parts: Parts, state: LoopState) -> dict[str, Any]:
+        taken = seconds | {"search": time.perf_counter() - started_search}
+        return finish_run(parts, config, run, state, before, after, taken)
+
+    return recovery.work(finish)
+
+
+@contextmanager
+def ended(control: RunControl) -> Iterator[None]:
+    """Say in the run's status how it ended."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        control.say(phase="interrupted")
+        raise
+    except BaseException as error:
+        control.say(phase="failed", last_error=str(error).splitlines()[0] if str(error) else repr(error))
+        raise
+    control.say(phase="finished")
 
 
 def with_given_prm(config: Config) -> Config:

@@ -119,6 +119,10 @@ class PolicyLearner(Learner):
         """This rank's part of the traces' log-probabilities under the current policy."""
         return self._token_logprobs(self._traces(problems, iteration))
 
+    def rollout_log_probs(self, rollouts: Sequence[Any]) -> pa.Table:
+        """The same for rollouts."""
+        return self._token_logprobs(pa.concat_tables(resolve(rollouts)))
+
     def replay_log_probs(self, samples: Sequence[Any]) -> tuple[pa.Table, pa.Table] | None:
         """The same for replayed rollouts and their traces."""
         return replay_logprobs(samples, self._token_logprobs)
@@ -217,6 +221,15 @@ def graded_rollouts(rollouts: Sequence[Any], grades: Sequence[Any]) -> pa.Table:
     table = pa.concat_tables(resolve(rollouts))
     index = table.schema.get_field_index("outcome")
     return table.set_column(index, table.schema.field(index), resolve(grades)[0]["outcome"])
+
+
+def with_logprobs(rollouts: pa.Table, parts: Sequence[Any]) -> pa.Table:
+    """Rollouts with the log-probabilities of `parts` (TOKEN_LOGPROBS of all ranks), or as they are."""
+    if not parts:
+        return rollouts
+    index = rollouts.schema.get_field_index("logprobs")
+    column = merge_parts(resolve(parts))["logprobs"]
+    return rollouts.set_column(index, rollouts.schema.field(index), column)
 
 
 def replay_logprobs(

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from actors import cluster
 from actors.groups import (
     NCCLWeightSync,
@@ -22,14 +24,17 @@ from actors.groups import (
     PolicyGroup,
     PRMPart,
     ReferenceGroup,
+    Refs,
     VerifierHandle,
     WeightSync,
 )
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
+from actors.sampling import IterationSampling, sample_all
 from actors.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
+from airls_ray.errors import ProcessLost
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,23 @@ class Parts:
     prm: PRMPart | NoPRM
     policy: PolicyGroup
     sync: WeightSync | NCCLWeightSync
-    actors: tuple[Any, ...] = ()
+    learners: tuple[Any, ...] = ()
 
     def close(self) -> None:
         """End the verifier's children and all actors."""
         self.verifier.close()
-        for actor in self.actors:
+        self.reference.close()
+        self.pool.fleet.close()
+        for actor in self.learners:
             cluster.kill(actor)
 
 
 def train(parts: Parts, config: Config, state: LoopState, tracker: Tracker) -> LoopState:
-    """Run the iterations from `state` to the end and return the last state."""
+    """Run the iterations from `state` to the end and return the last state.
+
+    Raises:
+        ProcessLost: a learner or the PRM died or hung (see `actors.recovery`); others are replaced in place.
+    """
     while state.iteration < config.iterations:
         state = run_iteration(
             parts, config, state, tracker, warmup=state.iteration < config.warmup_iterations
@@ -65,20 +76,14 @@ def run_iteration(
     parts: Parts, config: Config, state: LoopState, tracker: Tracker, *, warmup: bool
 ) -> LoopState:
     """One iteration: sample, grade, teach the PRM, teach the policy (not in the warm-up), sync."""
-    clock = Stopwatch()
-    problems = parts.problems.take(config.train.problems_per_iteration)
+    clock = Stopwatch(tracker.stage)
     request = RolloutRequest(
         samples=config.train.rollouts_per_problem,
         temperature=config.rollout.temperature,
         seed=config.seed,
         seed_path=("train", state.iteration),
     )
-    with clock("rollout"):
-        rollouts = parts.pool.generate(problems, request)
-    with clock("grade"):
-        grades = parts.verifier.grade(rollouts, problems)
-    with clock("reference"):
-        reference = parts.reference.log_probs(rollouts)
+    problems, rollouts, grades, reference = gather(parts, config, request, clock)
     with clock("prm_update"):
         metrics = parts.prm.learn(problems, rollouts, grades, reference, state.iteration)
     with clock("prm_score"):
@@ -89,15 +94,39 @@ def run_iteration(
         with clock("policy_update"):
             metrics |= parts.policy.update(rollouts, grades, scores, reference, version)
         with clock("sync"):
-            parts.sync.push()
+            parts.sync.push(version)
     with clock("measure"):
         metrics |= parts.verifier.call("summarise", rollouts, grades)
         metrics |= parts.verifier.call("measure", rollouts, grades, scores)
     return tracker.record(
         state.advanced(version, parts.problems.position, metrics["rollout/response_tokens"]),
-        metrics | clock.metrics(),
+        metrics | parts.pool.take_metrics() | clock.metrics(),
         phase="warmup" if warmup else "train",
         rollouts=rollouts,
         grades=grades,
         parts=parts,
     )
+
+
+def gather(
+    parts: Parts, config: Config, request: RolloutRequest, clock: Stopwatch
+) -> tuple[pa.Table, Refs, Any, Refs]:
+    """Draw problems, sample, grade, ask the reference; nothing learns here, so what is lost is done again.
+
+    Returns:
+        PROBLEMS, references to ROLLOUTS, to GRADES and to the reference's log-probabilities.
+    """
+    problems = parts.problems.take(config.train.problems_per_iteration)
+    for attempt in range(1, config.failures.attempts + 1):
+        with clock("rollout"):
+            sampling = IterationSampling(parts.pool, parts.problems, problems, request, config.failures)
+            problems, rollouts = sample_all(sampling, parts.pool)
+        try:
+            with clock("grade"):
+                grades = parts.verifier.grade(rollouts, problems)
+            with clock("reference"):
+                return problems, rollouts, grades, parts.reference.log_probs(rollouts)
+        except ProcessLost:  # such as rollouts that were on a node that is gone
+            if attempt == config.failures.attempts:
+                raise
+    raise AssertionError("unreachable")

@@ -21,8 +21,9 @@ from actors.cluster import Demand
 from actors.groups import Refs, VerifierHandle
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
-from actors.start import start_workers, wait_for_start
+from actors.start import wait_for_start
 from actors.tracking import graded_table
+from actors.workers import start_workers
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.prm_labels import LabelFacts, add_costs, read_facts, read_labels, write_labels

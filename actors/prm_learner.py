@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.cluster import resolve
-from actors.learners import Learner, graded_rollouts
+from actors.learners import Learner, graded_rollouts, with_logprobs
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
 from airls_ray.learning.batches import merge_parts
@@ -77,6 +77,7 @@ class PRMLearner(Learner):
         base_parts: Sequence[Any],
         replay_parts: Sequence[Any],
         iteration: int,
+        current_parts: Sequence[Any] = (),
     ) -> dict[str, float]:
         """Learn by the method's objective.
 
@@ -88,11 +89,14 @@ class PRMLearner(Learner):
                 rollouts under the reference model.
             replay_parts: the same for the rollouts and traces of `draw_replay`, or none.
             iteration: number of the iteration, warm-up included.
+            current_parts: log-probabilities of the rollouts under the current policy, where an older one
+                sampled them.
         """
         prm, objective = self._config.prm, self._config.method.prm_objective
         if objective == "none" or objective == "frozen":
             raise ValueError(f"prm_objective {objective} has no PRM that learns")
-        table, base = graded_rollouts(rollouts, grades), merge_parts(resolve(base_parts))
+        table = with_logprobs(graded_rollouts(rollouts, grades), current_parts)
+        base = merge_parts(resolve(base_parts))
         traces = TRACES.empty_table() if objective == "prime" else self._traces(problems, iteration)
         source = (
             PRMSource(table, traces, TOKEN_LOGPROBS.empty_table(), base)
@@ -122,13 +126,15 @@ class PRMLearner(Learner):
         self._replay.add(iteration, sources[0].rollouts, traces)
         return metrics
 
-    def score(self, rollouts: Sequence[Any], base_parts: Sequence[Any]) -> pa.Table:
+    def score(
+        self, rollouts: Sequence[Any], base_parts: Sequence[Any], current_parts: Sequence[Any] = ()
+    ) -> pa.Table:
         """This rank's part of rewards, values and search scores; `base_parts`: reference log-probabilities
-        that the rewards compare with, or none (the policy's own)."""
+        that the rewards compare with, or none (the policy's own); `current_parts`: see `update`."""
         prime = self._config.method.prm_objective == "prime"
         return score_steps(
             self._engine,
-            pa.concat_tables(resolve(rollouts)),
+            with_logprobs(pa.concat_tables(resolve(rollouts)), current_parts),
             merge_parts(resolve(base_parts)) if base_parts else None,
             self._config.prm,
             temperature=self._config.rollout.temperature,
@@ -160,7 +166,12 @@ class PRMServer:
         """Copy the PRM's folder to `model`, so that a checkpoint holds all that search needs."""
         shutil.copytree(self._prm_folder, model, dirs_exist_ok=True)
 
-    def score(self, rollouts: Sequence[Any], base_parts: Sequence[Any] = ()) -> pa.Table:
+    def score(
+        self,
+        rollouts: Sequence[Any],
+        base_parts: Sequence[Any] = (),
+        current_parts: Sequence[Any] = (),
+    ) -> pa.Table:
         """Rewards, values and search scores of every step, one part; a frozen PRM has no base."""
         return score_steps(
             self._engine, pa.concat_tables(resolve(rollouts)), None, self._config.prm,

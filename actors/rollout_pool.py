@@ -1,34 +1,75 @@
-"""The rollout workers as one: a share of the groups each, every group delivered exactly once."""
+"""The rollout workers as one: groups go to whoever is ready, and each is delivered exactly once."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
 from actors import cluster
+from actors.fleet import FixedFleet, Fleet, Member
+from actors.jobs import Job, Sampled
 from actors.rollout_worker import RolloutRequest
-from airls_ray.errors import RunError
+from airls_ray.config.schema import FailureConfig
+from airls_ray.dispatch import Dispatch, Share, by_owner, cut
+from airls_ray.errors import RunError, UserError
+
+_TICK_SECONDS = 0.5
+"""Longest wait between two looks at the fleet."""
 
 
 class RolloutPool:
     """Lives in the driver and holds references only."""
 
-    def __init__(self, workers: Sequence[Any], deadline_seconds: float) -> None:
-        """`workers`: started actors; `deadline_seconds`: longest time for one worker's share."""
-        if not workers:
-            raise ValueError("a rollout pool needs at least one worker")
-        self._workers = list(workers)
+    def __init__(
+        self,
+        workers: Sequence[Any] | Fleet,
+        deadline_seconds: float,
+        failures: FailureConfig | None = None,
+        shares_per_worker: int = 1,
+    ) -> None:
+        """Give work to started actors, or to a fleet that brings its own.
+
+        Args:
+            workers: actors, or a fleet.
+            deadline_seconds: longest time for one share; a worker that takes longer counts as hung.
+            failures: how often a share is tried, and when again.
+            shares_per_worker: parts of a worker's share of a `generate`.
+        """
+        self.fleet: Fleet = FixedFleet(workers) if isinstance(workers, Sequence) else workers
         self._deadline = deadline_seconds
-        self._weights: Any = None
+        self._dispatch = Dispatch(failures or FailureConfig())
+        self._parts = shares_per_worker
+        self._running: dict[Any, tuple[Member, Share, float]] = {}
+        self._syncing: dict[Any, Member] = {}
+        self._jobs: dict[int, Job] = {}
+        self._numbers = 0
+        self._told = {"requeued": 0, "dropped": 0, "deaths": 0}
 
     @property
     def workers(self) -> list[Any]:
-        """The actors that are alive, as far as is known."""
-        return list(self._workers)
+        """The actors that are ready."""
+        return [member.handle for member in self.fleet.ready]
 
+    @property
+    def counts(self) -> Dispatch:
+        """What was submitted, delivered, dropped and done again so far."""
+        return self._dispatch
+
+    def take_metrics(self) -> dict[str, float]:
+        """Workers that are ready, and what went wrong since the last call (0 in a quiet run)."""
+        now = {
+            "requeued": self._dispatch.requeued,
+            "dropped": len(self._dispatch.dropped),
+            "deaths": self.fleet.deaths,
+        }
+        since = {f"pool/{name}": float(count - self._told[name]) for name, count in now.items()}
+        self._told = now
+        return {"pool/workers": float(len(self.fleet.ready)), **since}
+
+    # ----------------------------------------------------------------------------- what is asked
     def generate(self, problems: pa.Table, request: RolloutRequest) -> list[Any]:
         """Sample rollouts for all problems; returns one table reference per share, in group order.
 
@@ -36,14 +77,38 @@ class RolloutPool:
         another one; its seeds make it the same rollouts.
 
         Raises:
-            RunError: no worker is left, or a share passed its deadline.
+            RunError: no worker is left, or a group failed too often.
         """
+        sampled = self.sample(problems, request)
+        if sampled.dropped:
+            raise RunError(
+                f"{len(sampled.dropped)} of {problems.num_rows} groups failed {self._attempts()} times; look "
+                "into the workers' logs, or raise failures.attempts"
+            )
+        return sampled.rollouts
 
-        def submit(worker: Any, share: range) -> Any:
-            groups = [request.first_group + row for row in share]
-            return worker.generate.remote(problems.slice(share.start, len(share)), groups, request)
+    def sample(
+        self, problems: pa.Table, request: RolloutRequest, rows: Sequence[int] | None = None
+    ) -> Sampled:
+        """As `generate`, for some rows of the problems or for all; groups that failed too often are named.
 
-        return self._in_shares(_shares(problems.num_rows, len(self._workers)), submit)
+        Raises:
+            RunError: no worker is left.
+        """
+        job = self.start_sampling(problems, request, rows)
+        self.finish(job)
+        return job.sampled()
+
+    def start_sampling(
+        self, problems: pa.Table, request: RolloutRequest, rows: Sequence[int] | None = None
+    ) -> Job:
+        """Submit a `sample`; `advance` then works on it."""
+
+        def submit(worker: Any, rows: Sequence[int]) -> Any:
+            groups = [request.first_group + row for row in rows]
+            return worker.generate.remote(_take(problems, rows), groups, request)
+
+        return self._submit(range(problems.num_rows) if rows is None else rows, submit)
 
     def complete(self, prefixes: pa.Table, request: RolloutRequest) -> list[Any]:
         """Continue all prefixes (schema PREFIXES); one table (COMPLETIONS) per share, in prefix order.
@@ -51,14 +116,15 @@ class RolloutPool:
         Each worker continues its share in one batch; `request.first_group` numbers the first prefix.
 
         Raises:
-            RunError: no worker is left, or a share passed its deadline.
+            RunError: no worker is left, or a prefix failed too often.
         """
 
-        def submit(worker: Any, share: range) -> Any:
-            numbers = [request.first_group + row for row in share]
-            return worker.complete.remote(prefixes.slice(share.start, len(share)), numbers, request)
+        def submit(worker: Any, rows: Sequence[int]) -> Any:
+            numbers = [request.first_group + row for row in rows]
+            return worker.complete.remote(_take(prefixes, rows), numbers, request)
 
-        return self._in_shares(_shares(prefixes.num_rows, len(self._workers)), submit)
+        job = self._submit(range(prefixes.num_rows), submit)
+        return [ref for _, ref in self._all(job)]
 
     def expand(self, expansions: pa.Table, owners: Sequence[int]) -> list[tuple[list[int], Any]]:
         """Continue the prefixes of a search (schema EXPANSIONS).
@@ -72,71 +138,177 @@ class RolloutPool:
             For each share its rows and the reference to its CONTINUATIONS.
 
         Raises:
-            RunError: no worker is left, or a share passed its deadline.
+            RunError: no worker is left, or a row failed too often.
         """
-        count = len(self._workers)
-        shares = [
-            rows
-            for worker in range(count)
-            if (rows := [row for row, owner in enumerate(owners) if owner % count == worker])
-        ]
 
-        def submit(worker: Any, share: Sequence[int]) -> Any:
-            return worker.expand.remote(expansions.take(pa.array(share)))
+        def submit(worker: Any, rows: Sequence[int]) -> Any:
+            return worker.expand.remote(_take(expansions, rows))
 
-        return list(zip(shares, self._in_shares(shares, submit), strict=True))
+        return self._all(self._submit(range(expansions.num_rows), submit, owners))
 
     def forget_prefixes(self) -> None:
         """Empty the prefix caches of all workers."""
-        refs = [worker.forget_prefixes.remote() for worker in self._workers]
-        cluster.fetch(refs, self._deadline, "emptying the prefix caches")
+        self._tell_all("forget_prefixes", "emptying the prefix caches")
 
-    def _in_shares(self, shares: Sequence[Sequence[int]], submit: Callable[[Any, Any], Any]) -> list[Any]:
-        """Let every worker do a share, and another one that of a worker that dies."""
-        pending = {
-            submit(worker, share): (position, share, worker)
-            for position, (share, worker) in enumerate(zip(shares, self._workers, strict=False))
-        }
-        results: list[Any] = [None] * len(shares)
-        while pending:
-            ready = cluster.first_ready(list(pending), self._deadline)
-            if not ready:
-                raise RunError(
-                    f"{len(pending)} of {len(shares)} rollout shares did not finish within "
-                    f"{self._deadline:g} s; raise rollout.deadline_seconds"
-                )
-            position, share, worker = pending.pop(ready[0])
-            if self._alive(ready[0], worker):
-                results[position] = ready[0]
-            else:
-                other = self._workers[position % len(self._workers)]
-                pending[submit(other, share)] = (position, share, other)
-        return results
+    def update_weights(self, weights: Any, version: int = 0, wait: bool = True) -> None:
+        """Give all workers the weights behind a reference (one buffer, read in place), newcomers too.
 
-    def _alive(self, ref: Any, worker: Any) -> bool:
-        """Whether the share is there; a dead worker leaves the pool, other errors are raised."""
+        Without `wait` a worker that samples takes them when it can, and `advance` sees whether it did.
+        """
+        self.fleet.set_weights(weights, version)
+        if wait:
+            for member in self._tell_all("update_weights", "weight sync to the rollout workers", weights):
+                member.version = version
+            return
+        self.fleet.step(self._busy())
+        for member in self.fleet.ready:
+            member.version = version
+            self._syncing[member.handle.update_weights.remote(weights)] = member
+
+    # ------------------------------------------------------------------------------- how it is done
+    def _submit(
+        self,
+        rows: Sequence[int],
+        submit: Callable[[Any, Sequence[int]], Any],
+        owners: Sequence[int] | None = None,
+    ) -> Job:
+        job = Job(self._numbers, len(rows), submit)
+        self._numbers += 1
+        self._jobs[job.number] = job
+        self._wait_for_workers()
+        names = [member.name for member in self.fleet.ready]
+        if owners is not None:
+            shares = by_owner(job.number, owners, names)
+        else:
+            shares = cut(job.number, rows, self._parts * len(names))
+        self._dispatch.submit(shares)
+        return job
+
+    def finish(self, job: Job) -> None:
+        """Work until a job is finished."""
+        while not job.finished:
+            self.advance(_TICK_SECONDS)
+        self.close(job)
+
+    def close(self, job: Job) -> None:
+        """Forget a finished job."""
+        del self._jobs[job.number]
+
+    def advance(self, timeout: float) -> None:
+        """Hand out shares, wait for one to finish until the timeout (seconds), and take in what has.
+
+        Raises:
+            RunError: no worker is left.
+            UserError: a worker's own sentence about its input.
+        """
+        self.fleet.step(self._busy())
+        now = time.monotonic()
+        busy = self._busy()
+        for member in self.fleet.ready:
+            share = None if member.name in busy else self._dispatch.take(member.name, now)
+            if share is not None:
+                ref = self._jobs[share.job].submit(member.handle, share.rows)  # type: ignore[index]
+                self._running[ref] = (member, share, now + self._deadline)
+        if not self._running and not self._syncing:
+            self._idle(timeout, now)
+            return
+        for ref in cluster.all_ready([*self._running, *self._syncing], timeout):
+            if ref in self._running or ref in self._syncing:  # else its worker was just lost
+                self._take_in(ref)
+        self._end_hung()
+
+    def give_up(self) -> None:
+        """Forget all jobs; what workers are doing for them is waited for and thrown away."""
+        for number in list(self._jobs):
+            self._dispatch.forget(number)
+        while self._running:
+            self.advance(_TICK_SECONDS)
+        self._jobs.clear()
+
+    def _idle(self, timeout: float, now: float) -> None:
+        """Nothing runs: wait for a worker, or for the time at which a share may be tried again."""
+        if not self.fleet.ready and not self.fleet.expecting:
+            raise RunError("no rollout worker is left")
+        later = self._dispatch.next_try()
+        time.sleep(timeout if later is None else min(timeout, max(later - now, _TICK_SECONDS / 10)))
+
+    def _take_in(self, ref: Any) -> None:
+        synced = self._syncing.pop(ref, None)
+        member, share, _ = (synced, None, 0.0) if synced is not None else self._running.pop(ref)
         try:
             cluster.wait_done(ref, self._deadline, "rollouts")
-        except RunError as error:
-            if not cluster.is_dead(error):
-                raise
-            self._workers = [w for w in self._workers if w is not worker]
-            if not self._workers:
-                raise RunError(f"the last rollout worker died: {error}") from error
-            return False
-        return True
+        except cluster.ACTOR_FAILURES as error:
+            if isinstance(error, UserError) and not isinstance(error, RunError):
+                raise  # bad input, which no other worker can take either
+            self._failed(member, cluster.sentence(error))
+            return
+        if share is None:
+            return
+        job = self._jobs[share.job]  # type: ignore[index]
+        job.done[share.rows] = ref
+        self._dispatch.deliver(member.name)
+        self.fleet.delivered(member)
 
-    def update_weights(self, weights: Any) -> None:
-        """Give all workers the weights behind a reference (one buffer, read in place)."""
-        refs = [worker.update_weights.remote(weights) for worker in self._workers]
-        cluster.fetch(refs, self._deadline, "weight sync to the rollout workers")
-        self._weights = weights
+    def _failed(self, member: Member, why: str) -> None:
+        # Whatever else it was doing is void: a result that still came would be a second delivery.
+        self._running = {ref: one for ref, one in self._running.items() if one[0] is not member}
+        self._syncing = {ref: one for ref, one in self._syncing.items() if one is not member}
+        dropped = len(self._dispatch.dropped)
+        share = self._dispatch.fail(member.name, time.monotonic())
+        if share is not None:
+            self._jobs[share.job].reason = why  # type: ignore[index]
+        for number, row in self._dispatch.dropped[dropped:]:
+            self._jobs[number].dropped.append(row)  # type: ignore[index]
+        self.fleet.lost(member, why)
+
+    def _end_hung(self) -> None:
+        now = time.monotonic()
+        for member, _, until in list(self._running.values()):
+            if now > until:
+                self._failed(
+                    member, f"its share took longer than rollout.deadline_seconds ({self._deadline:g} s)"
+                )
+
+    def _busy(self) -> set[str]:
+        return {member.name for member, _, _ in self._running.values()}
+
+    def _wait_for_workers(self) -> None:
+        self.fleet.step(self._busy())
+        while not self.fleet.ready:
+            if not self.fleet.expecting:
+                raise RunError("no rollout worker is left")
+            time.sleep(_TICK_SECONDS / 5)
+            self.fleet.step(self._busy())
+
+    def _all(self, job: Job) -> list[tuple[list[int], Any]]:
+        self.finish(job)
+        if job.dropped:
+            raise RunError(
+                f"{len(job.dropped)} of {job.rows} rows failed {self._attempts()} times, the last time: "
+                f"{job.reason}; raise failures.attempts if that was no fault of theirs"
+            )
+        return job.in_order()
+
+    def _tell_all(self, call: str, what: str, *arguments: Any) -> list[Member]:
+        """Call all ready workers and wait; one that dies leaves, and those that are left are returned."""
+        self.fleet.step(self._busy())
+        asked = [(member, getattr(member.handle, call).remote(*arguments)) for member in self.fleet.ready]
+        told = []
+        for member, ref in asked:
+            try:
+                cluster.fetch(ref, self._deadline, what)
+            except cluster.ACTOR_FAILURES as error:
+                self._failed(member, cluster.sentence(error))
+            else:
+                told.append(member)
+        return told
+
+    def _attempts(self) -> int:
+        return self._dispatch.attempts
 
 
-def _shares(count: int, workers: int) -> list[range]:
-    """Contiguous shares of 0..count-1 that differ by at most one; no share is empty."""
-    workers = min(workers, count)
-    if not workers:
-        return []
-    bounds = [count * i // workers for i in range(workers + 1)]
-    return [range(a, b) for a, b in pairwise(bounds)]
+def _take(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """Rows of a table; contiguous ones without a copy."""
+    if rows and rows[-1] - rows[0] == len(rows) - 1:
+        return table.slice(rows[0], len(rows))
+    return table.take(pa.array(rows, pa.int64()))

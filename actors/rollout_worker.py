@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.expansion import expand
-from actors.vllm_engine import Engine, Sample, Sampling, VLLMEngine, flatten
+from actors.vllm_engine import Engine, Request, Sample, Sampling, VLLMEngine, flatten
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import COMPLETIONS, ROLLOUTS, rows_to_table
 from airls_ray.errors import DataError
@@ -20,6 +21,8 @@ from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
 from airls_ray.weights import WeightBuffer
+
+_MAIL_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class RolloutRequest:
     seed_path: tuple[str | int, ...]
     first_group: int = 0
     """Number of the first problem's group."""
+
+
+@dataclass(frozen=True)
+class _Mail:
+    """Weights on their way into the engine."""
+
+    weights: WeightBuffer
+    taken: threading.Event
 
 
 EngineFactory = Callable[[str | Path, Config, Sequence[int]], Engine]
@@ -64,6 +75,9 @@ class RolloutWorker:
         self._factory = factory
         self._version = 0
         self._engine: Engine
+        self._engine_lock = threading.Lock()
+        self._mail_lock = threading.Lock()
+        self._mail: _Mail | None = None
 
     def __repr__(self) -> str:
         """Name in Ray's dashboard."""
@@ -96,10 +110,20 @@ class RolloutWorker:
             for pid, text in zip(identifiers, problems["prompt"].to_pylist(), strict=True)
         ]
         seeds = [derive_seed(request.seed, "rollout", *request.seed_path, pid) for pid in identifiers]
-        sampling = Sampling(request.samples, request.temperature, self._config.rollout.max_response_tokens)
-        answers = self._engine.generate(prompts, seeds, sampling)
+        most = self._config.rollout.max_response_tokens
+        with self._engine_lock:
+            version = self._version
+            if self._config.rollout.interruptible:
+                asked = [
+                    Request(prompt, request.samples, request.temperature, most, seed)
+                    for prompt, seed in zip(prompts, seeds, strict=True)
+                ]
+                answers = self._engine.run_interruptible(asked, version, self._open_mail)
+            else:
+                sampling = Sampling(request.samples, request.temperature, most)
+                answers = self._engine.generate(prompts, seeds, sampling)
         seconds = time.perf_counter() - start
-        return self._table(identifiers, groups, prompts, answers, seconds)
+        return self._table(identifiers, groups, prompts, answers, version, seconds)
 
     def complete(self, prefixes: pa.Table, numbers: Sequence[int], request: RolloutRequest) -> pa.Table:
         """Sample `request.samples` continuations of every prefix, all in one pass of the engine.
@@ -166,6 +190,7 @@ class RolloutWorker:
         groups: Sequence[int],
         prompts: Sequence[list[int]],
         answers: Sequence[Sequence[Sample]],
+        version: int,
         seconds: float,
     ) -> pa.Table:
         samples = [sample for group in answers for sample in group]
@@ -181,12 +206,15 @@ class RolloutWorker:
             ),
             "response": pa.ListArray.from_arrays(pa.array(offsets), pa.array(tokens)),
             "logprobs": pa.ListArray.from_arrays(pa.array(offsets), pa.array(logprobs)),
-            "version": pa.array(np.full(len(samples), self._version, dtype=np.int32)),
+            "version": pa.array(
+                [version if one.versions is None else one.versions[0] for one in samples], pa.int32()
+            ),
             "step_ends": pa.array(ends, pa.list_(pa.int32())),
             "finish": pa.array([sample.finish for sample in samples], pa.string()).dictionary_encode(),
             "outcome": pa.nulls(len(samples), pa.float32()),
             "worker": pa.array([self._name] * len(samples), pa.string()),
             "seconds": pa.array(np.full(len(samples), seconds, dtype=np.float32)),
+            "token_versions": pa.array([sample.versions for sample in samples], pa.list_(pa.int32())),
         }
         columns["finish"] = columns["finish"].cast(ROLLOUTS.field("finish").type)
         return pa.table(columns, schema=ROLLOUTS)
@@ -194,9 +222,32 @@ class RolloutWorker:
     def update_weights(self, weights: WeightBuffer) -> float:
         """Take new weights from the object store; returns seconds."""
         start = time.perf_counter()
-        self._engine.update_weights(weights)
-        self._version = weights.version
-        return time.perf_counter() - start
+        mail = _Mail(weights, threading.Event())
+        with self._mail_lock:
+            if self._mail is not None:
+                self._mail.taken.set()  # newer weights have overtaken it
+            self._mail = mail
+        # Whoever has the engine takes the weights: a sampling that can be interrupted, or this call.
+        while True:
+            if self._engine_lock.acquire(blocking=False):
+                try:
+                    waiting = self._open_mail()
+                    if waiting is not None:
+                        self._engine.update_weights(waiting)
+                finally:
+                    self._engine_lock.release()
+            if mail.taken.wait(_MAIL_SECONDS):
+                return time.perf_counter() - start
+
+    def _open_mail(self) -> WeightBuffer | None:
+        """The weights that wait, if any; whoever calls loads them at once (and has the engine's lock)."""
+        with self._mail_lock:
+            mail, self._mail = self._mail, None
+        if mail is None:
+            return None
+        self._version = mail.weights.version
+        mail.taken.set()
+        return mail.weights
 
     def init_weight_transfer(self, init_info: dict[str, Any]) -> None:
         """VLLM's protocol (NCCL)."""

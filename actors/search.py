@@ -17,7 +17,8 @@ from actors.evaluate import versions
 from actors.groups import VerifierHandle
 from actors.rollout_pool import RolloutPool
 from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, StepScorer, is_prm_of_ours
-from actors.start import connected, start_workers, wait_for_start
+from actors.start import connected, wait_for_start
+from actors.workers import start_workers
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.config.search_section import AlgorithmName

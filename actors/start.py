@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors import cluster
@@ -28,12 +27,12 @@ from actors.groups import (
 )
 from actors.loop import Parts
 from actors.rollout_pool import RolloutPool
-from actors.rollout_worker import RolloutWorker
 from actors.tracking import LoopState
-from actors.vllm_engine import engine_environment
+from actors.workers import make_fleet, threads_each, wait_for_workers
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
 from airls_ray.progress import Progress
+from airls_ray.run_control import RunControl
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 
@@ -95,75 +94,144 @@ def demands(config: Config) -> list[Demand]:
     return asked
 
 
-def start_parts(config: Config, sources: Sources, progress: Progress, state: LoopState) -> Parts:
-    """Start all actors side by side, with a line and its seconds for each."""
+def start_parts(
+    config: Config, sources: Sources, progress: Progress, state: LoopState, control: RunControl | None = None
+) -> Parts:
+    """Start all actors side by side, with a line and its seconds for each.
+
+    `control`: where `airls-ray scale` leaves the number of workers that is wanted.
+    """
+    cluster.require_resources(demands(config), config.ray.resources_deadline_seconds)
+    fleet = make_fleet(config, sources.policy, progress, control)
+    fleet.step(busy=())
+    failures = config.failures
+    judge = start_verifier(config, sources.policy)
+    learners = start_learners(config, sources, progress, state)
+    wait_for_start({"verifier": [judge.start.remote()]}, config, progress)
+    wait_for_workers(fleet, config)
+    verifier = VerifierHandle(
+        judge,
+        config.train.deadline_seconds,
+        restart=lambda: start_verifier(config, sources.policy),
+        attempts=failures.attempts,
+    )
+    pool = RolloutPool(fleet, config.rollout.deadline_seconds, failures, config.rollout.shares_per_worker)
+    parts = Parts(
+        problems=training_problems(config, state),
+        pool=pool,
+        verifier=verifier,
+        reference=learners.reference,
+        prm=learners.prm,
+        policy=learners.policy,
+        sync=make_sync(config, learners.policy, pool),
+        learners=learners.actors,
+    )
+    if state.version:
+        parts.sync.push(state.version)
+    return parts
+
+
+def restart_learners(
+    parts: Parts, config: Config, sources: Sources, progress: Progress, state: LoopState, generation: int
+) -> Parts:
+    """End policy learner, PRM and reference server, start them again from `sources`, and sync the workers.
+
+    `generation`: how often that was done; it tells the new actors' names from the old ones'.
+    """
+    for actor in parts.learners:
+        cluster.kill(actor)
+    parts.reference.close()
+    learners = start_learners(config, sources, progress, state, generation)
+    again = replace(
+        parts,
+        problems=training_problems(config, state),
+        reference=learners.reference,
+        prm=learners.prm,
+        policy=learners.policy,
+        sync=make_sync(config, learners.policy, parts.pool),
+        learners=learners.actors,
+    )
+    again.sync.push(state.version)
+    return again
+
+
+def training_problems(config: Config, state: LoopState) -> ProblemStream:
+    """The training problems from where the run stands."""
+    seed = derive_seed(config.seed, "problems")
+    return ProblemStream(make_task(config.task), "train", seed, start=state.position)
+
+
+def make_sync(config: Config, policy: PolicyGroup, pool: RolloutPool) -> WeightSync | NCCLWeightSync:
+    """How weights reach the workers."""
+    engine = config.rollout.engine
+    if engine.weight_transfer == "nccl":
+        return NCCLWeightSync(policy, pool, engine.tensor_parallel)
+    return WeightSync(policy, pool)
+
+
+@dataclass(frozen=True)
+class Learners:
+    """Policy learner, PRM and reference server, and their actors (the reference server owns its own)."""
+
+    policy: PolicyGroup
+    prm: PRMPart
+    reference: ReferenceGroup | NoReference
+    actors: tuple[Any, ...]
+
+
+def start_learners(
+    config: Config, sources: Sources, progress: Progress, state: LoopState, generation: int = 0
+) -> Learners:
+    """Start policy learner, PRM and reference server side by side and wait for them."""
     from actors.learners import PolicyLearner, ReferenceServer
     from actors.prm_learner import PRMLearner, PRMServer
-    from actors.verifier import Verifier
 
-    cluster.require_resources(demands(config), config.ray.resources_deadline_seconds)
     deadline = config.train.deadline_seconds
-    workers = start_workers(config, sources.policy)
+    suffix = f"-again-{generation}" if generation else ""  # a name stays taken for a while after its actor
     policy_ranks = [
         cluster.start_actor(
-            PolicyLearner, f"policy-{rank}", config.policy.resources, rank, config, sources.policy,
-            threads=_threads(config.policy.ranks),
+            PolicyLearner, f"policy-{rank}{suffix}", config.policy.resources, rank, config, sources.policy,
+            threads=threads_each(config.policy.ranks),
         )
         for rank in range(config.policy.ranks)
     ]  # fmt: skip
     prm_ranks = [
         cluster.start_actor(
-            PRMLearner, f"prm-{rank}", config.prm.learner.resources, rank, config, sources.policy,
-            sources.prm, threads=_threads(config.prm.learner.ranks),
+            PRMLearner, f"prm-{rank}{suffix}", config.prm.learner.resources, rank, config, sources.policy,
+            sources.prm, threads=threads_each(config.prm.learner.ranks),
         )
         for rank in range(config.prm.learner.ranks if config.prm_learns else 0)
     ]  # fmt: skip
     prm_servers = [
         cluster.start_actor(
-            PRMServer, "prm-0", config.prm.learner.resources, config, sources.policy, sources.prm
+            PRMServer, f"prm-0{suffix}", config.prm.learner.resources, config, sources.policy, sources.prm
         )
         for _ in range(config.uses_prm and not config.prm_learns)
     ]
-    references = [
-        cluster.start_actor(
-            ReferenceServer, "reference", config.reference.resources, config, sources.reference
-        )
-        for _ in range(config.uses_reference)
-    ]
-    verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, sources.policy)
+
+    def start_reference() -> Any:
+        return cluster.start_actor(ReferenceServer, "", config.reference.resources, config, sources.reference)
+
     policy = PolicyGroup("policy learner", policy_ranks, deadline)
-    reference = ReferenceGroup("reference server", references, deadline) if references else NoReference()
-    prm = _prm_part(config, prm_ranks, prm_servers, policy, reference)
+    reference: ReferenceGroup | NoReference = NoReference()
     starting = {
-        "rollout worker": [worker.start.remote() for worker in workers],
-        "verifier": [verifier.start.remote()],
         "policy learner": _start_ranks(policy_ranks, sources.policy_state, state.version, config),
         "PRM learner": _start_ranks(prm_ranks, sources.prm_state, state.version, config),
         "PRM": [server.start.remote() for server in prm_servers],
-        "reference server": [server.start.remote() for server in references],
     }
+    if config.uses_reference:
+        reference = ReferenceGroup(start_reference, deadline, config.failures.attempts)
+        starting["reference server"] = [reference.starting]
+    prm = _prm_part(config, prm_ranks, prm_servers, policy, reference)
     wait_for_start(starting, config, progress)
-    pool = RolloutPool(workers, config.rollout.deadline_seconds)
-    engine = config.rollout.engine
-    sync: WeightSync | NCCLWeightSync
-    if engine.weight_transfer == "nccl":
-        sync = NCCLWeightSync(policy, pool, engine.tensor_parallel)
-    else:
-        sync = WeightSync(policy, pool)
-    if state.version:
-        sync.push()
-    return Parts(
-        problems=ProblemStream(
-            make_task(config.task), "train", derive_seed(config.seed, "problems"), start=state.position
-        ),
-        pool=pool,
-        verifier=VerifierHandle(verifier, deadline),
-        reference=reference,
-        prm=prm,
-        policy=policy,
-        sync=sync,
-        actors=(*workers, *policy_ranks, *prm_ranks, *prm_servers, *references, verifier),
-    )
+    return Learners(policy, prm, reference, (*policy_ranks, *prm_ranks, *prm_servers))
+
+
+def start_verifier(config: Config, policy: str) -> Any:
+    """The verifier's actor (its model-free start is part of its constructor)."""
+    from actors.verifier import Verifier
+
+    return cluster.start_actor(Verifier, "", config.verifier.resources, config, policy)
 
 
 def _prm_part(
@@ -200,18 +268,6 @@ def wait_for_start(starting: dict[str, list[Any]], config: Config, progress: Pro
             progress.phase_done(f"{name} ready", seconds)
 
 
-def start_workers(config: Config, model: str) -> list[Any]:
-    """Rollout workers, not yet started."""
-    threads = config.rollout.resources.threads or _threads(config.rollout.min_workers)
-    return [
-        cluster.start_actor(
-            RolloutWorker, f"rollout-{index}", config.rollout.resources, f"rollout-{index}", config, model,
-            environment=engine_environment(threads), threads=threads,
-        )
-        for index in range(config.rollout.min_workers)
-    ]  # fmt: skip
-
-
 def _start_ranks(ranks: list[Any], state: str | None, version: int, config: Config) -> list[Any]:
     """Rank 0 hands out the rendezvous, then all ranks start together."""
     if not ranks:
@@ -220,8 +276,3 @@ def _start_ranks(ranks: list[Any], state: str | None, version: int, config: Conf
         ranks[0].rendezvous.remote(), config.ray.start_deadline_seconds, "starting a learner"
     )
     return [rank.start.remote(address, port, state, version) for rank in ranks]
-
-
-def _threads(processes: int) -> int:
-    """All cores of this node shared by the processes of one stage (stages run one at a time)."""
-    return max(1, (os.cpu_count() or 1) // processes)

@@ -17,6 +17,7 @@ from airls_ray.config.schema import Config
 from airls_ray.diagnostics import RunWatch
 from airls_ray.errors import RunError
 from airls_ray.progress import Track
+from airls_ray.run_control import RunControl
 from airls_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -53,14 +54,16 @@ class LoopState:
 class Stopwatch:
     """Seconds of every stage of an iteration."""
 
-    def __init__(self) -> None:
-        """Start."""
+    def __init__(self, begin: Callable[[str], None] = lambda stage: None) -> None:
+        """Start; `begin` is told every stage that begins."""
+        self._begin = begin
         self._start = time.perf_counter()
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Add the seconds of the block to `stage`."""
+        self._begin(stage)
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
@@ -74,13 +77,41 @@ class Stopwatch:
         return {f"time/{stage}": s for stage, s in self.seconds.items()} | {"time/iteration": self.total()}
 
 
+class Shown:
+    """The progress display of the loop, which can also be set back."""
+
+    def __init__(self, bar: Track, iteration: int) -> None:
+        """`iteration`: what the display shows now."""
+        self._bar, self._iteration = bar, iteration
+
+    def go_to(self, iteration: int, **fields: Any) -> None:
+        """Show that so many iterations are done."""
+        if iteration != self._iteration:
+            self._bar.advance(iteration - self._iteration, **fields)
+            self._iteration = iteration
+
+
 class Tracker:
     """Writes an iteration's results and checkpoints when they are due."""
 
     def __init__(
-        self, run: RunFolder, config: Config, bar: Track, say: Callable[[str], None] | None = None
+        self,
+        run: RunFolder,
+        config: Config,
+        bar: Shown,
+        say: Callable[[str], None] | None = None,
+        control: RunControl | None = None,
     ) -> None:
-        """`bar`: the progress display of the loop; `say` prints a warning (none are printed without)."""
+        """Begin to follow a run.
+
+        Args:
+            run: where everything is written.
+            config: of the run.
+            bar: the progress display of the loop.
+            say: prints a warning (none are printed without).
+            control: the run's status, if it has one.
+        """
+        self._control = control
         self._run = run
         self._say = say
         self._watch = RunWatch(run.read_metrics())
@@ -113,8 +144,20 @@ class Tracker:
             self._run.write_rollouts(state.iteration, graded_table(rollouts, grades))
         if state.iteration % self._config.train.checkpoint_every == 0 or state.iteration == self._last:
             self.checkpoint(state, parts)
-        self._bar.advance(1, **_shown(metrics, phase))
+        self._bar.go_to(state.iteration, **_shown(metrics, phase))
+        if self._control is not None:
+            self._control.say(
+                iteration=state.iteration,
+                outcome=metrics["outcome/mean"],
+                tokens_per_second=metrics["tokens_per_second/rollout"],
+                workers=parts.pool.fleet.counts(),
+            )
         return state
+
+    def stage(self, name: str) -> None:
+        """A stage of the iteration begins."""
+        if self._control is not None:
+            self._control.say(phase=name)
 
     def _check_sync(self, metrics: dict[str, float]) -> None:
         """The engine's log-probabilities and the learner's own must agree after every sync (fp32)."""
@@ -124,6 +167,7 @@ class Tracker:
             "auto",
             "float32",
         )
+        exact = exact and train.max_staleness == 0  # older weights are what an asynchronous run samples with
         if difference is not None and exact and train.sync_check and difference > train.sync_tolerance:
             raise RunError(
                 f"the engine's log-probabilities differ from the learner's by {difference:.2g} nats, more "

@@ -71,6 +71,11 @@ class Verifier:
 
         return summarise_rollouts(self._rollouts(rollouts), grades)
 
+    def staleness(self, rollouts: Sequence[Any], version: int) -> dict[str, float]:
+        """Policy updates between the sampling of the rollouts and policy `version`."""
+        age = version - self._rollouts(rollouts)["version"].to_numpy()
+        return {"staleness/mean": float(age.mean()), "staleness/max": float(age.max())}
+
     def measure(self, rollouts: Sequence[Any], grades: pa.Table, scores: Sequence[Any]) -> dict[str, float]:
         """AUROC of the PRM (`scores`: parts of schema STEP_SCORES) and of the policy's log-probability."""
         merged = merge_parts(resolve(scores)) if scores else None

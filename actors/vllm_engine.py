@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from airls_ray.config.schema import EngineConfig
+from airls_ray.seeding import derive_seed
 from airls_ray.weights import WeightBuffer
 
 if TYPE_CHECKING:
@@ -53,6 +54,39 @@ class Sample:
     tokens: Sequence[int]
     logprobs: Sequence[float]
     finish: str
+    versions: Sequence[int] | None = None
+    """Policy version of each token, where a weight sync came in between."""
+
+
+@dataclass
+class _Open:
+    """A sample under way."""
+
+    request: Request
+    index: int
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    finish: str | None = None
+
+    def rest(self) -> Request:
+        """What is still to be sampled: what there is becomes part of the prompt."""
+        request, done = self.request, len(self.tokens)
+        seed = (
+            request.seed + self.index if not done else derive_seed(request.seed + self.index, "after", done)
+        )
+        return replace(
+            request,
+            prompt=[*request.prompt, *self.tokens],
+            samples=1,
+            max_tokens=request.max_tokens - done,
+            seed=seed,
+        )
+
+    def sample(self) -> Sample:
+        """As it is now."""
+        spans = len(set(self.versions)) > 1
+        return Sample(self.tokens, self.logprobs, self.finish or "length", self.versions if spans else None)
 
 
 class Engine(Protocol):
@@ -66,6 +100,12 @@ class Engine(Protocol):
 
     def run(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """Return the samples of each request, all sampled together."""
+        ...
+
+    def run_interruptible(
+        self, requests: Sequence[Request], version: int, news: Callable[[], WeightBuffer | None]
+    ) -> list[list[Sample]]:
+        """As `run`, but weights that `news` brings are taken between two tokens, and sampling goes on."""
         ...
 
     def forget_prefixes(self) -> None:
@@ -111,6 +151,7 @@ class VLLMEngine:
         from vllm.config import WeightTransferConfig
 
         self._eos_ids = list(eos_ids)
+        self._requests = 0
         arguments: dict[str, Any] = {}
         if _on_cpu():
             arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
@@ -161,24 +202,77 @@ class VLLMEngine:
 
     def run(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """See `Engine.run`."""
-        from vllm import SamplingParams
-
-        parameters = [
-            SamplingParams(
-                n=request.samples,
-                temperature=request.temperature,
-                max_tokens=request.max_tokens,
-                seed=None if request.temperature == 0 else request.seed,
-                stop_token_ids=[*self._eos_ids, *request.stop_ids],
-                logprobs=0,  # of the sampled token alone
-                flat_logprobs=True,
-                detokenize=False,
-            )
-            for request in requests
-        ]
+        parameters = [self._parameters(request) for request in requests]
         prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
         return [[_to_sample(completion) for completion in output.outputs] for output in outputs]
+
+    def _parameters(self, request: Request, **more: Any) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            n=request.samples,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            seed=None if request.temperature == 0 else request.seed,
+            stop_token_ids=[*self._eos_ids, *request.stop_ids],
+            logprobs=0,  # of the sampled token alone
+            flat_logprobs=True,
+            detokenize=False,
+            **more,
+        )
+
+    def run_interruptible(
+        self, requests: Sequence[Request], version: int, news: Callable[[], WeightBuffer | None]
+    ) -> list[list[Sample]]:
+        """See `Engine.run_interruptible`.
+
+        A sample that is under way when weights come is taken out of the engine and begins again with its
+        tokens as prompt, so that its keys and values are those of the new weights. The tokens after that
+        have a seed of their own: which they are depends on when the weights came.
+        """
+        samples = [_Open(request, index) for request in requests for index in range(request.samples)]
+        live: dict[str, _Open] = {}
+        for sample in samples:
+            self._add(sample, live)
+        while live:
+            weights = news()
+            if weights is not None:
+                open_ones = list(live.values())
+                self._llm.llm_engine.abort_request(list(live))
+                live.clear()
+                self.update_weights(weights)
+                version = weights.version
+                for sample in open_ones:
+                    self._add(sample, live)
+            for output in self._llm.llm_engine.step():
+                self._take(output, live, version)
+        sizes = iter(samples)
+        return [[next(sizes).sample() for _ in range(request.samples)] for request in requests]
+
+    def _add(self, sample: _Open, live: dict[str, _Open]) -> None:
+        from vllm.sampling_params import RequestOutputKind
+
+        rest = sample.rest()
+        self._requests += 1
+        parameters = self._parameters(rest, output_kind=RequestOutputKind.DELTA)
+        prompt: Any = {"prompt_token_ids": list(rest.prompt)}
+        name = f"open-{self._requests}"
+        self._llm.llm_engine.add_request(name, prompt, parameters)
+        live[name] = sample
+
+    def _take(self, output: Any, live: dict[str, _Open], version: int) -> None:
+        """Add the tokens of one engine step."""
+        sample = live.get(output.request_id)
+        if sample is None:  # of a request that was taken out
+            return
+        (completion,) = output.outputs
+        sample.tokens += completion.token_ids
+        sample.logprobs += completion.logprobs.logprobs
+        sample.versions += [version] * len(completion.token_ids)
+        if output.finished:
+            sample.finish = completion.finish_reason
+            del live[output.request_id]
 
     def forget_prefixes(self) -> None:
         """See `Engine.forget_prefixes`."""

@@ -25,3 +25,7 @@ class ResourceError(UserError):
 
 class RunError(UserError):
     """A run could not go on: a deadline passed, a process died, a disk is full."""
+
+
+class ProcessLost(RunError):
+    """A process died, hung or took data with it; what it did can be done again."""

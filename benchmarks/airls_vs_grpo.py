@@ -172,8 +172,9 @@ def evaluator(config: Config, base: str, progress: Progress) -> Iterator[tuple[R
     from actors import cluster
     from actors.groups import VerifierHandle
     from actors.rollout_pool import RolloutPool
-    from actors.start import connected, start_workers, wait_for_start
+    from actors.start import connected, wait_for_start
     from actors.verifier import Verifier
+    from actors.workers import start_workers
 
     with connected(config):
         workers = start_workers(config, base)

@@ -265,5 +265,6 @@ def arithmetic_rollouts(config: Config, codec: TextCodec, problems: int, samples
         "outcome": pa.array((index % 2).astype(np.float32)),
         "worker": pa.array(["benchmark"] * count),
         "seconds": pa.array(np.zeros(count, np.float32)),
+        "token_versions": pa.nulls(count, pa.list_(pa.int32())),
     }
     return pa.table({name: columns[name] for name in ROLLOUTS.names}, schema=ROLLOUTS)

@@ -36,6 +36,10 @@ ITERATIONS = {"arithmetic": 60, "countdown": 40}
 """Of every run, PRM warm-up included: 15,360 and 20,480 rollouts."""
 _SAMPLING = ("problems", "samples", "temperature", "problems_per_call")
 _NEWER = (
+    ("rollout", "shares_per_worker", 1),
+    ("rollout", "interruptible", False),
+    ("train", "max_staleness", 0),
+    ("method", "sequence_mask", 0.0),
     ("policy", "lr_decay_updates", 0),
     ("policy", "compile", False),
     ("prm.learner", "lr_decay_updates", 0),
@@ -144,7 +148,7 @@ def run_config(task: str, seed: int, one: Variant, iterations: int | None) -> Co
 def key_of(config: Config) -> str:
     """Task, variant, seed and a digest of all settings that decide the result."""
     tree = config.model_dump(mode="json")
-    for where in ("name", "output", "ray", "verifier", "supervised_prm", "serve"):
+    for where in ("name", "output", "ray", "verifier", "supervised_prm", "serve", "failures"):
         tree.pop(where)
     tree["model"].pop("path"), tree["prm"].pop("path")
     for section, name, default in _NEWER:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,11 @@ class FakeEngine:
         if os.environ.get("AIRLS_RAY_TEST_DIE") == "1":
             os._exit(1)
         return [[self._cut(self._sample(r.seed + index), r) for index in range(r.samples)] for r in requests]
+
+    def run_interruptible(
+        self, requests: Sequence[Request], version: int, news: Callable[[], WeightBuffer | None]
+    ) -> list[list[Sample]]:
+        return self.run(requests)
 
     def _cut(self, sample: Sample, request: Request) -> Sample:
         """As an engine stops: after the first stop token, or when no tokens are left."""

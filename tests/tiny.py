@@ -63,6 +63,7 @@ def make_rollouts(groups: int, size: int, *, seed: int = 0, vocab: int = 12, ste
                     "outcome": float((group + index) % 2),
                     "worker": "w",
                     "seconds": 0.0,
+                    "token_versions": None,
                 }
             )
     columns = {field.name: [row[field.name] for row in rows] for field in ROLLOUTS}

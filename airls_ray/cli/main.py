@@ -9,7 +9,18 @@ from collections.abc import Sequence
 import typer
 from typer import TyperException
 
-from airls_ray.cli import aggregate, data, doctor, evaluate, evaluate_prm, score, serve, train, train_prm
+from airls_ray.cli import (
+    aggregate,
+    data,
+    doctor,
+    evaluate,
+    evaluate_prm,
+    live,
+    score,
+    serve,
+    train,
+    train_prm,
+)
 from airls_ray.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -47,6 +58,8 @@ app.command("score")(score.score)
 app.command("evaluate-prm")(evaluate_prm.evaluate_prm)
 app.command("aggregate")(aggregate.aggregate)
 app.command("report")(evaluate.report)
+app.command("scale")(live.scale)
+app.command("status")(live.status)
 app.command("demo")(train.demo)
 
 

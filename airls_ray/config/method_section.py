@@ -72,6 +72,9 @@ class MethodConfig(StrictModel):
     """Passes over the rollouts of an iteration."""
     importance_cap: NonNegativeFloat = 0.0
     """Truncation of the weights that correct for the sampler's log-probabilities; 0 turns it off."""
+    sequence_mask: NonNegativeFloat = 0.0
+    """Leave out rollouts whose log-probability per token differs by more than this many nats between the
+    sampler and the learner before its update (stale ones); 0 turns it off."""
     drop_constant_groups: bool = False
     """Leave out groups whose rollouts all have the same outcome (they have no outcome advantage)."""
     accuracy_band: tuple[Probability, Probability] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -27,6 +27,7 @@ from airls_ray.config.model_sections import (
     VerifierResources,
 )
 from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig, SupervisedPRMConfig
+from airls_ray.config.rollout_section import EngineConfig, FailureConfig, RolloutConfig
 from airls_ray.config.search_section import SearchConfig
 from airls_ray.config.serve_section import ServeConfig
 from airls_ray.config.task_sections import (
@@ -41,6 +42,7 @@ __all__ = [
     "Config",
     "CountdownTaskConfig",
     "EngineConfig",
+    "FailureConfig",
     "FileTaskConfig",
     "LearnerConfig",
     "MethodConfig",
@@ -85,46 +87,6 @@ class SFTConfig(StrictModel):
     """Optimiser, ranks and sharding of the warm start."""
 
 
-class EngineConfig(StrictModel):
-    """One vLLM engine."""
-
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type of the engine; `auto` takes the model's on a GPU, and float32 on a CPU."""
-    tensor_parallel: PositiveInt = 1
-    """GPUs of one engine."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.85
-    """Share of a GPU's memory for weights and cache."""
-    kv_cache_gib: PositiveFloat = 0.5
-    """Cache of an engine on CPU, in GiB."""
-    max_sequences: PositiveInt = 256
-    """Most sequences that are decoded at once."""
-    enforce_eager: bool = True
-    """Skip graph capture and compilation of the model (seconds at start against speed later)."""
-    prefix_caching: bool = True
-    """Share the cache of equal prefixes (the rollouts of a group share their prompt)."""
-    weight_transfer: Literal["object_store", "nccl"] = "object_store"
-    """How new weights reach the engine: `nccl` needs GPUs on both sides, `object_store` works anywhere."""
-
-
-class RolloutConfig(StrictModel):
-    """Rollout workers and how they sample."""
-
-    min_workers: PositiveInt = 1
-    """Workers at the start."""
-    max_workers: PositiveInt = 1
-    """Most workers."""
-    temperature: PositiveFloat = 1.0
-    """Sampling temperature; the learner's log-probabilities use the same."""
-    max_response_tokens: PositiveInt = 64
-    """Longest response, end of sequence included."""
-    deadline_seconds: PositiveFloat = 600.0
-    """Longest time for one worker's share of an iteration."""
-    engine: EngineConfig = EngineConfig()
-    """The vLLM engine of each worker."""
-    resources: Resources = Resources()
-    """Per worker."""
-
-
 class VerifierConfig(StrictModel):
     """Grading in child processes with hard deadlines."""
 
@@ -154,6 +116,10 @@ class TrainConfig(StrictModel):
     """Fresh problems of one iteration."""
     rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
     """Group size G."""
+    max_staleness: NonNegativeInt = 0
+    """Policy updates by which rollouts may be older than the policy that learns from them: above 0 the loop
+    is asynchronous, and the workers sample the iterations to come while the learners train. 0: one after the
+    other."""
     checkpoint_every: PositiveInt = 20
     """Iterations between checkpoints; the last iteration always makes one."""
     keep_checkpoints: PositiveInt = 2
@@ -222,6 +188,8 @@ class Config(StrictModel):
     """Search at test time."""
     serve: ServeConfig = ServeConfig()
     """The endpoint (`airls-ray serve`)."""
+    failures: FailureConfig = FailureConfig()
+    """What a failure costs."""
     ray: RayConfig = RayConfig()
     """The cluster."""
 
@@ -258,6 +226,16 @@ class Config(StrictModel):
             raise ValueError(
                 "method.prm_objective=prime needs prm.parameterisation=log_prob (its rewards are "
                 "log-ratios to the reference model), but it is scalar_head"
+            )
+        if self.train.max_staleness > 0 and self.method.importance_cap == 0:
+            raise ValueError(
+                f"train.max_staleness={self.train.max_staleness} trains on rollouts of older policies, which "
+                "needs importance weights: set method.importance_cap (2 is usual)"
+            )
+        if self.rollout.interruptible and self.train.max_staleness == 0:
+            raise ValueError(
+                "rollout.interruptible is for the asynchronous loop, where weights come in the middle of "
+                "sampling: set train.max_staleness above 0, or leave it out"
             )
         if self.iterations == 0:
             raise ValueError(

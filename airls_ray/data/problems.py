@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -89,6 +90,13 @@ def write_problems(table: pa.Table, path: Path) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def replace_rows(table: pa.Table, rows: Sequence[int], others: pa.Table) -> pa.Table:
+    """Return `table` with row `rows[i]` replaced by row i of `others`; all other rows stay where they are."""
+    order = np.arange(table.num_rows)
+    order[list(rows)] = table.num_rows + np.arange(len(rows))
+    return pa.concat_tables([table, others]).take(pa.array(order)).combine_chunks()
 
 
 class ProblemStream:

@@ -48,11 +48,14 @@ ROLLOUTS = _versioned(
         ("outcome", pa.float32()),
         ("worker", pa.string()),
         ("seconds", pa.float32()),
+        ("token_versions", pa.list_(pa.int32())),
     ],
 )
 """One row a rollout. `group`: position of its problem in the iteration. `logprobs`: natural log, of
 the policy version that sampled. `step_ends`: exclusive ends in `response`; the last one equals its
-length. `finish`: "stop" or "length". `outcome`: null until graded."""
+length. `finish`: "stop" or "length". `outcome`: null until graded. `version`: of the policy that sampled;
+where a weight sync came in between, that of the first token, and `token_versions` has one for each (else
+null)."""
 
 TRACES = _versioned(
     "traces",
@@ -181,6 +184,8 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     Raises:
         ValueError: a column is missing, or cannot be cast without loss.
     """
+    if "token_versions" in schema.names and "token_versions" not in table.column_names:  # an older file
+        table = table.append_column("token_versions", pa.nulls(table.num_rows, pa.list_(pa.int32())))
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         kind = (schema.metadata or {}).get(b"airls_ray.schema", b"?").decode()

@@ -111,7 +111,7 @@ class _Inputs:
         self._advantages = _per_token(to_packed(advantages), sequences)
         self._reference = None if reference is None else to_packed(reference["logprobs"])
         self._temperature = temperature
-        self._trainer_is_old = method.importance_cap > 0
+        self._trainer_is_old = method.importance_cap > 0 or method.sequence_mask > 0
         self._entropy_gradient = method.entropy_coefficient != 0.0
         self._old: dict[int, Tensor] = {}
         self._compared: set[int] = set()
@@ -183,6 +183,7 @@ def _shares(rollouts: pa.Table, rows: Tensor, updates: int) -> list[Tensor]:
 
 _NAMES = {"ratio": "ratio_mean", "approx_kl": "approx_kl", "clip_share": "clip_share", "entropy": "entropy"}
 _NAMES |= {"reference_kl": "reference_kl", "importance_weight": "importance_weight"}
+_NAMES |= {"kept_share": "kept_share"}
 
 
 def _metrics(

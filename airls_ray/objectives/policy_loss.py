@@ -58,14 +58,16 @@ def policy_loss(
     """Return the micro-batch's share of the update's loss, and metrics as sums.
 
     Per token: -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + beta k3 - c entropy, with
-    rho = exp(logprobs - old_logprobs) and w the truncated importance weight (1 when off).
+    rho = exp(logprobs - old_logprobs) and w the truncated importance weight (1 when off), which is 0 for
+    rollouts that the sequence mask leaves out.
 
     Returns:
         A scalar: summed over all micro-batches and ranks it is the loss of the update. An engine
         that averages gradients over ranks has to multiply by their number.
         Sums over the R tokens, detached, to be divided by `tokens` after adding up: `tokens`, `ratio`,
         `clip_share`, `approx_kl` (k3 of the old policy), and where their input is given
-        `reference_kl`, `entropy`, `importance_weight`, `sampler_difference` (absolute, in nats).
+        `reference_kl`, `entropy`, `importance_weight`, `sampler_difference` (absolute, in nats) and, with
+        a sequence mask, `kept_share`.
 
     Raises:
         ValueError: a coefficient is set but the input that it weighs is missing.
@@ -87,6 +89,10 @@ def policy_loss(
         if config.importance_cap > 0:
             sums["importance_weight"] = _clamped(difference).exp().clamp(max=config.importance_cap).detach()
             surrogate = surrogate * sums["importance_weight"]
+        if config.sequence_mask > 0:
+            kept = near_rollouts(difference.detach(), inputs.row_offsets, config.sequence_mask)
+            sums["kept_share"] = kept
+            surrogate = surrogate * kept
     token_loss = -surrogate
     if inputs.reference_logprobs is not None:
         sums["reference_kl"] = k3(inputs.logprobs, inputs.reference_logprobs)
@@ -105,6 +111,21 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """
     d = _clamped(reference_logprobs - logprobs)
     return d.exp() - d - 1.0
+
+
+def near_rollouts(difference: Tensor, row_offsets: Tensor, limit: float) -> Tensor:
+    """1 for the tokens of rollouts whose mean |difference| is at most `limit`, else 0: float [R].
+
+    Args:
+        difference: [R], nats: the learner's log-probability less the sampler's.
+        row_offsets: int64 [B + 1].
+        limit: nats per token.
+    """
+    lengths = row_offsets.diff()
+    rows = torch.repeat_interleave(torch.arange(lengths.numel(), device=difference.device), lengths)
+    sums = torch.zeros(lengths.numel(), dtype=difference.dtype, device=difference.device)
+    means = sums.index_add(0, rows, difference.abs()) / lengths.clamp(min=1)
+    return (means <= limit).to(difference.dtype)[rows]
 
 
 def token_weights(row_offsets: Tensor, aggregation: str, normaliser: PolicyNormaliser) -> Tensor:
@@ -138,6 +159,7 @@ def _check(inputs: PolicyLossInputs, config: MethodConfig) -> None:
         "kl_coefficient": (config.kl_coefficient, inputs.reference_logprobs, "reference_logprobs"),
         "entropy_coefficient": (config.entropy_coefficient, inputs.entropy, "entropy"),
         "importance_cap": (config.importance_cap, inputs.sampler_logprobs, "sampler_logprobs"),
+        "sequence_mask": (config.sequence_mask, inputs.sampler_logprobs, "sampler_logprobs"),
     }
     for field, (value, given, name) in needs.items():
         if value != 0 and given is None:

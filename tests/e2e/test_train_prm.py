@@ -18,8 +18,8 @@ from actors import cluster
 from actors.prm_learner import PRMServer
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
-from actors.start import start_workers
 from actors.train_prm import train_prm
+from actors.workers import start_workers
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.data.prm_labels import read_facts, read_labels
 from airls_ray.data.schemas import PREFIXES, rows_to_table

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from actors.tracking import LoopState, Stopwatch, Tracker, read_state
+from actors.tracking import LoopState, Shown, Stopwatch, Tracker, read_state
 from airls_ray.config.schema import Config
 from airls_ray.errors import RunError
 from airls_ray.run_folder import RunFolder
@@ -15,7 +15,7 @@ class Bar:
 
 
 def record(folder: Path, difference: float, **config: Any) -> LoopState:
-    tracker = Tracker(RunFolder(folder), Config(**config), Bar())
+    tracker = Tracker(RunFolder(folder), Config(**config), Shown(Bar(), 0))
     metrics = {
         "rollout/response_tokens": 100.0,
         "time/rollout": 2.0,

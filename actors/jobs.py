@@ -1,0 +1,51 @@
+"""What the rollout pool is asked for, and what has come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Rollouts of some problems."""
+
+    parts: list[tuple[list[int], Any]]
+    """Rows of the problems, and the reference to their ROLLOUTS."""
+    dropped: list[int]
+    """Rows of the problems that have none: they failed too often."""
+
+    @property
+    def rollouts(self) -> list[Any]:
+        """References to parts of ROLLOUTS, in group order."""
+        return [ref for _, ref in self.parts]
+
+
+@dataclass
+class Job:
+    """Rows that are asked for together."""
+
+    number: int
+    rows: int
+    submit: Callable[[Any, Sequence[int]], Any]
+    """Calls a worker's handle with some rows; returns the reference."""
+    done: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    """Reference by the rows behind it."""
+    dropped: list[int] = field(default_factory=list)
+    """Rows that failed too often."""
+    reason: str = ""
+    """Why the last one failed."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every row is delivered or dropped."""
+        return sum(map(len, self.done)) + len(self.dropped) == self.rows
+
+    def sampled(self) -> Sampled:
+        """What a finished `start_sampling` has brought."""
+        return Sampled(self.in_order(), sorted(self.dropped))
+
+    def in_order(self) -> list[tuple[list[int], Any]]:
+        """Rows and reference of every share, by the first row."""
+        return [(list(rows), ref) for rows, ref in sorted(self.done.items(), key=lambda one: one[0])]
