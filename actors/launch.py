@@ -12,7 +12,7 @@ from actors.async_loop import train_async
 from actors.evaluate import Samples, evaluate_policy, finish_run
 from actors.loop import Parts, train
 from actors.recovery import Recovery
-from actors.start import Sources, connected, start_parts
+from actors.start import Sources, connected, restart_learners, start_parts
 from actors.tracking import LoopState, Shown, Tracker, read_state
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
@@ -50,9 +50,11 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
     control = RunControl(run.path, config.iterations)
     with ended(control), connected(config):
         parts = start_parts(config, _sources(config, base, checkpoint), progress, state, control)
-        recovery = Recovery(
-            parts, state, config, run, control, lambda folder: _sources(config, base, folder), progress
-        )
+
+        def rebuild(parts: Parts, state: LoopState, folder: Path | None, times: int) -> Parts:
+            return restart_learners(parts, config, _sources(config, base, folder), progress, state, times)
+
+        recovery = Recovery(parts, state, config, run, control, rebuild, progress)
         with closing(recovery):
             summary = run_stages(recovery, config, run, control, progress, started)
     run.use(None)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from actors.loop import Parts
-from actors.start import Sources, restart_learners
 from actors.tracking import LoopState, read_state
 from airls_ray.config.schema import Config
 from airls_ray.errors import ProcessLost, RunError
@@ -16,6 +15,10 @@ from airls_ray.run_control import RunControl
 from airls_ray.run_folder import RunFolder
 
 _T = TypeVar("_T")
+
+Rebuild = Callable[[Parts, LoopState, Path | None, int], Parts]
+"""Parts, the state to go back to, the checkpoint of that state (None: the beginning) and how often it was
+done before, to parts with new learners."""
 
 
 class Recovery:
@@ -28,13 +31,13 @@ class Recovery:
         config: Config,
         run: RunFolder,
         control: RunControl,
-        sources: Callable[[Path | None], Sources],
+        rebuild: Rebuild,
         progress: Progress,
     ) -> None:
-        """`state`: where the run stands; `sources`: what actors start from, given a checkpoint or None."""
+        """`state`: where the run stands; `rebuild`: starts the learners again."""
         self.parts, self.state = parts, state
         self._config, self._run, self._progress = config, run, progress
-        self._sources, self._control = sources, control
+        self._rebuild_parts, self._control = rebuild, control
         self._in_a_row = 0
         self._furthest = state.iteration
         self.rebuilds = 0
@@ -74,9 +77,7 @@ class Recovery:
         self._control.say(phase="rebuilding the learners", last_error=str(error))
         self._run.use(checkpoint)
         self._run.rewind(self.state.iteration)
-        self.parts = restart_learners(
-            self.parts, self._config, self._sources(checkpoint), self._progress, self.state, self.rebuilds
-        )
+        self.parts = self._rebuild_parts(self.parts, self.state, checkpoint, self.rebuilds)
 
     def close(self) -> None:
         """End all actors."""

@@ -1,0 +1,165 @@
+"""The pool, the loop and the data plane with up to 512 simulated workers, and the asynchronous loop's
+overlap."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import common
+import typer
+from simulation import (
+    SimulatedRun,
+    StageSeconds,
+    hosted_workers,
+    memory_mib,
+    run_loop,
+    simulated_config,
+    tokenizer_folder,
+)
+
+if TYPE_CHECKING:
+    from airls_ray.progress import Progress
+
+HOSTS = 4
+"""Processes that the simulated workers share."""
+SKIP = 1
+"""First iterations that are not counted: worker processes and caches warm up."""
+
+
+def main(
+    workers: Annotated[
+        list[int] | None, typer.Option(help="Simulated workers (may be repeated); by default 8 to 512.")
+    ] = None,
+    iterations: Annotated[int, typer.Option(min=3, help="Iterations at each size.")] = 5,
+    rollout_seconds: Annotated[float, typer.Option(help="Seconds of a worker's share.")] = 4.0,
+    weights_mib: Annotated[float, typer.Option(help="Size of the weights of a sync, in MiB.")] = 64.0,
+) -> None:
+    """Measure rollouts per second against linear, the driver's CPU and memory, and a weight sync at each
+    size.
+
+    Then the same stages one after the other and overlapped (`train.max_staleness` 1 and 2).
+    """
+    from actors.async_loop import train_async
+    from actors.loop import train
+    from actors.start import connected
+    from airls_ray.config import load_config
+    from airls_ray.progress import make_progress
+
+    progress = make_progress()
+    seconds = StageSeconds(rollout=rollout_seconds)
+    even = StageSeconds(rollout=2.0, grade=0.1, prm_update=0.8, prm_score=0.2, policy_update=0.9)
+    folder = Path(tempfile.mkdtemp(prefix="airls_scale_"))
+    try:
+        with connected(load_config(None, ["ray.object_store_gib=2"])):
+            sizes = [
+                at_size(count, iterations, seconds, int(weights_mib * 2**20), folder, progress)
+                for count in workers or (8, 32, 128, 256, 512)
+            ]
+            loops = [
+                overlap(name, loop, staleness, even, folder, progress)
+                for name, loop, staleness in (
+                    ("synchronous", train, 0),
+                    ("asynchronous", train_async, 1),
+                    ("asynchronous", train_async, 2),
+                )
+            ]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    columns = ("workers", "rollouts/s", "of linear", "driver, cores", "driver, MiB more", "sync, s")
+    rows = [
+        (
+            row["workers"], f"{row['rollouts_per_second']:.0f}", f"{row['of_linear']:.3f}",
+            f"{row['driver_cores']:.2f}", f"{row['driver_mib_more']:.1f}", f"{row['sync_seconds']:.2f}",
+        )
+        for row in sizes
+    ]  # fmt: skip
+    progress.table("Simulated workers under the real loop", rows, columns)
+    progress.table(
+        "Stages of the asynchronous loop",
+        [
+            (
+                row["loop"],
+                row["max_staleness"],
+                f"{row['seconds']:.2f}",
+                f"{row['of_longest']:.3f}",
+                row["oldest"],
+            )
+            for row in loops
+        ],
+        ("loop", "max_staleness", "s an iteration", "of the longest stage", "oldest rollout, updates"),
+    )
+    path = common.write_result("scale", {"sizes": sizes, "loops": loops, "stages": vars(seconds)})
+    progress.say(f"written to {path}")
+
+
+def at_size(
+    count: int, iterations: int, seconds: StageSeconds, weight_bytes: int, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """The synchronous loop with so many workers, each with four groups of eight rollouts an iteration."""
+    from actors import cluster
+    from actors.loop import train
+    from actors.rollout_pool import RolloutPool
+
+    config = simulated_config(folder / str(count), count, iterations)
+    tokens = tokenizer_folder(folder / f"tokenizer_{count}", config)
+    handles = hosted_workers(config, tokens, seconds.rollout, count, HOSTS)
+    pool = RolloutPool(handles, 300)
+    run = SimulatedRun(config, seconds, weight_bytes)
+    before, cpu, start = memory_mib(), time.process_time(), time.perf_counter()
+    metrics = run_loop(run, pool, folder / f"run_{count}", train)
+    cores = (time.process_time() - cpu) / (time.perf_counter() - start)
+    for host in {handle.host for handle in handles}:
+        cluster.kill(host)
+    counted = metrics[SKIP:]
+    whole = median(line["time/iteration"] for line in counted)
+    sync = median(line["time/sync"] for line in counted)
+    rollouts = config.train.problems_per_iteration * config.train.rollouts_per_problem
+    progress.say(f"{count} workers: {rollouts / whole:.0f} rollouts/s, {seconds.all / whole:.3f} of linear")
+    return {
+        "workers": count,
+        "rollouts_per_second": rollouts / whole,
+        "of_linear": seconds.all / whole,
+        "rollout_seconds": median(line["time/rollout"] for line in counted),
+        "driver_cores": cores,
+        "driver_mib_more": memory_mib() - before,
+        "sync_seconds": sync,
+        "weight_mib": weight_bytes / 2**20,
+    }
+
+
+def overlap(
+    name: str, loop: Any, staleness: int, seconds: StageSeconds, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """Seconds an iteration of a loop with eight workers, against its longest stage."""
+    from actors import cluster
+    from actors.rollout_pool import RolloutPool
+
+    config = simulated_config(folder / f"{name}_{staleness}", 8, 10, max_staleness=staleness)
+    tokens = tokenizer_folder(folder / f"tokenizer_{name}_{staleness}", config)
+    handles = hosted_workers(config, tokens, seconds.rollout, 8, HOSTS)
+    metrics = run_loop(
+        SimulatedRun(config, seconds), RolloutPool(handles, 300), folder / f"run_{name}_{staleness}", loop
+    )
+    for host in {handle.host for handle in handles}:
+        cluster.kill(host)
+    counted = metrics[2:]
+    whole = sum(line["time/iteration"] for line in counted) / len(counted)
+    longest = max(seconds.rollout, seconds.learning)
+    progress.say(f"{name}, max_staleness {staleness}: {whole:.2f} s an iteration")
+    return {
+        "loop": name,
+        "max_staleness": staleness,
+        "seconds": whole,
+        "of_longest": whole / longest,
+        "one_after_the_other": seconds.all,
+        "oldest": int(max(line.get("staleness/max", 0.0) for line in metrics)),
+    }
+
+
+if __name__ == "__main__":
+    common.run(main)

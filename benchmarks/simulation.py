@@ -1,0 +1,379 @@
+"""Engines and learners that take time and compute nothing, under the real pool, loop, recovery and data
+plane."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from actors.loop import Parts
+    from actors.rollout_pool import RolloutPool
+    from actors.tracking import LoopState
+    from airls_ray.config.schema import Config
+    from airls_ray.weights import WeightBuffer
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """What every stage takes."""
+
+    rollout: float = 4.0
+    """A worker's share of an iteration."""
+    grade: float = 0.2
+    prm_update: float = 0.5
+    prm_score: float = 0.2
+    policy_update: float = 1.0
+
+    @property
+    def learning(self) -> float:
+        """All that comes after the grades."""
+        return self.prm_update + self.prm_score + self.policy_update
+
+    @property
+    def all(self) -> float:
+        """One after the other."""
+        return self.rollout + self.grade + self.learning
+
+
+# ------------------------------------------------------------------------------------ workers
+class SimulatedEngine:
+    """An engine whose samples follow from their seeds, after some seconds; see
+    `actors.vllm_engine.Engine`."""
+
+    def __init__(self, seconds: float, tokens: int, eos: int) -> None:
+        """`seconds`: of a call; `tokens`: of a response."""
+        self._seconds, self._tokens, self._eos = seconds, tokens, eos
+
+    def generate(self, prompts: Sequence[Any], seeds: Sequence[int], sampling: Any) -> list[list[Any]]:
+        """Sleep, then answer."""
+        time.sleep(self._seconds)
+        return [[self._sample(seed + index) for index in range(sampling.samples)] for seed in seeds]
+
+    def _sample(self, seed: int) -> Any:
+        from actors.vllm_engine import Sample
+
+        drawn = np.random.default_rng(seed).integers(2, 12, size=self._tokens).tolist()
+        return Sample([*drawn, self._eos], [-1.0] * (self._tokens + 1), "stop")
+
+    def run(self, requests: Sequence[Any]) -> list[list[Any]]:
+        """Nothing searches here."""
+        raise NotImplementedError
+
+    def run_interruptible(self, requests: Sequence[Any], version: int, news: Any) -> list[list[Any]]:
+        """Nothing interrupts here."""
+        raise NotImplementedError
+
+    def forget_prefixes(self) -> None:
+        """Nothing is kept."""
+
+    def update_weights(self, weights: WeightBuffer) -> None:
+        """Read a byte of every page, as a worker reads a buffer in place."""
+        weights.data[::4096].sum()
+
+
+@dataclass(frozen=True)
+class SimulatedEngines:
+    """Makes the engine of a worker (an `EngineFactory`)."""
+
+    seconds: float
+    tokens: int = 32
+
+    def __call__(self, model: str | Path, config: Config, eos_ids: Sequence[int]) -> SimulatedEngine:
+        """See `actors.rollout_worker.EngineFactory`."""
+        return SimulatedEngine(self.seconds, self.tokens, eos_ids[0])
+
+
+class WorkerHost:
+    """An actor that is many rollout workers, each in a thread: so that hundreds fit on one machine."""
+
+    def __init__(self, config: Config, folder: str, seconds: float, count: int) -> None:
+        """`folder`: of a tokenizer."""
+        from actors.rollout_worker import RolloutWorker
+
+        self._workers = [
+            RolloutWorker(f"worker-{number}", config, folder, SimulatedEngines(seconds))
+            for number in range(count)
+        ]
+
+    def call(self, number: int, method: str, *arguments: Any) -> Any:
+        """Call one worker."""
+        return getattr(self._workers[number], method)(*arguments)
+
+
+class _Method:
+    def __init__(self, host: Any, number: int, name: str) -> None:
+        self._host, self._number, self._name = host, number, name
+
+    def remote(self, *arguments: Any) -> Any:
+        """As of an actor's method."""
+        return self._host.call.remote(self._number, self._name, *arguments)
+
+
+class HostedWorker:
+    """Looks like the handle of a rollout worker's actor."""
+
+    def __init__(self, host: Any, number: int) -> None:
+        """`number`: within the host."""
+        self.host = host
+        for name in ("start", "generate", "update_weights", "version"):
+            setattr(self, name, _Method(host, number, name))
+
+
+def hosted_workers(config: Config, folder: Path, seconds: float, count: int, hosts: int) -> list[Any]:
+    """Start `count` workers on at most `hosts` actors; returns their handles and the actors."""
+    from actors import cluster
+    from airls_ray.config.schema import Resources
+
+    each = -(-count // hosts)
+    handles: list[Any] = []
+    while len(handles) < count:
+        size = min(each, count - len(handles))
+        host = cluster.start_actor(
+            WorkerHost, "", Resources(cpus=0.01, threads=1), config, str(folder), seconds, size,
+            concurrency=size + 1,
+        )  # fmt: skip
+        handles += [HostedWorker(host, number) for number in range(size)]
+    cluster.fetch([handle.start.remote() for handle in handles], 300, "starting simulated workers")
+    return handles
+
+
+# ----------------------------------------------------------------------------------- learners
+class SimulatedLearner:
+    """Policy, PRM or verifier: waits, and keeps a digest of all that it was taught, in order.
+
+    Two runs that taught the same in the same order end with the same digest, whatever happened in between.
+    """
+
+    def __init__(self, seconds: StageSeconds, weight_bytes: int = 0) -> None:
+        """`weight_bytes`: size of the exported weights."""
+        self._seconds, self._weight_bytes = seconds, weight_bytes
+        self._digest = ""
+        self._version = 0
+
+    def start(self, state: str | None) -> float:
+        """Read the state of a checkpoint."""
+        if state is not None:
+            self._digest = json.loads((Path(state) / "simulated.json").read_text())["digest"]
+        return 0.0
+
+    def _learn(self, rollouts: Sequence[Any]) -> dict[str, float]:
+        import pyarrow as pa
+
+        from actors.cluster import resolve
+
+        table = pa.concat_tables(resolve(rollouts))
+        seen = hashlib.blake2b(self._digest.encode(), digest_size=8)
+        for name in ("problem_id", "group", "index", "response"):
+            seen.update(json.dumps(table[name].to_pylist()).encode())
+        self._digest = seen.hexdigest()
+        return {"learner/digest": float(int(self._digest[:12], 16))}
+
+    def trace_log_probs(self, problems: pa.Table, iteration: int) -> None:
+        """Nothing."""
+
+    def rollout_log_probs(self, rollouts: Sequence[Any]) -> None:
+        """Nothing."""
+
+    def update(self, *arguments: Any) -> dict[str, float]:
+        """Learn: of the PRM (problems come first) or of the policy (rollouts do)."""
+        prm = len(arguments) == 7
+        time.sleep(self._seconds.prm_update if prm else self._seconds.policy_update)
+        found = self._learn(arguments[1] if prm else arguments[0])
+        if prm:
+            return {f"prm/{name}": value for name, value in found.items()}
+        self._version = arguments[4]
+        return {f"policy/{name}": value for name, value in found.items()}
+
+    def score(self, *arguments: Any) -> None:
+        """Wait."""
+        time.sleep(self._seconds.prm_score)
+
+    def export_weights(self) -> WeightBuffer:
+        """Zeros."""
+        import torch
+
+        from airls_ray.weights import pack_weights
+
+        return pack_weights([("w", torch.zeros(max(self._weight_bytes // 4, 1)))], self._version)
+
+    def save(self, model: str, state: str) -> None:
+        """Write the digest."""
+        for folder in (model, state):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(state) / "simulated.json").write_text(json.dumps({"digest": self._digest}))
+
+    # the verifier
+    def grade(self, rollouts: Sequence[Any], problems: pa.Table) -> pa.Table:
+        """Outcome 1 where the sum of the tokens is even."""
+        import pyarrow as pa
+
+        from actors.cluster import resolve
+        from airls_ray.data.schemas import GRADES
+
+        time.sleep(self._seconds.grade)
+        responses = pa.concat_tables(resolve(rollouts))["response"].to_pylist()
+        columns = {name: [None] * len(responses) for name in GRADES.names}
+        columns["outcome"] = [float(sum(tokens) % 2 == 0) for tokens in responses]
+        return pa.table({field.name: pa.array(columns[field.name], field.type) for field in GRADES})
+
+    def summarise(self, rollouts: Sequence[Any], grades: pa.Table) -> dict[str, float]:
+        """What the loop needs."""
+        from actors.cluster import resolve
+
+        tokens = sum(len(one) for table in resolve(rollouts) for one in table["response"])
+        return {"rollout/response_tokens": float(tokens), "outcome/mean": float(np.mean(grades["outcome"]))}
+
+    def measure(self, *arguments: Any) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def staleness(self, rollouts: Sequence[Any], version: int) -> dict[str, float]:
+        """As the verifier's."""
+        from actors.cluster import resolve
+
+        ages = [version - one for table in resolve(rollouts) for one in table["version"].to_pylist()]
+        return {"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))}
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class SimulatedRun:
+    """Makes the parts of a loop, and rebuilds its learners."""
+
+    config: Config
+    seconds: StageSeconds
+    weight_bytes: int = 0
+
+    def parts(self, pool: RolloutPool, state: LoopState, checkpoint: Path | None = None) -> Parts:
+        """Parts with new learners."""
+        from actors.groups import NoReference, PolicyGroup, PRMGroup, VerifierHandle, WeightSync
+        from actors.loop import Parts
+        from actors.start import training_problems
+
+        def learner(kind: str) -> Any:
+            made = self._actor()
+            folder = None if checkpoint is None else str(checkpoint.resolve() / "state" / kind)
+            return made, made.start.remote(folder)
+
+        from actors import cluster
+
+        policy, policy_started = learner("policy")
+        prm, prm_started = learner("prm")
+        cluster.fetch([policy_started, prm_started], 120, "starting simulated learners")
+        group = PolicyGroup("policy learner", [policy], 120)
+        return Parts(
+            problems=training_problems(self.config, state),
+            pool=pool,
+            verifier=VerifierHandle(self._actor(), 120, self._actor, attempts=10),
+            reference=NoReference(),
+            prm=PRMGroup([prm], group, replay=False, deadline_seconds=120),
+            policy=group,
+            sync=WeightSync(group, pool),
+            learners=(policy, prm),
+        )
+
+    def rebuild(self, parts: Parts, state: LoopState, checkpoint: Path | None, times: int) -> Parts:
+        """See `actors.recovery.Rebuild`."""
+        from actors import cluster
+
+        for actor in parts.learners:
+            cluster.kill(actor)
+        new = self.parts(parts.pool, state, checkpoint)
+        again = replace(new, verifier=parts.verifier)
+        again.sync.push(state.version)
+        return again
+
+    def _actor(self) -> Any:
+        from actors import cluster
+        from airls_ray.config.schema import Resources
+
+        return cluster.start_actor(
+            SimulatedLearner, "", Resources(cpus=0.01, threads=1), self.seconds, self.weight_bytes
+        )
+
+
+def simulated_config(folder: Path, workers: int, iterations: int, **train: Any) -> Config:
+    """A configuration of the loop for simulated parts: `groups` of 8 rollouts for every worker."""
+    from airls_ray.config import load_config
+
+    settings = {
+        "iterations": iterations,
+        "problems_per_iteration": 4 * workers,
+        "rollouts_per_problem": 8,
+        "checkpoint_every": 1000,
+        "rollouts_every": 1000,
+        "sync_check": False,
+        **train,
+    }
+    return load_config(
+        None,
+        [
+            "name=simulated",
+            f"output={folder}",
+            "method.importance_cap=2",
+            "prm.warmup_iterations=0",
+            "task.operations=3",
+            *(f"train.{name}={value}" for name, value in settings.items()),
+        ],
+    )
+
+
+def tokenizer_folder(folder: Path, config: Config) -> Path:
+    """A folder with the task's tokenizer, which is all that a simulated worker reads."""
+    from airls_ray.tasks import make_task
+    from airls_ray.text import build_tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    build_tokenizer(make_task(config.task), folder)
+    return folder
+
+
+def run_loop(
+    simulated: SimulatedRun, pool: RolloutPool, folder: Path, loop: Callable[..., Any]
+) -> list[dict[str, Any]]:
+    """Run a loop from the beginning to the end with recovery; returns the metrics of all iterations."""
+    from actors.recovery import Recovery
+    from actors.tracking import LoopState, Shown, Tracker
+    from airls_ray.progress import QuietProgress
+    from airls_ray.run_control import RunControl
+    from airls_ray.run_folder import RunFolder
+
+    config, state, progress = simulated.config, LoopState(), QuietProgress()
+    run = RunFolder(folder)
+    run.create(config)
+    control = RunControl(folder, config.iterations)
+    recovery = Recovery(
+        simulated.parts(pool, state), state, config, run, control, simulated.rebuild, progress
+    )
+
+    def learn(parts: Parts, state: LoopState) -> LoopState:
+        with progress.track("", config.iterations) as bar:
+            done: LoopState = loop(parts, config, state, Tracker(run, config, Shown(bar, 0), None, control))
+        return done
+
+    recovery.work(learn)
+    recovery.parts.verifier.close()
+    from actors import cluster
+
+    for actor in recovery.parts.learners:
+        cluster.kill(actor)
+    return run.read_metrics()
+
+
+def memory_mib() -> float:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
