@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from actors.vllm_engine import Sampling, VLLMEngine
+from actors.vllm_engine import Request, Sample, Sampling, VLLMEngine
 from actors.weight_transfer import ObjectStoreTransferEngine
 from airls_ray.config.schema import EngineConfig
 from airls_ray.weights import WeightBuffer, pack_weights
@@ -112,6 +113,50 @@ def cached_tokens(engine: VLLMEngine, prompt: list[int]) -> int:
     request: Any = {"prompt_token_ids": prompt}
     [output] = engine._llm.generate(request, SamplingParams(max_tokens=1, detokenize=False), use_tqdm=False)
     return output.num_cached_tokens or 0
+
+
+def requests() -> list[Request]:
+    return [Request(prompt, 2, 1.0, 24, seed=number) for number, prompt in enumerate(prompts(10))]
+
+
+def test_sampling_that_nothing_interrupts_gives_the_usual_samples(pair: Pair) -> None:
+    usual = pair.engine.run(requests())
+    watched = pair.engine.run_interruptible(requests(), 5, lambda: None)
+    assert [[list(s.tokens) for s in group] for group in watched] == [
+        [list(s.tokens) for s in group] for group in usual
+    ]
+    for one, other in zip(watched, usual, strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            assert (mine.finish, mine.versions) == (theirs.finish, None)
+            assert list(mine.logprobs) == pytest.approx(list(theirs.logprobs), abs=1e-5)
+
+
+def test_weights_that_come_while_it_samples_are_those_of_the_tokens_after(pair: Pair) -> None:
+    """Every token has its version, and the log-probability that this version's model gives it."""
+    old = copy.deepcopy(pair.model)
+    weights = pair.change(21)
+    mail = iter([None, None, None, None, None, weights])
+    before = pair.engine.run_interruptible([], 0, lambda: None)  # nothing asked, nothing done
+    answers = pair.engine.run_interruptible(requests(), 20, lambda: next(mail, None))
+    versions = [s.versions for group in answers for s in group if s.versions is not None]
+    assert before == []
+    assert versions and all(set(one) == {20, 21} and list(one) == sorted(one) for one in versions)
+    for prompt, samples in zip(prompts(10), answers, strict=True):
+        for sample in samples:
+            assert len(sample.tokens) == len(sample.logprobs)
+            for version, model in ((20, old), (21, pair.model)):
+                assert worst_of_version(model, prompt, sample, version, default=20) < 1e-4
+
+
+def worst_of_version(model: Any, prompt: list[int], sample: Sample, version: int, default: int) -> float:
+    """Largest difference between the engine's and the model's log-probabilities of one version's tokens."""
+    tokens = torch.tensor([prompt + list(sample.tokens)])
+    with torch.no_grad():
+        logits = model(tokens).logits[0, len(prompt) - 1 : -1]
+    ours = torch.log_softmax(logits, -1).gather(1, tokens[0, len(prompt) :, None])[:, 0]
+    of_version = torch.tensor(list(sample.versions or [default] * len(sample.tokens))) == version
+    difference = (ours - torch.tensor(list(sample.logprobs))).abs()[of_version]
+    return float(difference.max()) if difference.numel() else 0.0
 
 
 def test_the_update_takes_vllms_protocol(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,3 +278,11 @@ def test_the_prm_may_learn_alone():
 def test_detours_of_a_task_that_has_none_are_refused_at_once():
     assert "the task arithmetic cannot make detours" in mistake(None, "sft.detour_share=0.3")
     assert load_config(None, ["task=countdown", "sft.detour_share=0.3"]).sft.detour_share == 0.3
+
+
+def test_training_on_older_rollouts_needs_importance_weights():
+    assert "set method.importance_cap" in mistake(None, "train.max_staleness=1")
+
+
+def test_weights_in_the_middle_of_sampling_need_the_asynchronous_loop():
+    assert "set train.max_staleness above 0" in mistake(None, "rollout.interruptible=true")

@@ -13,6 +13,7 @@ from airls_ray.objectives.policy_loss import (
     PolicyLossInputs,
     PolicyNormaliser,
     k3,
+    near_rollouts,
     policy_loss,
 )
 
@@ -234,3 +235,26 @@ def test_a_microbatch_without_rows_has_a_loss_of_zero_that_can_be_differentiated
 def test_a_coefficient_without_its_input_is_an_error_that_names_it(field: str) -> None:
     with pytest.raises(ValueError, match=f"method.{field}"):
         policy_loss(one_token(-1.0, -1.0, 1.0), config=method(**{field: 1.0}), normaliser=ONE)
+
+
+def test_a_rollout_whose_mean_difference_is_above_the_limit_is_left_out_whole() -> None:
+    difference = torch.tensor([0.125, -0.25, 0.0, 1.0, -0.5, 0.25])  # means 0.1875, 0.5 and 0.25
+    kept = near_rollouts(difference, torch.tensor([0, 2, 2, 5, 6]), limit=0.25)  # the second has no tokens
+    assert kept.tolist() == [1, 1, 0, 0, 0, 1]
+
+
+def test_masked_rollouts_have_no_gradient_and_the_others_keep_theirs() -> None:
+    inputs = random_inputs()
+    assert inputs.sampler_logprobs is not None
+    far = inputs.sampler_logprobs.clone()
+    far[LENGTHS[0] + LENGTHS[1] :][: LENGTHS[2]] -= 5.0  # the third rollout
+    stale = replace(inputs, sampler_logprobs=far, entropy=None, reference_logprobs=None)
+    gradients = []
+    for mask in (0.0, 2.0):
+        loss, _ = policy_loss(stale, config=method(sequence_mask=mask), normaliser=NORMALISER)
+        (gradient,) = torch.autograd.grad(loss, inputs.logprobs)
+        gradients.append(gradient)
+    third = slice(LENGTHS[0] + LENGTHS[1], LENGTHS[0] + LENGTHS[1] + LENGTHS[2])
+    assert torch.equal(gradients[1][third], torch.zeros(LENGTHS[2], dtype=torch.float64))
+    gradients[0][third] = 0.0
+    assert torch.equal(gradients[0], gradients[1])

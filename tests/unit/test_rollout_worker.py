@@ -1,3 +1,5 @@
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,14 +7,15 @@ import pytest
 import torch
 
 from actors.rollout_worker import RolloutRequest, RolloutWorker
-from airls_ray.config.schema import ArithmeticTaskConfig, Config
+from actors.vllm_engine import Request, Sample
+from airls_ray.config.schema import ArithmeticTaskConfig, Config, RolloutConfig, TrainConfig
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.schemas import ROLLOUTS
 from airls_ray.errors import DataError
 from airls_ray.tasks import make_task
 from airls_ray.text import build_tokenizer
-from airls_ray.weights import pack_weights
-from tests.fakes import make_fake_engine
+from airls_ray.weights import WeightBuffer, pack_weights
+from tests.fakes import FakeEngine, make_fake_engine
 
 TASK = ArithmeticTaskConfig(operations=3)
 REQUEST = RolloutRequest(samples=4, temperature=1.0, seed=5, seed_path=("train", 0))
@@ -72,3 +75,48 @@ def test_a_prompt_that_leaves_no_room_names_problem_and_limits(tmp_path: Path) -
     worker.start()
     with pytest.raises(DataError, match=r"prompt of \d+ tokens.*leaves 2"):
         worker.generate(problems(1), [0], REQUEST)
+
+
+class SlowEngine(FakeEngine):
+    """Samples for as long as no weights come, and gives each token the version that it had then."""
+
+    def __init__(self, eos: int) -> None:
+        super().__init__(12, eos)
+        self.sampling = threading.Event()
+
+    def run_interruptible(
+        self, requests: Sequence[Request], version: int, news: Callable[[], WeightBuffer | None]
+    ) -> list[list[Sample]]:
+        self.sampling.set()
+        while (weights := news()) is None:
+            pass
+        self.update_weights(weights)
+        versions = [version, weights.version]
+        return [
+            [Sample([3, self.eos], [-1.0, -1.0], "stop", versions) for _ in range(request.samples)]
+            for request in requests
+        ]
+
+
+def test_weights_that_come_while_it_samples_are_taken_at_once(tmp_path: Path) -> None:
+    build_tokenizer(make_task(TASK), tmp_path)
+    config = Config(
+        task=TASK,
+        rollout=RolloutConfig(interruptible=True),
+        train=TrainConfig(max_staleness=1),
+        method={"name": "airl_s", "importance_cap": 2.0},
+    )
+    worker = RolloutWorker("rollout-0", config, str(tmp_path), lambda _, __, eos: SlowEngine(eos[0]))
+    worker.start()
+    found: list[pa.Table] = []
+    sampling = threading.Thread(target=lambda: found.append(worker.generate(problems(2), [0, 1], REQUEST)))
+    sampling.start()
+    engine = worker._engine
+    assert isinstance(engine, SlowEngine)
+    assert engine.sampling.wait(30)
+    worker.update_weights(pack_weights([("w", torch.zeros(3))], version=4))
+    sampling.join(30)
+    assert not sampling.is_alive()
+    assert (engine.loaded, worker.version()) == ([4], 4)
+    assert found[0]["version"].to_pylist() == [0] * 8
+    assert found[0]["token_versions"].to_pylist() == [[0, 4]] * 8

@@ -1,0 +1,107 @@
+"""The real loops with engines and learners that compute nothing: staleness, and what a death changes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors import cluster
+from actors.async_loop import train_async
+from actors.loop import train
+from actors.rollout_pool import RolloutPool
+from actors.tracking import Tracker
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))  # as for `python benchmarks/NAME.py`
+
+import simulation  # noqa: E402
+
+SECONDS = simulation.StageSeconds(0.2, 0.01, 0.05, 0.01, 0.1)
+DIGESTS = ("prm/learner/digest", "policy/learner/digest")
+
+
+def run(folder: Path, loop: Any, iterations: int = 6, **train: Any) -> list[dict[str, Any]]:
+    config = simulation.simulated_config(folder, 2, iterations, **train)
+    tokens = simulation.tokenizer_folder(folder / "tokenizer", config)
+    workers = simulation.hosted_workers(config, tokens, SECONDS.rollout, 2, 1)
+    try:
+        return simulation.run_loop(
+            simulation.SimulatedRun(config, SECONDS), RolloutPool(workers, 60), folder / "run", loop
+        )
+    finally:
+        cluster.kill(workers[0].host)
+
+
+def digests(metrics: list[dict[str, Any]]) -> list[tuple[float, ...]]:
+    return [tuple(line[name] for name in DIGESTS) for line in metrics]
+
+
+@pytest.mark.parametrize("bound", [1, 2])
+def test_no_rollout_is_older_than_the_bound(tmp_path: Path, bound: int) -> None:
+    metrics = run(tmp_path, train_async, max_staleness=bound)
+    oldest = [line["staleness/max"] for line in metrics]
+    assert max(oldest) <= bound
+    assert max(oldest) > 0  # it did sample ahead
+
+
+def test_the_asynchronous_loop_learns_from_the_same_groups_in_the_same_order(tmp_path: Path) -> None:
+    ahead = run(tmp_path / "ahead", train_async, max_staleness=1)
+    assert digests(ahead) == digests(run(tmp_path / "turns", train))
+
+
+def test_every_submitted_group_is_accepted_waits_or_runs(tmp_path: Path, monkeypatch: Any) -> None:
+    seen = []
+    record = Tracker.record
+
+    def look(self: Any, state: Any, metrics: dict[str, float], **more: Any) -> Any:
+        board = more["parts"].pool.counts
+        accepted = 8 * state.iteration
+        ahead = board.delivered - accepted  # sampled, and not yet learned from
+        seen.append((board.submitted, accepted + ahead + len(board.dropped) + board.running + board.waiting))
+        assert 0 <= board.submitted - accepted <= 8 * 3
+        return record(self, state, metrics, **more)
+
+    monkeypatch.setattr(Tracker, "record", look)
+    run(tmp_path, train_async, max_staleness=2)
+    assert all(submitted == total for submitted, total in seen)
+
+
+@pytest.mark.parametrize(("loop", "staleness"), [(train, 0), (train_async, 1)])
+def test_a_learner_that_dies_leaves_what_is_learned_unchanged(
+    tmp_path: Path, loop: Any, staleness: int, monkeypatch: Any
+) -> None:
+    """It is rebuilt from the last checkpoint, and the iterations since then are done again."""
+    quiet = run(tmp_path / "quiet", loop, max_staleness=staleness)
+    killed = threading.Event()
+    record = Tracker.record
+
+    def kill_once(self: Any, state: Any, metrics: dict[str, float], **more: Any) -> Any:
+        if state.iteration == 4 and not killed.is_set():
+            killed.set()
+            cluster.kill(more["parts"].learners[0])
+        return record(self, state, metrics, **more)
+
+    monkeypatch.setattr(Tracker, "record", kill_once)
+    wounded = run(tmp_path / "wounded", loop, max_staleness=staleness, checkpoint_every=3)
+    assert killed.is_set()
+    assert digests(wounded) == digests(quiet)
+    assert [line["iteration"] for line in wounded] == list(range(1, 7))
+
+
+def test_a_verifier_that_dies_is_started_again(tmp_path: Path, monkeypatch: Any) -> None:
+    killed = threading.Event()
+    record = Tracker.record
+
+    def kill_once(self: Any, state: Any, metrics: dict[str, float], **more: Any) -> Any:
+        if state.iteration == 2 and not killed.is_set():
+            killed.set()
+            cluster.kill(more["parts"].verifier._handle)
+        return record(self, state, metrics, **more)
+
+    quiet = run(tmp_path / "quiet", train, iterations=3)
+    monkeypatch.setattr(Tracker, "record", kill_once)
+    assert digests(run(tmp_path / "wounded", train, iterations=3)) == digests(quiet)
