@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.evaluate import evaluate_policy, finish_run
 from actors.loop import train
+from actors.monitoring import Monitor
 from actors.start import Sources, connected, start_parts
 from actors.tracking import LoopState, Tracker, read_state
 from airls_ray.config.schema import Config
@@ -49,7 +50,8 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         before = evaluate_policy(parts, config, test, run, progress, name="base", resume=state.version > 0)
         started_loop = time.perf_counter()
         with progress.track("Training", config.iterations, done=state.iteration) as bar:
-            state = train(parts, config, state, Tracker(run, config, bar, progress.say))
+            tracker = Tracker(run, config, bar, progress.say, Monitor(config.name))
+            state = train(parts, config, state, tracker)
         started_search = time.perf_counter()
         after = evaluate_policy(parts, config, test, run, progress, name="trained", resume=False)
         seconds = {

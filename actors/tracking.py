@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from actors.cluster import resolve
+from actors.monitoring import Monitor, NoMonitor
 from airls_ray.config.schema import Config
 from airls_ray.diagnostics import RunWatch
 from airls_ray.errors import RunError
@@ -53,14 +54,17 @@ class LoopState:
 class Stopwatch:
     """Seconds of every stage of an iteration."""
 
-    def __init__(self) -> None:
-        """Start."""
+    def __init__(self, on_stage: Callable[[str], None] | None = None) -> None:
+        """Start; `on_stage` is told the name of every stage that begins."""
         self._start = time.perf_counter()
+        self._on_stage = on_stage
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Add the seconds of the block to `stage`."""
+        if self._on_stage is not None:
+            self._on_stage(stage)
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
@@ -78,9 +82,16 @@ class Tracker:
     """Writes an iteration's results and checkpoints when they are due."""
 
     def __init__(
-        self, run: RunFolder, config: Config, bar: Track, say: Callable[[str], None] | None = None
+        self,
+        run: RunFolder,
+        config: Config,
+        bar: Track,
+        say: Callable[[str], None] | None = None,
+        monitor: Monitor | None = None,
     ) -> None:
-        """`bar`: the progress display of the loop; `say` prints a warning (none are printed without)."""
+        """`bar`: the progress display of the loop; `say` prints a warning (none are printed without);
+        `monitor` shows the metrics on Ray's Prometheus endpoint (none are shown without)."""
+        self.monitor = monitor or NoMonitor()
         self._run = run
         self._say = say
         self._watch = RunWatch(run.read_metrics())
@@ -105,6 +116,7 @@ class Tracker:
         self._check_sync(metrics)
         state = replace(state, seconds=state.seconds + metrics["time/iteration"])
         self._run.log_metrics(state.iteration, metrics, phase=phase)
+        self.monitor.record(state.iteration, metrics, phase)
         for finding in self._watch.see({"phase": phase, **metrics}):
             self._run.log_warning(state.iteration, finding.kind, finding.sentence)
             if self._say is not None:

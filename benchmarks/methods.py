@@ -36,6 +36,7 @@ ITERATIONS = {"arithmetic": 60, "countdown": 40}
 """Of every run, PRM warm-up included: 15,360 and 20,480 rollouts."""
 _SAMPLING = ("problems", "samples", "temperature", "problems_per_call")
 _NEWER = (
+    ("rollout.engine", "metrics", False),
     ("policy", "lr_decay_updates", 0),
     ("policy", "compile", False),
     ("prm.learner", "lr_decay_updates", 0),
