@@ -49,9 +49,11 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         test = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
         before = evaluate_policy(parts, config, test, run, progress, name="base", resume=state.version > 0)
         started_loop = time.perf_counter()
-        with progress.track("Training", config.iterations, done=state.iteration) as bar:
-            tracker = Tracker(run, config, bar, progress.say, Monitor(config.name))
-            state = train(parts, config, state, tracker)
+        with (
+            progress.track("Training", config.iterations, done=state.iteration) as bar,
+            closing(Monitor(config.name)) as monitor,
+        ):
+            state = train(parts, config, state, Tracker(run, config, bar, progress.say, monitor))
         started_search = time.perf_counter()
         after = evaluate_policy(parts, config, test, run, progress, name="trained", resume=False)
         seconds = {

@@ -2,12 +2,16 @@
 
 A name here appears there as `ray_<name>` (a counter as `ray_<name>_total`), tagged with the run. What is set
 is a copy of what the run computes anyway: it costs microseconds and changes nothing of the run.
+
+Ray forgets a gauge that nobody sets again within two of its report intervals (20 s), and an iteration may
+take minutes. So a thread sets all gauges again every few seconds until the monitor is closed.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any, Literal, SupportsFloat
 
@@ -80,19 +84,27 @@ def exported_names() -> set[str]:
 
 
 class Monitor:
-    """The metrics of one run. Lives in the driver; all numbers of a run come from there."""
+    """The metrics of one run, until `close`. Lives in the driver; all numbers of a run come from there."""
 
-    def __init__(self, run: str) -> None:
-        """`run`: the tag of all its metrics."""
+    def __init__(self, run: str, refresh_seconds: float = 5.0) -> None:
+        """`run`: the tag of all its metrics; `refresh_seconds`: time between two settings of every gauge."""
         self._run = run
+        self._refresh_seconds = refresh_seconds
         self._metrics: dict[str, Any] = {}
+        self._values: dict[tuple[str, ...], tuple[Any, float, dict[str, str]]] = {}
         self._stage: str | None = None
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._refresher: threading.Thread | None = None
+
+    def close(self) -> None:
+        """Let the gauges go: Ray drops them within two report intervals."""
+        self._closed.set()
+        if self._refresher is not None:
+            self._refresher.join()
 
     def record(self, iteration: int, metrics: Mapping[str, SupportsFloat | None], phase: str) -> None:
-        """Show an iteration's metrics, by the keys of `metrics.jsonl`.
-
-        Ray keeps a gauge's last value where the new one is None, NaN or infinite.
-        """
+        """Show an iteration's metrics by the keys of `metrics.jsonl`; None and NaN show nothing."""
         self._set("iteration", iteration)
         for name in PHASES:
             self._set("phase", name == phase, phase=name)
@@ -138,14 +150,31 @@ class Monitor:
     def _set(
         self, name: str, value: SupportsFloat | None, description: str | None = None, **tags: str
     ) -> None:
-        if value is not None and math.isfinite(float(value)):
-            self._metric(name, description or _OWN[name], tags).set(float(value), tags)
+        key = (name, *tags.values())
+        with self._lock:
+            if value is None or not math.isfinite(float(value)):
+                self._values.pop(key, None)
+                return
+            metric = self._metric(name, description or _OWN[name], tags)
+            self._values[key] = (metric, float(value), tags)
+            metric.set(float(value), tags)
+            if self._refresher is None:
+                self._refresher = threading.Thread(target=self._refresh, name="monitor", daemon=True)
+                self._refresher.start()
+
+    def _refresh(self) -> None:
+        while not self._closed.wait(self._refresh_seconds):
+            with self._lock:
+                for metric, value, tags in self._values.values():
+                    metric.set(value, tags)
 
     def _count(self, name: str, count: int, **tags: str) -> None:
         if count > 0:  # Ray refuses to add nothing
-            self._metric(name, _OWN[name], tags).inc(count, tags)
+            with self._lock:
+                self._metric(name, _OWN[name], tags).inc(count, tags)
 
     def _metric(self, name: str, description: str, tags: Mapping[str, str]) -> Any:
+        """Make a metric at its first use (with the lock held)."""
         from ray.util.metrics import Counter, Gauge
 
         metric = self._metrics.get(name)
