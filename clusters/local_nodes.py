@@ -63,6 +63,7 @@ class LocalNodes:
         node = self._cluster.add_node(
             num_cpus=1, resources={"rollout": 1}, labels={"role": "rollout"}, **self._common
         )
+        _interrupt_on_sigterm()
         self._number += 1
         self._names[node] = f"rollout node {self._number}"
         self._rollout.append(node)
@@ -117,8 +118,8 @@ def main(
     from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
 
     ensure_token_if_auth_enabled(create_token_if_missing=True)
-    signal.signal(signal.SIGTERM, _interrupt)
     cluster = LocalNodes(port, dashboard_port, store_mib)
+    _interrupt_on_sigterm()
     try:
         for _ in range(nodes):
             cluster.add()
@@ -138,11 +139,17 @@ def main(
         pass
     finally:
         print("ending all nodes", flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would find Ray's locks taken, and wait
         cluster.close()
 
 
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt_on_sigterm() -> None:
+    """End as at Ctrl-C; installed after each start of a node, which puts a handler of Ray's own there."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 if __name__ == "__main__":
