@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -50,6 +51,8 @@ def connect(config: RayConfig) -> None:
     common: dict[str, Any] = {"log_to_driver": config.worker_logs}
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address is None:
+        # As Ray does on a Mac or on Windows: its own ports are on loopback, not open to the network.
+        ray_constants.ENABLE_RAY_CLUSTER = False
         ray.init(
             address="local",
             include_dashboard=config.dashboard,

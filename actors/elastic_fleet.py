@@ -29,6 +29,8 @@ class FleetEvents:
     """A worker has loaded its model in so many seconds."""
     wanted: Callable[[], int | None] = lambda: None
     """The number of workers that somebody asks for, or None."""
+    changed: Callable[[dict[str, int]], None] = lambda counts: None
+    """There are so many workers by state now."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class ElasticFleet:
         self._not_before = 0.0
         self._looked = self._stepped = float("-inf")
         self._node_seen: dict[str, float] = {}
+        self._told: dict[str, int] = {}
         self.deaths = 0
 
     @property
@@ -141,6 +144,10 @@ class ElasticFleet:
             self._advance(member, now, busy)
         if now >= self._not_before:
             self._start_missing(now)
+        counts = self.counts()
+        if counts != self._told:
+            self._told = counts
+            self._events.changed(counts)
 
     def _retarget(self) -> None:
         wanted = self._events.wanted()

@@ -11,6 +11,7 @@ from typing import Any
 from actors.async_loop import train_async
 from actors.evaluate import Samples, evaluate_policy, finish_run
 from actors.loop import Parts, train
+from actors.monitoring import Monitor
 from actors.recovery import Recovery
 from actors.start import Sources, connected, restart_learners, start_parts
 from actors.tracking import LoopState, Shown, Tracker, read_state
@@ -80,13 +81,17 @@ def run_stages(
     control.say(phase="base evaluation")
     before = evaluate("base", resume=recovery.state.version > 0)
     started_loop = time.perf_counter()
-    with progress.track("Training", config.iterations, done=recovery.state.iteration) as bar:
+    with (
+        progress.track("Training", config.iterations, done=recovery.state.iteration) as bar,
+        closing(Monitor(config.name)) as monitor,
+    ):
         shown = Shown(bar, recovery.state.iteration)
 
         def learn(parts: Parts, state: LoopState) -> LoopState:
             shown.go_to(state.iteration)
             learn_from = train_async if config.train.max_staleness else train
-            return learn_from(parts, config, state, Tracker(run, config, shown, progress.say, control))
+            tracker = Tracker(run, config, shown, progress.say, control, monitor, recovery.rebuilds)
+            return learn_from(parts, config, state, tracker)
 
         recovery.state = recovery.work(learn)
     started_search = time.perf_counter()

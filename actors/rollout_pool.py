@@ -67,7 +67,14 @@ class RolloutPool:
         }
         since = {f"pool/{name}": float(count - self._told[name]) for name, count in now.items()}
         self._told = now
-        return {"pool/workers": float(len(self.fleet.ready)), **since}
+        counts = self.fleet.counts()
+        states = {
+            "pool/workers": float(counts["ready"]),
+            "pool/starting": float(sum(counts.get(name, 0) for name in ("waiting", "loading", "syncing"))),
+            "pool/draining": float(counts.get("draining", 0)),
+            "pool/waiting": float(self._dispatch.waiting),
+        }
+        return states | since
 
     # ----------------------------------------------------------------------------- what is asked
     def generate(self, problems: pa.Table, request: RolloutRequest) -> list[Any]:

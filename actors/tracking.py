@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from actors.cluster import resolve
+from actors.monitoring import Monitor, NoMonitor
 from airls_ray.config.schema import Config
 from airls_ray.diagnostics import RunWatch
 from airls_ray.errors import RunError
@@ -54,16 +55,17 @@ class LoopState:
 class Stopwatch:
     """Seconds of every stage of an iteration."""
 
-    def __init__(self, begin: Callable[[str], None] = lambda stage: None) -> None:
-        """Start; `begin` is told every stage that begins."""
-        self._begin = begin
+    def __init__(self, on_stage: Callable[[str], None] | None = None) -> None:
+        """Start; `on_stage` is told the name of every stage that begins."""
         self._start = time.perf_counter()
+        self._on_stage = on_stage
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Add the seconds of the block to `stage`."""
-        self._begin(stage)
+        if self._on_stage is not None:
+            self._on_stage(stage)
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
@@ -101,6 +103,8 @@ class Tracker:
         bar: Shown,
         say: Callable[[str], None] | None = None,
         control: RunControl | None = None,
+        monitor: Monitor | None = None,
+        rebuilds: int = 0,
     ) -> None:
         """Begin to follow a run.
 
@@ -110,8 +114,12 @@ class Tracker:
             bar: the progress display of the loop.
             say: prints a warning (none are printed without).
             control: the run's status, if it has one.
+            monitor: shows the metrics on Ray's Prometheus endpoint (none are shown without).
+            rebuilds: times that the learners were built again before.
         """
         self._control = control
+        self._monitor = monitor or NoMonitor()
+        self._rebuilds = rebuilds
         self._run = run
         self._say = say
         self._watch = RunWatch(run.read_metrics())
@@ -133,9 +141,11 @@ class Tracker:
         tokens = metrics.pop("rollout/response_tokens")
         metrics["tokens_per_second/rollout"] = tokens / metrics["time/rollout"]
         metrics["policy/version"] = float(state.version)
+        metrics["learners/rebuilds"] = float(self._rebuilds)
         self._check_sync(metrics)
         state = replace(state, seconds=state.seconds + metrics["time/iteration"])
         self._run.log_metrics(state.iteration, metrics, phase=phase)
+        self._monitor.record(state.iteration, metrics, phase)
         for finding in self._watch.see({"phase": phase, **metrics}):
             self._run.log_warning(state.iteration, finding.kind, finding.sentence)
             if self._say is not None:
@@ -156,6 +166,7 @@ class Tracker:
 
     def stage(self, name: str) -> None:
         """A stage of the iteration begins."""
+        self._monitor.stage(name)
         if self._control is not None:
             self._control.say(phase=name)
 

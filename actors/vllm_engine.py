@@ -176,8 +176,11 @@ class VLLMEngine:
             generation_config="vllm",
             weight_transfer_config=WeightTransferConfig(backend=config.weight_transfer),
             seed=0,  # every request has its own seed
+            disable_log_stats=not config.metrics,
             **arguments,
         )
+        if config.metrics:
+            _show_metrics(self._llm)
         if config.weight_transfer == "object_store":
             self._llm.collective_rpc("init_weight_transfer_engine", args=({},))
 
@@ -302,6 +305,21 @@ class VLLMEngine:
         self.start_weight_update()
         self.receive_weights({"weights": weights})
         self.finish_weight_update(weights.version)
+
+
+def _show_metrics(llm: LLM) -> None:
+    """Put the engine's metrics on Ray's endpoint: `LLM` passes no stat loggers on, so its engine's manager is
+    replaced by one whose only logger is Ray's."""
+    from vllm.v1.metrics.loggers import StatLoggerManager
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+    engine = llm.llm_engine
+    engine.logger_manager = StatLoggerManager(
+        vllm_config=engine.vllm_config,
+        custom_stat_loggers=[RayPrometheusStatLogger],
+        enable_default_loggers=False,
+    )
+    engine.logger_manager.log_engine_initialized()
 
 
 def _to_sample(completion: Any) -> Sample:

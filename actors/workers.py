@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 from actors import cluster
@@ -43,14 +44,18 @@ def worker_launch(config: Config, model: str) -> Launch:
 def make_fleet(config: Config, model: str, progress: Progress, control: RunControl | None) -> ElasticFleet:
     """The run's workers, none of which is started yet."""
     rollout = config.rollout
-    wanted = control.wanted_workers if control is not None else lambda: None
+    events = FleetEvents(progress.say, lambda name, seconds: progress.phase_done(f"{name} ready", seconds))
+    if control is not None:
+        events = replace(
+            events, wanted=control.wanted_workers, changed=lambda counts: control.say(workers=counts)
+        )
     return ElasticFleet(
         worker_launch(config, model),
         rollout.min_workers,
         rollout.max_workers,
         config.failures,
         start_seconds=config.ray.start_deadline_seconds,
-        events=FleetEvents(progress.say, lambda name, s: progress.phase_done(f"{name} ready", s), wanted),
+        events=events,
         joins_at_sync=rollout.engine.weight_transfer == "nccl",
     )
 

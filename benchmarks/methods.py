@@ -40,6 +40,7 @@ _NEWER = (
     ("rollout", "interruptible", False),
     ("train", "max_staleness", 0),
     ("method", "sequence_mask", 0.0),
+    ("rollout.engine", "metrics", False),
     ("policy", "lr_decay_updates", 0),
     ("policy", "compile", False),
     ("prm.learner", "lr_decay_updates", 0),

@@ -29,6 +29,8 @@ class EngineConfig(StrictModel):
     """Share the cache of equal prefixes (the rollouts of a group share their prompt)."""
     weight_transfer: Literal["object_store", "nccl"] = "object_store"
     """How new weights reach the engine: `nccl` needs GPUs on both sides, `object_store` works anywhere."""
+    metrics: bool = False
+    """Show vLLM's own metrics on Ray's Prometheus endpoint, beside those of the run."""
 
 
 class RolloutConfig(StrictModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,8 @@ def started() -> Iterator[list[Any]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def ray_cluster() -> Iterator[None]:
+    # Instead of 10 s, since test_monitoring.py waits for it (Ray's own names have small letters).
+    os.environ["RAY_metrics_report_interval_ms"] = "2000"  # noqa: SIM112
     cluster.connect(RayConfig(object_store_gib=0.25))
     yield
     cluster.disconnect()
