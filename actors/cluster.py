@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -92,20 +93,28 @@ def disconnect() -> None:
 
 
 def require_resources(demands: Sequence[Demand], deadline_seconds: float) -> None:
-    """Return when the cluster can hold all demands.
+    """Return when the cluster can hold all demands; until then an autoscaler is told what is missing.
 
     Raises:
         ResourceError: it cannot within the deadline; the message shows asked and available.
     """
     until = time.monotonic() + deadline_seconds
-    while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        lacking = _lacking(demands, nodes)
-        if lacking is None:
-            return
-        if time.monotonic() >= until:
-            raise ResourceError(lacking)
-        time.sleep(min(1.0, deadline_seconds))
+    told = False
+    try:
+        while True:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            lacking = _lacking(demands, nodes)
+            if lacking is None:
+                return
+            if time.monotonic() >= until:
+                raise ResourceError(lacking)
+            if not told:
+                request_resources(bundles=[d.bundle() for d in demands for _ in range(d.count)])
+                told = True
+            time.sleep(min(1.0, deadline_seconds))
+    finally:
+        if told:
+            request_resources(bundles=[])  # from here on the actors themselves are the demand
 
 
 def _lacking(demands: Sequence[Demand], nodes: Sequence[dict[str, float]]) -> str | None:

@@ -210,7 +210,8 @@ class RolloutPool:
         """
         self.fleet.step(self._busy())
         now = time.monotonic()
-        busy = self._busy()
+        # One whose new weights are on their way gets nothing new before it has them: else staleness grows.
+        busy = self._busy() | {member.name for member in self._syncing.values()}
         for member in self.fleet.ready:
             share = None if member.name in busy else self._dispatch.take(member.name, now)
             if share is not None:

@@ -144,8 +144,10 @@ class RolloutStream:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self._obey()
-                self._submit()
+                with self._changed:
+                    trained = self._trained
+                self._obey()  # after the look: the weights of every iteration that counts as trained are sent
+                self._submit(trained)
                 self._pool.advance(_TICK_SECONDS)
                 self._publish()
         except BaseException as error:
@@ -157,10 +159,10 @@ class RolloutStream:
         while not self._commands.empty():
             self._commands.get()()
 
-    def _submit(self) -> None:
+    def _submit(self, trained: int) -> None:
         """Begin every iteration that may be sampled now."""
         train = self._config.train
-        while self._next < self._config.iterations and self._next <= self._trained + train.max_staleness:
+        while self._next < self._config.iterations and self._next <= trained + train.max_staleness:
             request = RolloutRequest(
                 samples=train.rollouts_per_problem,
                 temperature=self._config.rollout.temperature,

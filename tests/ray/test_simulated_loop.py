@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.cloudpickle import register_pickle_by_value
 
 from actors import cluster
 from actors.async_loop import train_async
@@ -19,6 +20,8 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # as for `python benchmarks/NAME.py`
 
 import simulation  # noqa: E402
+
+register_pickle_by_value(simulation)  # the actors have no path to it
 
 SECONDS = simulation.StageSeconds(0.2, 0.01, 0.05, 0.01, 0.1)
 DIGESTS = ("prm/learner/digest", "policy/learner/digest")
