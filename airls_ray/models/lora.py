@@ -110,7 +110,6 @@ def add_adapters(module: PRMModule, lora: LoraConfig, base: str, seed: int) -> N
 
     model = module.model
     _check_targets(model, lora.target_modules, base)
-    dtype = next(model.parameters()).dtype
     head = getattr(model, _HEAD, None)
     settings = PeftConfig(
         r=lora.rank,
@@ -124,9 +123,6 @@ def add_adapters(module: PRMModule, lora: LoraConfig, base: str, seed: int) -> N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(settings, model, adapter_name=_ADAPTER)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # peft makes adapters of bfloat16 models in fp32; DeepSpeed has masters
-            parameter.data = parameter.data.to(dtype)
     if head is not None:
         head.requires_grad_(True)
         settings.modules_to_save = [_HEAD]
