@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from airls_ray.config.schema import LearnerConfig
 from airls_ray.errors import RunError
 from airls_ray.learning.engine import TrainModule, learning_rate, make_adamw
+from airls_ray.models.lora import low_rank_updates, merged_weight, named_adapter_weights
 
 _NO_CLIPPING = 1e30  # DeepSpeed computes the norm only where it clips
 
@@ -97,6 +98,9 @@ def deepspeed_settings(config: LearnerConfig, world_size: int, *, bfloat16: bool
         "bf16": {"enabled": bfloat16},
         "gradient_clipping": 0.0 if stage == 0 else (config.gradient_clip or _NO_CLIPPING),
     }
+    if config.offload_optimizer:
+        pin = torch.cuda.is_available()  # pinned memory is what a GPU copies from; a CPU has none to pin
+        settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": pin}
     if stage == 1 and bfloat16:
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     return settings
@@ -117,7 +121,7 @@ class DeepSpeedEngine:
         self.world_size: int = dist.get_world_size()
         self.updates = 0
         module = load()
-        weights = [parameter for _, parameter in module.hf_parameters()]
+        weights = [parameter for _, parameter in module.trainable_parameters()]
         bfloat16 = weights[0].dtype == torch.bfloat16
         self.stage = effective_stage(config, bfloat16=bfloat16)
         settings = deepspeed_settings(config, self.world_size, bfloat16=bfloat16)
@@ -130,7 +134,7 @@ class DeepSpeedEngine:
         self.module: TrainModule = self._engine.module
         if config.compile:
             self.module.compile_layers()
-        self._parameters = [parameter for _, parameter in self.module.hf_parameters()]
+        self._parameters = [parameter for _, parameter in self.module.trainable_parameters()]
 
     @property
     def device(self) -> torch.device:
@@ -173,15 +177,25 @@ class DeepSpeedEngine:
         return dict(zip(names, total.tolist(), strict=True))
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield full tensors with Hugging Face names; under ZeRO-3 a copy, gathered one by one."""
+        """Yield full tensors with Hugging Face names, adapters merged; under ZeRO-3 gathered one by one."""
+        updates = low_rank_updates(self.module.model)
         for name, parameter in self.module.hf_parameters():
-            with self._gathered(parameter):
-                yield name, parameter.detach().clone() if self.stage == 3 else parameter.detach()
+            update = updates.get(name)
+            with self._gathered([parameter] if update is None else [parameter, update.a, update.b]):
+                weight = merged_weight(parameter, update)
+                # What is gathered is gone outside the block.
+                yield name, weight.clone() if self.stage == 3 and update is None else weight
 
-    def _gathered(self, parameter: nn.Parameter) -> Any:
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield copies of all that learns beside frozen weights; nothing without LoRA."""
+        for name, parameter in named_adapter_weights(self.module):
+            with self._gathered([parameter]):
+                yield name, parameter.detach().clone()
+
+    def _gathered(self, parameters: list[nn.Parameter]) -> Any:
         if self.stage < 3:
             return nullcontext()
-        return _deepspeed().zero.GatheredParameters([parameter])
+        return _deepspeed().zero.GatheredParameters(parameters)
 
     def save_state(self, folder: Path) -> None:
         """Write this rank's fp32 master weights, AdamW moments and update count.
@@ -203,25 +217,31 @@ class DeepSpeedEngine:
         """Read what `save_state` wrote, after the saved model's weights were loaded.
 
         Raises:
-            RunError: the state is missing, or of another number of ranks or another ZeRO stage.
+            RunError: the state is missing, or of another number of ranks, ZeRO stage or set of weights.
         """
         file = folder / f"rank_{self.rank}.pt"
         if not file.is_file():
             raise RunError(f"{file} is missing: resume with as many learner ranks as the checkpoint had")
-        state = torch.load(file, map_location=self.device, weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)  # offloaded states stay there
         saved, own = (state["world_size"], state["stage"]), (self.world_size, self.stage)
         if saved != own:
             raise RunError(
                 f"{folder} was saved with (ranks, zero_stage) = {saved}, but the configuration has {own}: "
                 "resume with the saved values"
             )
+        masters = self._masters()
+        if [master.shape for master in state["masters"]] != [master.shape for master in masters]:
+            raise RunError(
+                f"{folder} holds other weights than those that learn now: resume with the saved lora settings"
+            )
         self.updates = state["updates"]
         with torch.no_grad():
-            for master, value, moments in zip(
-                self._masters(), state["masters"], state["moments"], strict=True
-            ):
+            for master, value, moments in zip(masters, state["masters"], state["moments"], strict=True):
                 master.copy_(value)
-                self._adamw.state[master] = moments
+                self._adamw.state[master] = {
+                    name: one.to(master.device) if torch.is_tensor(one) else one
+                    for name, one in moments.items()
+                }
 
     @property
     def _adamw(self) -> torch.optim.Optimizer:

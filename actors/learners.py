@@ -23,7 +23,9 @@ from airls_ray.learning.batches import merge_parts, token_logprobs
 from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.replay import ReplaySample
-from airls_ray.models.load import load_policy_module, save_hf
+from airls_ray.learning.save import save_trained
+from airls_ray.models.load import load_policy_module
+from airls_ray.models.lora import load_with_adapters
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec, encode_traces
@@ -56,30 +58,22 @@ class Learner(ABC):
         init_distributed(self._rank, self._learner.ranks, address, port, self._config.train.deadline_seconds)
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._policy_folder, task, self._config.model.prompt_template)
-        self._engine = DeepSpeedEngine(self._load, self._learner)
+        self._engine = DeepSpeedEngine(lambda: self._load(resumed=state is not None), self._learner)
         self._version = version
         if state is not None:
             self._load_state(Path(state))
         return time.perf_counter() - start
 
     @abstractmethod
-    def _load(self) -> Any:
-        """The module that this learner trains."""
+    def _load(self, resumed: bool) -> Any:
+        """The module that this learner trains; at a resume its folder is that of the checkpoint."""
 
     def _load_state(self, folder: Path) -> None:
         self._engine.load_state(folder)
 
-    def _save_model(self, folder: Path) -> None:
-        weights = self._engine.named_weights()  # collective under ZeRO-3: every rank takes part
-        if self._rank == 0:
-            save_hf(self._engine.module, dict(weights), self._policy_folder, folder)
-        else:
-            for _ in weights:  # but keeps nothing
-                pass
-
     def save(self, model: str, state: str) -> None:
-        """Write the model in Hugging Face format and this rank's state."""
-        self._save_model(Path(model))
+        """Write the model in Hugging Face format, its adapter beside it, and this rank's state."""
+        save_trained(self._engine, self._policy_folder, Path(model))
         folder = Path(state)
         folder.mkdir(parents=True, exist_ok=True)
         self._engine.save_state(folder)
@@ -106,13 +100,19 @@ class PolicyLearner(Learner):
         """`policy`: folder or hub name to load."""
         super().__init__(rank, config, config.policy, policy)
 
-    def _load(self) -> Any:
+    def _load(self, resumed: bool) -> Any:
         model = self._config.model
-        return load_policy_module(
+        return load_with_adapters(
+            lambda folder: load_policy_module(
+                folder,
+                model.dtype,
+                trust_remote_code=model.trust_remote_code,
+                gradient_checkpointing=self._learner.gradient_checkpointing,
+            ),
             self._policy_folder,
-            model.dtype,
-            trust_remote_code=model.trust_remote_code,
-            gradient_checkpointing=self._learner.gradient_checkpointing,
+            self._learner.lora,
+            seed=derive_seed(self._config.seed, "lora", "policy"),
+            resumed=resumed,
         )
 
     def trace_log_probs(self, problems: pa.Table, iteration: int) -> pa.Table:

@@ -26,6 +26,7 @@ from airls_ray.learning.prm_scores import score_steps
 from airls_ray.learning.prm_update import update_prm
 from airls_ray.learning.replay import ReplayBuffer, ReplaySample
 from airls_ray.models.load import load_prm_module
+from airls_ray.models.lora import load_with_adapters
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
@@ -41,15 +42,21 @@ class PRMLearner(Learner):
         self._replay = ReplayBuffer(config.prm.replay_iterations)
         self._drawn: ReplaySample | None = None
 
-    def _load(self) -> Any:
+    def _load(self, resumed: bool) -> Any:
         model, prm = self._config.model, self._config.prm
-        return load_prm_module(
+        return load_with_adapters(
+            lambda folder: load_prm_module(
+                folder,
+                prm.parameterisation,
+                model.dtype,
+                prm.shaping,
+                trust_remote_code=model.trust_remote_code,
+                gradient_checkpointing=self._learner.gradient_checkpointing,
+            ),
             self._prm_folder,
-            prm.parameterisation,
-            model.dtype,
-            prm.shaping,
-            trust_remote_code=model.trust_remote_code,
-            gradient_checkpointing=self._learner.gradient_checkpointing,
+            self._learner.lora,
+            seed=derive_seed(self._config.seed, "lora", "prm"),
+            resumed=resumed,
         )
 
     def _load_state(self, folder: Path) -> None:

@@ -21,7 +21,9 @@ from airls_ray.learning.prm_supervised import (
     split_by_problem,
     update_on_labels,
 )
-from airls_ray.models.load import load_prm_module, save_hf
+from airls_ray.learning.save import save_trained
+from airls_ray.models.load import load_prm_module
+from airls_ray.models.lora import load_with_adapters
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
@@ -34,21 +36,26 @@ def train_prm_rank(job: dict[str, Any]) -> None:
     folder, metrics = Path(job["folder"]), Path(job["metrics"])
     adopt_process_group()
     engine = DeepSpeedEngine(
-        lambda: load_prm_module(
+        lambda: load_with_adapters(
+            lambda source: load_prm_module(
+                source,
+                config.prm.parameterisation,
+                config.model.dtype,
+                config.prm.shaping,
+                trust_remote_code=config.model.trust_remote_code,
+                gradient_checkpointing=config.prm.learner.gradient_checkpointing,
+            ),
             job["source"],
-            config.prm.parameterisation,
-            config.model.dtype,
-            config.prm.shaping,
-            trust_remote_code=config.model.trust_remote_code,
-            gradient_checkpointing=config.prm.learner.gradient_checkpointing,
+            config.prm.learner.lora,
+            seed=derive_seed(config.seed, "lora", "prm"),
+            resumed=False,
         ),
         config.prm.learner,
     )
     codec = TextCodec.from_folder(job["policy"], make_task(config.task), config.model.prompt_template)
     _train(engine, config, read_labels(Path(job["labels"])), codec.pad_id, metrics)
-    weights = dict(engine.named_weights())  # collective under ZeRO-3
+    save_trained(engine, job["policy"], folder)
     if engine.rank == 0:
-        save_hf(engine.module, weights, job["policy"], folder)
         write_prm_form(config.prm, folder)
 
 

@@ -25,6 +25,7 @@ TESTED = {
     "transformers": ">=5.16.1,<5.20",
     "ray": "==2.60.0",
     "deepspeed": "==0.19.8",
+    "peft": "==0.21.2",
     "pyarrow": "==26.*",
 }
 """Version ranges that were tested together (requirements/constraints.txt has one point of them)."""
@@ -144,6 +145,11 @@ def check_deepspeed(machine: Machine) -> Check:
     return _check_package("deepspeed", machine)
 
 
+def check_peft(machine: Machine) -> Check:
+    """The LoRA library in the tested version."""
+    return _check_package("peft", machine)
+
+
 def check_pyarrow(machine: Machine) -> Check:
     """Arrow in the tested version."""
     return _check_package("pyarrow", machine)
@@ -217,6 +223,7 @@ CHECKS: tuple[Callable[[Machine], Check], ...] = (
     check_transformers,
     check_ray,
     check_deepspeed,
+    check_peft,
     check_pyarrow,
     check_compiler,
     check_gpu,

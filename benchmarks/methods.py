@@ -35,12 +35,21 @@ TASKS = ("arithmetic", "countdown")
 ITERATIONS = {"arithmetic": 60, "countdown": 40}
 """Of every run, PRM warm-up included: 15,360 and 20,480 rollouts."""
 _SAMPLING = ("problems", "samples", "temperature", "problems_per_call")
+_NO_LORA = {
+    "rank": 0,
+    "alpha": 32.0,
+    "dropout": 0.0,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+_LEARNERS = ("policy", "prm.learner", "sft.learner")
 _NEWER = (
     ("rollout", "shares_per_worker", 1),
     ("rollout", "interruptible", False),
     ("train", "max_staleness", 0),
     ("method", "sequence_mask", 0.0),
     ("rollout.engine", "metrics", False),
+    *((learner, "offload_optimizer", False) for learner in _LEARNERS),
+    *((learner, "lora", _NO_LORA) for learner in _LEARNERS),
     ("policy", "lr_decay_updates", 0),
     ("policy", "compile", False),
     ("prm.learner", "lr_decay_updates", 0),

@@ -36,7 +36,7 @@ NETWORK_SIGNS = (
 )
 IMPORTS = (
     "import torch, transformers, vllm; from vllm import LLM, SamplingParams",
-    "import ray, ray.train.torch, deepspeed, pyarrow, scipy.stats, typer, rich, math_verify",
+    "import ray, ray.train.torch, deepspeed, peft, pyarrow, scipy.stats, typer, rich, math_verify",
 )
 
 

@@ -75,6 +75,9 @@ def _show_memory(plan: Plan, progress: Progress) -> None:
                    "step or sync", "peak*")  # fmt: skip
         gpu = f", a GPU has {plan.gpu_memory / 2**30:g}" if _has_gpus(plan) else ""
         progress.table(f"Memory in GiB (* estimates{gpu})", rows, columns)
+        for name, one in plan.memory.items():
+            if one.host:
+                print(f"A rank of the {name} also keeps {_gib(one.host):.1f} GiB in its node's memory.\n")
     if plan.engine is not None:
         engine = plan.engine
         cells: list[list[Cell]] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from airls_ray.config.base import StrictModel
 
@@ -51,6 +51,30 @@ class Resources(StrictModel):
     """Custom Ray resources, for example {"rollout": 1} to pin a node type."""
 
 
+class LoraConfig(StrictModel):
+    """Low-rank adapters (LoRA, arXiv 2106.09685): of W + alpha / rank * B A only A and B learn."""
+
+    rank: NonNegativeInt = 0
+    """Rank of A and B; 0 turns LoRA off, and all weights learn."""
+    alpha: PositiveFloat = 32.0
+    """Scale: the product of the adapters counts alpha / rank times."""
+    dropout: NonNegativeFloat = 0.0
+    """Must be 0: old and new log-probabilities must come from the same network."""
+    target_modules: list[Annotated[str, Field(pattern=r"^\w+$")]] = Field(
+        default=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1
+    )
+    """Names of the linear layers, inside the transformer layers, that get adapters."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LoraConfig:
+        if self.dropout:
+            raise ValueError(
+                f"lora.dropout must be 0, but is {self.dropout:g}: with dropout the old and the new "
+                "log-probabilities would come from different networks"
+            )
+        return self
+
+
 class LearnerConfig(StrictModel):
     """A DeepSpeed learner: optimiser, sharding and micro-batches."""
 
@@ -80,8 +104,22 @@ class LearnerConfig(StrictModel):
     """Data-parallel processes."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO stage: what is sharded over the ranks."""
+    offload_optimizer: bool = False
+    """Keep optimiser states in the node's memory and step there (ZeRO-Offload); needs `zero_stage` 2 or 3.
+    Frees GPU memory at the price of slower steps; on a CPU it changes nothing."""
+    lora: LoraConfig = LoraConfig()
+    """Train low-rank adapters in place of all weights; engines get the merged weights."""
     resources: Resources = Resources()
     """Per rank."""
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> LearnerConfig:
+        if self.offload_optimizer and self.zero_stage < 2:
+            raise ValueError(
+                f"offload_optimizer needs zero_stage 2 or 3, but it is {self.zero_stage}: set zero_stage=2 "
+                "(with one rank, too)"
+            )
+        return self
 
 
 class SFTLearnerConfig(LearnerConfig):
@@ -92,6 +130,15 @@ class SFTLearnerConfig(LearnerConfig):
     """AdamW learning rate after warm-up."""
     lr_warmup_updates: NonNegativeInt = 50
     """Updates over which the learning rate rises linearly from 0."""
+
+    @model_validator(mode="after")
+    def _trains_all_weights(self) -> SFTLearnerConfig:
+        if self.lora.rank:
+            raise ValueError(
+                f"lora.rank must be 0 in sft.learner, but is {self.lora.rank}: the warm start trains all "
+                "weights; LoRA is for policy.lora and prm.learner.lora"
+            )
+        return self
 
 
 class PRMLearnerConfig(LearnerConfig):

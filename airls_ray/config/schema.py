@@ -19,6 +19,7 @@ from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.methods import fill_sections
 from airls_ray.config.model_sections import (
     LearnerConfig,
+    LoraConfig,
     ModelConfig,
     PRMLearnerConfig,
     Probability,
@@ -45,6 +46,7 @@ __all__ = [
     "FailureConfig",
     "FileTaskConfig",
     "LearnerConfig",
+    "LoraConfig",
     "MethodConfig",
     "ModelConfig",
     "PRMConfig",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from airls_ray.config.schema import LearnerConfig
+from airls_ray.models.lora import low_rank_updates, merged_weight, named_adapter_weights
 from airls_ray.models.modules import PolicyModule, ScalarHeadModule
 from airls_ray.tensors.batch import Layout
 
@@ -53,7 +54,12 @@ class TrainEngine(ForwardEngine, Protocol):
         ...
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield full tensors with Hugging Face names; collective under ZeRO-3."""
+        """Yield full tensors with Hugging Face names, adapters merged; collective under ZeRO-3."""
+        ...
+
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield all that learns beside frozen weights, by parameter name (nothing without LoRA); collective
+        under ZeRO-3."""
         ...
 
     def save_state(self, folder: Path) -> None:
@@ -149,7 +155,7 @@ class TorchEngine(FrozenEngine):
         super().__init__(module)
         self.config = config
         self.updates = 0
-        self._parameters = [parameter for _, parameter in module.hf_parameters()]
+        self._parameters = [parameter for _, parameter in module.trainable_parameters()]
         self.optimizer = make_adamw(self._parameters, config)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
@@ -172,8 +178,14 @@ class TorchEngine(FrozenEngine):
         return dict(values)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the weights themselves, detached (not copied)."""
+        """Yield the weights themselves, detached (not copied); merged ones are new."""
+        updates = low_rank_updates(self.module.model)
         for name, parameter in self.module.hf_parameters():
+            yield name, merged_weight(parameter, updates.get(name))
+
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield what learns beside frozen weights, detached (not copied)."""
+        for name, parameter in named_adapter_weights(self.module):
             yield name, parameter.detach()
 
     def save_state(self, folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from airls_ray.errors import ConfigError
+from airls_ray.models.lora import hf_name
 
 
 class _WrappedModel(nn.Module):
@@ -23,10 +24,24 @@ class _WrappedModel(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.adapter: Any = None
+        """peft's settings, where the model has adapters (`airls_ray.models.lora`)."""
 
     def hf_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield (Hugging Face name, parameter); a tied output layer is named once, as the embeddings."""
-        yield from self.model.named_parameters()
+        """Yield (Hugging Face name, parameter); a tied output layer is named once, as the embeddings.
+
+        Adapters are left out: they are no part of a Hugging Face model.
+        """
+        for own, parameter in self.model.named_parameters():
+            name = hf_name(own)
+            if name is not None:
+                yield name, parameter
+
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield (name, parameter) of all that learns: everything, or adapters and a scalar head."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
 
     def compile_layers(self) -> None:
         """Let torch.compile fuse the kernels of each transformer layer, for any length of the rows.

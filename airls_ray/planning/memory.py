@@ -46,7 +46,9 @@ class Memory:
     update: int = 0
     """fp32 gradients of the optimiser's step."""
     gathered: int = 0
-    """Whole copy of the weights at a weight sync (rank 0) and a checkpoint, under stage 3."""
+    """Whole copy of the weights at a weight sync (rank 0) and a checkpoint, under stage 3 and with LoRA."""
+    host: int = 0
+    """What an offloaded optimiser keeps in the node's memory; no part of `total`."""
 
     @property
     def states(self) -> int:
@@ -104,6 +106,13 @@ def train_activations(shape: ModelShape, width: int, checkpointing: bool) -> int
     return held + (4 + 2 * width) * shape.hidden + 2 * width * (shape.intermediate + shape.hidden)
 
 
+def adapter_activations(shape: ModelShape, width: int, learner: LearnerConfig) -> int:
+    """Bytes of A x per token that the adapters keep (x itself is counted with the layer)."""
+    kept = sum(name in shape.linear_layers for name in learner.lora.target_modules)
+    layers = 1 if learner.gradient_checkpointing else shape.layers
+    return layers * kept * learner.lora.rank * width
+
+
 def learner_memory(
     shape: ModelShape,
     parameters: int,
@@ -113,6 +122,7 @@ def learner_memory(
     context_tokens: int,
     logit_bytes: int,
     on_gpu: bool,
+    head: int = 0,
 ) -> Memory:
     """Return the memory of one rank of a DeepSpeed learner as `actors/deepspeed_engine.py` sets it up.
 
@@ -127,38 +137,58 @@ def learner_memory(
     sync.
     Stages 1 to 3 hold a bucket of 5e8 gradients (not stage 1 in bfloat16, which reduces in place).
 
+    With LoRA gradients, masters and moments are those of the L parameters that learn; the weights are P + L,
+    and a sync merges them into a copy of P. An optimiser that is offloaded from a GPU leaves no masters,
+    moments and fp32 gradients there, under stage 2 no gradients at all (DeepSpeed's own estimates with
+    cpu_offload: `estimate_zero2_model_states_mem_needs`, `estimate_zero3_model_states_mem_needs`); it takes
+    16 bytes a parameter that learns, over N, in the node's memory.
+
     Args:
         shape: of the network.
         parameters: P.
-        learner: ranks, stage, micro-batches, checkpointing.
+        learner: ranks, stage, micro-batches, checkpointing, LoRA, offload.
         dtype: of the weights.
         context_tokens: longest row; one that is longer than the token budget is a micro-batch alone.
         logit_bytes: bytes per logit at the peak, 0 where there are none.
         on_gpu: whether empty buffers take memory (on a CPU only what is touched does).
+        head: parameters of a scalar head, which learn beside adapters.
     """
     width, ranks = BYTES[dtype], learner.ranks
     mixed = width == 2
     stage = max(learner.zero_stage, 1) if mixed else learner.zero_stage
-    share = -(-parameters // ranks)
+    lora = bool(learner.lora.rank)
+    adapters = shape.adapter_parameters(learner.lora.rank, learner.lora.target_modules)
+    learns, weights = (adapters + head, parameters + adapters) if lora else (parameters, parameters)
+    share = -(-learns // ranks)
     masters = 4 * share if stage else 0
-    moments = MOMENTS * (share if stage else parameters)
-    gradients = width * (share if stage >= 2 else parameters)
+    moments = MOMENTS * (share if stage else learns)
+    gradients = width * (share if stage >= 2 else learns)
     update = 4 * (min(share, LIVE) if stage == 3 else share) if stage else 0
-    bucket = width * (BUCKET if on_gpu else min(BUCKET, parameters)) if stage else 0
+    bucket = width * (BUCKET if on_gpu else min(BUCKET, learns)) if stage else 0
     if stage == 1 and mixed:
-        gradients, update, bucket = 6 * parameters, 0, 0
+        gradients, update, bucket = 6 * learns, 0, 0
     if stage == 3:
-        bucket += width * (min(parameters, LIVE) + shape.vocab * shape.hidden)
+        largest = 0 if lora else shape.vocab * shape.hidden  # whose gradient is whole for a moment
+        bucket += width * (min(weights, LIVE) + largest)
+    host = 0
+    if learner.offload_optimizer and on_gpu:
+        host, masters, moments, update = masters + moments + 4 * share, 0, 0, 0
+        gradients = gradients if stage == 3 else 0
     tokens = max(learner.tokens_per_microbatch, context_tokens)
     return Memory(
-        weights=width * (share if stage == 3 else parameters),
+        weights=width * (-(-weights // ranks) if stage == 3 else weights),
         gradients=gradients,
         optimizer=masters + moments,
-        activations=tokens * train_activations(shape, width, learner.gradient_checkpointing),
+        activations=tokens
+        * (
+            train_activations(shape, width, learner.gradient_checkpointing)
+            + adapter_activations(shape, width, learner)
+        ),
         logits=tokens * shape.vocab * logit_bytes,
         buffers=bucket,
         update=update,
-        gathered=width * parameters if stage == 3 else 0,
+        gathered=width * parameters if stage == 3 or lora else 0,
+        host=host,
     )
 
 

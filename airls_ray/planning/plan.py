@@ -22,7 +22,7 @@ from airls_ray.planning.memory import (
 )
 from airls_ray.planning.placement import ActorDemand, Placement, place
 from airls_ray.planning.shapes import ModelShape, policy_shape, shape_of_path
-from airls_ray.planning.sizes import plan_sizes, prm_parameters
+from airls_ray.planning.sizes import plan_sizes, prm_head, prm_parameters
 from airls_ray.planning.warnings import missing_settings
 
 
@@ -132,6 +132,7 @@ def _memory(config: Config, shape: ModelShape, prm: ModelShape | None) -> dict[s
             memory["PRM learner"] = learner_memory(
                 prm, count, learner, dtype=dtype, context_tokens=context,
                 logit_bytes=LOGITS_TRAIN * has_logits, on_gpu=learner.resources.gpus > 0,
+                head=prm_head(config, prm),
             )  # fmt: skip
         else:
             memory[_prm_name(config)] = inference_memory(
@@ -173,7 +174,7 @@ def _remedy(name: str, memory: Memory | None) -> str:
         return "lower rollout.engine.gpu_memory_utilization"
     section = {"policy learner": "policy", "reference server": "reference"}.get(name, "prm.learner")
     if memory.optimizer and memory.states > memory.logits + memory.activations:
-        return f"raise {section}.zero_stage or {section}.ranks"
+        return f"raise {section}.zero_stage or {section}.ranks, or set {section}.offload_optimizer"
     if memory.activations > memory.logits and memory.optimizer:
         return f"set {section}.gradient_checkpointing or lower {section}.tokens_per_microbatch"
     return f"lower {section}.tokens_per_microbatch"

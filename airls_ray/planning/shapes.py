@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,20 @@ class ModelShape:
         """Parameters of the causal language model; a tied output layer counts once."""
         embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
         return embeddings + self.layers * self.layer_parameters + self.hidden
+
+    @property
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of the linear layers of a transformer layer, by their name."""
+        h, q, kv, f = self.hidden, self.q_width, self.kv_width, self.intermediate
+        return {
+            "q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h),
+            "gate_proj": (h, f), "up_proj": (h, f), "down_proj": (f, h),
+        }  # fmt: skip
+
+    def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
+        """Parameters of LoRA's A [rank, inputs] and B [outputs, rank] on `targets`, in all layers."""
+        sizes = [sum(self.linear_layers[name]) for name in targets if name in self.linear_layers]
+        return self.layers * rank * sum(sizes)
 
     def head_parameters(self, labels: int) -> int:
         """Parameters of a token classifier on this backbone (a linear head with bias, no output layer)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airls_ray.config.schema import Config
+from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.planning.memory import BYTES, GIB
 from airls_ray.planning.shapes import ModelShape
 
@@ -39,9 +39,10 @@ def plan_sizes(config: Config, shape: ModelShape | None, prm: ModelShape | None)
         width = BYTES[config.model.dtype]
         sizes["parameters of the policy"] = shape.parameters
         sizes["GiB per weight sync"] = shape.parameters * width / GIB
-        saved = shape.parameters * (width + _STATE_BYTES)
+        saved = _saved(shape, shape.parameters, config.policy, width)
         if prm is not None and config.prm_learns:
-            saved += prm_parameters(config, prm) * (width + _STATE_BYTES)
+            learner, head = config.prm.learner, prm_head(config, prm)
+            saved += _saved(prm, prm_parameters(config, prm), learner, width, head)
         sizes["GiB per checkpoint"] = saved / GIB
         # The new one is written before the oldest goes.
         sizes["GiB of checkpoints at most"] = saved * (config.train.keep_checkpoints + 1) / GIB
@@ -64,6 +65,21 @@ def prm_parameters(config: Config, shape: ModelShape) -> int:
     if config.prm.parameterisation == "log_prob":
         return shape.parameters
     return shape.head_parameters(2 if config.prm.shaping else 1)
+
+
+def prm_head(config: Config, shape: ModelShape) -> int:
+    """Parameters of the PRM's scalar head, 0 where it has none."""
+    if config.prm.parameterisation == "log_prob":
+        return 0
+    return (2 if config.prm.shaping else 1) * (shape.hidden + 1)
+
+
+def _saved(shape: ModelShape, parameters: int, learner: LearnerConfig, width: int, head: int = 0) -> int:
+    """Bytes of a learner's part of a checkpoint: model, adapter where there is one, states of what learns."""
+    if not learner.lora.rank:
+        return parameters * (width + _STATE_BYTES)
+    learns = shape.adapter_parameters(learner.lora.rank, learner.lora.target_modules) + head
+    return parameters * width + learns * (width + _STATE_BYTES)
 
 
 def _ceil(value: int, divisor: int) -> int:

@@ -20,9 +20,9 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
     """
     yield from _models(config, shape)
     yield from _engine(config, shape)
-    yield from _learner("policy", config.policy)
+    yield from _learner("policy", config.policy, shape)
     if config.uses_prm:
-        yield from _learner("prm.learner", config.prm.learner)
+        yield from _learner("prm.learner", config.prm.learner, shape)
     if (
         config.model.dtype == "bfloat16"
         and config.train.sync_check
@@ -77,9 +77,16 @@ def _engine(config: Config, shape: ModelShape | None) -> Iterator[str]:
             )
 
 
-def _learner(section: str, learner: LearnerConfig) -> Iterator[str]:
+def _learner(section: str, learner: LearnerConfig, shape: ModelShape | None) -> Iterator[str]:
     if learner.resources.gpus > 1:
         yield (
             f"a rank of a learner uses one GPU, but {section}.resources.gpus is {learner.resources.gpus:g}: "
             f"set it to 1 and raise {section}.ranks"
         )
+    if learner.lora.rank and shape is not None:
+        unknown = [name for name in learner.lora.target_modules if name not in shape.linear_layers]
+        if unknown:
+            yield (
+                f"{section}.lora.target_modules names {unknown[0]}, which is no linear layer of the model: "
+                f"choose from {', '.join(shape.linear_layers)}"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,31 @@ import pyarrow as pa
 import torch
 
 from actors.deepspeed_engine import DeepSpeedEngine, init_distributed
-from airls_ray.config.schema import LearnerConfig, MethodConfig, PRMConfig
+from airls_ray.config.schema import LearnerConfig, LoraConfig, MethodConfig, PRMConfig
 from airls_ray.learning.batches import merge_parts, token_logprobs
-from airls_ray.learning.engine import FrozenEngine, TrainEngine
+from airls_ray.learning.engine import FrozenEngine, TrainEngine, TrainModule
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch
 from airls_ray.learning.prm_update import update_prm
-from airls_ray.models.load import load_policy_module, load_prm_module, save_hf
+from airls_ray.learning.save import save_trained
+from airls_ray.models.load import load_policy_module, load_prm_module
+from airls_ray.models.lora import load_with_adapters
 from tests.tiny import make_rollouts, make_traces
 
 Weights = dict[str, torch.Tensor]
+LORA = LoraConfig(rank=4, alpha=64.0)
 
 
-def learner(stage: int = 0, ranks: int = 1) -> LearnerConfig:
+def lora_of(kind: str) -> LoraConfig:
+    """Of a kind of case."""
+    return LORA if kind.startswith("lora") else LoraConfig()
+
+
+def learner(stage: int = 0, ranks: int = 1, kind: str = "policy") -> LearnerConfig:
     """Small micro-batches, so that gradients accumulate and some rank runs out of rows."""
     return LearnerConfig(
+        offload_optimizer=kind == "offload",
+        lora=lora_of(kind),
         learning_rate=1e-3,
         lr_warmup_updates=3,
         gradient_clip=0.05,
@@ -34,9 +45,16 @@ def learner(stage: int = 0, ranks: int = 1) -> LearnerConfig:
     )
 
 
-def train(engine: TrainEngine, config: LearnerConfig, updates: int = 3) -> list[dict[str, float]]:
+def rollouts(kind: str = "policy") -> pa.Table:
+    """Nine rollouts of uneven lengths; `lone`: one, so that the second of two ranks has no row at all."""
+    return make_rollouts(3, 3).slice(1, 1) if kind == "lone" else make_rollouts(3, 3)
+
+
+def train(
+    engine: TrainEngine, config: LearnerConfig, updates: int = 3, kind: str = "policy"
+) -> list[dict[str, float]]:
     """Policy updates on fixed rollouts; the advantages are the outcomes less 1/2."""
-    table = make_rollouts(3, 3)
+    table = rollouts(kind)
     pairs = zip(table["outcome"].to_pylist(), table["step_ends"].to_pylist(), strict=True)
     advantages = pa.array([[outcome - 0.5] * len(ends) for outcome, ends in pairs], pa.list_(pa.float32()))
     method = MethodConfig(name="grpo")
@@ -59,25 +77,51 @@ def weights_of(engine: TrainEngine) -> Weights:
     return {name: weight.clone() for name, weight in engine.named_weights()}
 
 
+def record_gradients(engine: TrainEngine, full: Callable[[torch.nn.Parameter], torch.Tensor]) -> Weights:
+    """Return a dictionary that the first step fills with the gradients it is made of, before clipping."""
+    seen: Weights = {}
+    step = engine.step
+
+    def record() -> float:
+        if not seen:
+            seen.update({name: full(one).clone() for name, one in engine.module.trainable_parameters()})
+        return step()
+
+    engine.step = record  # type: ignore[method-assign]
+    return seen
+
+
+def load(model: Path, kind: str, *, resumed: bool = False) -> TrainModule:
+    """The module of a kind of case."""
+    if kind in ("prm", "lora_prm"):
+        make = lambda folder: load_prm_module(folder, "scalar_head")  # noqa: E731
+    else:
+        make = lambda folder: load_policy_module(folder, "bfloat16" if kind == "bf16" else "float32")  # noqa: E731
+    return load_with_adapters(make, str(model), lora_of(kind), seed=3, resumed=resumed)
+
+
 def run_case(kind: str, stage: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train by one kind and ZeRO stage."""
-    config = learner(stage, args.ranks)
-    if kind == "prm":
-        engine = DeepSpeedEngine(lambda: load_prm_module(args.model, "scalar_head"), config)
+    from deepspeed.utils import safe_get_full_grad
+
+    config = learner(stage, args.ranks, kind)
+    engine = DeepSpeedEngine(lambda: load(args.model, kind), config)
+    if kind in ("prm", "lora_prm"):
         return {"metrics": train_prm(engine, config, args.model), "weights": weights_of(engine)}
     if kind == "bf16":
-        engine = DeepSpeedEngine(lambda: load_policy_module(args.model, "bfloat16"), config)
         return {"metrics": train(engine, config), "weights": weights_of(engine)}
-    engine = DeepSpeedEngine(lambda: load_policy_module(args.model), config)
-    result = {"metrics": train(engine, config), "weights": weights_of(engine)}
-    part = token_logprobs(engine, make_rollouts(3, 3), temperature=1.0, tokens_per_microbatch=40, pad_id=0)
+    gradients = record_gradients(engine, safe_get_full_grad)
+    result = {"metrics": train(engine, config, kind=kind), "weights": weights_of(engine)}
+    result["gradients"] = gradients
+    part = token_logprobs(engine, rollouts(kind), temperature=1.0, tokens_per_microbatch=40, pad_id=0)
     result["rows"] = part["row"].to_pylist()
-    saved = args.out / f"saved_{stage}"
+    if kind == "lone":
+        return result
+    saved = args.out / f"saved_{kind}_{stage}"
     engine.save_state(saved / "state")
-    if args.rank == 0:
-        save_hf(engine.module, result["weights"], args.model, saved)
+    save_trained(engine, args.model, saved)
     torch.distributed.barrier()
-    other = DeepSpeedEngine(lambda: load_policy_module(saved), config)
+    other = DeepSpeedEngine(lambda: load(saved, kind, resumed=True), config)
     other.load_state(saved / "state")
     for each, name in ((engine, "continued"), (other, "resumed")):
         train(each, config, 2)

@@ -12,13 +12,19 @@ import pytest
 import torch
 
 from actors.deepspeed_engine import deepspeed_settings, free_port
+from airls_ray.learning.batches import Sequences
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.models.load import load_policy_module, load_prm_module
-from tests.e2e.deepspeed_rank import Weights, learner, train, train_prm, weights_of
-from tests.tiny import make_policy_folder
+from airls_ray.models.load import load_policy_module
+from airls_ray.tensors import plan_microbatches
+from tests.e2e.deepspeed_rank import Weights, learner, load, record_gradients, train, train_prm, weights_of
+from tests.tiny import make_policy_folder, make_rollouts
 
 ONE_RANK = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:0", "prm:3", "bf16:0", "bf16:2", "bf16:3"]
-TWO_RANKS = ["policy:0", "policy:2", "policy:3", "prm:2", "prm:3"]
+ONE_RANK += ["lora:0", "offload:2"]
+TWO_RANKS = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:2", "prm:3"]
+TWO_RANKS += ["lone:0", "lone:1", "lone:2", "lone:3", "offload:2", "offload:3"]
+TWO_RANKS += ["lora:0", "lora:2", "lora:3", "lora_prm:2", "lora_prm:3"]
+WITH_STATE = ("policy", "lora:", "offload")
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,7 +50,7 @@ def run_ranks(model: Path, out: Path, ranks: int, cases: list[str]) -> list[dict
         for rank in range(ranks)
     ]
     try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
+        outputs = [process.communicate(timeout=480)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -63,17 +69,23 @@ def two_ranks(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 
 
 @pytest.fixture(scope="module")
-def plain(model: Path) -> dict[str, tuple[list[dict[str, float]], Weights]]:
-    policy = TorchEngine(load_policy_module(model), learner())
-    prm = TorchEngine(load_prm_module(model, "scalar_head"), learner())
-    return {
-        "policy": (train(policy, learner()), weights_of(policy)),
-        "prm": (train_prm(prm, learner(), model), weights_of(prm)),
-    }
+def plain(model: Path) -> dict[str, tuple[list[dict[str, float]], Weights, Weights]]:
+    expected = {}
+    for kind in ("policy", "lone", "lora"):
+        engine = TorchEngine(load(model, kind), learner())
+        gradients = record_gradients(engine, lambda parameter: parameter.grad)
+        expected[kind] = (train(engine, learner(), kind=kind), weights_of(engine), gradients)
+    for kind in ("prm", "lora_prm"):
+        engine = TorchEngine(load(model, kind), learner())
+        expected[kind] = (train_prm(engine, learner(), model), weights_of(engine), {})
+    return {**expected, "offload": expected["policy"]}
 
 
-def assert_same(result: dict[str, Any], expected: tuple[list[dict[str, float]], Weights]) -> None:
-    metrics, weights = expected
+def assert_same(result: dict[str, Any], expected: tuple[list[dict[str, float]], Weights, Weights]) -> None:
+    metrics, weights, gradients = expected
+    assert result.get("gradients", {}).keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(result["gradients"][name], gradient, atol=1e-6, rtol=1e-4)
     assert len(result["metrics"]) == len(metrics)
     for mine, theirs in zip(result["metrics"], metrics, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-5)
@@ -98,13 +110,13 @@ def test_the_test_moves_the_weights(model: Path, plain: Any) -> None:
     assert max(float((plain["policy"][1][name] - start[name]).abs().max()) for name in start) > 1e-3
 
 
-@pytest.mark.parametrize("case", [case for case in ONE_RANK if case.startswith("policy")])
+@pytest.mark.parametrize("case", [case for case in ONE_RANK if case.startswith(WITH_STATE)])
 def test_a_resumed_rank_continues_as_if_never_stopped(one_rank: Any, case: str) -> None:
     for name, weight in one_rank[0][case]["continued"].items():
         assert torch.equal(one_rank[0][case]["resumed"][name], weight)
 
 
-@pytest.mark.parametrize("case", [case for case in TWO_RANKS if case.startswith("policy")])
+@pytest.mark.parametrize("case", [case for case in TWO_RANKS if case.startswith(WITH_STATE)])
 def test_two_resumed_ranks_continue_as_if_never_stopped(two_ranks: Any, case: str) -> None:
     for result in two_ranks:
         for name, weight in result[case]["continued"].items():
@@ -116,6 +128,22 @@ def test_two_ranks_compute_every_row_once(two_ranks: Any) -> None:
     assert sorted(rows[0] + rows[1]) == list(range(9))
     assert rows[0]
     assert rows[1]
+
+
+def test_a_rank_without_any_row_takes_part(two_ranks: Any) -> None:
+    assert [result["lone:3"]["rows"] for result in two_ranks] == [[0], []]
+
+
+def test_ranks_with_different_numbers_of_microbatches_are_among_the_cases() -> None:
+    lengths = Sequences.of(make_rollouts(3, 3)).lengths
+    plan = plan_microbatches(lengths, 2, learner().tokens_per_microbatch, "padded")
+    assert sorted(sum(part.numel() > 0 for part in share) for share in plan) == [1, 2]
+
+
+def test_gradients_are_compared_before_they_are_clipped(plain: Any) -> None:
+    for kind in ("policy", "lone", "lora"):
+        norm = torch.cat([one.flatten() for one in plain[kind][2].values()]).norm()
+        assert norm > learner().gradient_clip
 
 
 @pytest.mark.parametrize("case", [case for case in ONE_RANK if case.startswith("bf16")])

@@ -156,6 +156,69 @@ def test_the_states_of_every_stage(dtype, stage, weights, gradients, optimizer, 
     assert (memory.update, memory.gathered) == (update, gathered)
 
 
+LORA = {"rank": 4, "target_modules": ["q_proj", "down_proj"]}
+ADAPTERS = 2 * 4 * ((8 + 8) + (16 + 8))  # layers, rank, inputs and outputs of both: 320
+
+
+def test_adapters_are_counted_as_peft_makes_them():
+    from peft import LoraConfig, get_peft_model
+
+    config = Qwen3Config(**SMALL, head_dim=10)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_config(config), LoraConfig(r=3, target_modules="all-linear")
+    )
+    learns = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    shape = shape_of(config)
+    assert shape.adapter_parameters(3, list(shape.linear_layers)) == learns
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stage", "weights", "gradients", "optimizer", "update", "gathered"),
+    [  # 1,000 frozen parameters and 320 that learn, on two ranks, by hand
+        ("float32", 0, 5280, 1280, 2560, 0, 4000),
+        ("float32", 2, 5280, 640, 1920, 640, 4000),
+        ("float32", 3, 2640, 640, 1920, 640, 4000),
+        ("bfloat16", 1, 2640, 1920, 1920, 0, 2000),
+        ("bfloat16", 3, 1320, 320, 1920, 640, 2000),
+    ],
+)
+def test_with_lora_gradients_and_optimiser_are_those_of_the_adapters(
+    dtype, stage, weights, gradients, optimizer, update, gathered
+):
+    memory = memory_of(stage, dtype, lora=LORA)
+    assert (memory.weights, memory.gradients, memory.optimizer) == (weights, gradients, optimizer)
+    assert (memory.update, memory.gathered) == (update, gathered)
+
+
+def test_adapters_keep_their_inner_values_and_a_head_learns_beside_them():
+    plain, lora = memory_of(0, "float32"), memory_of(0, "float32", lora=LORA)
+    assert lora.activations - plain.activations == 100 * 2 * 2 * 4 * 4  # tokens, layers, targets, rank, bytes
+    learner = LearnerConfig(lora=LORA)
+    memory = learner_memory(
+        TINY, 1000, learner, dtype="float32", context_tokens=64, logit_bytes=0, on_gpu=False, head=9
+    )
+    assert memory.optimizer == 8 * (ADAPTERS + 9)
+
+
+@pytest.mark.parametrize(("stage", "gradients"), [(2, 0), (3, 1000)])
+def test_an_offloaded_optimiser_is_in_the_nodes_memory(stage, gradients):
+    memory = memory_of(stage, "bfloat16", on_gpu=True, offload_optimizer=True)
+    assert (memory.gradients, memory.optimizer, memory.update) == (gradients, 0, 0)
+    assert memory.host == 16 * 500
+    kept = memory_of(stage, "bfloat16", on_gpu=True)
+    assert (kept.host, kept.optimizer) == (0, 12 * 500)
+
+
+def test_the_weights_of_an_offloading_learner_agree_with_deepspeeds_own_estimate():
+    # estimate_zero2_model_states_mem_needs(1000, 2, 1, True)[1]: two bytes a parameter stay on the GPU
+    memory = memory_of(2, "bfloat16", on_gpu=True, offload_optimizer=True)
+    assert memory.weights + memory.gradients + memory.optimizer + memory.update == 2000
+
+
+def test_on_a_cpu_offloading_changes_nothing():
+    assert memory_of(2, "float32", offload_optimizer=True) == memory_of(2, "float32")
+
+
 def test_stage_2_in_bfloat16_agrees_with_deepspeeds_own_estimate():
     # deepspeed.runtime.zero.stage_1_and_2.estimate_zero2_model_states_mem_needs(1000, 2, 1, False)[1]
     memory = memory_of(2, "bfloat16")
@@ -389,6 +452,7 @@ def test_a_frozen_prm_is_one_server_without_an_optimiser():
         (["model.dtype=bfloat16"], "train.sync_tolerance is 0.0001 nats"),
         (["ray.object_store_gib=5"], "a weight sync puts 11.5 GiB into the object store"),
         (["policy.resources.gpus=2"], "a rank of a learner uses one GPU"),
+        (["policy.lora.rank=2", "policy.lora.target_modules=[wq]"], "policy.lora.target_modules names wq"),
         (["rollout.resources.gpus=1", "model.context_tokens=40000"], "the policy takes 32768 tokens"),
         (["rollout.engine.kv_cache_gib=0.001"], "no room for one sequence"),
         (["rollout.resources.gpus=16"], "it needs 16 GPUs of one node"),
@@ -397,6 +461,16 @@ def test_a_frozen_prm_is_one_server_without_an_optimiser():
 )
 def test_what_a_run_would_stumble_over_is_said(overrides, words):
     assert words in " | ".join(plan_of(*overrides).warnings)
+
+
+def test_a_checkpoint_with_lora_has_states_of_the_adapters_alone():
+    def gib(*overrides: str) -> float:
+        return plan_of("method=grpo", *overrides).sizes["GiB per checkpoint"]
+
+    adapters = 36 * 4 * (2048 + 2048)  # layers, rank, inputs and outputs of the queries' projection
+    lora = ["policy.lora.rank=4", "policy.lora.target_modules=[q_proj]"]
+    assert gib() * GIB == pytest.approx(3_085_938_688 * (4 + 12))
+    assert gib(*lora) * GIB == pytest.approx(3_085_938_688 * 4 + adapters * (4 + 12))
 
 
 def test_a_run_without_a_policy_to_start_from_is_told(tmp_path):
