@@ -23,6 +23,9 @@ from airls_ray.errors import ProcessLost, ResourceError, RunError, UserError
 _THREAD_ENVIRONMENT = {"KMP_BLOCKTIME": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 _PROBE_SECONDS = 5.0
 
+Refs = list[Any]
+"""References to tables, one a share or a rank; the driver never holds the tokens behind them."""
+
 ACTOR_FAILURES = (RunError, RayTaskError)
 """What `fetch` raises when a process died, hung, lost data or failed."""
 

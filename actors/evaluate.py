@@ -22,9 +22,11 @@ from airls_ray.progress import Progress
 from airls_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from actors.groups import Refs, Scorer, VerifierHandle
+    from actors.cluster import Refs
+    from actors.groups import Scorer
     from actors.loop import Parts
     from actors.rollout_pool import RolloutPool
+    from actors.verifier_handle import VerifierHandle
 
 
 _SHOWN = 4

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from actors import cluster
-from actors.rollout_pool import RolloutPool
-from airls_ray.errors import ProcessLost, RunError
-
-_CLOSE_SECONDS = 5.0
-
-Refs = list[Any]
-"""References to tables, one a share or a rank; the driver never holds the tokens behind them."""
+from actors.cluster import Refs
+from actors.verifier_handle import ask_again
 
 
 class LearnerGroup:
@@ -271,112 +265,3 @@ class NoReference:
 
     def close(self) -> None:
         """Nothing to end."""
-
-
-class VerifierHandle:
-    """The verifier. It keeps nothing between calls, so one that dies can be started again and asked again."""
-
-    def __init__(
-        self,
-        handle: Any,
-        deadline_seconds: float,
-        restart: Callable[[], Any] | None = None,
-        attempts: int = 1,
-    ) -> None:
-        """`handle`: the actor; `restart`: makes another one; `attempts`: times that a call is tried."""
-        self._handle = handle
-        self._deadline = deadline_seconds
-        self._make = restart
-        self._attempts = attempts if restart is not None else 1
-
-    def grade(self, rollouts: Refs, problems: pa.Table) -> Any:
-        """Reference to the grades (schema GRADES)."""
-
-        def ask() -> Any:
-            ref = self._handle.grade.remote(rollouts, problems)
-            cluster.wait_done(ref, self._deadline, "grading")
-            return ref
-
-        return ask_again(self._attempts, self._restart, ask)
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Any of the verifier's measurements, waited for."""
-
-        def ask() -> Any:
-            ref = getattr(self._handle, method).remote(*arguments)
-            return cluster.fetch(ref, self._deadline, f"verifier ({method})")
-
-        return ask_again(self._attempts, self._restart, ask)
-
-    def start(self, method: str, *arguments: Any) -> Any:
-        """Begin a measurement; `finish` waits for it."""
-        return getattr(self._handle, method).remote(*arguments), method, arguments
-
-    def finish(self, begun: Any) -> Any:
-        """The result of what `start` began; asked again where the verifier was lost."""
-        ref, method, arguments = begun
-        try:
-            return cluster.fetch(ref, self._deadline, f"verifier ({method})")
-        except ProcessLost:
-            return self.call(method, *arguments)
-
-    def _restart(self) -> None:
-        cluster.kill(self._handle)
-        assert self._make is not None
-        self._handle = self._make()
-
-    def close(self) -> None:
-        """End the child processes (a verifier that is busy or gone is ended with its process)."""
-        try:
-            cluster.fetch(self._handle.close.remote(), _CLOSE_SECONDS, "closing the verifier")
-        except RunError:
-            logging.getLogger(__name__).warning("the verifier did not close in time")
-        cluster.kill(self._handle)
-
-
-class WeightSync:
-    """Brings the learner's weights to the rollout workers."""
-
-    def __init__(self, policy: PolicyGroup, pool: RolloutPool) -> None:
-        """Over the object store: one buffer, put once."""
-        self._policy = policy
-        self._pool = pool
-
-    def push(self, version: int) -> None:
-        """Give the workers the current weights, those of `version`; whoever joins later gets them, too."""
-        self._pool.update_weights(self._policy.export(), version)
-
-
-class NCCLWeightSync:
-    """The same over NCCL: the learner broadcasts from GPU to GPU. Not run on this project's CPU machines."""
-
-    def __init__(self, policy: PolicyGroup, pool: RolloutPool, ranks_per_engine: int) -> None:
-        """`ranks_per_engine`: GPUs of a rollout worker."""
-        self._policy = policy
-        self._pool = pool
-        self._ranks_per_engine = ranks_per_engine
-        self._connected: list[Any] = []
-
-    def push(self, version: int) -> None:
-        """Broadcast the current weights; when workers have come or gone, all meet anew first."""
-        fleet = self._pool.fleet
-        workers = [member.handle for member in (*fleet.ready, *fleet.arrived)]
-        if workers != self._connected:
-            self._policy.finish("open_nccl", workers, self._ranks_per_engine)
-            self._connected = workers
-        self._policy.finish("send_nccl")
-        fleet.admit(version)
-
-
-_T = TypeVar("_T")
-
-
-def ask_again(attempts: int, restart: Callable[[], None], ask: Callable[[], _T]) -> _T:
-    """Ask a process that keeps no state; when it is lost, start another one and ask that."""
-    for _ in range(attempts - 1):
-        try:
-            return ask()
-        except ProcessLost as error:
-            logging.getLogger(__name__).warning("%s; it is started again", error)
-            restart()
-    return ask()

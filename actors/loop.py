@@ -17,21 +17,14 @@ from typing import Any
 import pyarrow as pa
 
 from actors import cluster
-from actors.groups import (
-    NCCLWeightSync,
-    NoPRM,
-    NoReference,
-    PolicyGroup,
-    PRMPart,
-    ReferenceGroup,
-    Refs,
-    VerifierHandle,
-    WeightSync,
-)
+from actors.cluster import Refs
+from actors.groups import NoPRM, NoReference, PolicyGroup, PRMPart, ReferenceGroup
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
 from actors.sampling import IterationSampling, sample_all
 from actors.tracking import LoopState, Stopwatch, Tracker
+from actors.verifier_handle import VerifierHandle
+from actors.weight_sync import NCCLWeightSync, WeightSync
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import ProcessLost

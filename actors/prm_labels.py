@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors import cluster
-from actors.cluster import Demand
-from actors.groups import Refs, VerifierHandle
+from actors.cluster import Demand, Refs
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
 from actors.start import wait_for_start
 from actors.tracking import graded_table
+from actors.verifier_handle import VerifierHandle
 from actors.workers import start_workers
 from airls_ray import files
 from airls_ray.config.schema import Config

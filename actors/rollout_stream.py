@@ -20,10 +20,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.groups import NoReference, ReferenceGroup, Refs, VerifierHandle
+from actors.cluster import Refs
+from actors.groups import NoReference, ReferenceGroup
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
 from actors.sampling import IterationSampling
+from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import ProcessLost, RunError

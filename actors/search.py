@@ -14,10 +14,10 @@ import pyarrow as pa
 from actors import cluster
 from actors.cluster import Demand
 from actors.evaluate import versions
-from actors.groups import VerifierHandle
 from actors.rollout_pool import RolloutPool
 from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, StepScorer, is_prm_of_ours
 from actors.start import connected, wait_for_start
+from actors.verifier_handle import VerifierHandle
 from actors.workers import start_workers
 from airls_ray import files
 from airls_ray.config.schema import Config

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from actors import cluster
-from actors.groups import VerifierHandle
 from actors.rollout_pool import RolloutPool
+from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.errors import RunError

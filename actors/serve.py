@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from actors import cluster
-from actors.groups import VerifierHandle
 from actors.search import SearchParts, check_models, start
 from actors.start import connected
+from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import PROBLEMS
 from airls_ray.errors import RunError

@@ -14,7 +14,6 @@ from actors import cluster
 from actors.cluster import Demand
 from actors.groups import (
     ImplicitPRMGroup,
-    NCCLWeightSync,
     NoPRM,
     NoReference,
     PolicyGroup,
@@ -22,12 +21,12 @@ from actors.groups import (
     PRMPart,
     PRMScorer,
     ReferenceGroup,
-    VerifierHandle,
-    WeightSync,
 )
 from actors.loop import Parts
 from actors.rollout_pool import RolloutPool
 from actors.tracking import LoopState
+from actors.verifier_handle import VerifierHandle
+from actors.weight_sync import NCCLWeightSync, WeightSync
 from actors.workers import make_fleet, threads_each, wait_for_workers
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream

@@ -22,7 +22,7 @@ from airls_ray.run_control import RunControl
 from airls_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from actors.groups import Refs
+    from actors.cluster import Refs
     from actors.loop import Parts
 
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.cluster import Demand
-from actors.groups import VerifierHandle
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
 from actors.start import connected, wait_for_start
 from actors.verifier import Verifier
+from actors.verifier_handle import VerifierHandle
 from actors.workers import start_workers
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream, take_distinct, write_problems

@@ -14,8 +14,8 @@ import typer
 from methods_table import counts_text
 
 if TYPE_CHECKING:
-    from actors.groups import VerifierHandle
     from actors.rollout_pool import RolloutPool
+    from actors.verifier_handle import VerifierHandle
     from airls_ray.config.schema import Config
     from airls_ray.progress import Progress
     from airls_ray.weights import WeightBuffer
@@ -170,10 +170,10 @@ def supervised_weights(config: Config, base: str, rate: float, progress: Progres
 def evaluator(config: Config, base: str, progress: Progress) -> Iterator[tuple[RolloutPool, VerifierHandle]]:
     """A rollout pool and a verifier, without learners."""
     from actors import cluster
-    from actors.groups import VerifierHandle
     from actors.rollout_pool import RolloutPool
     from actors.start import connected, wait_for_start
     from actors.verifier import Verifier
+    from actors.verifier_handle import VerifierHandle
     from actors.workers import start_workers
 
     with connected(config):

@@ -259,9 +259,11 @@ class SimulatedRun:
 
     def parts(self, pool: RolloutPool, state: LoopState, checkpoint: Path | None = None) -> Parts:
         """Parts with new learners."""
-        from actors.groups import NoReference, PolicyGroup, PRMGroup, VerifierHandle, WeightSync
+        from actors.groups import NoReference, PolicyGroup, PRMGroup
         from actors.loop import Parts
         from actors.start import training_problems
+        from actors.verifier_handle import VerifierHandle
+        from actors.weight_sync import WeightSync
 
         def learner(kind: str) -> Any:
             made = self._actor()
