@@ -3,6 +3,7 @@ peace."""
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -168,11 +169,23 @@ class Nodes:
             self._cluster.add_node(num_cpus=2, resources={"rollout": 2}, object_store_memory=2**27)
         )
 
-    def replace(self, number: int) -> None:
-        """Kill a node with all that runs on it, and bring another one."""
+    def kill(self, number: int) -> bool:
+        """Kill a node with all that runs on it; False if there is none."""
+        if not self._nodes:
+            return False
         node = self._nodes.pop(number % len(self._nodes))
         self._cluster.remove_node(node, allow_graceful=False)
-        self.add()
+        return True
+
+    def fill(self) -> None:
+        """Bring nodes until there are as many as at the beginning; a node that does not start is tried
+        again."""
+        while len(self._nodes) < NODES:
+            try:
+                self.add()
+            except Exception as error:  # Ray raises nothing finer when a node is slow to start
+                logging.getLogger(__name__).warning("a node did not start: %s", error)
+                return
 
 
 class Killer:
@@ -193,16 +206,18 @@ class Killer:
     def stop(self) -> None:
         """End, whatever was killed."""
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(120)
 
     def _run(self) -> None:
         kinds: list[tuple[str, Callable[[], bool]]] = [
             ("worker", lambda: self._kill_actor("RolloutWorker")),
             ("worker", lambda: self._kill_actor("RolloutWorker")),
             ("learner or verifier", lambda: self._kill_actor("SimulatedLearner")),
+            ("learner or verifier", lambda: self._kill_actor("SimulatedLearner")),
             ("node", self._kill_node),
         ]
         while sum(self.killed.values()) < self._kills and not self._stop.wait(self._every):
+            self._nodes.fill()
             kind, kill = self._random.choice(kinds)
             if kill():
                 self.killed[kind] += 1
@@ -227,8 +242,7 @@ class Killer:
         return True
 
     def _kill_node(self) -> bool:
-        self._nodes.replace(self._random.randrange(NODES))
-        return True
+        return self._nodes.kill(self._random.randrange(NODES))
 
 
 def ray_processes_left() -> int:
