@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ from actors.evaluate import evaluate_policy, finish_run
 from actors.loop import train
 from actors.start import Sources, connected, start_parts
 from actors.tracking import LoopState, Tracker, read_state
+from airls_ray.checkpoint_record import Inputs, check_files, check_inputs, fingerprints, read_record
+from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.learning.prm_folder import read_prm_form
+from airls_ray.mirror import Mirror, NoCopies, open_mirror
 from airls_ray.models.check import check_model_folder
-from airls_ray.progress import make_progress
+from airls_ray.progress import Progress, make_progress
 from airls_ray.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
@@ -32,11 +35,35 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         UserError: with one sentence; the run folder keeps what was written.
     """
     started = time.perf_counter()
-    run = RunFolder(config.output / config.name, config.train.keep_checkpoints)
+    kept = config.train.keep_checkpoints, config.train.keep_best, config.train.best_metric
+    run = RunFolder(config.output / config.name, *kept)
     progress = make_progress()
+    with run.locked(), ExitStack() as stack:
+        mirror = open_mirror(config, run, progress.say)
+        if mirror is not None:
+            stack.enter_context(mirror)
+            _join_storage(mirror, resume, progress)
+        return _run_locked(config, run, mirror, resume, progress, started)
+
+
+def _join_storage(mirror: Mirror, resume: bool, progress: Progress) -> None:
+    """Bring here what a resume goes on from; a new run must find nothing there."""
+    if not resume:
+        mirror.require_free()
+    elif fetched := mirror.fetch():
+        progress.say(f"Fetched {fetched} from the storage")
+
+
+def _run_locked(
+    config: Config, run: RunFolder, mirror: Mirror | None, resume: bool, progress: Progress, started: float
+) -> dict[str, Any]:
+    """The run itself, in a folder that is ours."""
     config = with_given_prm(config)
     base = base_policy(config)
     checkpoint = run.latest_checkpoint() if resume else None
+    run.store.inputs = _inputs(config, base)
+    if checkpoint is not None:
+        _check_resume(config, run, checkpoint, progress)
     state = read_state(checkpoint) if checkpoint else LoopState()
     sources = _sources(config, base, checkpoint)
     _check_data(config, base)
@@ -49,7 +76,8 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         before = evaluate_policy(parts, config, test, run, progress, name="base", resume=state.version > 0)
         started_loop = time.perf_counter()
         with progress.track("Training", config.iterations, done=state.iteration) as bar:
-            state = train(parts, config, state, Tracker(run, config, bar, progress.say))
+            tracker = Tracker(run, config, bar, progress.say, mirror or NoCopies())
+            state = train(parts, config, state, tracker)
         started_search = time.perf_counter()
         after = evaluate_policy(parts, config, test, run, progress, name="trained", resume=False)
         seconds = {
@@ -59,7 +87,40 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         }
         summary = finish_run(parts, config, run, state, before, after, seconds)
     run.use(None)
+    if mirror is not None:
+        with progress.phase("last copy to the storage"):
+            mirror.finish()
     return summary
+
+
+def _check_resume(config: Config, run: RunFolder, checkpoint: Path, progress: Progress) -> None:
+    """The run must go on as it began, from a checkpoint that is whole and of the same models and data.
+
+    Raises:
+        RunError: in one sentence, what is different.
+    """
+    record = read_record(checkpoint)
+    if record is not None:
+        check_inputs(record, run.store.inputs, checkpoint.name)
+        check_files(checkpoint, record)
+    changed = check_resume(read_run_config(run.config_file), config)
+    shown = {name: pair for name, pair in changed.items() if name not in ("name", "output", "train.storage")}
+    if shown:
+        progress.say(f"Resuming with another configuration: {describe(shown)}")
+
+
+def _inputs(config: Config, base: str) -> Inputs:
+    """Fingerprints of what the run reads beside its checkpoints."""
+    task = config.task.model_dump()
+    fields = ("train_file", "test_file", "hold_out_files")
+    given_prm = config.uses_prm and not config.prm_learns
+    return fingerprints(
+        {
+            "model.path": base,
+            "prm.path": config.prm.path if given_prm else None,
+            **{f"task.{name}": task.get(name) for name in fields},
+        }
+    )
 
 
 def with_given_prm(config: Config) -> Config:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from actors.cluster import resolve
+from airls_ray.checkpoints import iteration_name
 from airls_ray.config.schema import Config
 from airls_ray.diagnostics import RunWatch
 from airls_ray.errors import RunError
+from airls_ray.mirror import Copies, NoCopies
 from airls_ray.progress import Track
 from airls_ray.run_folder import RunFolder
 
@@ -78,10 +80,17 @@ class Tracker:
     """Writes an iteration's results and checkpoints when they are due."""
 
     def __init__(
-        self, run: RunFolder, config: Config, bar: Track, say: Callable[[str], None] | None = None
+        self,
+        run: RunFolder,
+        config: Config,
+        bar: Track,
+        say: Callable[[str], None] | None = None,
+        copies: Copies | None = None,
     ) -> None:
-        """`bar`: the progress display of the loop; `say` prints a warning (none are printed without)."""
+        """`bar`: the progress display of the loop; `say` prints a warning (none are printed without);
+        `copies`: where checkpoints are copied to."""
         self._run = run
+        self._copies: Copies = copies or NoCopies()
         self._say = say
         self._watch = RunWatch(run.read_metrics())
         self._config = config
@@ -102,6 +111,7 @@ class Tracker:
         tokens = metrics.pop("rollout/response_tokens")
         metrics["tokens_per_second/rollout"] = tokens / metrics["time/rollout"]
         metrics["policy/version"] = float(state.version)
+        metrics |= self._copies.metrics()
         self._check_sync(metrics)
         state = replace(state, seconds=state.seconds + metrics["time/iteration"])
         self._run.log_metrics(state.iteration, metrics, phase=phase)
@@ -138,6 +148,7 @@ class Tracker:
             parts.policy.save(str(folder / "policy"), str(folder / "state" / "policy"))
             parts.prm.save(str(folder / "prm"), str(folder / "state" / "prm"))
             (folder / "state" / "loop.json").write_text(json.dumps(asdict(state)) + "\n")
+        self._copies.checkpoint(self._run.checkpoints_folder / iteration_name(state.iteration))
 
 
 def read_state(checkpoint: Path) -> LoopState:
