@@ -1,7 +1,7 @@
 """A run folder's copy in other storage: written in the background, fetched by a resume elsewhere.
 
-A checkpoint is published by its pointer: files first, `checkpoint.json` after them, then the run's other files,
-and `checkpoints/latest` last. What a killed writer left is never pointed to, and is written again.
+A checkpoint is published by its pointer: files first, `checkpoint.json` after them, then the run's other
+files, and `checkpoints/latest` last. What a killed writer left is never pointed to, and is written again.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class Mirror:
         if not done or self._last_error is not None:
             why = f"it took more than {self._deadline:g} s" if not done else str(self._last_error)
             raise RunError(
-                f"the run is complete in {self._run.path}, but its last copy to {self._storage.shown} failed: "
-                f"{why}; run the same command with --resume to try again, or copy the folder"
+                f"the run is complete in {self._run.path}, but its last copy to {self._storage.shown} "
+                f"failed: {why}; run the same command with --resume to try again, or copy the folder"
             )
 
     def _wait(self, seconds: float) -> bool:

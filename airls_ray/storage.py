@@ -1,7 +1,7 @@
 """Object stores and other file systems behind a URL: the only module that adapts `pyarrow.fs` and fsspec.
 
-Every call has a deadline and fails with one sentence. URLs may carry credentials (`s3://key:secret@bucket`), so
-no text that leaves this module shows user info or query.
+Every call has a deadline and fails with one sentence. URLs may carry credentials (`s3://key:secret@bucket`),
+so no text that leaves this module shows user info or query.
 """
 
 from __future__ import annotations

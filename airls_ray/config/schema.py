@@ -164,7 +164,7 @@ class TrainConfig(StrictModel):
     """Metric of metrics.jsonl that is largest at the best checkpoint, of the checkpoint's own iteration."""
     storage: str | None = None
     """URL below which the run folder is copied after every checkpoint, and from which `--resume` fetches it
-    where it is missing or older: s3://bucket/path, gs://..., file:///mnt/x, all that pyarrow or fsspec knows."""
+    where it is missing or older: s3://bucket/path, gs://..., file:///mnt/x, what pyarrow or fsspec knows."""
     storage_deadline_seconds: PositiveFloat = 600.0
     """Longest time for the copy of one file, and longest wait for the last copies at the end of the run."""
     rollouts_every: PositiveInt = 10
