@@ -100,10 +100,11 @@ def _check_resume(config: Config, run: RunFolder, checkpoint: Path, progress: Pr
         RunError: in one sentence, what is different.
     """
     record = read_record(checkpoint)
+    same = {"prm.path"} if config.prm_learns else set()  # the PRM comes from the checkpoint then
     if record is not None:
-        check_inputs(record, run.store.inputs, checkpoint.name)
+        same |= check_inputs(record, run.store.inputs, checkpoint.name)
         check_files(checkpoint, record)
-    changed = check_resume(read_run_config(run.config_file), config)
+    changed = check_resume(read_run_config(run.config_file), config, same)
     shown = {name: pair for name, pair in changed.items() if name not in ("name", "output", "train.storage")}
     if shown:
         progress.say(f"Resuming with another configuration: {describe(shown)}")

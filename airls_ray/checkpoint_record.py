@@ -121,13 +121,14 @@ def fingerprints(paths: Mapping[str, str | Path | Iterable[Path] | None]) -> Inp
     return found
 
 
-def check_inputs(record: CheckpointRecord, now: Inputs, checkpoint: str) -> None:
-    """Compare what the run was started from with what the configuration names now.
+def check_inputs(record: CheckpointRecord, now: Inputs, checkpoint: str) -> set[str]:
+    """Compare what the run was started from with what the configuration names now; return what is the same.
 
     Raises:
         RunError: a field names another model, other weights or another file content.
     """
-    for name in sorted(record.inputs.keys() & now.keys()):
+    both = record.inputs.keys() & now.keys()
+    for name in sorted(both):
         before, here = record.inputs[name], now[name]
         remedy = f"set {name} to what the run began with, or start a run of another name"
         shapes = before.get("shape", {}), here.get("shape", {})
@@ -140,6 +141,7 @@ def check_inputs(record: CheckpointRecord, now: Inputs, checkpoint: str) -> None
                 raise RunError(f"{checkpoint} was begun from {said} than {name} names now: {remedy}")
         if before.get("content") != here.get("content"):
             raise RunError(f"the content of {name} is no longer what {checkpoint} was made with: {remedy}")
+    return set(both)
 
 
 def _of_model(folder: Path) -> dict[str, Any]:

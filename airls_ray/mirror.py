@@ -24,6 +24,7 @@ from airls_ray.storage import Storage, open_storage
 
 _CHECKPOINTS = "checkpoints"
 _LATEST, _BEST = f"{_CHECKPOINTS}/latest", f"{_CHECKPOINTS}/best"
+_LARGE_BYTES = 2**30
 _FAREWELL_SECONDS = 20.0
 """How long a run that failed waits for the copy that is under way."""
 
@@ -169,7 +170,9 @@ class Mirror:
                 continue
             sign = _sign(path)
             if self._sent.get(name) != sign:
-                self._storage.replace(path, name)
+                # Large ones are weights, which never change, and S3 cannot rename beyond 5 GB.
+                put = self._storage.replace if sign[0] < _LARGE_BYTES else self._storage.upload
+                put(path, name)
                 self._sent[name] = sign
 
     def _prune(self, latest: int) -> None:

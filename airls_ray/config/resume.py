@@ -6,7 +6,7 @@ figure of the iterations depends on it beyond rounding. What is not listed may n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ MAY_NOT = frozenset(
 """Exceptions inside the sections of `MAY_CHANGE`."""
 
 BY_CONTENT = frozenset({"model.path", "prm.path", "task.hold_out_files", "task.test_file", "task.train_file"})
-"""Paths: they may change while what lies there is the same (airls_ray/checkpoint_record.py)."""
+"""Paths: they may change if what lies there is known to be the same (airls_ray/checkpoint_record.py)."""
 
 _ABSENT = object()
 
@@ -59,19 +59,21 @@ def may_change(field: str) -> bool:
         prefix = ".".join(names[:length])
         if prefix in MAY_NOT:
             return False
-        if prefix in MAY_CHANGE or prefix in BY_CONTENT:
+        if prefix in MAY_CHANGE:
             return True
     return False
 
 
-def check_resume(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+def check_resume(before: Config, now: Config, same: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
     """Return the fields that changed, all of which may: dotted name to (before, now).
+
+    `same`: those of `BY_CONTENT` that were found to name the same as before.
 
     Raises:
         RunError: fields changed that may not.
     """
     changed = changes(before, now)
-    wrong = {field: pair for field, pair in changed.items() if not may_change(field)}
+    wrong = {field: pair for field, pair in changed.items() if not may_change(field) and field not in same}
     if wrong:
         fine = [field for field in changed if field not in wrong and field not in ("name", "output")]
         also = f" ({', '.join(fine)} changed too, which is fine)" if fine else ""

@@ -21,13 +21,16 @@ def test_a_run_that_was_killed_in_a_checkpoint_goes_on_as_if_it_had_not_stopped(
     run, mark = tmp_path / config.name, uuid.uuid4().hex
     checkpoints = run / "checkpoints"
     half = checkpoints / f"{TEMPORARY}iteration_000004" / "policy"
-    process = subprocess.Popen(
-        command("train", write_config(config, tmp_path)),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env=environment(AIRLS_TEST_MARK=mark),
-    )  # fmt: skip
+    log = tmp_path / "stderr"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            command("train", write_config(config, tmp_path)),
+            stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+            env=environment(AIRLS_TEST_MARK=mark),
+        )  # fmt: skip
     try:
         _wait_until(lambda: half.exists() or process.poll() is not None, 300, every=0.005)
+        assert process.poll() is None, log.read_text()
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
         _wait_until(lambda: not _marked(mark), 30)

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from airls_ray.checkpoint_record import RECORD, check_files, check_inputs, fingerprints, read_record
 from airls_ray.checkpoints import kept, ranking
@@ -23,7 +23,7 @@ def model(folder: Path, value: float = 0.0, **config: Any) -> Path:
     shape = {"model_type": "qwen3", "hidden_size": 8, "vocab_size": 3, **config}
     (folder / "config.json").write_text(json.dumps({**shape, "transformers_version": "1"}))
     (folder / "tokenizer.json").write_text('{"a": 0}')
-    save_file({"weight": torch.full((2**20,), value)}, folder / "model.safetensors")
+    save_file({"weight": np.full(2**20, value, np.float32)}, folder / "model.safetensors")
     return folder
 
 
@@ -140,7 +140,7 @@ def test_the_same_model_and_data_at_another_place_are_the_same(tmp_path: Path) -
     run.store.inputs = of("here")
     record = read_record(checkpoint(run, 2))
     assert record is not None and set(record.inputs) == {"model.path", "task.train_file"}
-    check_inputs(record, of("there"), "x")
+    assert check_inputs(record, of("there"), "x") == {"model.path", "task.train_file"}
     (tmp_path / "there" / "train.jsonl").write_text("{ }\n")
     with pytest.raises(RunError, match=r"content of task\.train_file is no longer"):
         check_inputs(record, of("there"), "x")

@@ -87,6 +87,13 @@ def test_fine_changes_are_returned() -> None:
     assert describe({"train.storage": (None, "s3://a")}) == "train.storage was not set and is s3://a"
 
 
+def test_a_path_may_change_only_where_the_content_is_known_to_be_the_same() -> None:
+    before, now = config(model={"path": "owner/a"}), config(model={"path": "owner/b"})
+    with pytest.raises(RunError, match=r"model\.path was owner/a and is owner/b"):
+        check_resume(before, now)
+    assert set(check_resume(before, now, {"model.path"})) == {"model.path"}
+
+
 def test_another_task_differs_in_all_its_own_fields() -> None:
     changed = changes(config(task="arithmetic"), config(task="countdown"))
     assert changed["task.name"] == ("arithmetic", "countdown")
