@@ -75,8 +75,9 @@ class RunLock:
         self._over.set()
         if self._thread is not None:
             self._thread.join(timeout=5.0)
-        if self._owner().get("token") == self._token:
-            (self._folder / HEARTBEAT).unlink(missing_ok=True)
+        with suppress(OSError):  # on storage that failed it gets stale
+            if self._owner().get("token") == self._token:
+                (self._folder / HEARTBEAT).unlink(missing_ok=True)
         self._let_go()
 
     def check(self) -> None:
