@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from airls_ray.checkpoint_record import RECORD, check_files, check_inputs, fingerprints, read_record
-from airls_ray.checkpoints import kept, ranking
+from airls_ray.checkpoints import checkpoint_iteration, kept, ranking
 from airls_ray.config import Config
 from airls_ray.errors import RunError
 from airls_ray.run_folder import RunFolder
@@ -201,3 +204,37 @@ def test_a_checkpoint_that_is_read_is_kept_until_all_readers_are_done(tmp_path: 
     assert first.exists()
     run.use(None)
     assert not first.exists()
+
+
+# ------------------------------------------------------------------------------------------- a killed driver
+
+
+def write_for_ever(path: Path, first: int, done: Any) -> None:
+    run = RunFolder(path, keep_checkpoints=1)
+    for iteration in itertools.count(first):
+        run.log_metrics(iteration, {"loss": 0.5})
+        with run.checkpoint_folder(iteration) as folder:
+            for name in ("a", "b", "c"):
+                (folder / name).write_bytes(bytes(100_000))
+        done.send(iteration)
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_latest_checkpoint(tmp_path: Path) -> None:
+    """Twelve kills, each a little later after a checkpoint than the one before."""
+    run, iteration = RunFolder(tmp_path / "run"), 1
+    processes = multiprocessing.get_context("fork")
+    for kill in range(12):
+        reader, writer = processes.Pipe(duplex=False)
+        process = processes.Process(target=write_for_ever, args=(run.path, iteration, writer))
+        process.start()
+        iteration = reader.recv()
+        time.sleep(0.0005 * kill)
+        process.kill()
+        process.join()
+        latest = run.latest_checkpoint()
+        assert latest is not None and checkpoint_iteration(latest) >= iteration
+        record = read_record(latest)
+        assert record is not None and set(record.sizes) == {"a", "b", "c"}
+        check_files(latest, record)
+        assert all(line["loss"] == 0.5 for line in run.read_metrics())
+        iteration = checkpoint_iteration(latest) + 1
