@@ -177,11 +177,12 @@ class Mirror:
 
     def _prune(self, latest: int) -> None:
         """As the run folder prunes, by the records that are there: another machine may have written some."""
-        store, scores = self._run.store, {}
+        store = self._run.store
+        scores: dict[int, float | None] = {}
         for folder in self._storage.folders(_CHECKPOINTS):
             if is_checkpoint(folder):
                 record = self._record(folder)
-                scores[int(folder.rpartition("_")[2])] = record and record.metrics.get(store.metric)
+                scores[int(folder.rpartition("_")[2])] = record.metrics.get(store.metric) if record else None
         stay = kept(scores, latest, newest=store.keep, best=store.keep_best)
         for iteration in sorted(scores.keys() - stay):
             self._storage.delete(f"{_CHECKPOINTS}/{iteration_name(iteration)}")

@@ -50,11 +50,8 @@ class Storage:
         Raises:
             ConfigError: the storage cannot be reached or written.
         """
-        name = f"{TEMPORARY}probe"
         try:
-            self._call(
-                "be written", lambda: (self._write(name, b"probe"), self._delete(name)), _PROBE_SECONDS
-            )
+            self._call("be written", self._probe, _PROBE_SECONDS)
         except RunError as error:
             raise ConfigError(f"train.storage: {error}; correct the URL or the rights") from None
 
@@ -99,6 +96,11 @@ class Storage:
     # --------------------------------------------------------------------- what runs under a deadline
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
+
+    def _probe(self) -> None:
+        name = f"{TEMPORARY}probe"
+        self._write(name, b"probe")
+        self._delete(name)
 
     def _make_parent(self, name: str) -> None:
         self._filesystem.create_dir(self._path(name).rpartition("/")[0], recursive=True)
