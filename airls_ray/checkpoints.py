@@ -75,7 +75,7 @@ class Checkpoints:
         for folder in self.all():
             if checkpoint_iteration(folder) not in stay and self._held[folder] <= 0:
                 files.remove(folder)
-        if self.keep_best and (ranked := ranking(scores)):
+        if ranked := ranking(scores):  # empty without keep_best
             name = iteration_name(ranked[0])
             if not self.best_file.exists() or self.best_file.read_text(encoding="utf-8").strip() != name:
                 files.write_text(self.best_file, name + "\n")
