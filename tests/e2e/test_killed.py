@@ -29,7 +29,7 @@ def test_a_run_that_was_killed_in_a_checkpoint_goes_on_as_if_it_had_not_stopped(
             env=environment(AIRLS_TEST_MARK=mark),
         )  # fmt: skip
     try:
-        _wait_until(lambda: half.exists() or process.poll() is not None, 300, every=0.005)
+        _wait_until(lambda: half.exists() or process.poll() is not None, 1200, every=0.005)
         assert process.poll() is None, log.read_text()
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
