@@ -114,6 +114,7 @@ def test_a_checkpoint_is_published_by_its_pointer_after_everything_else(
             mirror.checkpoint(newest)
             mirror._wait(10)
             assert mirror.metrics() == {"storage/errors": 1.0, "storage/skipped": 0.0}
+        assert storage.read_text("checkpoints/latest") == "iteration_000002\n"
         other = RunFolder(tmp_path / call)
         assert mirror_of(other).fetch() == "iteration_000002"
         assert content(other.checkpoints_folder / "iteration_000002") == content(
