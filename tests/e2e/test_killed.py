@@ -33,7 +33,7 @@ def test_a_run_that_was_killed_in_a_checkpoint_goes_on_as_if_it_had_not_stopped(
         assert process.poll() is None, log.read_text()
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
-        _wait_until(lambda: not _marked(mark), 30)
+        _wait_until(lambda: not _marked(mark), 120)
         left = [" ".join(p.cmdline())[:120] for p in _marked(mark)]
     finally:
         for straggler in _marked(mark):
