@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from actors.launch import run_training, warm_start_folder
+from actors.launch import run_training
+from actors.launch_checks import warm_start_folder
 from actors.sft import run_sft
 from actors.start import connected
 from airls_ray.config.schema import Config

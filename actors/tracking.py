@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from actors.cluster import resolve
 from actors.monitoring import Monitor, NoMonitor
+from airls_ray.checkpoints import iteration_name
 from airls_ray.config.schema import Config
 from airls_ray.diagnostics import RunWatch
 from airls_ray.errors import RunError
+from airls_ray.mirror import Copies, NoCopies
 from airls_ray.progress import Track
 from airls_ray.run_control import RunControl
 from airls_ray.run_folder import RunFolder
@@ -105,6 +107,7 @@ class Tracker:
         control: RunControl | None = None,
         monitor: Monitor | None = None,
         rebuilds: int = 0,
+        copies: Copies | None = None,
     ) -> None:
         """Begin to follow a run.
 
@@ -116,11 +119,13 @@ class Tracker:
             control: the run's status, if it has one.
             monitor: shows the metrics on Ray's Prometheus endpoint (none are shown without).
             rebuilds: times that the learners were built again before.
+            copies: where checkpoints are copied to.
         """
         self._control = control
         self._monitor = monitor or NoMonitor()
         self._rebuilds = rebuilds
         self._run = run
+        self._copies: Copies = copies or NoCopies()
         self._say = say
         self._watch = RunWatch(run.read_metrics())
         self._config = config
@@ -142,6 +147,7 @@ class Tracker:
         metrics["tokens_per_second/rollout"] = tokens / metrics["time/rollout"]
         metrics["policy/version"] = float(state.version)
         metrics["learners/rebuilds"] = float(self._rebuilds)
+        metrics |= self._copies.metrics()
         self._check_sync(metrics)
         state = replace(state, seconds=state.seconds + metrics["time/iteration"])
         self._run.log_metrics(state.iteration, metrics, phase=phase)
@@ -193,6 +199,7 @@ class Tracker:
             parts.policy.save(str(folder / "policy"), str(folder / "state" / "policy"))
             parts.prm.save(str(folder / "prm"), str(folder / "state" / "prm"))
             (folder / "state" / "loop.json").write_text(json.dumps(asdict(state)) + "\n")
+        self._copies.checkpoint(self._run.checkpoints_folder / iteration_name(state.iteration))
 
 
 def read_state(checkpoint: Path) -> LoopState:

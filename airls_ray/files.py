@@ -79,6 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         remove(temporary)
 
@@ -170,3 +171,15 @@ def _sync(path: Path) -> None:
         if file.is_file():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Force the names in `path` to disk, so that after a power cut no pointer is newer than what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network storage has no such call for folders
+            raise
+    finally:
+        os.close(descriptor)

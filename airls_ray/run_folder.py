@@ -1,20 +1,22 @@
 """The run folder: everything that a run leaves behind, always readable, wherever it was interrupted.
 
 Whole files (checkpoints, Parquet, summary) are written beside their place and renamed into it; the
-`latest` pointer comes last. One process (the driver) writes to a run folder.
+`latest` pointer comes last. One process (the driver) writes to a run folder (`locked`).
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from airls_ray import files
+from airls_ray.checkpoints import Checkpoints, iteration_name
 from airls_ray.errors import DataError, RunError
+from airls_ray.run_lock import RunLock
 from airls_ray.tensorboard_events import EventLog
 
 if TYPE_CHECKING:
@@ -22,19 +24,25 @@ if TYPE_CHECKING:
 
     from airls_ray.config.schema import Config
 
-_ITERATION = re.compile(r"iteration_(\d{6,})")
-
 
 class RunFolder:
     """`runs/<name>/` and its files; making the object touches nothing on disk."""
 
-    def __init__(self, path: Path | str, keep_checkpoints: int = 2) -> None:
-        """Name the folder; of its checkpoints the newest `keep_checkpoints` stay (at least 1)."""
-        if keep_checkpoints < 1:
-            raise ValueError(f"keep_checkpoints must be at least 1, but is {keep_checkpoints}")
+    def __init__(
+        self,
+        path: Path | str,
+        keep_checkpoints: int = 2,
+        keep_best: int = 0,
+        best_metric: str = "outcome/mean",
+    ) -> None:
+        """Name the folder; of its checkpoints the newest `keep_checkpoints` stay (at least 1), and the
+        `keep_best` with the largest `best_metric`."""
         self.path = Path(path)
-        self.keep_checkpoints = keep_checkpoints
         self._in_use: Path | None = None
+        self._lock: RunLock | None = None
+        self._last: tuple[int, dict[str, float | None]] = (-1, {})
+        self._metric_known = keep_best == 0
+        self._trains = True
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.warnings_file = self.path / "warnings.jsonl"
@@ -43,11 +51,26 @@ class RunFolder:
         self.report_file = self.path / "report.html"
         self.rollouts_folder = self.path / "rollouts"
         self.checkpoints_folder = self.path / "checkpoints"
-        self.latest_file = self.checkpoints_folder / "latest"
+        self.store = Checkpoints(self.checkpoints_folder, keep_checkpoints, keep_best, best_metric)
+        self.latest_file = self.store.latest_file
         self._events = EventLog(self.path / "tensorboard")
         self._repaired = False
 
     # ------------------------------------------------------------------------------------ start
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the folder inside the block, which makes it; nothing is written after it was lost.
+
+        Raises:
+            RunError: another driver owns it, or it cannot be written.
+        """
+        with RunLock(self.path) as lock:
+            self._lock = lock
+            try:
+                yield
+            finally:
+                self._lock = None
+
     def create(self, config: Config, *, resume: bool = False) -> None:
         """Make the folder and write `config.yaml`, fully resolved.
 
@@ -56,6 +79,7 @@ class RunFolder:
                 `resume` is true; or the folder cannot be written.
         """
         from airls_ray.config.load import dump_config
+        from airls_ray.storage import without_credentials
 
         results = self._results()
         if results and not resume:
@@ -75,7 +99,8 @@ class RunFolder:
         for folder in (self.path, self.rollouts_folder, self.checkpoints_folder):
             files.remove_leftovers(folder)
         with self._full_disk("the configuration"), files.replacing(self.config_file) as temporary:
-            dump_config(config, temporary)
+            dump_config(without_credentials(config), temporary)
+        self._trains = config.train.iterations > 0
 
     def rewind(self, iteration: int) -> None:
         """Drop the metrics after `iteration`, so that a resumed run writes each iteration once.
@@ -107,9 +132,15 @@ class RunFolder:
             phase: "warmup" while only the PRM learns, else "train".
 
         Raises:
-            RunError: the disk is full; the lines before stay readable.
+            RunError: the disk is full (the lines before stay readable), another driver has taken the folder,
+                or there is no metric `best_metric`.
         """
+        if self._lock is not None:
+            self._lock.check()
         values = {name: files.finite(value) for name, value in metrics.items()}
+        self._last = (iteration, values)
+        if not self._metric_known and (phase == "train" or not self._trains):
+            self._check_best_metric(values)
         line = files.to_json({"iteration": iteration, "phase": phase, **values}) + "\n"
         with self._full_disk("the metrics"):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -117,6 +148,16 @@ class RunFolder:
             files.append(self.metrics_file, line.encode())
             self._events.write(
                 iteration, {name: value for name, value in values.items() if value is not None}
+            )
+
+    def _check_best_metric(self, values: Mapping[str, float | None]) -> None:
+        """Once, at the first iteration that has all metrics: soon enough for the first checkpoint."""
+        self._metric_known = True
+        if self.store.metric not in values:
+            near = difflib.get_close_matches(self.store.metric, values, n=3, cutoff=0.4) or sorted(values)
+            raise RunError(
+                f"train.best_metric is {self.store.metric!r}, which is no metric of this run: set it to one "
+                f"of metrics.jsonl, such as {', '.join(near[:5])}"
             )
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -171,7 +212,7 @@ class RunFolder:
         """
         import pyarrow.parquet as pq
 
-        path = self.rollouts_folder / f"{_iteration_name(iteration)}.parquet"
+        path = self.rollouts_folder / f"{iteration_name(iteration)}.parquet"
         with self._full_disk("the rollouts"), files.replacing(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
         return path
@@ -205,66 +246,41 @@ class RunFolder:
         Raises:
             RunError: the disk is full, here or in an actor that wrote for us.
         """
-        files.remove_leftovers(self.checkpoints_folder)
-        final = self.checkpoints_folder / _iteration_name(iteration)
-        with self._full_disk(f"the checkpoint of iteration {iteration}"):
-            with files.replacing(final) as temporary:
-                temporary.mkdir()
-                yield temporary
-            files.write_text(self.latest_file, final.name + "\n")
-        self._prune()
+        if self._lock is not None:
+            self._lock.check()
+        metrics = self._last[1] if self._last[0] == iteration else {}
+        with (
+            self._full_disk(f"the checkpoint of iteration {iteration}"),
+            self.store.write(iteration, metrics) as folder,
+        ):
+            yield folder
+        self.store.prune()
 
     def checkpoints(self) -> list[Path]:
         """Return the complete checkpoint folders, oldest first."""
-        if not self.checkpoints_folder.is_dir():
-            return []
-        found = [path for path in self.checkpoints_folder.iterdir() if _ITERATION.fullmatch(path.name)]
-        return sorted(found, key=checkpoint_iteration)
+        return self.store.all()
 
     def latest_checkpoint(self) -> Path | None:
         """Return the folder that `latest` names; the newest complete one if that is gone; or None."""
-        if self.latest_file.exists():
-            named = self.checkpoints_folder / self.latest_file.read_text(encoding="utf-8").strip()
-            if _ITERATION.fullmatch(named.name) and named.is_dir():
-                return named
-        complete = self.checkpoints()
-        return complete[-1] if complete else None
+        return self.store.latest()
 
     def use(self, checkpoint: Path | None) -> None:
         """Keep the checkpoint that actors were started from as long as they may read it again; None: no more.
 
         They copy its tokenizer into every checkpoint, and an actor that takes a dead one's place loads it.
         """
+        if self._in_use is not None:
+            self.store.release(self._in_use)
         self._in_use = checkpoint
-        if checkpoint is None and self.checkpoints_folder.is_dir():
-            self._prune()
-
-    def _prune(self) -> None:
-        latest = self.latest_checkpoint()
-        for folder in self.checkpoints()[: -self.keep_checkpoints]:
-            if folder not in (latest, self._in_use):
-                files.remove(folder)
+        if checkpoint is not None:
+            self.store.hold(checkpoint)
+        elif self.checkpoints_folder.is_dir():
+            self.store.prune()
 
     def _full_disk(self, what: str) -> files.FullDisk:
         latest = self.latest_checkpoint()
         go_on = f" and continue with --resume (from {latest.name})" if latest else ""
         return files.FullDisk(self.path, what, f"free some space{go_on}")
-
-
-def checkpoint_iteration(folder: Path) -> int:
-    """Return the iteration in a checkpoint folder's name.
-
-    Raises:
-        ValueError: the name is not one of a checkpoint.
-    """
-    match = _ITERATION.fullmatch(folder.name)
-    if match is None:
-        raise ValueError(f"{folder} is no checkpoint folder")
-    return int(match[1])
-
-
-def _iteration_name(iteration: int) -> str:
-    return f"iteration_{iteration:06d}"
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

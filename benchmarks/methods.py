@@ -58,6 +58,10 @@ _NEWER = (
     ("sft.learner", "compile", False),
     ("sft", "detour_share", 0.0),
     ("prm", "discriminator", "airl"),
+    ("train", "keep_best", 0),
+    ("train", "best_metric", "outcome/mean"),
+    ("train", "storage", None),
+    ("train", "storage_deadline_seconds", 600.0),
     ("task", "train_numbers", []),
     ("task", "hold_out_files", []),
 )

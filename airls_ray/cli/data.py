@@ -57,7 +57,7 @@ def unsolved(
 ) -> None:
     """Write the training problems that a policy never solves in N samples (then set task.train_file)."""
     settings = read_config(config, overrides)
-    from actors.launch import base_policy
+    from actors.launch_checks import base_policy
     from actors.unsolved import write_unsolved
 
     found = write_unsolved(settings, policy or base_policy(settings), output, problems, samples)

@@ -24,7 +24,7 @@ def sft(
 ) -> None:
     """Warm start: train the policy on correct traces until it samples well enough."""
     settings = read_config(config, overrides)
-    from actors.launch import warm_start_folder
+    from actors.launch_checks import warm_start_folder
     from actors.sft import run_sft
 
     folder = output or warm_start_folder(settings)

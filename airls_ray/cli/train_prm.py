@@ -25,7 +25,7 @@ def train_prm(
 ) -> None:
     """Train a PRM on labels of outcomes or of completions (ORM, Math-Shepherd)."""
     settings = read_config(config, overrides)
-    from actors.launch import base_policy
+    from actors.launch_checks import base_policy
     from actors.train_prm import train_prm
 
     target = output or settings.output / settings.name / "train_prm"

@@ -125,7 +125,16 @@ class TrainConfig(StrictModel):
     checkpoint_every: PositiveInt = 20
     """Iterations between checkpoints; the last iteration always makes one."""
     keep_checkpoints: PositiveInt = 2
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_best: NonNegativeInt = 0
+    """Checkpoints kept besides, by `best_metric` (`checkpoints/best` names the best one)."""
+    best_metric: str = "outcome/mean"
+    """Metric of metrics.jsonl that is largest at the best checkpoint, of the checkpoint's own iteration."""
+    storage: str | None = None
+    """URL below which the run folder is copied after every checkpoint, and from which `--resume` fetches it
+    where it is missing or older: s3://bucket/path, gs://..., file:///mnt/x, what pyarrow or fsspec knows."""
+    storage_deadline_seconds: PositiveFloat = 600.0
+    """Longest time for the copy of one file, and longest wait for the last copies at the end of the run."""
     rollouts_every: PositiveInt = 10
     """Iterations between two saved Parquet files of rollouts (the first and last always)."""
     sync_check: bool = True

@@ -45,7 +45,9 @@ def plan_sizes(config: Config, shape: ModelShape | None, prm: ModelShape | None)
             saved += _saved(prm, prm_parameters(config, prm), learner, width, head)
         sizes["GiB per checkpoint"] = saved / GIB
         # The new one is written before the oldest goes.
-        sizes["GiB of checkpoints at most"] = saved * (config.train.keep_checkpoints + 1) / GIB
+        sizes["GiB of checkpoints at most"] = (
+            saved * (config.train.keep_checkpoints + config.train.keep_best + 1) / GIB
+        )
     return sizes
 
 

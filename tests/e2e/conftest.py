@@ -104,7 +104,7 @@ def base_config(policy: Path, output: Path, /, **sections: Any) -> Config:
         "reference": {"resources": threads},
         "train": {"problems_per_iteration": 4, "rollouts_per_problem": 4, "rollouts_every": 2},
         "search": {"problems": 4, "samples": 4, "problems_per_call": 3},
-        "ray": {"object_store_gib": 0.25},
+        "ray": {"object_store_gib": 0.25, "start_deadline_seconds": 1200},
     }
     for name, section in sections.items():
         tree[name] = {**tree.get(name, {}), **section} if isinstance(section, dict) else section

@@ -236,10 +236,10 @@ def _marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def _wait_until(holds: Any, seconds: float) -> None:
+def _wait_until(holds: Any, seconds: float, every: float = 0.1) -> None:
     until = time.monotonic() + seconds
     while not holds() and time.monotonic() < until:
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(interrupted: dict[str, Any]) -> None:

@@ -154,7 +154,7 @@ def test_train_passes_the_configuration_and_resume_and_prints_sizes_and_result(f
 
 def test_sft_writes_to_the_folder_that_training_reads_unless_told(fake, tmp_path):
     folders: list[Path] = []
-    fake("actors.launch", warm_start_folder=lambda config: Path("runs") / config.name / "sft")
+    fake("actors.launch_checks", warm_start_folder=lambda config: Path("runs") / config.name / "sft")
     fake("actors.sft", run_sft=lambda config, folder, resume: folders.append(folder) or {"accuracy": 0.5})
     assert cli.run(["sft", DEMO]) == 0
     assert cli.run(["sft", DEMO, "--output", str(tmp_path)]) == 0
@@ -163,7 +163,7 @@ def test_sft_writes_to_the_folder_that_training_reads_unless_told(fake, tmp_path
 
 def test_train_prm_takes_the_policy_that_training_starts_from_unless_told(fake, tmp_path):
     seen: list[tuple[Any, ...]] = []
-    fake("actors.launch", base_policy=lambda config: "warm")
+    fake("actors.launch_checks", base_policy=lambda config: "warm")
     fake("actors.train_prm", train_prm=lambda *given, labels: seen.append((*given[1:], labels)) or {})
     assert cli.run(["train-prm", DEMO, f"output={tmp_path}"]) == 0
     command = ["train-prm", DEMO, "--policy", "p", "--output", str(tmp_path), "--labels", "l.parquet"]
