@@ -9,11 +9,11 @@ import random
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,15 +122,15 @@ def run(
     )  # fmt: skip
     pool = RolloutPool(fleet, 60, patient, shares_per_worker=2)
     start = time.perf_counter()
-    with progress.phase("with kills" if killer else "undisturbed"):
+    with (
+        progress.phase("with kills" if killer else "undisturbed"),
+        closing(fleet),
+        ThreadPoolExecutor(1) as side,  # Ray starts nodes in the main thread alone, so the run has another
+    ):
+        done = side.submit(run_loop, SimulatedRun(config, seconds), pool, folder / "run", train)
         if killer is not None:
-            killer.start()
-        try:
-            metrics = run_loop(SimulatedRun(config, seconds), pool, folder / "run", train)
-        finally:
-            if killer is not None:
-                killer.stop()
-            fleet.close()
+            killer.kill_until(done.done)
+        metrics = done.result()
     return metrics, time.perf_counter() - start
 
 
@@ -189,26 +189,16 @@ class Nodes:
 
 
 class Killer:
-    """A thread that kills something every few seconds, until it has killed enough."""
+    """Kills something every few seconds, until it has killed enough."""
 
     def __init__(self, nodes: Nodes, kills: int, every: float, seed: int, progress: Progress) -> None:
         """`kills` in all, `every` so many seconds; `seed` chooses the victims."""
         self._nodes, self._kills, self._every, self._progress = nodes, kills, every, progress
         self._random = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
         self.killed: Counter[str] = Counter()
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, whatever was killed."""
-        self._stop.set()
-        self._thread.join(120)
-
-    def _run(self) -> None:
+    def kill_until(self, done: Callable[[], bool]) -> None:
+        """Kill until the run is done or enough is killed; nodes that are gone are brought back at once."""
         kinds: list[tuple[str, Callable[[], bool]]] = [
             ("worker", lambda: self._kill_actor("RolloutWorker")),
             ("worker", lambda: self._kill_actor("RolloutWorker")),
@@ -216,8 +206,11 @@ class Killer:
             ("learner or verifier", lambda: self._kill_actor("SimulatedLearner")),
             ("node", self._kill_node),
         ]
-        while sum(self.killed.values()) < self._kills and not self._stop.wait(self._every):
+        while not done():
+            time.sleep(self._every)
             self._nodes.fill()
+            if sum(self.killed.values()) >= self._kills:
+                continue
             kind, kill = self._random.choice(kinds)
             if kill():
                 self.killed[kind] += 1
