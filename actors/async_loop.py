@@ -10,6 +10,7 @@ policy's loss weighs their tokens by truncated importance weights (`method.impor
 
 from __future__ import annotations
 
+from actors.groups import Lesson
 from actors.loop import Parts
 from actors.rollout_stream import RolloutStream
 from actors.tracking import LoopState, Stopwatch, Tracker
@@ -45,7 +46,8 @@ def run_iteration(
         with clock("log_probs"):  # the PRM tells experts from the policy as it is now
             current = parts.policy.rollout_log_probs(rollouts)
     with clock("prm_update"):
-        metrics = parts.prm.learn(batch.problems, rollouts, grades, batch.reference, state.iteration, current)
+        lesson = Lesson(batch.problems, rollouts, grades, batch.reference, state.iteration, current)
+        metrics = parts.prm.learn(lesson)
     with clock("prm_score"):
         scores = parts.prm.score(rollouts, batch.reference, current)
     version = state.version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -66,6 +67,23 @@ class PolicyGroup(LearnerGroup):
         return self.start("export_weights")[0]
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What an iteration teaches the PRM."""
+
+    problems: pa.Table
+    """PROBLEMS."""
+    rollouts: Refs
+    grades: Any
+    """Reference to GRADES."""
+    reference: Refs
+    """Log-probabilities under the reference model, where something uses them."""
+    iteration: int
+    """Number of the iteration, warm-up included."""
+    current: Sequence[Any] = ()
+    """Log-probabilities of the rollouts under the policy as it is now, where an older one sampled them."""
+
+
 class Scorer(Protocol):
     """Whatever scores the steps of rollouts."""
 
@@ -81,16 +99,8 @@ class Scorer(Protocol):
 class PRMPart(Scorer, Protocol):
     """The PRM's place in the loop."""
 
-    def learn(
-        self,
-        problems: pa.Table,
-        rollouts: Refs,
-        grades: Any,
-        reference: Refs,
-        iteration: int,
-        current: Sequence[Any] = (),
-    ) -> dict[str, float]:
-        """Update the PRM; returns its metrics. `current`: see `Scorer.score`."""
+    def learn(self, lesson: Lesson) -> dict[str, float]:
+        """Update the PRM; returns its metrics."""
         ...
 
     def save(self, model: str, state: str) -> None:
@@ -137,15 +147,7 @@ class PRMScorer(LearnerGroup):
         """`ranks`: PRM actors that are started."""
         super().__init__("PRM", ranks, deadline_seconds)
 
-    def learn(
-        self,
-        problems: pa.Table,
-        rollouts: Refs,
-        grades: Any,
-        reference: Refs,
-        iteration: int,
-        current: Sequence[Any] = (),
-    ) -> dict[str, float]:
+    def learn(self, lesson: Lesson) -> dict[str, float]:
         """Nothing learns."""
         return {}
 
@@ -165,39 +167,21 @@ class PRMGroup(PRMScorer):
         self._policy = policy
         self._replay = replay
 
-    def learn(
-        self,
-        problems: pa.Table,
-        rollouts: Refs,
-        grades: Any,
-        reference: Refs,
-        iteration: int,
-        current: Sequence[Any] = (),
-    ) -> dict[str, float]:
+    def learn(self, lesson: Lesson) -> dict[str, float]:
         """See `PRMPart.learn`."""
-        traces = self._policy.trace_log_probs(problems, iteration)
-        replay: Refs = []
-        if self._replay:
-            replay = self._policy.replay_log_probs(self._drawn(problems, iteration))
-        return self._update(problems, rollouts, grades, traces, replay, iteration, current)
+        traces = self._policy.trace_log_probs(lesson.problems, lesson.iteration)
+        replay = self._policy.replay_log_probs(self._drawn(lesson)) if self._replay else []
+        return self._update(lesson, traces, replay)
 
-    def _drawn(self, problems: pa.Table, iteration: int) -> Refs:
+    def _drawn(self, lesson: Lesson) -> Refs:
         """Reference to the old rollouts of this iteration; every rank draws and keeps them."""
-        return [self.start("draw_replay", iteration, problems.num_rows)[0]]
+        return [self.start("draw_replay", lesson.iteration, lesson.problems.num_rows)[0]]
 
-    def _update(
-        self,
-        problems: pa.Table,
-        rollouts: Refs,
-        grades: Any,
-        base: Refs,
-        replay: Refs,
-        iteration: int,
-        current: Sequence[Any],
-    ) -> dict[str, float]:
+    def _update(self, lesson: Lesson, base: Refs, replay: Refs) -> dict[str, float]:
         metrics: dict[str, float] = self.finish(
-            "update", problems, rollouts, [grades], base, replay, iteration, current
-        )
+            "update", lesson.problems, lesson.rollouts, [lesson.grades], base, replay, lesson.iteration,
+            lesson.current,
+        )  # fmt: skip
         return metrics
 
 
@@ -212,20 +196,10 @@ class ImplicitPRMGroup(PRMGroup):
         self._reference = reference
         self._replay = replay
 
-    def learn(
-        self,
-        problems: pa.Table,
-        rollouts: Refs,
-        grades: Any,
-        reference: Refs,
-        iteration: int,
-        current: Sequence[Any] = (),
-    ) -> dict[str, float]:
+    def learn(self, lesson: Lesson) -> dict[str, float]:
         """See `PRMPart.learn`."""
-        replay: Refs = []
-        if self._replay:
-            replay = self._reference.replay_log_probs(self._drawn(problems, iteration))
-        return self._update(problems, rollouts, grades, reference, replay, iteration, current)
+        replay = self._reference.replay_log_probs(self._drawn(lesson)) if self._replay else []
+        return self._update(lesson, lesson.reference, replay)
 
     def score(self, rollouts: Refs, reference: Refs | None = None, current: Sequence[Any] = ()) -> Refs:
         """As the base class, against the reference model."""
@@ -236,15 +210,7 @@ class ImplicitPRMGroup(PRMGroup):
 class NoPRM:
     """Stands where a method has no PRM."""
 
-    def learn(
-        self,
-        problems: pa.Table,
-        rollouts: Refs,
-        grades: Any,
-        reference: Refs,
-        iteration: int,
-        current: Sequence[Any] = (),
-    ) -> dict[str, float]:
+    def learn(self, lesson: Lesson) -> dict[str, float]:
         """Nothing learns."""
         return {}
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.cluster import Refs
-from actors.groups import NoPRM, NoReference, PolicyGroup, PRMPart, ReferenceGroup
+from actors.groups import Lesson, NoPRM, NoReference, PolicyGroup, PRMPart, ReferenceGroup
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
 from actors.sampling import IterationSampling, sample_all
@@ -78,7 +78,7 @@ def run_iteration(
     )
     problems, rollouts, grades, reference = gather(parts, config, request, clock)
     with clock("prm_update"):
-        metrics = parts.prm.learn(problems, rollouts, grades, reference, state.iteration)
+        metrics = parts.prm.learn(Lesson(problems, rollouts, grades, reference, state.iteration))
     with clock("prm_score"):
         scores = parts.prm.score(rollouts, reference)
     version = state.version
