@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.vllm_engine import Engine, Request, Sample
+from actors.engine import Engine, Request, Sample
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.text import TextCodec
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from actors.engine import Engine, Request, Sample, Sampling, flatten
 from actors.expansion import expand
-from actors.vllm_engine import Engine, Request, Sample, Sampling, VLLMEngine, flatten
+from actors.vllm_engine import VLLMEngine
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import COMPLETIONS, ROLLOUTS, rows_to_table
 from airls_ray.errors import DataError

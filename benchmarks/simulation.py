@@ -49,7 +49,7 @@ class StageSeconds:
 # ------------------------------------------------------------------------------------ workers
 class SimulatedEngine:
     """An engine whose samples follow from their seeds, after some seconds; see
-    `actors.vllm_engine.Engine`."""
+    `actors.engine.Engine`."""
 
     def __init__(self, seconds: float, tokens: int, eos: int) -> None:
         """`seconds`: of a call; `tokens`: of a response."""
@@ -61,7 +61,7 @@ class SimulatedEngine:
         return [[self._sample(seed + index) for index in range(sampling.samples)] for seed in seeds]
 
     def _sample(self, seed: int) -> Any:
-        from actors.vllm_engine import Sample
+        from actors.engine import Sample
 
         drawn = np.random.default_rng(seed).integers(2, 12, size=self._tokens).tolist()
         return Sample([*drawn, self._eos], [-1.0] * (self._tokens + 1), "stop")

@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from actors.vllm_engine import Request, Sample, Sampling, VLLMEngine
+from actors.engine import Request, Sample, Sampling
+from actors.vllm_engine import VLLMEngine
 from actors.weight_transfer import ObjectStoreTransferEngine
 from airls_ray.config.schema import EngineConfig
 from airls_ray.weights import WeightBuffer, pack_weights

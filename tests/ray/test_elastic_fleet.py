@@ -15,10 +15,10 @@ import torch
 
 from actors import cluster
 from actors.elastic_fleet import ElasticFleet, FleetEvents, Launch
+from actors.engine import Sample, Sampling
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest, RolloutWorker
 from actors.sampling import IterationSampling, sample_all
-from actors.vllm_engine import Sample, Sampling
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, FailureConfig, Resources
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import RunError

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from actors.engine import Request, Sample
 from actors.expansion import expand
-from actors.vllm_engine import Request, Sample
 from airls_ray.config.schema import ArithmeticTaskConfig
 from airls_ray.data.schemas import CONTINUATIONS, EXPANSIONS
 from airls_ray.tasks import make_task

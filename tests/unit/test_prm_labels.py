@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.engine import Sample, Sampling
 from actors.prm_labels import label_chunk, label_settings, make_labels, policy_fingerprint
 from actors.rollout_worker import RolloutRequest, RolloutWorker
 from actors.train_prm import read_given_labels
-from actors.vllm_engine import Sample, Sampling
 from airls_ray.config.schema import ArithmeticTaskConfig, Config
 from airls_ray.data.prm_labels import LabelFacts, add_costs, read_facts, read_labels, write_labels
 from airls_ray.data.problems import ProblemStream, take_distinct

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from actors.engine import Request, Sample
 from actors.rollout_worker import RolloutRequest, RolloutWorker
-from actors.vllm_engine import Request, Sample
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, RolloutConfig, TrainConfig
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.schemas import ROLLOUTS
