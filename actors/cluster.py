@@ -22,6 +22,7 @@ from airls_ray.errors import ProcessLost, ResourceError, RunError, UserError
 # An idle OpenMP pool that spins takes the core from the stage that works (all stages share them).
 _THREAD_ENVIRONMENT = {"KMP_BLOCKTIME": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 _PROBE_SECONDS = 5.0
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 Refs = list[Any]
 """References to tables, one a share or a rank; the driver never holds the tokens behind them."""
@@ -67,6 +68,8 @@ def connect(config: RayConfig) -> None:
             **common,
         )
         return
+    if address.partition(":")[0] in _LOOPBACK:
+        ray_constants.ENABLE_RAY_CLUSTER = False  # else Ray asks for it at this machine's outer address
     try:
         _probe(address)
         ray.init(address=address, logging_level="warning", **common)

@@ -31,6 +31,7 @@ from simulation import (
 if TYPE_CHECKING:
     from airls_ray.progress import Progress
 
+HOST = "127.0.0.1"
 WORKERS = 3
 NODES = 2
 """Worker nodes beside the head, each with room for two workers."""
@@ -137,21 +138,28 @@ def run(
 @contextmanager
 def cluster_of_nodes() -> Iterator[Nodes]:
     """A head and some worker nodes on this machine, on loopback; all processes end with it."""
-    import ray
     from ray.cluster_utils import Cluster
+
+    from actors.cluster import connect, disconnect
+    from airls_ray.config.schema import RayConfig
 
     made = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 8, "object_store_memory": 2**28, "include_dashboard": False},
+        head_node_args={
+            "num_cpus": 8,
+            "object_store_memory": 2**28,
+            "include_dashboard": False,
+            "node_ip_address": HOST,
+        },
     )
     nodes = Nodes(made)
     try:
         for _ in range(NODES):
             nodes.add()
-        ray.init(address=made.address, log_to_driver=False, logging_level="error")
+        connect(RayConfig(address=made.address))
         yield nodes
     finally:
-        ray.shutdown()
+        disconnect()
         made.shutdown()
 
 
@@ -166,7 +174,9 @@ class Nodes:
     def add(self) -> None:
         """One more, with room for two workers."""
         self._nodes.append(
-            self._cluster.add_node(num_cpus=2, resources={"rollout": 2}, object_store_memory=2**27)
+            self._cluster.add_node(
+                num_cpus=2, resources={"rollout": 2}, object_store_memory=2**27, node_ip_address=HOST
+            )
         )
 
     def kill(self, number: int) -> bool:
