@@ -16,7 +16,7 @@ _LOOK_SECONDS = 1.0
 """Between two looks at nodes and at workers without room."""
 _STEP_SECONDS = 0.02
 """Between two steps: the pool asks after every share."""
-_BACKOFF_LIMIT = 60.0
+_BACKOFF_LIMIT = 15.0
 
 
 @dataclass(frozen=True)
