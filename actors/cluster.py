@@ -58,15 +58,23 @@ def connect(config: RayConfig) -> None:
     if address is None:
         # As Ray does on a Mac or on Windows: its own ports are on loopback, not open to the network.
         ray_constants.ENABLE_RAY_CLUSTER = False
-        ray.init(
-            address="local",
-            include_dashboard=config.dashboard,
-            dashboard_host="127.0.0.1",
-            object_store_memory=int(config.object_store_gib * 2**30),
-            logging_level="error",
-            _system_config={"worker_niceness": 0},  # the actors are the work here, not a background job
-            **common,
-        )
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=config.dashboard,
+                dashboard_host="127.0.0.1",
+                object_store_memory=int(config.object_store_gib * 2**30),
+                logging_level="error",
+                _system_config={"worker_niceness": 0},  # the actors are the work, not a background job
+                **common,
+            )
+        except Exception as error:  # Ray has no class of its own for it
+            if "timed out during startup" not in str(error):
+                raise
+            raise RunError(
+                "Ray did not start on this machine within its 30 s, which a busy machine does not manage: try "
+                "again when less runs beside it"
+            ) from error
         return
     if address.partition(":")[0] in _LOOPBACK:
         ray_constants.ENABLE_RAY_CLUSTER = False  # else Ray asks for it at this machine's outer address
