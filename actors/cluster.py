@@ -72,8 +72,8 @@ def connect(config: RayConfig) -> None:
             if "timed out during startup" not in str(error):
                 raise
             raise RunError(
-                "Ray did not start on this machine within its 30 s, which a busy machine does not manage: try "
-                "again when less runs beside it"
+                "Ray did not start on this machine within its 30 s, which a busy machine does not manage: "
+                "try again when less runs beside it"
             ) from error
         return
     if address.partition(":")[0] in _LOOPBACK:
