@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors import cluster
+from actors import cluster, placement
 from actors.elastic_fleet import ElasticFleet, FleetEvents, Launch
 from actors.engine import Sample, Sampling
 from actors.rollout_pool import RolloutPool
@@ -202,3 +202,21 @@ def test_an_idle_worker_that_is_gone_is_noticed_by_a_probe(make_fleet: MakeFleet
     wait_until(lambda: len(fleet.ready) == 1, fleet)
     cluster.kill(fleet.ready[0].handle)
     wait_until(lambda: fleet.deaths == 1, fleet, seconds=30)
+
+
+def test_a_worker_on_a_drained_node_finishes_its_share_and_goes(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = make_fleet()
+    wait_until(lambda: len(fleet.ready) == 1, fleet)
+    (member,) = fleet.ready
+    assert member.node is not None
+    nodes = placement.Nodes(frozenset({member.node}), frozenset({member.node}))
+    monkeypatch.setattr("actors.placement.nodes", lambda: nodes)
+    seen = []
+    for busy in ([member.name], [member.name], []):
+        time.sleep(1.1)  # the fleet looks at nodes once a second
+        fleet.step(busy)
+        seen.append((member.state, member in fleet.members))
+    assert seen == [("draining", True), ("draining", True), ("draining", False)]
+    assert fleet.deaths == 0
