@@ -56,35 +56,35 @@ def test_a_call_beyond_its_deadline_is_an_error_in_words() -> None:
 def test_a_users_error_in_an_actor_arrives_as_it_was() -> None:
     worker = cluster.start_actor(Worker, "bad", SMALL)
     with pytest.raises(DataError, match="row 3 has no answer; add one"):
-        cluster.fetch(worker.bad.remote(), 30, "reading")
+        cluster.fetch(worker.bad.remote(), 120, "reading")
     cluster.kill(worker)
 
 
 def test_a_dead_actor_is_an_error_that_says_whose_process_died() -> None:
     worker = cluster.start_actor(Worker, "dying", SMALL)
     with pytest.raises(RunError, match="grading: its process died") as caught:
-        cluster.fetch(worker.die.remote(), 30, "grading")
+        cluster.fetch(worker.die.remote(), 120, "grading")
     assert cluster.is_dead(caught.value)
 
 
 def test_an_actors_threads_are_set_on_purpose() -> None:
     worker = cluster.start_actor(Worker, "threads", Resources(cpus=0.1, threads=3))
-    assert cluster.fetch(worker.variable.remote("OMP_NUM_THREADS"), 30, "asking") == "3"
+    assert cluster.fetch(worker.variable.remote("OMP_NUM_THREADS"), 120, "asking") == "3"
     cluster.kill(worker)
 
 
 def test_an_actor_without_gpus_sees_none() -> None:
     worker = cluster.start_actor(Worker, "no-gpu", SMALL, environment={"MARK": "x"})
-    assert cluster.fetch(worker.variable.remote("CUDA_VISIBLE_DEVICES"), 30, "asking") == ""
-    assert cluster.fetch(worker.variable.remote("MARK"), 30, "asking") == "x"
+    assert cluster.fetch(worker.variable.remote("CUDA_VISIBLE_DEVICES"), 120, "asking") == ""
+    assert cluster.fetch(worker.variable.remote("MARK"), 120, "asking") == "x"
     cluster.kill(worker)
 
 
 def test_an_array_from_the_store_is_read_in_place() -> None:
     worker = cluster.start_actor(Worker, "in-place", SMALL)
     ref = cluster.put(np.zeros(1_000_000))
-    first = cluster.fetch(worker.address.remote(ref), 30, "asking")
-    second = cluster.fetch(worker.address.remote(ref), 30, "asking")
+    first = cluster.fetch(worker.address.remote(ref), 120, "asking")
+    second = cluster.fetch(worker.address.remote(ref), 120, "asking")
     assert first == second
     assert first[1] is False
     cluster.kill(worker)
