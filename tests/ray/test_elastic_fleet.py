@@ -47,7 +47,7 @@ class Moody(FakeEngine):
             os._exit(1)
         if self.hangs is not None and not self.hangs.exists():
             self.hangs.touch()
-            time.sleep(60)
+            time.sleep(300)
         return super().generate(prompts, seeds, sampling)
 
 
@@ -151,7 +151,7 @@ def test_a_dead_worker_is_replaced_and_its_groups_come_once(make_fleet: MakeFlee
 
 def test_a_worker_that_hangs_is_ended_and_its_groups_come_once(make_fleet: MakeFleet, tmp_path: Path) -> None:
     fleet = make_fleet(engines=Engines(hangs=tmp_path / "hung"))
-    pool = RolloutPool(fleet, 3, QUICK)
+    pool = RolloutPool(fleet, 20, QUICK)
     assert groups(pool.generate(problems(3), REQUEST)) == [0, 0, 1, 1, 2, 2]
     assert fleet.deaths == 1
 
