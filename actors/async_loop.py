@@ -39,7 +39,7 @@ def run_iteration(
     clock = Stopwatch(tracker.stage)
     warmup = state.iteration < config.warmup_iterations
     with clock("wait"):
-        batch = stream.take(config.rollout.deadline_seconds)
+        batch = stream.take()
     rollouts, grades = batch.rollouts, batch.grades
     current = []
     if config.prm_learns:
@@ -51,16 +51,11 @@ def run_iteration(
     with clock("prm_score"):
         scores = parts.prm.score(rollouts, batch.reference, current)
     version = state.version
-    measured = (
+    measured = [
         parts.verifier.start("staleness", rollouts, version),
-        *(
-            parts.verifier.start(name, *arguments)
-            for name, arguments in (
-                ("summarise", (rollouts, grades)),
-                ("measure", (rollouts, grades, scores)),
-            )
-        ),
-    )
+        parts.verifier.start("summarise", rollouts, grades),
+        parts.verifier.start("measure", rollouts, grades, scores),
+    ]
     if not warmup:
         version += 1
         with clock("policy_update"):

@@ -97,6 +97,11 @@ class ElasticFleet:
         return [member for member in self.members if member.state == "ready"]
 
     @property
+    def size(self) -> int:
+        """See `Fleet`."""
+        return self.target
+
+    @property
     def expecting(self) -> bool:
         """See `Fleet`: whoever is missing is being brought, or waits for a node."""
         return True
@@ -188,14 +193,12 @@ class ElasticFleet:
     def _fit_target(self, busy: Collection[str]) -> None:
         """Let the youngest go when there are more than asked for; those without work first."""
         staying = [member for member in self.members if member.state != "draining"]
-        order: dict[State, int] = {"waiting": 0, "loading": 1, "syncing": 2, "ready": 3}
         if len(staying) <= self.target:
             return
-        place = {id(member): number for number, member in enumerate(self.members)}
-        leaving = sorted(staying, key=lambda one: (order[one.state], one.name in busy, -place[id(one)]))[
-            : max(0, len(staying) - self.target)
-        ]
-        for member in leaving:
+        order: dict[State, int] = {"waiting": 0, "loading": 1, "syncing": 2, "ready": 3}
+        # Members are in the order of their age, and sorting keeps it among equals.
+        leaving = sorted(reversed(staying), key=lambda one: (order[one.state], one.name in busy))
+        for member in leaving[: len(staying) - self.target]:
             self._enter(member, "draining")
 
     def _advance(self, member: Member, now: float, busy: Collection[str]) -> None:
@@ -260,14 +263,17 @@ class ElasticFleet:
         if member not in self.members:
             return
         self.deaths += 1
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row > self._failures.worker_failures:
-            raise RunError(
-                f"{self._failed_in_a_row} rollout workers died in a row and none finished a share; the last "
-                f"one, {member.name}: {why}; look into its log, or raise failures.worker_failures"
-            )
-        wait = min(self._failures.backoff_seconds * 2.0 ** (self._failed_in_a_row - 1), _BACKOFF_LIMIT)
-        self._not_before = self._clock() + wait
+        now = self._clock()
+        if now >= self._not_before:  # else it belongs to the same incident: a node goes with all its workers
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row > self._failures.worker_failures:
+                raise RunError(
+                    f"rollout workers died {self._failed_in_a_row} times in a row and none finished a share; "
+                    f"the "
+                    f"last one, {member.name}: {why}; look into its log, or raise failures.worker_failures"
+                )
+            wait = self._failures.backoff_seconds * 2.0 ** (self._failed_in_a_row - 1)
+            self._not_before = now + min(wait, _BACKOFF_LIMIT)
         self._say(f"{member.name} is lost and will be replaced: {why}")
         self._remove(member)
 

@@ -52,6 +52,11 @@ class Fleet(Protocol):
         ...
 
     @property
+    def size(self) -> int:
+        """Workers that there should be."""
+        ...
+
+    @property
     def expecting(self) -> bool:
         """Whether more may become ready."""
         ...
@@ -100,6 +105,11 @@ class FixedFleet:
     def ready(self) -> Sequence[Member]:
         """See `Fleet`."""
         return self._members
+
+    @property
+    def size(self) -> int:
+        """See `Fleet`."""
+        return len(self._members)
 
     @property
     def expecting(self) -> bool:

@@ -7,21 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """Rollouts of some problems."""
-
-    parts: list[tuple[list[int], Any]]
-    """Rows of the problems, and the reference to their ROLLOUTS."""
-    dropped: list[int]
-    """Rows of the problems that have none: they failed too often."""
-
-    @property
-    def rollouts(self) -> list[Any]:
-        """References to parts of ROLLOUTS, in group order."""
-        return [ref for _, ref in self.parts]
-
-
 @dataclass
 class Job:
     """Rows that are asked for together."""
@@ -41,10 +26,6 @@ class Job:
     def finished(self) -> bool:
         """Whether every row is delivered or dropped."""
         return sum(map(len, self.done)) + len(self.dropped) == self.rows
-
-    def sampled(self) -> Sampled:
-        """What a finished `start_sampling` has brought."""
-        return Sampled(self.in_order(), sorted(self.dropped))
 
     def in_order(self) -> list[tuple[list[int], Any]]:
         """Rows and reference of every share, by the first row."""

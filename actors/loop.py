@@ -21,7 +21,7 @@ from actors.cluster import Refs
 from actors.groups import Lesson, NoPRM, NoReference, PolicyGroup, PRMPart, ReferenceGroup
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
-from actors.sampling import IterationSampling, sample_all
+from actors.sampling import IterationSampling, sample_all, training_request
 from actors.tracking import LoopState, Stopwatch, Tracker
 from actors.verifier_handle import VerifierHandle
 from actors.weight_sync import NCCLWeightSync, WeightSync
@@ -70,12 +70,7 @@ def run_iteration(
 ) -> LoopState:
     """One iteration: sample, grade, teach the PRM, teach the policy (not in the warm-up), sync."""
     clock = Stopwatch(tracker.stage)
-    request = RolloutRequest(
-        samples=config.train.rollouts_per_problem,
-        temperature=config.rollout.temperature,
-        seed=config.seed,
-        seed_path=("train", state.iteration),
-    )
+    request = training_request(config, state.iteration)
     problems, rollouts, grades, reference = gather(parts, config, request, clock)
     with clock("prm_update"):
         metrics = parts.prm.learn(Lesson(problems, rollouts, grades, reference, state.iteration))

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.fleet import FixedFleet, Fleet, Member
-from actors.jobs import Job, Sampled
+from actors.jobs import Job
 from actors.rollout_worker import RolloutRequest
 from airls_ray.config.schema import FailureConfig
 from airls_ray.dispatch import Dispatch, Share, by_owner, cut
@@ -43,15 +43,10 @@ class RolloutPool:
         self._dispatch = Dispatch(failures or FailureConfig())
         self._parts = shares_per_worker
         self._running: dict[Any, tuple[Member, Share, float]] = {}
-        self._syncing: dict[Any, Member] = {}
+        self._syncing: dict[Any, tuple[Member, float]] = {}
         self._jobs: dict[int, Job] = {}
         self._numbers = 0
         self._told = {"requeued": 0, "dropped": 0, "deaths": 0}
-
-    @property
-    def workers(self) -> list[Any]:
-        """The actors that are ready."""
-        return [member.handle for member in self.fleet.ready]
 
     @property
     def counts(self) -> Dispatch:
@@ -86,30 +81,15 @@ class RolloutPool:
         Raises:
             RunError: no worker is left, or a group failed too often.
         """
-        sampled = self.sample(problems, request)
-        if sampled.dropped:
-            raise RunError(
-                f"{len(sampled.dropped)} of {problems.num_rows} groups failed {self._attempts()} times; look "
-                "into the workers' logs, or raise failures.attempts"
-            )
-        return sampled.rollouts
-
-    def sample(
-        self, problems: pa.Table, request: RolloutRequest, rows: Sequence[int] | None = None
-    ) -> Sampled:
-        """As `generate`, for some rows of the problems or for all; groups that failed too often are named.
-
-        Raises:
-            RunError: no worker is left.
-        """
-        job = self.start_sampling(problems, request, rows)
-        self.finish(job)
-        return job.sampled()
+        return [ref for _, ref in self._all(self.start_sampling(problems, request))]
 
     def start_sampling(
         self, problems: pa.Table, request: RolloutRequest, rows: Sequence[int] | None = None
     ) -> Job:
-        """Submit a `sample`; `advance` then works on it."""
+        """Ask for rollouts of some rows of the problems or of all; `advance` then works on it.
+
+        Groups that failed too often are named in the job.
+        """
 
         def submit(worker: Any, rows: Sequence[int]) -> Any:
             groups = [request.first_group + row for row in rows]
@@ -168,9 +148,10 @@ class RolloutPool:
                 member.version = version
             return
         self.fleet.step(self._busy())
+        until = time.monotonic() + self._deadline
         for member in self.fleet.ready:
             member.version = version
-            self._syncing[member.handle.update_weights.remote(weights)] = member
+            self._syncing[member.handle.update_weights.remote(weights)] = (member, until)
 
     # ------------------------------------------------------------------------------- how it is done
     def _submit(
@@ -182,12 +163,12 @@ class RolloutPool:
         job = Job(self._numbers, len(rows), submit)
         self._numbers += 1
         self._jobs[job.number] = job
-        self._wait_for_workers()
+        self.fleet.step(self._busy())
         names = [member.name for member in self.fleet.ready]
-        if owners is not None:
+        if owners is not None and names:
             shares = by_owner(job.number, owners, names)
-        else:
-            shares = cut(job.number, rows, self._parts * len(names))
+        else:  # while nobody is ready they wait for those who are to come
+            shares = cut(job.number, rows, self._parts * (len(names) or self.fleet.size))
         self._dispatch.submit(shares)
         return job
 
@@ -211,7 +192,7 @@ class RolloutPool:
         self.fleet.step(self._busy())
         now = time.monotonic()
         # One whose new weights are on their way gets nothing new before it has them: else staleness grows.
-        busy = self._busy() | {member.name for member in self._syncing.values()}
+        busy = self._busy() | {member.name for member, _ in self._syncing.values()}
         for member in self.fleet.ready:
             share = None if member.name in busy else self._dispatch.take(member.name, now)
             if share is not None:
@@ -241,8 +222,11 @@ class RolloutPool:
         time.sleep(timeout if later is None else min(timeout, max(later - now, _TICK_SECONDS / 10)))
 
     def _take_in(self, ref: Any) -> None:
-        synced = self._syncing.pop(ref, None)
-        member, share, _ = (synced, None, 0.0) if synced is not None else self._running.pop(ref)
+        share: Share | None = None
+        if ref in self._syncing:
+            member, _ = self._syncing.pop(ref)
+        else:
+            member, share, _ = self._running.pop(ref)
         try:
             cluster.wait_done(ref, self._deadline, "rollouts")
         except cluster.ACTOR_FAILURES as error:
@@ -260,7 +244,7 @@ class RolloutPool:
     def _failed(self, member: Member, why: str) -> None:
         # Whatever else it was doing is void: a result that still came would be a second delivery.
         self._running = {ref: one for ref, one in self._running.items() if one[0] is not member}
-        self._syncing = {ref: one for ref, one in self._syncing.items() if one is not member}
+        self._syncing = {ref: one for ref, one in self._syncing.items() if one[0] is not member}
         dropped = len(self._dispatch.dropped)
         share = self._dispatch.fail(member.name, time.monotonic())
         if share is not None:
@@ -271,28 +255,23 @@ class RolloutPool:
 
     def _end_hung(self) -> None:
         now = time.monotonic()
-        for member, _, until in list(self._running.values()):
+        asked = [(member, until, "its share") for member, _, until in self._running.values()]
+        asked += [(member, until, "its weight sync") for member, until in self._syncing.values()]
+        for member, until, what in asked:
             if now > until:
                 self._failed(
-                    member, f"its share took longer than rollout.deadline_seconds ({self._deadline:g} s)"
+                    member, f"{what} took longer than rollout.deadline_seconds ({self._deadline:g} s)"
                 )
 
     def _busy(self) -> set[str]:
         return {member.name for member, _, _ in self._running.values()}
 
-    def _wait_for_workers(self) -> None:
-        self.fleet.step(self._busy())
-        while not self.fleet.ready:
-            if not self.fleet.expecting:
-                raise RunError("no rollout worker is left")
-            time.sleep(_TICK_SECONDS / 5)
-            self.fleet.step(self._busy())
-
     def _all(self, job: Job) -> list[tuple[list[int], Any]]:
         self.finish(job)
         if job.dropped:
             raise RunError(
-                f"{len(job.dropped)} of {job.rows} rows failed {self._attempts()} times, the last time: "
+                f"{len(job.dropped)} of {job.rows} rows failed {self._dispatch.attempts} times, the last "
+                f"time: "
                 f"{job.reason}; raise failures.attempts if that was no fault of theirs"
             )
         return job.in_order()
@@ -310,9 +289,6 @@ class RolloutPool:
             else:
                 told.append(member)
         return told
-
-    def _attempts(self) -> int:
-        return self._dispatch.attempts
 
 
 def _take(table: pa.Table, rows: Sequence[int]) -> pa.Table:

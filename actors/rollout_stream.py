@@ -1,5 +1,4 @@
-"""Rollouts of the iterations to come, sampled and graded while the learners train: a thread that owns the
-pool.
+"""Rollouts of the iterations to come, sampled and graded by a thread while the learners train.
 
 Bounded staleness: iteration i may be sampled as soon as `i - max_staleness` iterations are trained, so that
 it is at most `max_staleness` policy updates old when its turn comes.
@@ -23,15 +22,13 @@ import pyarrow as pa
 from actors.cluster import Refs
 from actors.groups import NoReference, ReferenceGroup
 from actors.rollout_pool import RolloutPool
-from actors.rollout_worker import RolloutRequest
-from actors.sampling import IterationSampling
+from actors.sampling import IterationSampling, training_request
 from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
-from airls_ray.errors import ProcessLost, RunError
+from airls_ray.errors import RunError
 
 _TICK_SECONDS = 0.1
-_CLOSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class RolloutStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(_CLOSE_SECONDS)
+        self._thread.join()  # no call in it is without a deadline
         self._grader.shutdown(wait=True, cancel_futures=True)
         try:
             self._pool.give_up()
@@ -97,28 +94,19 @@ class RolloutStream:
             logging.getLogger(__name__).warning("%s", lost)
 
     # ------------------------------------------------------------------ for the loop's thread
-    def take(self, deadline_seconds: float) -> Gathered:
-        """Wait for the next iteration's rollouts and grades.
+    def take(self) -> Gathered:
+        """Wait for the next iteration's rollouts and grades; every share and every call has its own deadline.
 
         Raises:
-            RunError: the deadline passed.
-            BaseException: whatever ended the sampling.
+            BaseException: whatever ended the sampling or the grading.
         """
-        until = time.monotonic() + deadline_seconds
         with self._changed:
-            while self._taken not in self._ready:
-                if self._failure is not None:
-                    raise self._failure
-                if not self._changed.wait(min(1.0, max(until - time.monotonic(), 0.0))) and (
-                    time.monotonic() >= until
-                ):
-                    raise RunError(
-                        f"iteration {self._taken} was not sampled within {deadline_seconds:g} s: raise "
-                        "rollout.deadline_seconds"
-                    )
+            self._changed.wait_for(lambda: self._taken in self._ready or self._failure is not None)
+            if self._failure is not None:
+                raise self._failure
             future = self._ready.pop(self._taken)
             self._taken += 1
-        return future.result(max(until - time.monotonic(), 0.0) + self._config.train.deadline_seconds)
+        return future.result()
 
     def train_done(self) -> None:
         """One more iteration is trained, so one more may be sampled."""
@@ -130,16 +118,10 @@ class RolloutStream:
         self._commands.put(lambda: self._pool.update_weights(weights, version, wait=False))
 
     def counts(self) -> dict[str, float]:
-        """Iterations and groups on their way: submitted = accepted + filtered + running, in groups."""
-        board, groups = self._pool.counts, self._config.train.problems_per_iteration
-        with self._changed:
-            taken = self._taken
+        """Iterations that are submitted and not yet learned from, and groups that workers have."""
         return {
-            "stream/iterations_ahead": float(self._next - taken),
-            "stream/groups_waiting": float(board.waiting),
-            "stream/groups_running": float(board.running),
-            "stream/groups_delivered": float(board.delivered),
-            "stream/groups_of_iteration": float(groups),
+            "stream/iterations_ahead": float(self._next - self._taken),
+            "stream/groups_running": float(self._pool.counts.running),
         }
 
     # ----------------------------------------------------------------------- the thread's own
@@ -165,12 +147,7 @@ class RolloutStream:
         """Begin every iteration that may be sampled now."""
         train = self._config.train
         while self._next < self._config.iterations and self._next <= trained + train.max_staleness:
-            request = RolloutRequest(
-                samples=train.rollouts_per_problem,
-                temperature=self._config.rollout.temperature,
-                seed=self._config.seed,
-                seed_path=("train", self._next),
-            )
+            request = training_request(self._config, self._next)
             problems = self._problems.take(train.problems_per_iteration)
             sampling = IterationSampling(self._pool, self._problems, problems, request, self._config.failures)
             self._open[self._next] = _Open(sampling, self._problems.position, time.perf_counter())
@@ -189,15 +166,8 @@ class RolloutStream:
     def _grade(self, one: _Open, sampling_seconds: float) -> Gathered:
         start = time.perf_counter()
         problems, rollouts = one.sampling.result()
-        attempts = self._config.failures.attempts
-        for attempt in range(1, attempts + 1):
-            try:
-                grades = self._verifier.grade(rollouts, problems)
-                reference = self._reference.log_probs(rollouts)
-                break
-            except ProcessLost:
-                if attempt == attempts:
-                    raise
+        grades = self._verifier.grade(rollouts, problems)  # asked again where the verifier is lost
+        reference = self._reference.log_probs(rollouts)
         return Gathered(
             problems, rollouts, grades, reference, one.position, sampling_seconds, time.perf_counter() - start
         )

@@ -8,11 +8,21 @@ import pyarrow as pa
 
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
-from airls_ray.config.schema import FailureConfig
+from airls_ray.config.schema import Config, FailureConfig
 from airls_ray.data.problems import ProblemStream, replace_rows
 from airls_ray.errors import RunError
 
 _WAIT_SECONDS = 0.5
+
+
+def training_request(config: Config, iteration: int) -> RolloutRequest:
+    """How the rollouts of an iteration are sampled; their seeds depend on nothing else."""
+    return RolloutRequest(
+        samples=config.train.rollouts_per_problem,
+        temperature=config.rollout.temperature,
+        seed=config.seed,
+        seed_path=("train", iteration),
+    )
 
 
 class IterationSampling:
@@ -38,10 +48,9 @@ class IterationSampling:
         """Whether all groups are there or given up; what was dropped may begin again with other problems."""
         if not self._job.finished:
             return False
-        sampled = self._job.sampled()
         self._pool.close(self._job)
-        self._parts += sampled.parts
-        self._dropped = sampled.dropped
+        self._parts += self._job.in_order()
+        self._dropped = sorted(self._job.dropped)
         if not (self._dropped and self._may_replace):
             return True
         self._may_replace = False

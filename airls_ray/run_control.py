@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,12 +118,11 @@ def ask_for_workers(folder: Path, workers: int) -> Status:
     return status
 
 
-def wait_for_workers(folder: Path, workers: int, seconds: float, look: Callable[[Status], None]) -> bool:
+def wait_for_workers(folder: Path, workers: int, seconds: float) -> bool:
     """Wait until a run has so many ready workers and no others; False if the time is over first."""
     until = time.monotonic() + seconds
     while True:
         status = read_status(folder)
-        look(status)
         counts = status.workers or {}
         if counts.get("ready") == workers and sum(counts.values()) == workers:
             return True

@@ -60,19 +60,33 @@ class SimulatedEngine:
         time.sleep(self._seconds)
         return [[self._sample(seed + index) for index in range(sampling.samples)] for seed in seeds]
 
+    def run(self, requests: Sequence[Any]) -> list[list[Any]]:
+        """The same for requests."""
+        time.sleep(self._seconds)
+        return [[self._sample(one.seed + index) for index in range(one.samples)] for one in requests]
+
+    def run_interruptible(self, requests: Sequence[Any], version: int, news: Any) -> list[list[Any]]:
+        """The same, taking weights meanwhile: tokens before that share of the seconds have the old
+        version."""
+        start, versions = time.monotonic(), [version] * (self._tokens + 1)
+        while (passed := time.monotonic() - start) < self._seconds:
+            weights = news()
+            if weights is not None:
+                self.update_weights(weights)
+                done = max(1, int(passed / self._seconds * len(versions)))
+                versions[done:] = [weights.version] * (len(versions) - done)
+            time.sleep(0.01)
+        spans = versions if len(set(versions)) > 1 else None
+        return [
+            [replace(self._sample(one.seed + index), versions=spans) for index in range(one.samples)]
+            for one in requests
+        ]
+
     def _sample(self, seed: int) -> Any:
         from actors.engine import Sample
 
         drawn = np.random.default_rng(seed).integers(2, 12, size=self._tokens).tolist()
         return Sample([*drawn, self._eos], [-1.0] * (self._tokens + 1), "stop")
-
-    def run(self, requests: Sequence[Any]) -> list[list[Any]]:
-        """Nothing searches here."""
-        raise NotImplementedError
-
-    def run_interruptible(self, requests: Sequence[Any], version: int, news: Any) -> list[list[Any]]:
-        """Nothing interrupts here."""
-        raise NotImplementedError
 
     def forget_prefixes(self) -> None:
         """Nothing is kept."""

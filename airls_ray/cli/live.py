@@ -27,7 +27,7 @@ def scale(
 
     ask_for_workers(run, workers)
     typer.echo(f"{workers} rollout workers are asked for in {run}.")
-    if wait and not wait_for_workers(run, workers, wait, lambda status: None):
+    if wait and not wait_for_workers(run, workers, wait):
         raise RunError(
             f"the run has not come to {workers} rollout workers within {wait:g} s; it goes on trying: "
             f"`airls-ray status {run}` shows how many it has"

@@ -76,7 +76,8 @@ class FailureConfig(StrictModel):
     probe_attempts: PositiveInt = 3
     """Probes without an answer after which a worker counts as dead."""
     worker_failures: PositiveInt = 5
-    """Workers that may die in a row, with no share finished between, before the run ends."""
+    """Times that workers may die in a row, with no share finished between, before the run ends. Those that
+    die within one wait (`backoff_seconds`), such as all of a node, count once."""
     rebuilds: NonNegativeInt = 3
     """Times in a row that learners, PRM and reference server are rebuilt after one of them died; the
     iteration is then repeated from the last state. 0: the run ends, and --resume goes on."""

@@ -243,6 +243,11 @@ class Config(StrictModel):
                 f"train.max_staleness={self.train.max_staleness} trains on rollouts of older policies, which "
                 "needs importance weights: set method.importance_cap (2 is usual)"
             )
+        if self.train.max_staleness > 0 and self.rollout.engine.weight_transfer == "nccl":
+            raise ValueError(
+                "rollout.engine.weight_transfer=nccl reaches all workers at once, for which the asynchronous "
+                "loop does not wait: set it to object_store, or train.max_staleness to 0"
+            )
         if self.rollout.interruptible and self.train.max_staleness == 0:
             raise ValueError(
                 "rollout.interruptible is for the asynchronous loop, where weights come in the middle of "

@@ -160,9 +160,10 @@ def test_a_group_that_kills_every_worker_is_left_out_alone(make_fleet: MakeFleet
     table = problems(4)
     fleet = make_fleet(engines=Engines(deadly=frozenset({seed_of(2, table)})))
     pool = RolloutPool(fleet, 60, QUICK)
-    sampled = pool.sample(table, REQUEST)
-    assert sampled.dropped == [2]
-    assert groups(sampled.rollouts) == [0, 0, 1, 1, 3, 3]
+    job = pool.start_sampling(table, REQUEST)
+    pool.finish(job)
+    assert job.dropped == [2]
+    assert groups([ref for _, ref in job.in_order()]) == [0, 0, 1, 1, 3, 3]
 
 
 @pytest.mark.parametrize(("dropped", "expected"), [("replace", [0, 1, 2]), ("shrink", [0, 2])])
@@ -193,7 +194,7 @@ def test_workers_that_keep_dying_end_the_run(make_fleet: MakeFleet) -> None:
     failures = QUICK.model_copy(update={"worker_failures": 2, "attempts": 50})
     deadly = Engines(deadly=frozenset(seed_of(row, table) for row in range(2)))
     pool = RolloutPool(make_fleet(engines=deadly, failures=failures), 60, failures)
-    with pytest.raises(RunError, match="3 rollout workers died in a row"):
+    with pytest.raises(RunError, match="rollout workers died 3 times in a row"):
         pool.generate(table, REQUEST)
 
 
@@ -220,3 +221,25 @@ def test_a_worker_on_a_drained_node_finishes_its_share_and_goes(
         seen.append((member.state, member in fleet.members))
     assert seen == [("draining", True), ("draining", True), ("draining", False)]
     assert fleet.deaths == 0
+
+
+def test_a_node_that_goes_with_all_its_workers_counts_once(make_fleet: MakeFleet) -> None:
+    failures = FailureConfig(worker_failures=1, backoff_seconds=30.0)
+    fleet = make_fleet(minimum=4, maximum=4, failures=failures)
+    wait_until(lambda: len(fleet.ready) == 4, fleet)
+    for member in fleet.ready:
+        fleet.lost(member, "its node is gone")
+    assert (fleet.deaths, len(fleet.members)) == (4, 0)
+
+
+def test_a_weight_sync_that_hangs_ends_the_worker_and_not_the_pool(
+    make_fleet: MakeFleet, tmp_path: Path
+) -> None:
+    fleet = make_fleet(engines=Engines(hangs=tmp_path / "hung"))
+    pool = RolloutPool(fleet, 20, QUICK)
+    wait_until(lambda: len(fleet.ready) == 1, fleet)
+    fleet.ready[0].handle.generate.remote(problems(1), [0], REQUEST)  # it hangs, and the sync waits behind it
+    pool.update_weights(cluster.put(pack_weights([("w", torch.zeros(3))], version=2)), 2, wait=False)
+    table = pa.concat_tables(cluster.resolve(pool.generate(problems(2), REQUEST)))
+    assert fleet.deaths == 1
+    assert set(table["version"].to_pylist()) == {2}

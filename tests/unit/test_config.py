@@ -286,3 +286,8 @@ def test_training_on_older_rollouts_needs_importance_weights():
 
 def test_weights_in_the_middle_of_sampling_need_the_asynchronous_loop():
     assert "set train.max_staleness above 0" in mistake(None, "rollout.interruptible=true")
+
+
+def test_the_asynchronous_loop_takes_weights_from_the_object_store_alone():
+    nccl = "rollout.engine.weight_transfer=nccl"
+    assert "set it to object_store" in mistake(None, "train.max_staleness=1", "method.importance_cap=2", nccl)

@@ -83,12 +83,12 @@ def test_a_status_that_cannot_be_written_does_not_end_the_run(folder: Path) -> N
 
 def test_waiting_ends_when_the_workers_are_there(folder: Path) -> None:
     RunControl(folder, iterations=5).say(workers={"ready": 3, "loading": 0})
-    assert wait_for_workers(folder, 3, seconds=0.0, look=lambda status: None)
+    assert wait_for_workers(folder, 3, seconds=0.0)
 
 
 def test_workers_that_still_load_are_waited_for(folder: Path) -> None:
     RunControl(folder, iterations=5).say(workers={"ready": 2, "loading": 1})
-    assert not wait_for_workers(folder, 2, seconds=0.0, look=lambda status: None)
+    assert not wait_for_workers(folder, 2, seconds=0.0)
 
 
 def test_status_shows_phase_iteration_and_workers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
