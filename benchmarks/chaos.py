@@ -4,6 +4,7 @@ peace."""
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import random
 import shutil
@@ -12,8 +13,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,15 +41,17 @@ NODES = 2
 
 def main(
     kills: Annotated[int, typer.Option(min=1, help="Processes and nodes to kill in all.")] = 100,
-    every: Annotated[float, typer.Option(help="Seconds between two kills.")] = 4.0,
-    iterations: Annotated[int, typer.Option(min=2, help="Iterations of each run.")] = 60,
+    every: Annotated[float, typer.Option(help="Seconds between two kills.")] = 10.0,
+    iterations: Annotated[int, typer.Option(min=2, help="Iterations of each run.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the victims.")] = 0,
+    minutes: Annotated[float, typer.Option(help="End the killing after so many minutes.")] = 60.0,
 ) -> None:
     """Run the real loop, pool, recovery and checkpoints with engines and learners that only take time.
 
-    Every worker and learner is a real Ray actor with a process of its own, on a cluster of three nodes on
-    this machine. The learners keep a digest of all that they were taught: both runs must end with the same
-    one.
+    Driver, workers, learners, verifier and reference server are processes of their own, on a cluster of
+    three nodes on this machine. The learners keep a digest of all that they were taught: both runs must end
+    with the same one. A driver that was killed is started again and goes on from the last checkpoint, as
+    `--resume` does.
     """
     from airls_ray.progress import make_progress
 
@@ -55,10 +59,14 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="airls_chaos_"))
     try:
         with cluster_of_nodes() as nodes:
-            quiet, _ = run(folder / "quiet", iterations, None, progress)
-            killer = Killer(nodes, kills, every, seed, progress)
-            wounded, seconds = run(folder / "chaos", iterations, killer, progress)
-        figures = compare(quiet, wounded, killer, seconds)
+            undisturbed = Driver(nodes.address, folder / "quiet", iterations)
+            with progress.phase("undisturbed"), closing(undisturbed):
+                undisturbed.wait()
+            driver = Driver(nodes.address, folder / "chaos", iterations)
+            killer = Killer(nodes, driver, kills, every, seed, progress)
+            with progress.phase("with kills"), closing(driver):
+                killer.kill_until_done(60 * minutes)
+        figures = compare(undisturbed, driver, killer)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     figures["processes_left"] = ray_processes_left()
@@ -71,43 +79,40 @@ def main(
     progress.say(f"written to {path}")
 
 
-def compare(
-    quiet: list[dict[str, Any]], wounded: list[dict[str, Any]], killer: Killer, seconds: float
-) -> dict[str, Any]:
+def compare(undisturbed: Driver, disturbed: Driver, killer: Killer) -> dict[str, Any]:
     """What both runs taught, and what the kills cost."""
     names = ("policy/learner/digest", "prm/learner/digest")
+    quiet, wounded = undisturbed.metrics(), disturbed.metrics()
     return {
         "kills": dict(killer.killed),
         "kills_in_all": sum(killer.killed.values()),
         "iterations": len(wounded),
-        "same_groups_in_the_same_order": all(
-            one[name] == other[name] for one, other in zip(quiet, wounded, strict=True) for name in names
-        ),
-        "groups_done_again": int(sum(line["pool/requeued"] for line in wounded)),
+        "completed": [line["iteration"] for line in wounded] == [line["iteration"] for line in quiet],
+        "same_groups_in_the_same_order": [[line[name] for name in names] for line in wounded]
+        == [[line[name] for name in names] for line in quiet],
+        "groups_done_again_in_the_iterations_kept": int(sum(line["pool/requeued"] for line in wounded)),
         "groups_dropped": int(sum(line["pool/dropped"] for line in wounded)),
         "workers_lost_in_the_iterations_kept": int(sum(line["pool/deaths"] for line in wounded)),
-        "seconds": round(seconds, 1),
-        "seconds_undisturbed": round(sum(line["time/iteration"] for line in quiet), 1),
+        "seconds": round(disturbed.seconds, 1),
+        "seconds_undisturbed": round(undisturbed.seconds, 1),
     }
 
 
 # ------------------------------------------------------------------------------------- the run
-def run(
-    folder: Path, iterations: int, killer: Killer | None, progress: Progress
-) -> tuple[list[dict[str, Any]], float]:
-    """The loop from start to end; returns its metrics and seconds."""
+def drive(address: str, folder: str, iterations: int) -> None:
+    """The driver's process: the loop from the last checkpoint to the end."""
     from actors import cluster
     from actors.elastic_fleet import ElasticFleet, FleetEvents, Launch
     from actors.loop import train
     from actors.rollout_pool import RolloutPool
     from actors.rollout_worker import RolloutWorker
-    from airls_ray.config.schema import FailureConfig, Resources
+    from airls_ray.config.schema import FailureConfig, RayConfig, Resources
 
-    config = simulated_config(folder, WORKERS, iterations, checkpoint_every=2)
+    config = simulated_config(Path(folder), WORKERS, iterations, checkpoint_every=2)
     # Workers die faster than any machine should: every limit on failures in a row is out of the way.
     patient = FailureConfig(attempts=50, backoff_seconds=0.2, worker_failures=10_000, rebuilds=10_000)
     config = config.model_copy(update={"failures": patient})
-    tokens = tokenizer_folder(folder / "tokenizer", config)
+    tokens = tokenizer_folder(Path(folder) / "tokenizer", config)
     seconds = StageSeconds(rollout=0.5, grade=0.05, prm_update=0.1, prm_score=0.05, policy_update=0.1)
     resources = Resources(cpus=0.1, threads=1, custom={"rollout": 1})
 
@@ -117,22 +122,72 @@ def run(
             threads=1, group=group,
         )  # fmt: skip
 
-    fleet = ElasticFleet(
-        Launch({"CPU": 0.1, "rollout": 1.0}, start_worker), 1, WORKERS, patient,
-        start_seconds=120, events=FleetEvents(),
-    )  # fmt: skip
-    pool = RolloutPool(fleet, 60, patient, shares_per_worker=2)
-    start = time.perf_counter()
-    with (
-        progress.phase("with kills" if killer else "undisturbed"),
-        closing(fleet),
-        ThreadPoolExecutor(1) as side,  # Ray starts nodes in the main thread alone, so the run has another
-    ):
-        done = side.submit(run_loop, SimulatedRun(config, seconds), pool, folder / "run", train)
-        if killer is not None:
-            killer.kill_until(done.done)
-        metrics = done.result()
-    return metrics, time.perf_counter() - start
+    cluster.connect(RayConfig(address=address))
+    try:
+        fleet = ElasticFleet(
+            Launch({"CPU": 0.1, "rollout": 1.0}, start_worker), 1, WORKERS, patient,
+            start_seconds=120, events=FleetEvents(),
+        )  # fmt: skip
+        with closing(fleet):
+            pool = RolloutPool(fleet, 60, patient, shares_per_worker=2)
+            run_loop(SimulatedRun(config, seconds, reference=True), pool, Path(folder) / "run", train)
+    finally:
+        cluster.disconnect()
+
+
+class Driver:
+    """The process that drives a run; started again when it was killed."""
+
+    def __init__(self, address: str, folder: Path, iterations: int) -> None:
+        """Start it; `address`: of the cluster."""
+        self._arguments = (address, str(folder), iterations)
+        self._folder = folder
+        self._start = time.perf_counter()
+        self.seconds = 0.0
+        self._process = self._started()
+
+    def _started(self) -> BaseProcess:
+        process = multiprocessing.get_context("spawn").Process(target=drive, args=self._arguments)
+        process.start()
+        return process
+
+    def done(self) -> bool:
+        """Whether the run is over; a driver that was killed is started again.
+
+        Raises:
+            RuntimeError: it ended by an error of its own.
+        """
+        code = self._process.exitcode
+        if code == -signal.SIGKILL:
+            self._process = self._started()
+        elif code is not None and code != 0:
+            raise RuntimeError(f"the driver ended with exit code {code}: its message is above")
+        if code == 0 and not self.seconds:
+            self.seconds = time.perf_counter() - self._start
+        return code == 0
+
+    def wait(self) -> None:
+        """Wait until the run is over."""
+        while not self.done():
+            time.sleep(0.1)
+
+    def kill(self) -> bool:
+        """SIGKILL; False where it has ended."""
+        if self._process.exitcode is not None:
+            return False
+        self._process.kill()
+        self._process.join()
+        return True
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Of all iterations."""
+        from airls_ray.run_folder import RunFolder
+
+        return RunFolder(self._folder / "run").read_metrics()
+
+    def close(self) -> None:
+        """End it."""
+        self.kill()
 
 
 @contextmanager
@@ -169,6 +224,7 @@ class Nodes:
     def __init__(self, cluster: Any) -> None:
         """`cluster`: ray.cluster_utils.Cluster."""
         self._cluster = cluster
+        self.address = str(cluster.address)
         self._nodes: list[Any] = []
 
     def add(self) -> None:
@@ -198,34 +254,58 @@ class Nodes:
                 return
 
 
+@dataclass(frozen=True)
+class Victim:
+    """Something that can be killed."""
+
+    kind: str
+    weight: int
+    """How often it is chosen."""
+    kill: Callable[[], bool]
+    """Returns whether there was one to kill."""
+
+
 class Killer:
     """Kills something every few seconds, until it has killed enough."""
 
-    def __init__(self, nodes: Nodes, kills: int, every: float, seed: int, progress: Progress) -> None:
-        """`kills` in all, `every` so many seconds; `seed` chooses the victims."""
-        self._nodes, self._kills, self._every, self._progress = nodes, kills, every, progress
+    def __init__(
+        self, nodes: Nodes, driver: Driver, kills: int, every: float, seed: int, progress: Progress
+    ) -> None:
+        """`kills` in all, one `every` so many seconds; `seed` chooses the victims."""
+        self._nodes, self._driver = nodes, driver
+        self._kills, self._every, self._progress = kills, every, progress
         self._random = random.Random(seed)
         self.killed: Counter[str] = Counter()
 
-    def kill_until(self, done: Callable[[], bool]) -> None:
-        """Kill until the run is done or enough is killed; nodes that are gone are brought back at once."""
-        kinds: list[tuple[str, Callable[[], bool]]] = [
-            ("worker", lambda: self._kill_actor("RolloutWorker")),
-            ("worker", lambda: self._kill_actor("RolloutWorker")),
-            ("learner or verifier", lambda: self._kill_actor("SimulatedLearner")),
-            ("learner or verifier", lambda: self._kill_actor("SimulatedLearner")),
-            ("node", self._kill_node),
+    def kill_until_done(self, seconds: float) -> None:
+        """Kill until the run is done, enough is killed or the time is up; nodes that are gone are brought
+        back at once."""
+        victims = [
+            Victim("worker", 4, lambda: self._kill_actor("RolloutWorker")),
+            Victim("learner", 2, lambda: self._kill_actor("SimulatedLearner")),
+            Victim("verifier", 1, lambda: self._kill_actor("SimulatedVerifier")),
+            Victim("reference server", 1, lambda: self._kill_actor("SimulatedReference")),
+            Victim("node", 1, lambda: self._nodes.kill(self._random.randrange(NODES))),
+            Victim("driver", 1, self._driver.kill),
         ]
-        while not done():
+        end = time.monotonic() + seconds
+        while not self._driver.done():
             time.sleep(self._every)
             self._nodes.fill()
-            if sum(self.killed.values()) >= self._kills:
-                continue
-            kind, kill = self._random.choice(kinds)
-            if kill():
-                self.killed[kind] += 1
-                if sum(self.killed.values()) % 10 == 0:
-                    self._progress.say(f"{sum(self.killed.values())} kills: {dict(self.killed)}")
+            if sum(self.killed.values()) >= self._kills or time.monotonic() > end:
+                self._driver.wait()
+                return
+            (victim,) = self._random.choices(victims, [one.weight for one in victims])
+            if victim.kill():
+                self.killed[victim.kind] += 1
+                self._tell()
+
+    def _tell(self) -> None:
+        done = sum(self.killed.values())
+        if done % 10 == 0:
+            self._progress.say(
+                f"{done} kills: {dict(self.killed)}; {len(self._driver.metrics())} iterations done"
+            )
 
     def _kill_actor(self, class_name: str) -> bool:
         """SIGKILL to the process of a random living actor of a class."""
@@ -243,9 +323,6 @@ class Killer:
         except ProcessLookupError:
             return False
         return True
-
-    def _kill_node(self) -> bool:
-        return self._nodes.kill(self._random.randrange(NODES))
 
 
 def ray_processes_left() -> int:

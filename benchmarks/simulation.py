@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from airls_ray.config.schema import Config
     from airls_ray.weights import WeightBuffer
 
+DEADLINE_SECONDS = 120.0
+"""Of a call to a simulated process."""
+ATTEMPTS = 10
+"""How often a verifier or a reference server is asked that keeps dying."""
+
 
 @dataclass(frozen=True)
 class StageSeconds:
@@ -164,7 +169,7 @@ def hosted_workers(config: Config, folder: Path, seconds: float, count: int, hos
 
 # ----------------------------------------------------------------------------------- learners
 class SimulatedLearner:
-    """Policy, PRM or verifier: waits, and keeps a digest of all that it was taught, in order.
+    """Policy or PRM: waits, and keeps a digest of all that it was taught, in order.
 
     Two runs that taught the same in the same order end with the same digest, whatever happened in between.
     """
@@ -227,7 +232,28 @@ class SimulatedLearner:
             Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(state) / "simulated.json").write_text(json.dumps({"digest": self._digest}))
 
-    # the verifier
+
+class SimulatedReference:
+    """The reference server."""
+
+    def start(self) -> float:
+        """Nothing to load."""
+        return 0.0
+
+    def log_probs(self, rollouts: Sequence[Any]) -> None:
+        """Read the rollouts."""
+        from actors.cluster import resolve
+
+        resolve(rollouts)
+
+
+class SimulatedVerifier:
+    """Grades by the tokens."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds`: of a call of `grade`."""
+        self._seconds = seconds
+
     def grade(self, rollouts: Sequence[Any], problems: pa.Table) -> pa.Table:
         """Outcome 1 where the sum of the tokens is even."""
         import pyarrow as pa
@@ -235,7 +261,7 @@ class SimulatedLearner:
         from actors.cluster import resolve
         from airls_ray.data.schemas import GRADES
 
-        time.sleep(self._seconds.grade)
+        time.sleep(self._seconds)
         responses = pa.concat_tables(resolve(rollouts))["response"].to_pylist()
         columns = {name: [None] * len(responses) for name in GRADES.names}
         columns["outcome"] = [float(sum(tokens) % 2 == 0) for tokens in responses]
@@ -270,55 +296,72 @@ class SimulatedRun:
     config: Config
     seconds: StageSeconds
     weight_bytes: int = 0
+    reference: bool = False
+    """Whether a reference server takes part."""
 
     def parts(self, pool: RolloutPool, state: LoopState, checkpoint: Path | None = None) -> Parts:
-        """Parts with new learners."""
-        from actors.groups import NoReference, PolicyGroup, PRMGroup
+        """All parts, with new processes; the learners go on from a checkpoint where there is one."""
+        from actors.groups import NoPRM, NoReference, PolicyGroup, ReferenceGroup
         from actors.loop import Parts
         from actors.start import training_problems
         from actors.verifier_handle import VerifierHandle
         from actors.weight_sync import WeightSync
 
-        def learner(kind: str) -> Any:
-            made = self._actor()
-            folder = None if checkpoint is None else str(checkpoint.resolve() / "state" / kind)
-            return made, made.start.remote(folder)
+        def verifier() -> Any:
+            return self._actor(SimulatedVerifier, self.seconds.grade)
 
-        from actors import cluster
+        def reference() -> Any:
+            return self._actor(SimulatedReference)
 
-        policy, policy_started = learner("policy")
-        prm, prm_started = learner("prm")
-        cluster.fetch([policy_started, prm_started], 120, "starting simulated learners")
-        group = PolicyGroup("policy learner", [policy], 120)
-        return Parts(
+        policy = PolicyGroup("policy learner", [], DEADLINE_SECONDS)
+        parts = Parts(
             problems=training_problems(self.config, state),
             pool=pool,
-            verifier=VerifierHandle(self._actor(), 120, self._actor, attempts=10),
-            reference=NoReference(),
-            prm=PRMGroup([prm], group, replay=False, deadline_seconds=120),
-            policy=group,
-            sync=WeightSync(group, pool),
-            learners=(policy, prm),
+            verifier=VerifierHandle(verifier(), DEADLINE_SECONDS, verifier, ATTEMPTS),
+            reference=ReferenceGroup(reference, DEADLINE_SECONDS, ATTEMPTS)
+            if self.reference
+            else NoReference(),
+            prm=NoPRM(),
+            policy=policy,
+            sync=WeightSync(policy, pool),
         )
+        return self._with_learners(parts, checkpoint)
 
     def rebuild(self, parts: Parts, state: LoopState, checkpoint: Path | None, times: int) -> Parts:
         """See `actors.recovery.Rebuild`."""
         from actors import cluster
+        from actors.start import training_problems
 
         for actor in parts.learners:
             cluster.kill(actor)
-        new = self.parts(parts.pool, state, checkpoint)
-        again = replace(new, verifier=parts.verifier)
-        again.sync.push(state.version)
-        return again
+        new = self._with_learners(parts, checkpoint)
+        new.sync.push(state.version)
+        return replace(new, problems=training_problems(self.config, state))
 
-    def _actor(self) -> Any:
+    def _with_learners(self, parts: Parts, checkpoint: Path | None) -> Parts:
+        from actors import cluster
+        from actors.groups import PolicyGroup, PRMGroup
+        from actors.weight_sync import WeightSync
+
+        state = None if checkpoint is None else checkpoint.resolve() / "state"
+        made = {
+            name: self._actor(SimulatedLearner, self.seconds, self.weight_bytes) for name in ("policy", "prm")
+        }
+        cluster.fetch(
+            [one.start.remote(None if state is None else str(state / name)) for name, one in made.items()],
+            DEADLINE_SECONDS, "starting simulated learners",
+        )  # fmt: skip
+        policy = PolicyGroup("policy learner", [made["policy"]], DEADLINE_SECONDS)
+        prm = PRMGroup([made["prm"]], policy, replay=False, deadline_seconds=DEADLINE_SECONDS)
+        return replace(
+            parts, prm=prm, policy=policy, sync=WeightSync(policy, parts.pool), learners=tuple(made.values())
+        )
+
+    def _actor(self, kind: type, *arguments: Any) -> Any:
         from actors import cluster
         from airls_ray.config.schema import Resources
 
-        return cluster.start_actor(
-            SimulatedLearner, "", Resources(cpus=0.01, threads=1), self.seconds, self.weight_bytes
-        )
+        return cluster.start_actor(kind, "", Resources(cpus=0.01, threads=1), *arguments)
 
 
 def simulated_config(folder: Path, workers: int, iterations: int, **train: Any) -> Config:
@@ -360,33 +403,45 @@ def tokenizer_folder(folder: Path, config: Config) -> Path:
 def run_loop(
     simulated: SimulatedRun, pool: RolloutPool, folder: Path, loop: Callable[..., Any]
 ) -> list[dict[str, Any]]:
-    """Run a loop from the beginning to the end with recovery; returns the metrics of all iterations."""
+    """Run a loop to its end with recovery, from the last checkpoint if the folder has one; returns the
+    metrics of all iterations."""
     from actors.recovery import Recovery
-    from actors.tracking import LoopState, Shown, Tracker
+    from actors.tracking import LoopState, Shown, Tracker, read_state
     from airls_ray.progress import QuietProgress
     from airls_ray.run_control import RunControl
     from airls_ray.run_folder import RunFolder
 
-    config, state, progress = simulated.config, LoopState(), QuietProgress()
+    config, progress = simulated.config, QuietProgress()
     run = RunFolder(folder)
-    run.create(config)
-    control = RunControl(folder, config.iterations)
-    recovery = Recovery(
-        simulated.parts(pool, state), state, config, run, control, simulated.rebuild, progress
-    )
+    with run.locked():
+        checkpoint = run.latest_checkpoint()
+        state = read_state(checkpoint) if checkpoint else LoopState()
+        resume = (folder / "config.yaml").exists()
+        run.create(config, resume=resume)
+        run.use(checkpoint)
+        if resume:
+            run.rewind(state.iteration)
+        control = RunControl(folder, config.iterations)
+        parts = simulated.parts(pool, state, checkpoint)
+        if state.version:
+            parts.sync.push(state.version)
+        recovery = Recovery(parts, state, config, run, control, simulated.rebuild, progress)
 
-    def learn(parts: Parts, state: LoopState) -> LoopState:
-        with progress.track("", config.iterations) as bar:
-            done: LoopState = loop(parts, config, state, Tracker(run, config, Shown(bar, 0), None, control))
-        return done
+        def learn(parts: Parts, state: LoopState) -> LoopState:
+            with progress.track("", config.iterations) as bar:
+                done: LoopState = loop(
+                    parts, config, state, Tracker(run, config, Shown(bar, 0), None, control)
+                )
+            return done
 
-    recovery.work(learn)
-    recovery.parts.verifier.close()
-    from actors import cluster
+        recovery.work(learn)
+        recovery.parts.verifier.close()
+        recovery.parts.reference.close()
+        from actors import cluster
 
-    for actor in recovery.parts.learners:
-        cluster.kill(actor)
-    return run.read_metrics()
+        for actor in recovery.parts.learners:
+            cluster.kill(actor)
+        return run.read_metrics()
 
 
 def memory_mib() -> float:
