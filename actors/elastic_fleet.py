@@ -268,9 +268,9 @@ class ElasticFleet:
             self._failed_in_a_row += 1
             if self._failed_in_a_row > self._failures.worker_failures:
                 raise RunError(
-                    f"rollout workers died {self._failed_in_a_row} times in a row and none finished a share; "
-                    f"the "
-                    f"last one, {member.name}: {why}; look into its log, or raise failures.worker_failures"
+                    f"rollout workers died {self._failed_in_a_row} times in a row and none finished a "
+                    f"share; the last one, {member.name}: {why}; look into its log, or raise "
+                    "failures.worker_failures"
                 )
             wait = self._failures.backoff_seconds * 2.0 ** (self._failed_in_a_row - 1)
             self._not_before = now + min(wait, _BACKOFF_LIMIT)

@@ -12,9 +12,8 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +36,8 @@ HOST = "127.0.0.1"
 WORKERS = 3
 NODES = 2
 """Worker nodes beside the head, each with room for two workers."""
+KINDS = {"worker": 4, "learner": 2, "verifier": 1, "reference server": 1, "node": 1, "driver": 1}
+"""What is killed, and how often compared with others."""
 
 
 def main(
@@ -45,6 +46,10 @@ def main(
     iterations: Annotated[int, typer.Option(min=2, help="Iterations of each run.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the victims.")] = 0,
     minutes: Annotated[float, typer.Option(help="End the killing after so many minutes.")] = 60.0,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Kill only these (may be repeated): {', '.join(KINDS)}.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of chaos.json.")] = common.RESULTS,
 ) -> None:
     """Run the real loop, pool, recovery and checkpoints with engines and learners that only take time.
 
@@ -55,6 +60,8 @@ def main(
     """
     from airls_ray.progress import make_progress
 
+    if unknown := set(only or []) - set(KINDS):
+        raise typer.BadParameter(f"{min(unknown)!r} is none of {', '.join(KINDS)}")
     progress = make_progress()
     folder = Path(tempfile.mkdtemp(prefix="airls_chaos_"))
     try:
@@ -63,7 +70,7 @@ def main(
             with progress.phase("undisturbed"), closing(undisturbed):
                 undisturbed.wait()
             driver = Driver(nodes.address, folder / "chaos", iterations)
-            killer = Killer(nodes, driver, kills, every, seed, progress)
+            killer = Killer(nodes, driver, kills, every, seed, only or KINDS, progress)
             with progress.phase("with kills"), closing(driver):
                 killer.kill_until_done(60 * minutes)
         figures = compare(undisturbed, driver, killer)
@@ -75,7 +82,7 @@ def main(
         [(name.replace("_", " "), str(value)) for name, value in figures.items()],
         ("", "measured"),
     )
-    path = common.write_result("chaos", figures)
+    path = common.write_result("chaos", figures, output)
     progress.say(f"written to {path}")
 
 
@@ -254,25 +261,22 @@ class Nodes:
                 return
 
 
-@dataclass(frozen=True)
-class Victim:
-    """Something that can be killed."""
-
-    kind: str
-    weight: int
-    """How often it is chosen."""
-    kill: Callable[[], bool]
-    """Returns whether there was one to kill."""
-
-
 class Killer:
     """Kills something every few seconds, until it has killed enough."""
 
     def __init__(
-        self, nodes: Nodes, driver: Driver, kills: int, every: float, seed: int, progress: Progress
+        self,
+        nodes: Nodes,
+        driver: Driver,
+        kills: int,
+        every: float,
+        seed: int,
+        kinds: Collection[str],
+        progress: Progress,
     ) -> None:
-        """`kills` in all, one `every` so many seconds; `seed` chooses the victims."""
+        """`kills` in all, one `every` so many seconds; `seed` chooses the victims among the `kinds`."""
         self._nodes, self._driver = nodes, driver
+        self._weights = {kind: KINDS[kind] for kind in KINDS if kind in kinds}
         self._kills, self._every, self._progress = kills, every, progress
         self._random = random.Random(seed)
         self.killed: Counter[str] = Counter()
@@ -280,14 +284,6 @@ class Killer:
     def kill_until_done(self, seconds: float) -> None:
         """Kill until the run is done, enough is killed or the time is up; nodes that are gone are brought
         back at once."""
-        victims = [
-            Victim("worker", 4, lambda: self._kill_actor("RolloutWorker")),
-            Victim("learner", 2, lambda: self._kill_actor("SimulatedLearner")),
-            Victim("verifier", 1, lambda: self._kill_actor("SimulatedVerifier")),
-            Victim("reference server", 1, lambda: self._kill_actor("SimulatedReference")),
-            Victim("node", 1, lambda: self._nodes.kill(self._random.randrange(NODES))),
-            Victim("driver", 1, self._driver.kill),
-        ]
         end = time.monotonic() + seconds
         while not self._driver.done():
             time.sleep(self._every)
@@ -295,10 +291,24 @@ class Killer:
             if sum(self.killed.values()) >= self._kills or time.monotonic() > end:
                 self._driver.wait()
                 return
-            (victim,) = self._random.choices(victims, [one.weight for one in victims])
-            if victim.kill():
-                self.killed[victim.kind] += 1
+            (kind,) = self._random.choices(list(self._weights), list(self._weights.values()))
+            if self._kill(kind):
+                self.killed[kind] += 1
                 self._tell()
+
+    def _kill(self, kind: str) -> bool:
+        """Kill one; False if there is none now."""
+        if kind == "driver":
+            return self._driver.kill()
+        if kind == "node":
+            return self._nodes.kill(self._random.randrange(NODES))
+        names = {
+            "worker": "RolloutWorker",
+            "learner": "SimulatedLearner",
+            "verifier": "SimulatedVerifier",
+            "reference server": "SimulatedReference",
+        }
+        return self._kill_actor(names[kind])
 
     def _tell(self) -> None:
         done = sum(self.killed.values())

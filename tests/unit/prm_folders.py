@@ -155,3 +155,12 @@ def rlhflow_prm(folder: Path, template: str | None = HEADERS) -> dict[str, int]:
     torch.manual_seed(5)
     LlamaForCausalLM(LlamaConfig(vocab_size=len(vocabulary), **SIZES)).save_pretrained(folder)
     return vocabulary
+
+
+MAKERS = {
+    "token_classification": token_classifier,
+    "marker": qwen_prm,
+    "plus_minus": shepherd_prm,
+    "plus_minus_chat": rlhflow_prm,
+}
+"""Form to function that writes a folder of it."""
