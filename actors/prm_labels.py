@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors import cluster
-from actors.cluster import Demand, Refs
+from actors.cluster import Refs
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
-from actors.start import wait_for_start
+from actors.samplers import started_samplers
 from actors.tracking import graded_table
 from actors.verifier_handle import VerifierHandle
-from actors.workers import start_workers
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.prm_labels import LabelFacts, add_costs, read_facts, read_labels, write_labels
@@ -71,12 +69,16 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
     if kept:
         progress.say(f"{len(kept)} of {len(wanted)} chunks of labels are there from an earlier run")
     if missing:
-        with _Labellers(config, policy, progress) as labellers:
+        codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+        with started_samplers(config, policy, progress) as samplers:
             done = sum(len(wanted[part]) for part in wanted if part not in missing)
             with progress.track("Labelling", problems.num_rows, done=done) as bar:
                 for part in missing:
                     rows = wanted[part]
-                    table, cost = labellers.label(problems.slice(rows.start, len(rows)), rows.start)
+                    chunk = problems.slice(rows.start, len(rows))
+                    table, cost = label_chunk(
+                        config, samplers.pool, samplers.verifier, codec, chunk, rows.start
+                    )
                     write_labels(table, part, LabelFacts(settings, cost))
                     bar.advance(len(rows), outcome=pc.mean(table["outcome"]).as_py())
     facts = LabelFacts(settings, add_costs([_facts_of(part, settings).cost for part in wanted]))
@@ -125,14 +127,6 @@ def training_problems(config: Config) -> pa.Table:
     """The problems whose rollouts are labelled, each once; fewer than asked where the task has fewer."""
     stream = ProblemStream(make_task(config.task), "train", derive_seed(config.seed, *SEED_PATH))
     return take_distinct(stream, config.supervised_prm.problems)
-
-
-def label_demands(config: Config) -> list[Demand]:
-    """What labelling asks of the cluster."""
-    return [
-        Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
-        Demand("verifier", config.verifier.resources),
-    ]
 
 
 def label_chunk(
@@ -238,44 +232,3 @@ def _facts_of(file: Path, settings: dict[str, Any]) -> LabelFacts:
             f"delete {file if file.stem.startswith('labels') else file.parent}, or use the file with --labels"
         )
     return facts
-
-
-class _Labellers:
-    """Rollout workers and verifier for the time of a `with` block."""
-
-    def __init__(self, config: Config, policy: str, progress: Progress) -> None:
-        self._config, self._policy, self._progress = config, policy, progress
-        self._actors: Sequence[Any] = ()
-        self._codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
-
-    def __enter__(self) -> _Labellers:
-        from actors.verifier import Verifier
-
-        config, policy = self._config, self._policy
-        cluster.require_resources(label_demands(config), config.ray.resources_deadline_seconds)
-        workers = start_workers(config, policy)
-        verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, policy)
-        self._actors = (*workers, verifier)
-        starting = {
-            "rollout worker": [worker.start.remote() for worker in workers],
-            "verifier": [verifier.start.remote()],
-        }
-        try:
-            wait_for_start(starting, config, self._progress)
-        except BaseException:
-            self._end()
-            raise
-        self._pool = RolloutPool(workers, config.rollout.deadline_seconds)
-        self._verifier = VerifierHandle(verifier, config.train.deadline_seconds)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._verifier.close()
-        self._end()
-
-    def _end(self) -> None:
-        for actor in self._actors:
-            cluster.kill(actor)
-
-    def label(self, problems: pa.Table, first_group: int) -> tuple[pa.Table, dict[str, float]]:
-        return label_chunk(self._config, self._pool, self._verifier, self._codec, problems, first_group)

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.evaluate import versions
-from actors.prm_labels import label_demands, make_labels
+from actors.prm_labels import make_labels
 from actors.ray_train import Line, RankRun, run_ranks
+from actors.samplers import sampler_demands
 from actors.start import connected
 from actors.train_prm_rank import train_prm_rank
 from airls_ray import files
@@ -78,7 +79,7 @@ def train_prm(
             metrics=output / METRICS,
         )
         # Before minutes are spent on labels; the two stages do not run at the same time.
-        for demands in ([run.demand], [] if given else label_demands(config)):
+        for demands in ([run.demand], [] if given else sampler_demands(config)):
             cluster.require_resources(demands, config.ray.resources_deadline_seconds)
         table, facts = given or make_labels(config, policy, file, progress)
         learn, held_out = split_by_problem(table, config.supervised_prm.held_out, config.seed)

@@ -9,13 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from actors import cluster
-from actors.cluster import Demand
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
-from actors.start import connected, wait_for_start
-from actors.verifier import Verifier
+from actors.samplers import started_samplers
+from actors.start import connected
 from actors.verifier_handle import VerifierHandle
-from actors.workers import start_workers
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream, take_distinct, write_problems
 from airls_ray.errors import DataError
@@ -55,28 +53,17 @@ def write_unsolved(
     stream = ProblemStream(make_task(config.task), "train", derive_seed(config.seed, "unsolved"))
     table = take_distinct(stream, problems)
     unsolved, means = [], []
-    with connected(config):
-        asked = [
-            Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
-            Demand("verifier", config.verifier.resources),
-        ]
-        cluster.require_resources(asked, config.ray.resources_deadline_seconds)
-        workers = start_workers(config, policy)
-        verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, policy)
-        starting = {"rollout worker": [worker.start.remote() for worker in workers]}
-        wait_for_start(starting | {"verifier": [verifier.start.remote()]}, config, progress)
-        pool = RolloutPool(workers, config.rollout.deadline_seconds)
-        judge = VerifierHandle(verifier, config.train.deadline_seconds)
-        with progress.track("Looking for unsolved problems", table.num_rows) as bar:
-            for start in range(0, table.num_rows, config.search.problems_per_call):
-                chunk = table.slice(start, config.search.problems_per_call)
-                best, mean = _outcomes(pool, judge, chunk, config, samples)
-                unsolved += [start + row for row in np.flatnonzero(best < 0.5).tolist()]
-                means.append(mean)
-                bar.advance(chunk.num_rows, unsolved=len(unsolved))
-        judge.close()
-        for actor in (*workers, verifier):
-            cluster.kill(actor)
+    with (
+        connected(config),
+        started_samplers(config, policy, progress) as samplers,
+        progress.track("Looking for unsolved problems", table.num_rows) as bar,
+    ):
+        for start in range(0, table.num_rows, config.search.problems_per_call):
+            chunk = table.slice(start, config.search.problems_per_call)
+            best, mean = _outcomes(samplers.pool, samplers.verifier, chunk, config, samples)
+            unsolved += [start + row for row in np.flatnonzero(best < 0.5).tolist()]
+            means.append(mean)
+            bar.advance(chunk.num_rows, unsolved=len(unsolved))
     if not unsolved:
         raise DataError(
             f"all {table.num_rows} problems were solved within {samples} samples, so {output} was not "

@@ -37,7 +37,7 @@ def search(
     """Search the test problems, guided by the PRM: Best-of-N, beam, REBASE, particles, MCTS and more."""
     settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)])
     if policy is None:
-        policy, prm = _latest(settings, prm)
+        policy, prm = latest_policy(settings, prm)
     from actors.search import run_search
 
     target = output or settings.output / settings.name / "search"
@@ -69,8 +69,12 @@ def report(
     typer.echo(f"Report: {write_report(run)}")
 
 
-def _latest(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
-    """Return policy and PRM of the run's latest checkpoint."""
+def latest_policy(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
+    """Return policy and PRM of the run's latest checkpoint (or the PRM that is given).
+
+    Raises:
+        ModelError: there is no checkpoint.
+    """
     from airls_ray.errors import ModelError
     from airls_ray.run_folder import RunFolder
 

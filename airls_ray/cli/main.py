@@ -14,6 +14,7 @@ from airls_ray.cli import (
     data,
     doctor,
     evaluate,
+    evaluate_outputs,
     evaluate_prm,
     live,
     score,
@@ -52,6 +53,7 @@ app.add_typer(data.app, name="data")
 app.command("sft")(train.sft)
 app.command("train")(train.train)
 app.command("train-prm")(train_prm.train_prm)
+app.command("evaluate")(evaluate_outputs.evaluate)
 app.command("search")(evaluate.search)
 app.command("serve")(serve.serve)
 app.command("score")(score.score)

@@ -143,6 +143,22 @@ GRADES = _versioned(
 """Joined to rollouts by position. `answer`: canonical form, null if none was found. `step_truth`: one
 value per step, null where the task does not know. `status`: "graded", "timeout" or "crashed"."""
 
+OUTPUTS = _versioned(
+    "outputs",
+    [
+        ("problem_id", pa.string()),
+        ("index", pa.int32()),
+        ("response", pa.string()),
+        ("tokens", pa.int32()),
+        ("finish", pa.string()),
+        ("outcome", pa.float32()),
+        ("answer", pa.string()),
+        ("status", pa.string()),
+    ],
+)
+"""Graded responses as text (`airls-ray evaluate`). `index`: number of the sample; -1 for the greedy one.
+`tokens`, `finish`: null where they are not known; the rest as in ROLLOUTS and GRADES."""
+
 TOKEN_LOGPROBS = _versioned("token_logprobs", [("logprobs", pa.list_(pa.float32()))])
 """Joined by position: log-probability of every response token under some model."""
 

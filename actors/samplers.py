@@ -1,0 +1,55 @@
+"""Rollout workers and a verifier for the time of a `with` block: commands that only sample and grade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from actors import cluster
+from actors.cluster import Demand
+from actors.rollout_pool import RolloutPool
+from actors.start import wait_for_start
+from actors.verifier_handle import VerifierHandle
+from actors.workers import start_workers
+from airls_ray.config.schema import Config
+from airls_ray.progress import Progress
+
+
+@dataclass(frozen=True)
+class Samplers:
+    """What samples and what grades."""
+
+    pool: RolloutPool
+    verifier: VerifierHandle
+
+
+def sampler_demands(config: Config) -> list[Demand]:
+    """What sampling and grading ask of the cluster."""
+    return [
+        Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
+        Demand("verifier", config.verifier.resources),
+    ]
+
+
+@contextmanager
+def started_samplers(config: Config, policy: str, progress: Progress) -> Iterator[Samplers]:
+    """Start workers with the weights of `policy` and a verifier; all actors end with the block.
+
+    Raises:
+        UserError: too few resources, or a process that does not start.
+    """
+    from actors.verifier import Verifier
+
+    cluster.require_resources(sampler_demands(config), config.ray.resources_deadline_seconds)
+    workers = start_workers(config, policy)
+    verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, policy)
+    handle = VerifierHandle(verifier, config.train.deadline_seconds)
+    try:
+        starting = {"rollout worker": [worker.start.remote() for worker in workers]}
+        wait_for_start(starting | {"verifier": [verifier.start.remote()]}, config, progress)
+        yield Samplers(RolloutPool(workers, config.rollout.deadline_seconds), handle)
+        handle.close()
+    finally:
+        for actor in (*workers, verifier):
+            cluster.kill(actor)

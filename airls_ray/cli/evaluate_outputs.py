@@ -1,0 +1,58 @@
+"""`evaluate`: how good a policy's, an endpoint's or stored responses are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
+
+
+def evaluate(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Policy folder or hub name; by default that of the run's latest checkpoint."),
+    ] = None,
+    responses: Annotated[
+        list[Path] | None,
+        typer.Option(help="Stored responses (.jsonl, .json, .parquet; may be repeated) instead of a policy."),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Address of an OpenAI-compatible endpoint instead of a policy.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name at the endpoint.")] = "default",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the results; by default evaluation/ in the run folder.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is there.")] = False,
+) -> None:
+    """Grade responses to the test problems: accuracy, pass@k, majority@k, lengths, by level and subject.
+
+    `search.problems`, `search.samples` and `search.temperature` say how many and how.
+    """
+    from airls_ray.errors import ConfigError
+
+    given = [
+        name
+        for name, one in (("--policy", policy), ("--responses", responses), ("--endpoint", endpoint))
+        if one
+    ]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
+    settings = read_config(config, overrides)
+    from actors.evaluate_outputs import evaluate_endpoint, evaluate_files, evaluate_policy
+
+    target = output or settings.output / settings.name / "evaluation"
+    if responses:
+        evaluate_files(settings, responses, target, resume)
+    elif endpoint:
+        evaluate_endpoint(settings, endpoint, model, target, resume)
+    else:
+        from airls_ray.cli.evaluate import latest_policy
+
+        evaluate_policy(settings, policy or str(latest_policy(settings, None)[0]), target, resume)
+    typer.echo(f"Responses and summary: {target}")

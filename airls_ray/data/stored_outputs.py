@@ -1,0 +1,108 @@
+"""Responses that somebody stored: read, matched to the task's problems, graded without any engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from airls_ray.data.rows import Row, optional_text, read_rows, text_of
+from airls_ray.data.schemas import OUTPUTS, rows_to_table
+from airls_ray.errors import DataError
+from airls_ray.evaluation.outputs import GREEDY
+from airls_ray.grading.pool import GradeRequest, GraderPool
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response to the problem in row `problem` of a table of problems."""
+
+    problem: int
+    index: int
+    text: str
+    tokens: int | None = None
+    finish: str | None = None
+
+
+def read_responses(paths: Sequence[Path], problems: pa.Table) -> list[Response]:
+    """Read JSONL, JSON or Parquet files of responses to `problems` (schema PROBLEMS).
+
+    Fields of a row: `problem_id` or `prompt` (text; which problem), `response` (text), and optionally
+    `tokens` (a number), `finish` ("stop" or "length") and `index` (-1 for a greedy response). Others are
+    ignored.
+
+    Raises:
+        DataError: one sentence with file and row: a field is missing, or there is no such problem.
+    """
+    by_id = {name: row for row, name in enumerate(problems["problem_id"].to_pylist())}
+    by_prompt = {text.strip(): row for row, text in enumerate(problems["prompt"].to_pylist())}
+    counts: Counter[int] = Counter()
+    responses = []
+    for path in paths:
+        for where, row in read_rows(path):
+            problem = _problem(where, row, by_id, by_prompt)
+            greedy = row.get("index") == GREEDY
+            responses.append(
+                Response(
+                    problem,
+                    GREEDY if greedy else counts[problem],
+                    _response(where, row),
+                    _count(where, row),
+                    optional_text(where, row, "finish"),
+                )
+            )
+            counts[problem] += not greedy
+    return responses
+
+
+def grade_responses(responses: Sequence[Response], problems: pa.Table, pool: GraderPool) -> pa.Table:
+    """Judge responses to `problems` and return a table of schema OUTPUTS, in their order."""
+    names, prompts, answers, details = (
+        problems[name].to_pylist() for name in ("problem_id", "prompt", "answer", "details")
+    )
+    grades = pool.grade(
+        [
+            GradeRequest(prompts[one.problem], answers[one.problem], details[one.problem], one.text)
+            for one in responses
+        ]
+    )
+    rows = [
+        (
+            names[one.problem], one.index, one.text, one.tokens, one.finish,
+            grade.outcome, grade.answer, grade.status,
+        )
+        for one, grade in zip(responses, grades, strict=True)
+    ]  # fmt: skip
+    return rows_to_table(rows, OUTPUTS)
+
+
+def _problem(where: str, row: Row, by_id: dict[str, int], by_prompt: dict[str, int]) -> int:
+    name = "problem_id" if row.get("problem_id") is not None else "prompt"
+    given = text_of(where, row, name)
+    found = by_id.get(given) if name == "problem_id" else by_prompt.get(given.strip())
+    if found is None:
+        raise DataError(
+            f"{where}: {name} {given[:60]!r} is none of the {len(by_id)} test problems of the task: correct "
+            "it, or raise search.problems and task.test_problems"
+        )
+    return found
+
+
+def _response(where: str, row: Row) -> str:
+    value: Any = row.get("response")
+    if not isinstance(value, str):  # an empty one is a wrong answer, not a wrong row
+        raise DataError(f"{where}: field 'response' must be text, but is absent or something else")
+    return value
+
+
+def _count(where: str, row: Row) -> int | None:
+    value = row.get("tokens")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise DataError(f"{where}: field 'tokens' must be a whole number, but is {value!r}")
+    return value

@@ -1,0 +1,99 @@
+"""Responses from an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from airls_ray.data.stored_outputs import Response
+from airls_ray.errors import ConfigError, RunError
+from airls_ray.evaluation.outputs import GREEDY
+from airls_ray.seeding import derive_seed
+
+KEY = "OPENAI_API_KEY"
+_AT_ONCE = 8
+_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How each problem is sampled."""
+
+    samples: int
+    temperature: float
+    max_tokens: int
+    seed: int
+
+
+class Endpoint:
+    """A chat model behind an address; the key comes from the environment (`OPENAI_API_KEY`) alone."""
+
+    def __init__(self, url: str, model: str, deadline_seconds: float) -> None:
+        """Make a client; nothing is asked yet.
+
+        Raises:
+            ConfigError: the `openai` package is missing.
+        """
+        try:
+            import openai
+        except ImportError as error:
+            raise ConfigError("an endpoint needs the package openai: pip install openai") from error
+        self._error = openai.OpenAIError
+        self._url, self._model = url, model
+        self._client = openai.OpenAI(
+            base_url=url,
+            api_key=os.environ.get(KEY) or "none",
+            timeout=deadline_seconds,
+            max_retries=_RETRIES,
+        )
+
+    def responses(self, problems: pa.Table, first: int, asked: Asked) -> list[Response]:
+        """One greedy response and `asked.samples` samples of each problem (PROBLEMS), in order.
+
+        Raises:
+            RunError: the endpoint cannot be reached, refuses, or answers without text.
+        """
+        prompts = problems["prompt"].to_pylist()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = pool.map(
+                lambda row: self._of_problem(row, prompts[row], first, asked), range(len(prompts))
+            )
+            return [response for one in found for response in one]
+
+    def _of_problem(self, row: int, prompt: str, first: int, asked: Asked) -> list[Response]:
+        seed = derive_seed(asked.seed, "endpoint", first + row)
+        greedy = self._ask(prompt, 1, 0.0, asked.max_tokens, seed)
+        sampled: list[Any] = []
+        while len(sampled) < asked.samples:  # some servers give one choice whatever `n` is
+            wanted = asked.samples - len(sampled)
+            sampled += self._ask(prompt, wanted, asked.temperature, asked.max_tokens, seed + len(sampled))
+        return [
+            Response(row, index, choice.message.content or "", None, choice.finish_reason)
+            for index, choice in ((GREEDY, greedy[0]), *enumerate(sampled[: asked.samples]))
+        ]
+
+    def _ask(self, prompt: str, n: int, temperature: float, max_tokens: int, seed: int) -> Sequence[Any]:
+        try:
+            answer = self._client.chat.completions.create(
+                model=self._model,
+                messages=[{"role": "user", "content": prompt}],
+                n=n,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                seed=seed,
+            )
+        except self._error as error:
+            raise RunError(
+                f"the endpoint {self._url} did not answer ({' '.join(str(error).split())[:200]}): check its "
+                f"address, the model {self._model!r} and the key in {KEY}"
+            ) from error
+        if not answer.choices:
+            raise RunError(
+                f"the endpoint {self._url} answered without a choice: is {self._model!r} a chat model?"
+            )
+        return list(answer.choices)
