@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from actors.sft_rank import METRICS, SUMMARY, train_rank
 from actors.sft_state import SFTState, state_folder
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.data.problems import ProblemStream, table_to_problems, take_distinct
 from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress, make_progress
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec, build_tokenizer
+from airls_ray.tokenizer_files import train_tokenizer
+
+_TOKENIZER_PROBLEMS = 10_000
+"""Most problems that a new tokenizer is learned from."""
 
 
 def run_sft(
@@ -78,10 +84,21 @@ def prepare_model(config: Config, folder: Path) -> str:
     from airls_ray.models.create import create_policy
 
     task = make_task(config.task)
-    build_tokenizer(task, folder)
+    if task.vocabulary() is None:
+        train_tokenizer(_training_texts(config), config.model.vocabulary, folder)
+    else:
+        build_tokenizer(task, folder)
     codec = TextCodec.from_folder(folder, task, config.model.prompt_template)
     create_policy(config.model, codec, folder, derive_seed(config.seed, "model"))
     return str(folder)
+
+
+def _training_texts(config: Config) -> Iterator[str]:
+    """Prompts and traces that a new tokenizer is learned from."""
+    stream = ProblemStream(make_task(config.task), "train", derive_seed(config.seed, "tokenizer"))
+    for problem in table_to_problems(take_distinct(stream, _TOKENIZER_PROBLEMS)):
+        yield problem.prompt
+        yield from problem.traces
 
 
 def _take_up(before: Path, work: Path, progress: Progress) -> str:

@@ -1,18 +1,21 @@
-"""Tokenizer folders in Hugging Face format: make one for a built-in task, load any."""
+"""Tokenizer folders in Hugging Face format: make one for a task, load any."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from airls_ray.errors import ModelError
 from airls_ray.tasks.base import Task
 
 PAD, EOS = "<pad>", "<eos>"
+_FEWEST = 258
+"""The special tokens and one for each byte."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,36 @@ def build_tokenizer(task: Task, folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([AddedToken(PAD, special=True), AddedToken(EOS, special=True)])
+    _save(tokenizer, folder)
+
+
+def train_tokenizer(texts: Iterable[str], size: int, folder: Path) -> None:
+    """Save a byte-level BPE tokenizer of at most `size` tokens learned from `texts`: it encodes any text.
+
+    Tokens 0 and 1 are `<pad>` and `<eos>`; then all 256 bytes, then what is frequent. Digits stand alone, as
+    arithmetic needs them.
+
+    Raises:
+        ModelError: `size` has no room for the bytes.
+    """
+    if size < _FEWEST:
+        raise ModelError(f"a vocabulary of {size} tokens has no room for all bytes: give at least {_FEWEST}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[PAD, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    _save(tokenizer, folder)
+
+
+def _save(tokenizer: Tokenizer, folder: Path) -> None:
     special = {"pad_token": PAD, "eos_token": EOS}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

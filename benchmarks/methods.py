@@ -58,6 +58,7 @@ _NEWER = (
     ("sft.learner", "compile", False),
     ("sft", "detour_share", 0.0),
     ("prm", "discriminator", "airl"),
+    ("model", "vocabulary", 0),
     ("train", "keep_best", 0),
     ("train", "best_metric", "outcome/mean"),
     ("train", "storage", None),

@@ -15,7 +15,10 @@ class ModelConfig(StrictModel):
     """The policy: a folder or hub name in Hugging Face format, or the size of a new Qwen3 model."""
 
     path: str | None = None
-    """Model folder or hub name; null makes a model from scratch for a built-in task (then run `sft`)."""
+    """Model folder or hub name; null makes a model from scratch (then run `sft`)."""
+    vocabulary: NonNegativeInt = 0
+    """For a new model of a task without words of its own (file): size of a byte-level BPE tokenizer that is
+    trained on the training problems; 0: none is."""
     trust_remote_code: bool = False
     """Whether code inside the model folder may run."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -262,8 +262,11 @@ class Config(StrictModel):
                 f"sft.detour_share is {self.sft.detour_share:g}, but the task {self.task.name} cannot make "
                 "detours (countdown can); set it to 0"
             )
-        if self.task.name == "file" and self.model.path is None:
-            raise ValueError("task.name=file needs a trained model: set model.path to its folder or hub name")
+        if self.task.name == "file" and self.model.path is None and not self.model.vocabulary:
+            raise ValueError(
+                "task.name=file needs a trained model: set model.path to its folder or hub name, or "
+                "model.vocabulary to the tokens of a new one (2000, for example)"
+            )
         return self
 
     @property

@@ -174,7 +174,7 @@ def policy_shape(config: Config) -> ModelShape | str:
         return shape_of_path(config.model.path, config.model.context_tokens)
     model = config.model
     words = make_task(config.task).vocabulary()
-    if words is None:
+    if words is None and not model.vocabulary:
         return f"task {config.task.name} has no vocabulary of its own, and model.path is not set"
     return ModelShape(
         hidden=model.hidden_size,
@@ -183,7 +183,7 @@ def policy_shape(config: Config) -> ModelShape | str:
         kv_heads=model.heads,
         head_dim=model.head_dim,
         intermediate=model.intermediate_size,
-        vocab=len(words) + _SPECIAL_TOKENS,
+        vocab=model.vocabulary if words is None else len(words) + _SPECIAL_TOKENS,
         tied=model.tie_embeddings,
         qk_norm=True,  # a new model is a Qwen3
         context=model.context_tokens,
