@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 HOSTS = 4
 """Processes that the simulated workers share."""
+STAGES = StageSeconds(rollout=10.0, grade=0.5, prm_update=1.0, prm_score=0.5, policy_update=2.5)
+"""A quick cluster: with 7B models these take minutes."""
 SKIP = 1
 """First iterations that are not counted: worker processes and caches warm up."""
 
@@ -35,12 +37,15 @@ def main(
     workers: Annotated[
         list[int] | None, typer.Option(help="Simulated workers (may be repeated); by default 8 to 512.")
     ] = None,
-    iterations: Annotated[int, typer.Option(min=3, help="Iterations at each size.")] = 5,
-    rollout_seconds: Annotated[float, typer.Option(help="Seconds of a worker's share.")] = 4.0,
+    iterations: Annotated[int, typer.Option(min=3, help="Iterations at each size.")] = 4,
+    faster: Annotated[float, typer.Option(help="Divide the seconds of all stages by this.")] = 1.0,
     weights_mib: Annotated[float, typer.Option(help="Size of the weights of a sync, in MiB.")] = 64.0,
 ) -> None:
-    """Measure rollouts per second against linear, the driver's CPU and memory, and a weight sync at each
-    size.
+    """Measure rollouts per second, the driver's CPU and memory, and a weight sync at each size.
+
+    "Of linear" is the rate of a worker against that with the fewest workers, "of the stages" the seconds of
+    the stages one after the other against those of an iteration. Processor time of the simulated workers
+    counts against both figures: all of them share this machine's cores.
 
     Then the same stages one after the other and overlapped (`train.max_staleness` 1 and 2).
     """
@@ -51,7 +56,7 @@ def main(
     from airls_ray.progress import make_progress
 
     progress = make_progress()
-    seconds = StageSeconds(rollout=rollout_seconds)
+    seconds = STAGES.faster(faster)
     even = StageSeconds(rollout=2.0, grade=0.1, prm_update=0.8, prm_score=0.2, policy_update=0.9)
     folder = Path(tempfile.mkdtemp(prefix="airls_scale_"))
     try:
@@ -60,6 +65,9 @@ def main(
                 at_size(count, iterations, seconds, int(weights_mib * 2**20), folder, progress)
                 for count in workers or (8, 32, 128, 256, 512)
             ]
+            for row in sizes:
+                per_worker = [one["rollouts_per_second"] / one["workers"] for one in (row, sizes[0])]
+                row["of_linear"] = per_worker[0] / per_worker[1]
             loops = [
                 overlap(name, loop, staleness, even, folder, progress)
                 for name, loop, staleness in (
@@ -70,11 +78,20 @@ def main(
             ]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    columns = ("workers", "rollouts/s", "of linear", "driver, cores", "driver, MiB more", "sync, s")
+    columns = (
+        "workers",
+        "rollouts/s",
+        "of linear",
+        "of the stages",
+        "driver, cores",
+        "driver, MiB more",
+        "sync, s",
+    )
     rows = [
         (
             row["workers"], f"{row['rollouts_per_second']:.0f}", f"{row['of_linear']:.3f}",
-            f"{row['driver_cores']:.2f}", f"{row['driver_mib_more']:.1f}", f"{row['sync_seconds']:.2f}",
+            f"{row['of_stages']:.3f}", f"{row['driver_cores']:.2f}", f"{row['driver_mib_more']:.1f}",
+            f"{row['sync_seconds']:.2f}",
         )
         for row in sizes
     ]  # fmt: skip
@@ -119,12 +136,18 @@ def at_size(
     whole = median(line["time/iteration"] for line in counted)
     sync = median(line["time/sync"] for line in counted)
     rollouts = config.train.problems_per_iteration * config.train.rollouts_per_problem
-    progress.say(f"{count} workers: {rollouts / whole:.0f} rollouts/s, {seconds.all / whole:.3f} of linear")
+    progress.say(
+        f"{count} workers: {rollouts / whole:.0f} rollouts/s, {seconds.all / whole:.3f} of the stages"
+    )
     return {
         "workers": count,
         "rollouts_per_second": rollouts / whole,
-        "of_linear": seconds.all / whole,
-        "rollout_seconds": median(line["time/rollout"] for line in counted),
+        "of_stages": seconds.all / whole,
+        "stage_seconds": {
+            name.removeprefix("time/"): median(line[name] for line in counted)
+            for name in counted[0]
+            if name.startswith("time/")
+        },
         "driver_cores": cores,
         "driver_mib_more": memory_mib() - before,
         "sync_seconds": sync,

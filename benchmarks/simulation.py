@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,10 +46,22 @@ class StageSeconds:
         """All that comes after the grades."""
         return self.prm_update + self.prm_score + self.policy_update
 
+    def faster(self, factor: float) -> StageSeconds:
+        """All divided by `factor`."""
+        return StageSeconds(**{name: value / factor for name, value in vars(self).items()})
+
     @property
     def all(self) -> float:
         """One after the other."""
         return self.rollout + self.grade + self.learning
+
+
+@contextmanager
+def lasting(seconds: float) -> Iterator[None]:
+    """Make the block last so many seconds, if it is done before."""
+    end = time.monotonic() + seconds
+    yield
+    time.sleep(max(0.0, end - time.monotonic()))
 
 
 # ------------------------------------------------------------------------------------ workers
@@ -120,14 +133,17 @@ class WorkerHost:
         """`folder`: of a tokenizer."""
         from actors.rollout_worker import RolloutWorker
 
+        self._seconds = seconds
         self._workers = [
-            RolloutWorker(f"worker-{number}", config, folder, SimulatedEngines(seconds))
+            RolloutWorker(f"worker-{number}", config, folder, SimulatedEngines(0.0))
             for number in range(count)
         ]
 
     def call(self, number: int, method: str, *arguments: Any) -> Any:
-        """Call one worker."""
-        return getattr(self._workers[number], method)(*arguments)
+        """Call one worker. Sampling takes its seconds in all: what it computes is on a machine of its own
+        in a real cluster, and on this machine's few cores here."""
+        with lasting(self._seconds if method == "generate" else 0.0):
+            return getattr(self._workers[number], method)(*arguments)
 
 
 class _Method:
@@ -207,8 +223,8 @@ class SimulatedLearner:
     def update(self, *arguments: Any) -> dict[str, float]:
         """Learn: of the PRM (problems come first) or of the policy (rollouts do)."""
         prm = len(arguments) == 7
-        time.sleep(self._seconds.prm_update if prm else self._seconds.policy_update)
-        found = self._learn(arguments[1] if prm else arguments[0])
+        with lasting(self._seconds.prm_update if prm else self._seconds.policy_update):
+            found = self._learn(arguments[1] if prm else arguments[0])
         if prm:
             return {f"prm/{name}": value for name, value in found.items()}
         self._version = arguments[4]
@@ -261,11 +277,11 @@ class SimulatedVerifier:
         from actors.cluster import resolve
         from airls_ray.data.schemas import GRADES
 
-        time.sleep(self._seconds)
-        responses = pa.concat_tables(resolve(rollouts))["response"].to_pylist()
-        columns = {name: [None] * len(responses) for name in GRADES.names}
-        columns["outcome"] = [float(sum(tokens) % 2 == 0) for tokens in responses]
-        return pa.table({field.name: pa.array(columns[field.name], field.type) for field in GRADES})
+        with lasting(self._seconds):
+            responses = pa.concat_tables(resolve(rollouts))["response"].to_pylist()
+            columns = {name: [None] * len(responses) for name in GRADES.names}
+            columns["outcome"] = [float(sum(tokens) % 2 == 0) for tokens in responses]
+            return pa.table({field.name: pa.array(columns[field.name], field.type) for field in GRADES})
 
     def summarise(self, rollouts: Sequence[Any], grades: pa.Table) -> dict[str, float]:
         """What the loop needs."""
