@@ -114,6 +114,9 @@ def main(
 ) -> None:
     """Bring up Ray nodes on this machine, then add and remove rollout nodes on request."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Else whoever joins by 127.0.0.1 (a node's own job agent, above all) is sent to this machine's outer
+    # address, where nothing listens, and `ray job submit` waits for ever.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # the actors are the work here, not a background job
     from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
 
