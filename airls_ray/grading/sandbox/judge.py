@@ -1,0 +1,204 @@
+"""The tests' process: runs the tests, asks the program over the channel, and compares by itself.
+
+The program runs in another sandbox. What comes from it are plain values and stand-ins, so the builtins,
+the comparisons and the `assert` of this process are its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from airls_ray.grading.sandbox.remote import Channel, ProgramEnded, Remote
+from airls_ray.grading.sandbox.values import NotPlain
+
+_LONGEST_MESSAGE = 200
+
+
+class Judge:
+    """Runs one job and writes a line of JSON for every test as soon as it is decided."""
+
+    def __init__(self, job: dict[str, Any], channel: int, verdicts: int) -> None:
+        """Ask over the socket `channel`, write to the pipe `verdicts`."""
+        self._job = job
+        self._channel = Channel(channel, job["limit"])
+        self._verdicts = verdicts
+        self._stop = bool(job["stop"])
+
+    def run(self) -> int:
+        """Run all tests, or up to the first that fails where the job says so; return 0."""
+        try:
+            kind, name, message = self._channel.greeting()
+            if kind != "value":
+                reason = (
+                    "syntax_error" if kind == "syntax" else "memory" if name == "MemoryError" else "exception"
+                )
+                self._say({"ended": reason, "message": f"{name} {message}"[:_LONGEST_MESSAGE]})
+                return 0
+            if self._job["form"] == "call":
+                self._run_calls()
+            else:
+                self._run_asserts()
+        except ProgramEnded as end:
+            self._say({"ended": end.reason})
+        except _Stop:
+            self._say({"finished": True})
+        else:
+            self._say({"finished": True})
+        return 0
+
+    # -------------------------------------------------------------------------------- call tests
+    def _run_calls(self) -> None:
+        for test in self._job["tests"]:
+            self._decide(lambda test=test: self._check_call(test))  # type: ignore[misc]
+
+    def _check_call(self, test: dict[str, Any]) -> bool:
+        function = self._entry()
+        operation = "call_in_place" if test.get("in_place") else "call"
+        arguments, keywords = test["arguments"], test.get("keywords", {})
+        given = self._channel.ask(operation, function, *arguments, **keywords)
+        return equal(given, test["expected"], self._job["tolerance"])
+
+    def _entry(self) -> Any:
+        """Return the function under test; a method gets a new object, so that tests share no state."""
+        owner, _, name = self._job["entry_point"].rpartition(".")
+        if owner:
+            return self._channel.ask("getattr", self._global(owner)(), name)
+        return self._global(name)
+
+    def _global(self, name: str) -> Any:
+        try:
+            return self._channel.ask("name", name)
+        except KeyError:
+            raise NoEntryPoint(name) from None
+
+    # ------------------------------------------------------------------------------ assert tests
+    def _run_asserts(self) -> None:
+        scope: dict[str, Any] = {"__name__": "tests"}
+        entry = self._job["entry_point"]
+        try:
+            for name in self._job["names"]:
+                if name == entry or self._has(name):
+                    scope[name] = self._global(name)
+            if entry:
+                scope["candidate"] = scope[entry] if entry in scope else self._entry()
+            exec(compile(self._job["setup"], "<setup>", "exec"), scope)
+        except Exception as error:
+            self._record(_reason(error), error)
+            return
+        scope.update(__passed__=self._passed, __failed__=self._failed)
+        for text in self._job["tests"]:
+            self._run_chunk(count_asserts(text, self._stop), scope)
+
+    def _has(self, name: str) -> bool:
+        try:
+            self._channel.ask("name", name)
+        except Exception:
+            return False
+        return True
+
+    def _run_chunk(self, tree: ast.Module, scope: dict[str, Any]) -> None:
+        try:
+            exec(compile(tree, "<tests>", "exec"), scope)
+        except Exception as error:
+            self._record(_reason(error), error)
+
+    def _passed(self) -> None:
+        self._record(None)
+
+    def _failed(self, error: Exception | None = None) -> None:
+        self._record(_reason(error) if error else "wrong_answer", error)
+
+    # ------------------------------------------------------------------------------------ verdicts
+    def _decide(self, check: Callable[[], bool]) -> None:
+        try:
+            right = check()
+        except Exception as error:
+            self._record(_reason(error), error)
+        else:
+            self._record(None if right else "wrong_answer")
+
+    def _record(self, reason: str | None, error: Exception | None = None) -> None:
+        line: dict[str, Any] = {"passed": reason is None, "reason": reason}
+        if error is not None:
+            line["message"] = f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
+        self._say(line)
+        if reason is not None and self._stop:
+            raise _Stop
+
+    def _say(self, line: dict[str, Any]) -> None:
+        os.write(self._verdicts, json.dumps(line).encode() + b"\n")  # short, so it is written whole
+
+
+class NoEntryPoint(Exception):
+    """The program lacks what the tests call."""
+
+
+class _Stop(BaseException):
+    """The first failure decides."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NoEntryPoint):
+        return "no_entry_point"
+    if isinstance(error, (NotPlain, NameError)) and not hasattr(error, "from_program"):
+        return "unsupported_test"
+    if isinstance(error, MemoryError):
+        return "memory"
+    return "exception" if hasattr(error, "from_program") else "wrong_answer"
+
+
+def equal(given: Any, expected: Any, tolerance: float) -> bool:
+    """Whether two plain values are the same; lists and tuples count alike, since JSON has lists alone.
+
+    `tolerance`: largest difference of two numbers, relative or absolute, if one of them is a float.
+    """
+    if isinstance(given, (list, tuple)) and isinstance(expected, (list, tuple)):
+        pairs = zip(given, expected, strict=False)
+        return len(given) == len(expected) and all(equal(one, other, tolerance) for one, other in pairs)
+    if isinstance(given, dict) and isinstance(expected, dict):
+        if given.keys() != expected.keys():
+            return False
+        return all(equal(given[key], value, tolerance) for key, value in expected.items())
+    if isinstance(given, Remote):
+        return False
+    floats = isinstance(given, float) or isinstance(expected, float)
+    if tolerance and floats and isinstance(given, (int, float)) and isinstance(expected, (int, float)):
+        return math.isclose(given, expected, rel_tol=tolerance, abs_tol=tolerance)
+    return bool(given == expected)
+
+
+def count_asserts(text: str, stop: bool) -> ast.Module:
+    """Return the tests of `text` with every `assert` reporting its verdict.
+
+    With `stop` a false one still raises AssertionError; else it is recorded and the tests go on.
+    """
+    tree = ast.parse(text)
+    return ast.fix_missing_locations(_Asserts(stop).visit(tree))
+
+
+class _Asserts(ast.NodeTransformer):
+    def __init__(self, stop: bool) -> None:
+        self._stop = stop
+
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
+        passed: list[ast.stmt] = ast.parse("__passed__()").body
+        if self._stop:
+            return ast.copy_location(ast.If(node.test, passed, [node_raising(node)]), node)
+        failed = ast.parse("__failed__()").body
+        attempt = ast.parse("try:\n    pass\nexcept Exception as __error__:\n    __failed__(__error__)").body[
+            0
+        ]
+        assert isinstance(attempt, ast.Try)
+        attempt.body = [ast.If(node.test, passed, failed)]
+        return ast.copy_location(attempt, node)
+
+
+def node_raising(node: ast.Assert) -> ast.stmt:
+    """Return `raise AssertionError(message)` of an assert."""
+    arguments = [node.msg] if node.msg is not None else []
+    return ast.Raise(ast.Call(ast.Name("AssertionError", ast.Load()), arguments, []), None)

@@ -1,0 +1,141 @@
+"""Inside the sandbox: run the untrusted program, then do what the tests ask of it.
+
+Nothing here is trusted once the program runs: it may replace all of it. It knows neither the tests nor
+what they expect.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from airls_ray.grading.sandbox import values
+
+SYNTAX_EXIT, EXCEPTION_EXIT, MEMORY_EXIT = 84, 85, 86
+"""Exit codes that name a reason; a program can also give them itself, which fails it all the same."""
+_LONGEST_MESSAGE = 500
+_LONGEST_REQUEST = 1 << 30
+
+
+def run_main(job: dict[str, Any]) -> int:
+    """Run the program as a whole on its standard input and return its exit code."""
+    try:
+        code = compile(job["source"], "<program>", "exec")
+    except MemoryError:
+        return MEMORY_EXIT
+    except (SyntaxError, ValueError, RecursionError):
+        return SYNTAX_EXIT
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")  # those of the parent know other files
+    sys.argv = ["program"]
+    status = _finished(lambda: exec(code, module.__dict__))
+    for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush):  # type: ignore[attr-defined]
+        status = status or _finished(last)
+    return status
+
+
+def _finished(work: Callable[[], object]) -> int:
+    try:
+        work()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1 if end.code else 0
+    except MemoryError:
+        return MEMORY_EXIT
+    except BaseException:
+        return EXCEPTION_EXIT
+    return 0
+
+
+class ProgramServer:
+    """Answers requests for the program's functions, objects and values, one frame each."""
+
+    def __init__(self, channel: int) -> None:
+        """Speak over the socket `channel`."""
+        self._channel = channel
+        self._module = types.ModuleType("program")
+        self._kept: dict[int, Any] = {}
+
+    def run(self, job: dict[str, Any]) -> int:
+        """Load the program, answer until the other side closes, and return the exit code."""
+        try:
+            self._reply(self._load(job))
+            while True:
+                request = values.receive(self._channel, _LONGEST_REQUEST)
+                self._reply(self._answer(request))
+        except (values.ChannelClosed, BrokenPipeError, ConnectionResetError):
+            return 0
+        except MemoryError:
+            return MEMORY_EXIT
+
+    def _load(self, job: dict[str, Any]) -> list[Any]:
+        sys.modules["program"] = self._module
+        try:
+            parts = [compile(job[name], f"<{name}>", "exec") for name in ("prefix", "source")]
+        except MemoryError:
+            return ["raised", "MemoryError", "the program is too complex"]
+        except (SyntaxError, ValueError, RecursionError) as error:
+            return ["syntax", str(error)[:_LONGEST_MESSAGE]]
+        try:
+            for part in parts:
+                exec(part, self._module.__dict__)
+        except BaseException as error:
+            return _raised(error)
+        return ["value", None]
+
+    def _answer(self, request: list[Any]) -> list[Any]:
+        operation, operands, keywords = request
+        try:
+            found = [values.decode(operand, self._kept.__getitem__) for operand in operands]
+            named = {name: values.decode(value, self._kept.__getitem__) for name, value in keywords.items()}
+            result = self._perform(operation, found, named)
+            if operation == "call_in_place":
+                result = found[1] if len(found) > 1 and result is None else result
+            return ["value", values.encode(result, self._keep)]
+        except BaseException as error:
+            return _raised(error)
+
+    def _perform(self, operation: str, operands: list[Any], keywords: dict[str, Any]) -> Any:
+        if operation == "name":
+            return self._module.__dict__[operands[0]]
+        if operation in ("call", "call_in_place"):
+            return operands[0](*operands[1:], **keywords)
+        simple: dict[str, Callable[..., Any]] = {
+            "getattr": getattr,
+            "setattr": setattr,
+            "getitem": lambda one, key: one[key],
+            "iterate": list,
+            "length": len,
+            "truth": bool,
+            "text": str,
+        }
+        return simple[operation](*operands)
+
+    def _keep(self, value: Any) -> int:
+        """Return a handle for what is no plain value."""
+        self._kept[id(value)] = value  # kept alive, so that its id stays its own
+        return id(value)
+
+    def _reply(self, message: list[Any]) -> None:
+        values.send(self._channel, message)
+
+
+def _raised(error: BaseException) -> list[Any]:
+    if isinstance(error, MemoryError):
+        return ["raised", "MemoryError", ""]
+    try:
+        text = str(error)[:_LONGEST_MESSAGE]
+    except BaseException:
+        text = ""
+    return ["raised", type(error).__name__, text]
+
+
+def silence() -> None:
+    """Let prints of a program whose output is not asked for go to the counted pipe, unbuffered by us."""
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)

@@ -1,0 +1,137 @@
+"""Programs that are judged by tests, in a sandbox."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airls_ray.grading.sandbox.box import PRELOAD, Exam, Sandbox
+from airls_ray.grading.sandbox.limits import InForce, Limits
+from airls_ray.tasks.base import Grade, Problem, Split
+from airls_ray.tasks.code_formats import check_details, read_code_file
+from airls_ray.tasks.problem_files import check_apart, epochs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airls_ray.config.schema import CodeTaskConfig
+
+_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+_PYTHON = ("python", "py", "python3")
+_DELIMITERS = {"lines": "\n", "blocks": "\n\n"}
+
+
+class CodeTask:
+    """Problems from two files; the truth of a step is not known. Implements `Task`."""
+
+    name = "code"
+
+    def __init__(self, config: CodeTaskConfig) -> None:
+        """Keep the configuration; files and the sandbox are opened when they are first needed."""
+        self._config = config
+        self.step_delimiter = _DELIMITERS[config.steps]
+
+    def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
+        """Yield problems from position `start`: reshuffled epochs (train), or the test file's order.
+
+        Raises:
+            DataError: a file cannot be read, a row is malformed, or a problem occurs in both files.
+        """
+        train, test = self._splits
+        return epochs(train, seed, start) if split == "train" else iter(test[start:])
+
+    def vocabulary(self) -> None:
+        """Return None: the model's own tokenizer must be used."""
+        return None
+
+    def grade(self, problem: Problem, response: str) -> Grade:
+        """Run the response's program on the problem's tests.
+
+        The answer is a digest of the program, the same for programs that differ in layout and comments alone:
+        votes then count programs.
+
+        Raises:
+            DataError: the problem's details are no tests.
+            ConfigError: a required protection is missing on this machine.
+        """
+        check_details(f"problem {problem.prompt.strip()[:60]!r}", problem.details)
+        source = program_of(response, problem.details)
+        if not source.strip():
+            return Grade(0.0, None, "no_program")
+        verdict = self._sandbox.judge(source, self._exam(problem.details))
+        share = verdict.passed / verdict.total if verdict.total else 0.0
+        outcome = float(verdict.right) if self._config.outcome == "all" else share
+        return Grade(outcome, digest_of(source), verdict.reason)
+
+    def step_truth(self, problem: Problem, steps: Sequence[str]) -> None:
+        """Return None: nothing is known about single steps."""
+        return None
+
+    def warm_up(self) -> None:
+        """Start the sandbox, so that the first response does not pay for it."""
+        assert self._sandbox
+
+    def in_force(self) -> InForce:
+        """Return what protects this machine from the programs; starts the sandbox."""
+        return self._sandbox.in_force
+
+    def close(self) -> None:
+        """End the sandbox, if it was started."""
+        if "_sandbox" in self.__dict__:
+            self._sandbox.close()
+            del self.__dict__["_sandbox"]
+
+    @cached_property
+    def _sandbox(self) -> Sandbox:
+        settings = self._config.sandbox
+        limits = Limits(**settings.model_dump(exclude={"require", "preload"}))
+        return Sandbox(limits, settings.require, (*PRELOAD, *settings.preload))
+
+    def _exam(self, details: dict[str, Any]) -> Exam:
+        names = ("form", "tests", "entry_point", "names", "setup", "prefix")
+        given = {name: details[name] for name in names if details.get(name)}
+        return Exam(**given, tolerance=self._config.tolerance, stop=self._config.outcome == "all")
+
+    @cached_property
+    def _splits(self) -> tuple[list[Problem], list[Problem]]:
+        train, test = self._read(self._config.train_file), self._read(self._config.test_file)
+        check_apart(train, test, self._config.train_file, self._config.test_file)
+        return train, test[: self._config.test_problems]
+
+    def _read(self, path: Path) -> list[Problem]:
+        if self._config.format != "problems":
+            return read_code_file(path, self._config.format)
+        from airls_ray.data.problems import read_problems, table_to_problems
+
+        problems = table_to_problems(read_problems(path))
+        for row, problem in enumerate(problems, 1):
+            check_details(f"{path}, row {row}", problem.details)
+        return problems
+
+
+def program_of(response: str, details: dict[str, Any]) -> str:
+    """Return the program of a response: its last Python block, else its last block, else all of it.
+
+    A block that the end of the response cuts counts. Where the problem is the beginning of a program and the
+    response does not define its function, the response goes on from that beginning.
+    """
+    blocks = [(match.group(1).lower(), match.group(2)) for match in _FENCE.finditer(response)]
+    marked = [text for language, text in blocks if language in _PYTHON]
+    found = marked[-1] if marked else blocks[-1][1] if blocks else response
+    beginning, entry = details.get("complete"), details.get("entry_point", "")
+    if beginning and found.strip() and not re.search(rf"^def\s+{re.escape(entry)}\b", found, re.MULTILINE):
+        return f"{beginning}{found}"
+    return found
+
+
+def digest_of(source: str) -> str:
+    """Return 12 characters that depend on a program, but not on its layout and comments."""
+    try:
+        source = ast.dump(ast.parse(source))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        source = source.strip()
+    return hashlib.blake2b(source.encode("utf-8", errors="replace"), digest_size=6).hexdigest()
