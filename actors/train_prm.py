@@ -21,6 +21,7 @@ from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels
 from airls_ray.errors import DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob
 from airls_ray.learning.prm_supervised import LabelledSequences, check_form, plan_updates, split_by_problem
+from airls_ray.learning.prm_training import labelled_rows
 from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress, make_progress
 from airls_ray.tasks import make_task
@@ -84,7 +85,12 @@ def train_prm(
         table, facts = given or make_labels(config, policy, file, progress)
         learn, held_out = split_by_problem(table, config.supervised_prm.held_out, config.seed)
         labelled = time.perf_counter()
-        curve = _fit(config, run, learn, progress)
+        section = config.supervised_prm
+        rows = labelled_rows(LabelledSequences.of(learn))
+        updates = section.epochs * len(plan_updates(rows, section.rollouts_per_update, 0))
+        curve = fit(
+            config, run, updates, progress, {"loss": "train_prm/loss", "step AUROC": "prm/step_auroc"}
+        )
     summary = _summary(config, policy, output, file, facts, learn, held_out, curve)
     ended = time.perf_counter()
     summary["seconds"] = {"labels": labelled - started, "train": ended - labelled, "total": ended - started}
@@ -101,6 +107,15 @@ def check_sources(config: Config, policy: str | Path) -> tuple[str, str]:
         ModelError: one of them is missing, broken or does not fit.
     """
     check_form(config.prm)
+    return check_models(config, policy)
+
+
+def check_models(config: Config, policy: str | Path) -> tuple[str, str]:
+    """As `check_sources`, for any form of a PRM.
+
+    Raises:
+        ModelError: one of them is missing, broken or does not fit.
+    """
     context = config.model.context_tokens
     info = check_model_folder(policy, context_tokens=context)
     if config.prm.path is not None:
@@ -151,13 +166,19 @@ def read_given_labels(config: Config, policy: str, file: Path) -> tuple[pa.Table
     return table, facts
 
 
-def _fit(config: Config, run: RankRun, learn: pa.Table, progress: Progress) -> list[Line]:
-    """Train, and return the last line of every epoch, which has the held-out figures."""
-    section = config.supervised_prm
-    rows = LabelledSequences.of(learn).rows_with_labels
-    if not rows.numel():
-        raise DataError("no rollout outside the held-out problems has a label, so there is nothing to learn")
-    updates = section.epochs * len(plan_updates(rows, section.rollouts_per_update, 0))
+def fit(config: Config, run: RankRun, updates: int, progress: Progress, shown: dict[str, str]) -> list[Line]:
+    """Train by all ranks, leave the PRM in the run's folder and return the last line of every epoch.
+
+    Args:
+        config: deadlines.
+        run: what the ranks do; its job gets the folder and the metrics.
+        updates: how many there will be.
+        progress: where the bar goes.
+        shown: by name beside the bar, the metric that stands there.
+
+    Raises:
+        UserError: see `run_ranks`.
+    """
     curve: dict[int, Line] = {}
     files.remove(run.metrics)
     with files.replacing(run.folder / PRM) as work:
@@ -166,8 +187,7 @@ def _fit(config: Config, run: RankRun, learn: pa.Table, progress: Progress) -> l
         with progress.track("PRM training", updates) as bar:
 
             def show(line: Line) -> None:
-                names = {"train_prm/loss": "loss", "prm/step_auroc": "step AUROC"}
-                fields = {shown: line[name] for name, shown in names.items() if line.get(name) is not None}
+                fields = {name: line[key] for name, key in shown.items() if line.get(key) is not None}
                 bar.advance(int(line["update"] > 0), **fields)
                 curve[line["epoch"]] = line
 
@@ -185,13 +205,7 @@ def _summary(
     held_out: pa.Table,
     curve: list[Line],
 ) -> dict[str, Any]:
-    points = [
-        {
-            "epoch": line["epoch"],
-            **{k.removeprefix("prm/"): v for k, v in line.items() if k.startswith("prm/")},
-        }
-        for line in curve
-    ]
+    points = curve_points(curve)
     return {
         "prm_path": str(output / PRM),
         "policy": policy,
@@ -213,6 +227,17 @@ def _summary(
         "curve": points,
         "versions": versions(),
     }
+
+
+def curve_points(curve: list[Line]) -> list[dict[str, Any]]:
+    """The held-out figures of every epoch."""
+    return [
+        {
+            "epoch": line["epoch"],
+            **{k.removeprefix("prm/"): v for k, v in line.items() if k.startswith("prm/")},
+        }
+        for line in curve
+    ]
 
 
 def _show(summary: dict[str, Any], progress: Progress) -> None:

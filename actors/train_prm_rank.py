@@ -1,7 +1,8 @@
-"""One rank of the supervised training of a PRM: what Ray Train runs in each of its workers."""
+"""One rank of the training of a PRM on labels or stored rollouts: what Ray Train runs in each worker."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,15 @@ from actors.deepspeed_engine import DeepSpeedEngine, adopt_process_group
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.prm_labels import read_labels
+from airls_ray.data.rollout_files import lacking_logprobs, read_stored
+from airls_ray.learning.engine import FrozenEngine, own_device
+from airls_ray.learning.offline_method import OfflineMethod, logprobs_under
 from airls_ray.learning.prm_folder import write_prm_form
-from airls_ray.learning.prm_supervised import (
-    LabelledSequences,
-    measure_labels,
-    plan_updates,
-    split_by_problem,
-    update_on_labels,
-)
+from airls_ray.learning.prm_offline import offline_training
+from airls_ray.learning.prm_supervised import split_by_problem
+from airls_ray.learning.prm_training import LabelTraining, PRMTraining, run_epochs
 from airls_ray.learning.save import save_trained
-from airls_ray.models.load import load_prm_module
+from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.models.lora import load_with_adapters
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
@@ -30,7 +30,7 @@ from airls_ray.text import TextCodec
 
 
 def train_prm_rank(job: dict[str, Any]) -> None:
-    """One rank, run by Ray Train: all epochs over the labels; rank 0 writes the metrics and the PRM."""
+    """One rank, run by Ray Train: all epochs; rank 0 writes the metrics and the PRM."""
     torch.set_num_threads(job["threads"])
     config: Config = job["config"]
     folder, metrics = Path(job["folder"]), Path(job["metrics"])
@@ -53,35 +53,31 @@ def train_prm_rank(job: dict[str, Any]) -> None:
         config.prm.learner,
     )
     codec = TextCodec.from_folder(job["policy"], make_task(config.task), config.model.prompt_template)
-    _train(engine, config, read_labels(Path(job["labels"])), codec.pad_id, metrics)
+    training = _training(engine, config, job, codec.pad_id)
+    for line, closes_epoch in run_epochs(training, config.supervised_prm.epochs):
+        if closes_epoch:
+            ray.train.report(line)
+        if engine.rank == 0:
+            files.append(metrics, files.to_json(line).encode() + b"\n")
     save_trained(engine, job["policy"], folder)
     if engine.rank == 0:
         write_prm_form(config.prm, folder)
 
 
-def _train(engine: DeepSpeedEngine, config: Config, labels: pa.Table, pad_id: int, metrics: Path) -> None:
-    """The loop of all ranks; a line for the start (update 0) and one for every update."""
-    section = config.supervised_prm
-    learn, held_out = split_by_problem(labels, section.held_out, config.seed)
-    batch = LabelledSequences.of(learn)
+def _training(engine: DeepSpeedEngine, config: Config, job: dict[str, Any], pad_id: int) -> PRMTraining:
+    """What the job's files teach: labels alone, or stored rollouts by a method."""
+    labels = None if job["labels"] is None else read_labels(Path(job["labels"]))
+    if "method" in job:
+        method: OfflineMethod = job["method"]
+        stored = read_stored(Path(job["rollouts"]), Path(job["traces"]))
+        if method.needs_trace_logprobs and lacking_logprobs(stored.traces):
+            stored = replace(stored, traces=_under_policy(stored.traces, config, job["policy"], pad_id))
+        return offline_training(engine, config, method, stored, labels, pad_id)
+    learn, held_out = split_by_problem(labels, config.supervised_prm.held_out, config.seed)
+    return LabelTraining(engine, config, learn, held_out, pad_id)
 
-    def write(line: dict[str, Any]) -> None:
-        if engine.rank == 0:
-            files.append(metrics, files.to_json(line).encode() + b"\n")
 
-    def measure() -> dict[str, float]:
-        return measure_labels(engine, held_out, config.prm, pad_id=pad_id) if held_out.num_rows else {}
-
-    write({"update": 0, "epoch": 0, **measure()})
-    update = 0
-    for epoch in range(1, section.epochs + 1):
-        seed = derive_seed(config.seed, "train_prm epoch", epoch)
-        updates = plan_updates(batch.rows_with_labels, section.rollouts_per_update, seed)
-        for number, rows in enumerate(updates, 1):
-            update += 1
-            line: dict[str, Any] = {"update": update, "epoch": epoch}
-            line |= update_on_labels(engine, batch, rows, config.prm, pad_id=pad_id)
-            if number == len(updates):
-                line |= measure()
-                ray.train.report(line)
-            write(line)
+def _under_policy(traces: pa.Table, config: Config, policy: str, pad_id: int) -> pa.Table:
+    """The traces with the policy's log-probabilities; every rank computes them once, before it learns."""
+    module = load_policy_module(policy, config.model.dtype, trust_remote_code=config.model.trust_remote_code)
+    return logprobs_under(FrozenEngine(module, own_device()), traces, config, pad_id)

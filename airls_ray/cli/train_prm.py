@@ -1,20 +1,25 @@
-"""`train-prm`: a PRM from labels, the baseline of the adversarial one."""
+"""`train-prm`: a PRM from labels, the baseline of the adversarial one, or from stored rollouts."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config, show_result
+from airls_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
 
 
 def train_prm(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
     policy: Annotated[
-        str | None, typer.Option(help="Policy to sample with; by default the one that `train` starts from.")
+        str | None,
+        typer.Option(help="Policy to sample with (or to start from); by default the one of `train`."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default train_prm/ in the run folder.")
@@ -22,12 +27,44 @@ def train_prm(
     labels: Annotated[
         Path | None, typer.Option(help="A Parquet file of labels to learn from instead of sampling.")
     ] = None,
+    rollouts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Stored rollouts (JSONL, JSON, Parquet) to learn from by CONFIG's method; repeatable."
+        ),
+    ] = None,
+    traces: Annotated[
+        Path | None, typer.Option(help="Correct solutions for --rollouts; by default those of --problems.")
+    ] = None,
+    problems: Annotated[
+        Path | None,
+        typer.Option(help="Prompts and traces for --rollouts by problem_id; by default task.train_file."),
+    ] = None,
 ) -> None:
-    """Train a PRM on labels of outcomes or of completions (ORM, Math-Shepherd)."""
+    """Train a PRM on labels of outcomes or of completions (ORM, Math-Shepherd), or on stored rollouts."""
+    if rollouts and labels:
+        raise ConfigError("give either --labels or --rollouts, not both: each of them is what the PRM learns")
+    if not rollouts and (traces or problems):
+        raise ConfigError("--traces and --problems belong to stored rollouts: give those by --rollouts")
     settings = read_config(config, overrides)
-    from actors.launch_checks import base_policy
-    from actors.train_prm import train_prm
-
     target = output or settings.output / settings.name / "train_prm"
-    source = policy or base_policy(settings)
-    show_result(f"PRM in {target / 'prm'}", train_prm(settings, source, target, labels=labels))
+    source = policy or _start(settings, bool(rollouts))
+    if rollouts:
+        from actors.train_prm_offline import StoredFiles, train_prm_offline
+
+        found = StoredFiles(rollouts, traces, problems or getattr(settings.task, "train_file", None))
+        result = train_prm_offline(settings, source, target, found)
+    else:
+        from actors.train_prm import train_prm
+
+        result = train_prm(settings, source, target, labels=labels)
+    show_result(f"PRM in {target / 'prm'}", result)
+
+
+def _start(settings: Config, is_stored: bool) -> str:
+    """The policy that `train` starts from; stored rollouts can do with a PRM alone."""
+    if is_stored and settings.prm.path is not None and settings.model.path is None:
+        return settings.prm.path
+    from actors.launch_checks import base_policy
+
+    return base_policy(settings)

@@ -105,7 +105,7 @@ def build_prm_batch(
     for source in sources:
         rollouts = _with_logprobs(source.rollouts, source.rollout_logprobs)
         outcomes = source.outcomes if source.outcomes is not None else source.rollouts["outcome"]
-        policy_side, reference_side = _sides(outcomes, config, objective)
+        policy_side, reference_side = split_sides(outcomes, config, objective)
         policy = rollouts.take(policy_side)
         for table in (
             policy,
@@ -150,7 +150,7 @@ def _weights(
 _COLUMNS = ["problem_id", "prompt", "response", "step_ends", "logprobs"]
 
 
-def _sides(
+def split_sides(
     outcomes: pa.ChunkedArray | pa.Array, config: PRMConfig, objective: Objective
 ) -> tuple[pa.Array, pa.Array]:
     """Rows of the policy side and of the reference side; for `prime` the wrong and the right ones."""

@@ -64,11 +64,13 @@ def check_form(config: PRMConfig) -> None:
             )
 
 
-def split_by_problem(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Split labelled rollouts into those to learn from and held-out ones, no problem on both sides.
+def split_by_problem(
+    table: pa.Table, share: float, seed: int, what: str = "labels"
+) -> tuple[pa.Table, pa.Table]:
+    """Split labelled or stored rollouts into those to learn from and held-out ones, by whole problems.
 
     Which problems are held out depends on the seed and their identifiers alone. At least one problem is
-    held out, unless `share` is 0.
+    held out, unless `share` is 0. `what` names the rows in messages.
 
     Raises:
         DataError: there are too few problems.
@@ -79,8 +81,8 @@ def split_by_problem(table: pa.Table, share: float, seed: int) -> tuple[pa.Table
     count = max(round(share * len(problems)), 1) if share else 0
     if count >= len(problems):
         raise DataError(
-            f"the labels have {len(problems)} problems, of which supervised_prm.held_out={share:g} would "
-            f"hold out {count}: label more problems or set it to 0"
+            f"the {what} have {len(problems)} problems, of which supervised_prm.held_out={share:g} would "
+            f"hold out {count}: give more problems or set it to 0"
         )
     held = pc.is_in(table["problem_id"], pa.array(problems[:count], pa.string()))
     return table.filter(pc.invert(held)).combine_chunks(), table.filter(held).combine_chunks()

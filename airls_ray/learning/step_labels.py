@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from airls_ray.data.schemas import PREFIXES, rows_to_table
+from airls_ray.data.schemas import PREFIXES, PRM_LABELS, rows_to_table
+from airls_ray.text import TextCodec
 
 LabelKind = Literal["outcome", "math_shepherd_hard", "math_shepherd_soft"]
 _CORRECT = 0.5
@@ -96,6 +97,23 @@ def label_steps(
             before = [float(values[number]) for number in numbers[row]]
         labels.append([*before, float(outcome)] if count else [])
     return pa.array(labels, pa.list_(pa.float32()))
+
+
+def outcome_labels(rollouts: pa.Table, codec: TextCodec) -> pa.Table:
+    """Return STORED_ROLLOUTS as PRM_LABELS: the outcome at the last step, as an ORM has it."""
+    responses, ends = (rollouts[name].to_pylist() for name in ("response", "step_ends"))
+    columns = {
+        "labels": label_steps([len(row) for row in ends], rollouts["outcome"].to_pylist(), None, None),
+        "step_truth": pa.nulls(rollouts.num_rows, PRM_LABELS.field("step_truth").type),
+        "prompt_text": pa.array([codec.decode(prompt) for prompt in rollouts["prompt"].to_pylist()]),
+        "step_texts": pa.array(
+            [codec.step_texts(*row) for row in zip(responses, ends, strict=True)], pa.list_(pa.string())
+        ),
+    }
+    return pa.table(
+        {name: columns[name] if name in columns else rollouts[name] for name in PRM_LABELS.names},
+        schema=PRM_LABELS,
+    )
 
 
 def chunks(count: int, size: int) -> list[range]:

@@ -1,0 +1,388 @@
+"""A PRM from stored rollouts on a tiny model: what it learns by, from which rows, its held-out figures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch.nn.functional import softplus
+from transformers import AutoModelForCausalLM
+
+from airls_ray.config.schema import Config, LearnerConfig
+from airls_ray.data.rollout_files import StoredRollouts
+from airls_ray.data.schemas import STORED_ROLLOUTS, rows_to_table
+from airls_ray.errors import ConfigError, DataError
+from airls_ray.learning.engine import FrozenEngine, TorchEngine
+from airls_ray.learning.offline_method import choose_method, fill_logprobs, logprobs_under
+from airls_ray.learning.prm_offline import (
+    AdversarialTraining,
+    SelectionFigures,
+    offline_training,
+    plan_problem_updates,
+    problems_to_learn,
+    split_stored,
+    updates_of_an_epoch,
+)
+from airls_ray.learning.prm_training import run_epochs
+from airls_ray.learning.step_labels import outcome_labels
+from airls_ray.models.load import load_policy_module, load_prm_module
+from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec, build_tokenizer
+from tests.tiny import make_policy_folder, make_rollouts
+
+NAMES = STORED_ROLLOUTS.names
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy_folder(tmp_path_factory.mktemp("policy"))
+
+
+def settings(method: str = "airl_s", **prm: Any) -> Config:
+    form = {"parameterisation": "scalar_head", "search_aggregate": "mean"}
+    learner = {"learning_rate": 1e-2, "gradient_clip": 0.0, "tokens_per_microbatch": 60}
+    return Config.model_validate(
+        {
+            "method": method,
+            "prm": {**form, "learner": learner, **prm},
+            "supervised_prm": {
+                "rollouts_per_update": 8, "held_out": 0.25, "epochs": 3, "labels": "outcome",
+            },
+        }
+    )  # fmt: skip
+
+
+def table_of(groups: int, size: int, *, seed: int, logprobs: bool, traces: bool = False) -> pa.Table:
+    rows = []
+    for row in make_rollouts(groups, size, seed=seed).to_pylist():
+        kept = row["logprobs"] if logprobs else None
+        row |= {"logprobs": kept, "answer": None, "outcome": 1.0 if traces else row["outcome"]}
+        rows.append(tuple(row[name] for name in NAMES))
+    return rows_to_table(rows, STORED_ROLLOUTS)
+
+
+def stored(groups: int = 4, size: int = 4, *, logprobs: bool = False, traces: bool = True) -> StoredRollouts:
+    """Rollouts, half of them right, and a trace of each problem without log-probabilities."""
+    count = groups if traces else 0
+    return StoredRollouts(
+        table_of(groups, size, seed=0, logprobs=logprobs),
+        table_of(groups, 1, seed=100, logprobs=False, traces=True).slice(0, count),
+    )
+
+
+def engine_of(folder: Path, config: Config) -> TorchEngine:
+    module = load_prm_module(folder, config.prm.parameterisation)
+    if config.prm.parameterisation == "scalar_head":
+        with torch.no_grad():  # off zero, else all values are equal
+            module.model.score.weight.copy_(torch.linspace(-1, 1, module.model.score.weight.numel()))
+    return TorchEngine(module, config.prm.learner)
+
+
+def values_at(engine: TorchEngine, table: pa.Table, where: str) -> list[list[float]]:
+    """The head's raw outputs at the steps' last tokens, or at all tokens, straight from the model."""
+    found = []
+    for row in table.to_pylist():
+        logits = engine.module.model(torch.tensor([row["prompt"] + row["response"]])).logits[0, :, 0]
+        tokens = logits[len(row["prompt"]) :].detach().double().tolist()
+        found.append([tokens[end - 1] for end in row["step_ends"]] if where == "steps" else tokens)
+    return found
+
+
+# --------------------------------------------------------------------------------------- method
+def test_with_log_probabilities_the_method_stays_as_it_is() -> None:
+    config = settings()
+    method = choose_method(config, stored(logprobs=True))
+    assert (method.objective, method.prm, method.notes) == ("airl", config.prm, ())
+    assert method.needs_trace_logprobs
+
+
+def test_without_them_the_logit_of_airl_is_f() -> None:
+    method = choose_method(settings(), stored())
+    assert (method.prm.discriminator, method.prm.reward) == ("gail", "f")
+    assert not method.needs_trace_logprobs
+    assert "16 of 16 rollouts have no log-probabilities" in method.notes[0]
+
+
+def test_one_row_without_them_is_enough() -> None:
+    mixed = stored(logprobs=True)
+    rollouts = pa.concat_tables([mixed.rollouts.slice(1), stored().rollouts.slice(0, 1)])
+    method = choose_method(settings(), StoredRollouts(rollouts, mixed.traces))
+    assert method.prm.discriminator == "gail"
+    assert "1 of 16" in method.notes[0]
+
+
+def test_without_them_all_failed_rollouts_of_repirl_weigh_the_same() -> None:
+    method = choose_method(settings("repirl"), stored())
+    assert (method.objective, method.prm.repirl.weight) == ("repirl", "none")
+    assert "exp(phi) / pi" in method.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"parameterisation": "log_prob"}, "prm.parameterisation=log_prob.*set it to scalar_head"),
+        ({"search_score": "ratio"}, "prm.search_score=ratio needs.*set it to sigmoid_f"),
+    ],
+)
+def test_what_needs_log_probabilities_is_refused_without_them(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"16 of 16 rollouts have no log-probabilities, .*{said}"):
+        choose_method(settings(**changes), stored())
+
+
+@pytest.mark.parametrize("method", ["grpo", "prime"])
+def test_a_method_that_stored_rollouts_cannot_teach_is_refused(method: str) -> None:
+    form = {"parameterisation": "log_prob", "search_score": "exp_f"}
+    with pytest.raises(ConfigError, match=f"cannot learn by method={method}: take airl_s or repirl"):
+        choose_method(settings(method, **form), stored(logprobs=True))
+
+
+def test_a_preset_of_a_given_prm_learns_from_outcomes_alone() -> None:
+    config = settings("orm")
+    assert choose_method(config, stored(traces=False)).objective == "outcome"
+    section = config.supervised_prm.model_copy(update={"labels": "math_shepherd_soft"})
+    with pytest.raises(
+        ConfigError, match=r"no completions of their steps: set supervised_prm.labels=outcome"
+    ):
+        choose_method(config.model_copy(update={"supervised_prm": section}), stored())
+
+
+def test_without_traces_correct_rollouts_must_stand_for_them() -> None:
+    with pytest.raises(ConfigError, match=r"there is no trace: give --traces, or set prm.correct_rollouts"):
+        choose_method(settings(), stored(traces=False))
+    assert choose_method(settings(correct_rollouts="reference"), stored(traces=False)).objective == "airl"
+
+
+# ----------------------------------------------------------------------------------- mini-batches
+def test_an_update_has_whole_problems_and_an_epoch_every_row_once() -> None:
+    ids = [f"p{row % 7}" for row in range(40)]
+    learn = [f"p{number}" for number in range(6)]
+    updates = plan_problem_updates(ids, learn, 12, seed=3)
+    rows = torch.cat(updates).tolist()
+    assert sorted(rows) == [row for row in range(40) if ids[row] != "p6"]
+    problems = [{ids[row] for row in part.tolist()} for part in updates]
+    assert [len(part) for part in problems] == [2, 2, 2]  # 34 rows, 12 wanted
+    assert sum(map(len, problems)) == len(set().union(*problems))
+    assert rows != torch.cat(plan_problem_updates(ids, learn, 12, seed=4)).tolist()
+
+
+def test_with_pairing_a_problem_of_one_class_is_not_learned() -> None:
+    both = stored(3, 2)
+    alone = StoredRollouts(both.rollouts, both.traces.slice(0, 2))
+    paired, unpaired = settings(), settings(pair_by_problem=False)
+    assert problems_to_learn(*tables(alone), choose_method(paired, alone)) == ["p0", "p1"]
+    assert problems_to_learn(*tables(alone), choose_method(unpaired, alone)) == ["p0", "p1", "p2"]
+
+
+def tables(data: StoredRollouts) -> tuple[pa.Table, pa.Table]:
+    return data.rollouts, data.traces
+
+
+def test_data_without_a_problem_of_both_classes_are_refused() -> None:
+    data = stored(3, 2)
+    failed = data.rollouts.filter(pa.array([o < 0.5 for o in data.rollouts["outcome"].to_pylist()]))
+    config = settings(correct_rollouts="reference", negatives="failed")
+    nothing = StoredRollouts(failed, data.traces.slice(0, 0))
+    with pytest.raises(DataError, match="no problem outside the held-out ones has both"):
+        updates_of_an_epoch(config, choose_method(config, nothing), nothing)
+
+
+def test_no_trace_of_a_held_out_problem_is_learned_from() -> None:
+    learn, held_out = split_stored(stored(8, 2), 0.25, seed=5)
+    ours = set(held_out["problem_id"].to_pylist())
+    assert len(ours) == 2
+    assert not ours & set(learn.traces["problem_id"].to_pylist())
+    assert not ours & set(learn.rollouts["problem_id"].to_pylist())
+    assert (learn.traces.num_rows, learn.rollouts.num_rows) == (6, 12)
+
+
+# --------------------------------------------------------------------------------------- updates
+def adversarial(
+    folder: Path, config: Config, data: StoredRollouts
+) -> tuple[AdversarialTraining, TorchEngine]:
+    method = choose_method(config, data)
+    config = config.model_copy(update={"prm": method.prm})
+    engine = engine_of(folder, config)
+    return AdversarialTraining(engine, config, method, data, pad_id=0), engine
+
+
+def test_the_loss_of_airl_without_log_probabilities_is_the_cross_entropy_of_f(folder: Path) -> None:
+    data = stored()
+    config = settings(pair_by_problem=False)
+    training, engine = adversarial(folder, config, data)
+    expert, policy = (
+        torch.tensor([f for row in values_at(engine, table, "steps") for f in row])
+        for table in (data.traces, data.rollouts)
+    )
+    by_hand = 0.5 * float(softplus(-expert).mean()) + 0.5 * float(softplus(policy).mean())
+    assert training.update(torch.arange(16))["train_prm/loss"] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_with_log_probabilities_they_are_taken_from_f(folder: Path) -> None:
+    """Every token has -1, so the mean over a step is -1."""
+    ones = table_of(4, 1, seed=100, logprobs=True, traces=True)
+    data = StoredRollouts(stored(logprobs=True).rollouts, ones)
+    training, engine = adversarial(folder, settings(pair_by_problem=False), data)
+    expert, policy = (
+        torch.tensor([f + 1.0 for row in values_at(engine, table, "steps") for f in row])
+        for table in (data.traces, data.rollouts)
+    )
+    by_hand = 0.5 * float(softplus(-expert).mean()) + 0.5 * float(softplus(policy).mean())
+    assert training.update(torch.arange(16))["train_prm/loss"] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_the_loss_of_repirl_without_log_probabilities_is_a_difference_of_means(folder: Path) -> None:
+    data = stored()
+    training, engine = adversarial(folder, settings("repirl", output_l2=0.0, pair_by_problem=False), data)
+    right = [outcome > 0.5 for outcome in data.rollouts["outcome"].to_pylist()]
+    means = [float(np.mean(row)) for row in values_at(engine, data.rollouts, "tokens")]
+    experts = [float(np.mean(row)) for row in values_at(engine, data.traces, "tokens")]
+    experts += [mean for mean, is_right in zip(means, right, strict=True) if is_right]
+    failed = [mean for mean, is_right in zip(means, right, strict=True) if not is_right]
+    metrics = training.update(torch.arange(16))
+    assert metrics["train_prm/loss"] == pytest.approx(np.mean(failed) - np.mean(experts), abs=1e-5)
+
+
+def test_an_update_sees_the_traces_of_its_own_problems_alone(folder: Path) -> None:
+    data = stored()
+    training, _ = adversarial(folder, settings(), data)
+    some, all_of_them = training.update(torch.arange(8)), training.update(torch.arange(16))
+    assert some["train_prm/sequences"] == 8 + 2
+    assert all_of_them["train_prm/sequences"] == 16 + 4
+
+
+def test_log_probabilities_of_traces_are_those_of_the_policy(folder: Path) -> None:
+    traces = stored().traces
+    config = settings()
+    got = logprobs_under(FrozenEngine(load_policy_module(folder)), traces, config, pad_id=0)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for row in got.to_pylist():
+        logits = model(torch.tensor([row["prompt"] + row["response"]])).logits[0].log_softmax(-1).detach()
+        at = range(len(row["prompt"]) - 1, len(row["prompt"]) + len(row["response"]) - 1)
+        wanted = [float(logits[place, token]) for place, token in zip(at, row["response"], strict=True)]
+        assert row["logprobs"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_prm_that_is_the_policy_starts_at_a_logit_of_zero(folder: Path) -> None:
+    policy = FrozenEngine(load_policy_module(folder))
+    config = settings(parameterisation="log_prob")
+    under = [logprobs_under(policy, table, config, pad_id=0) for table in tables(stored())]
+    training, _ = adversarial(folder, config, StoredRollouts(*under))
+    metrics = training.update(torch.arange(16))
+    assert metrics["train_prm/loss"] == pytest.approx(math.log(2.0), abs=1e-5)
+    assert metrics["train_prm/logit_abs_mean"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_table_with_all_log_probabilities_keeps_them() -> None:
+    table = stored(logprobs=True).rollouts
+    assert fill_logprobs(table) is table
+    assert {value for row in fill_logprobs(stored().rollouts)["logprobs"].to_pylist() for value in row} == {
+        0.0
+    }
+
+
+# --------------------------------------------------------------------------------------- figures
+def separable(problems: int = 24) -> StoredRollouts:
+    """A correct solution ends its steps with token 5, a wrong one with 6; the rest is noise."""
+    rng = np.random.default_rng(7)
+    rows, traces = [], []
+    for problem in range(problems):
+        prompt = rng.integers(7, 12, 3).tolist()
+        for number in range(4):
+            end = 5 if number % 2 else 6
+            response = [*rng.integers(7, 12, 2).tolist(), end, *rng.integers(7, 12, 2).tolist(), end]
+            rows.append((f"p{problem}", prompt, response, [3, 6], None, float(number % 2), str(number % 2)))
+        response = [*rng.integers(7, 12, 2).tolist(), 5]
+        traces.append((f"p{problem}", prompt, response, [3], None, 1.0, None))
+    return StoredRollouts(rows_to_table(rows, STORED_ROLLOUTS), rows_to_table(traces, STORED_ROLLOUTS))
+
+
+@pytest.mark.parametrize("method", ["airl_s", "repirl", "orm"])
+def test_a_prm_learns_to_choose_on_problems_that_it_has_not_seen(folder: Path, method: str) -> None:
+    data = separable()
+    config = settings(method, search_aggregate="mean")
+    chosen = choose_method(config, data)
+    engine = TorchEngine(load_prm_module(folder, "scalar_head"), config.prm.learner)
+    labels = outcome_labels(data.rollouts, Unread()) if method == "orm" else None
+    training = offline_training(engine, config, chosen, data, labels, pad_id=0)
+    lines = [line for line, _ in run_epochs(training, config.supervised_prm.epochs)]
+    assert lines[0]["prm/best_of_n"] == 0.5  # a new head scores all alike
+    assert lines[-1]["prm/best_of_n"] == 1.0
+    assert lines[-1]["prm/trace_auroc"] > 0.9
+    learn, _ = split_stored(data, config.supervised_prm.held_out, config.seed)
+    assert len(lines) == 1 + 3 * updates_of_an_epoch(config, chosen, learn)
+
+
+class Unread:
+    """A codec whose texts do not matter."""
+
+    def decode(self, tokens: list[int]) -> str:
+        return ""
+
+    def step_texts(self, response: list[int], ends: list[int]) -> list[str]:
+        return ["" for _ in ends]
+
+
+def test_lines_are_numbered_and_close_epochs_with_figures(folder: Path) -> None:
+    config = settings()
+    data = separable(8)
+    training = offline_training(
+        engine_of(folder, config), config, choose_method(config, data), data, None, pad_id=0
+    )
+    lines, closes = zip(*run_epochs(training, 2), strict=True)
+    assert [line["update"] for line in lines] == [0, 1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in lines] == [0, 1, 1, 1, 2, 2, 2]
+    assert [at for at, closed in enumerate(closes) if closed] == [3, 6]
+    assert [at for at, line in enumerate(lines) if "prm/best_of_n" in line] == [0, 3, 6]
+
+
+def test_figures_of_several_ranks_are_those_of_one(folder: Path) -> None:
+    config = settings(discriminator="gail", reward="f")
+    table = stored(6, 3).rollouts
+
+    class Half(TorchEngine):
+        """Rank `rank` of two: what the other rank would add comes from `others`."""
+
+        def __init__(self, rank: int, others: list[dict[str, float]] | None) -> None:
+            super().__init__(engine_of(folder, config).module, LearnerConfig())
+            self.rank, self.world_size = rank, 2
+            self.said: list[dict[str, float]] = []
+            self.others = others
+
+        def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
+            self.said.append(dict(values))
+            other = {} if self.others is None else self.others[len(self.said) - 1]
+            return {name: value + other.get(name, 0.0) for name, value in values.items()}
+
+    first = Half(0, None)
+    SelectionFigures(first, config, table, pad_id=0).measure()
+    both = SelectionFigures(Half(1, first.said), config, table, pad_id=0).measure()
+    alone = SelectionFigures(engine_of(folder, config), config, table, pad_id=0).measure()
+    assert both == pytest.approx(alone, rel=1e-5, nan_ok=True)
+
+
+def test_scores_stand_at_the_steps_of_their_rows(folder: Path) -> None:
+    """Micro-batches are sorted by length: the scores must come back in the table's order."""
+    config = settings(discriminator="gail", reward="f")
+    table = stored(6, 3).rollouts
+    engine = engine_of(folder, config)
+    got = SelectionFigures(engine, config, table, pad_id=0).step_scores()
+    wanted = [1 / (1 + math.exp(-f)) for row in values_at(engine, table, "steps") for f in row]
+    assert got.tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------- labels
+def test_outcome_labels_stand_at_the_last_step_with_its_text(tmp_path: Path) -> None:
+    task = make_task(Config().task)
+    build_tokenizer(task, tmp_path)
+    codec = TextCodec.from_folder(tmp_path, task)
+    response = codec.encode_trace("7+3=0;0*4=0;")
+    row = ("p", codec.encode_prompt("7+3*4="), response, codec.step_ends(response), None, 0.75, None)
+    (label,) = outcome_labels(rows_to_table([row], STORED_ROLLOUTS), codec).to_pylist()
+    assert label["labels"] == [None, 0.75]
+    assert (label["prompt_text"], label["step_texts"]) == ("7+3*4=", ["7+3=0;", "0*4=0;"])
+    assert (label["outcome"], label["logprobs"], label["step_truth"]) == (0.75, None, None)
