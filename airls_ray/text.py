@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -16,7 +17,8 @@ from tokenizers.decoders import DecodeStream
 from airls_ray.data.schemas import TRACES
 from airls_ray.errors import DataError, ModelError
 from airls_ray.seeding import derive_seed
-from airls_ray.tasks.base import Task
+from airls_ray.steps import StepRule, cut, surely_ends
+from airls_ray.tasks.base import CutsSteps, Task, WrapsPrompts
 from airls_ray.tokenizer_files import LoadedTokenizer, build_tokenizer, load_tokenizer, word_pattern
 
 __all__ = ["TextCodec", "build_tokenizer", "encode_traces"]
@@ -34,6 +36,8 @@ class TextCodec:
         self._backend: Tokenizer = loaded.backend
         self._chat = loaded.chat
         self._delimiter = task.step_delimiter
+        self._rule: StepRule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
+        self._wrapper = task if isinstance(task, WrapsPrompts) else None
         self.eos_id: int = loaded.eos_id
         """Token that ends a response."""
         self.pad_id: int = loaded.pad_id
@@ -61,11 +65,14 @@ class TextCodec:
         """Return the tokens of a prompt, template and begin-of-sequence included where the model has one."""
         if self._words is not None:
             return self._words.encode(prompt)
+        system, user = ("", prompt) if self._wrapper is None else self._wrapper.wrap(prompt)
         if self._chat is not None:
-            message = [{"role": "user", "content": prompt}]
-            ids: Any = self._chat.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+            messages = [{"role": "system", "content": system}] if system else []
+            messages.append({"role": "user", "content": user})
+            ids: Any = self._chat.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
             return list(ids)
-        tokens: list[int] = self._backend.encode(prompt).ids
+        text = f"{system}\n\n{user}" if system else user
+        tokens: list[int] = self._backend.encode(text).ids
         while tokens and tokens[-1] == self.eos_id:  # some tokenizers close every text
             tokens.pop()
         return tokens
@@ -87,14 +94,17 @@ class TextCodec:
     def step_ends(self, response: Sequence[int]) -> list[int]:
         """Return the exclusive end, in tokens, of every step; the last one is `len(response)`.
 
-        A step ends after the token that completes the delimiter. End of sequence, padding and blank
-        text after a delimiter belong to the step before: no step is empty.
+        A step ends after the token that completes the delimiter; by the other rules (`airls_ray.steps`) a
+        token belongs to the step in which it begins. End of sequence, padding and blank text after the end
+        of a step belong to the step before: no step is empty.
         """
         if self._words is not None:
             delimiter = self._words.delimiter_id
             ends = [position for position, token in enumerate(response, 1) if token == delimiter]
-        else:
+        elif self._rule == "delimiter":
             ends = self._search_ends(response)
+        else:
+            ends = self._rule_ends(response, self._rule)
         tail = response[ends[-1] if ends else 0 :]
         if not len(tail):
             return ends
@@ -107,12 +117,20 @@ class TextCodec:
     def step_stop_ids(self) -> list[int]:
         """Tokens whose text contains the delimiter: a sampler that stops at them stops at most step ends.
 
-        A delimiter that is split over tokens is found by `step_ends` alone.
+        A delimiter that is split over tokens is found by `step_ends` alone; so is every end by a rule that
+        must see what follows (sentences, numbered, code_lines: no token stops).
         """
         if self._words is not None:
             return [self._words.delimiter_id]
-        ids = self._backend.get_vocab(with_added_tokens=True).values()
-        return [token for token in sorted(ids) if self._delimiter in self._backend.decode([token])]
+        if self._rule in ("sentences", "numbered", "code_lines"):
+            return []
+        ids = sorted(self._backend.get_vocab(with_added_tokens=True).values())
+        return [token for token in ids if self._stops(self._backend.decode([token]))]
+
+    def _stops(self, piece: str) -> bool:
+        if self._rule == "delimiter":
+            return self._delimiter in piece
+        return surely_ends(piece, self._rule)
 
     def is_blank(self, tokens: Sequence[int]) -> bool:
         """Whether `tokens` have no text of their own: an end of sequence, padding, blanks."""
@@ -141,6 +159,32 @@ class TextCodec:
         if ends and not step.strip():
             ends[-1] = len(response)
         return ends
+
+    def _rule_ends(self, response: Sequence[int], rule: StepRule) -> list[int]:
+        """Cut the text, then the tokens: one that begins before a cut belongs to the step before it."""
+        stream = DecodeStream(skip_special_tokens=False)
+        special = (self.eos_id, self.pad_id)
+        pieces: list[str] = []
+        begins: list[int] = []  # in the text, of each token
+        size = 0
+        for token in response:
+            begins.append(size)
+            piece = ("" if token in special else stream.step(self._backend, int(token))) or ""
+            pieces.append(piece)
+            size += len(piece)
+        text = "".join(pieces)
+        begins.append(size)
+        ends = [0]
+        for position in cut(text, rule):
+            end = bisect_left(begins, position, hi=len(response))
+            # A token may reach over a whole step: what is left of that one may be blank.
+            if text[begins[ends[-1]] : begins[end]].strip():
+                ends.append(end)
+            elif len(ends) > 1:
+                ends[-1] = end
+        if len(ends) > 1 and not text[begins[ends[-1]] :].strip():
+            ends[-1] = len(response)
+        return ends[1:]
 
 
 class _Words:

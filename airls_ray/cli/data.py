@@ -13,6 +13,8 @@ from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from airls_ray.config.task_sections import FieldsConfig
+
 app = typer.Typer(help="Make, check and convert files of problems and traces.", no_args_is_help=True)
 
 
@@ -23,9 +25,30 @@ class SplitName(StrEnum):
     TEST = "test"
 
 
+_OWN_FORMATS = (".jsonl", ".json", ".parquet")
+
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file.", show_default=False)
 ]
+
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A .jsonl, .json, .csv, .parquet or .arrow file, or hub:OWNER/NAME[:CONFIG]:SPLIT@REVISION.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help="Published data set whose fields these are, such as gsm8k (docs/data.md)."),
+]
+FieldOption = Annotated[
+    list[str] | None,
+    typer.Option("--field", help="Where a field of ours is: prompt=question; may be given several times."),
+]
+ShowOption = Annotated[int, typer.Option(min=0, help="How many rows that need a look are printed.")]
 
 
 @app.command("make")
@@ -77,15 +100,109 @@ def check(file: FileArgument) -> None:
 
 @app.command("convert")
 def convert(
-    source: FileArgument,
+    source: SourceArgument,
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.", show_default=False)],
+    form: FormatOption = None,
+    fields: FieldOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that is bad.")] = False,
+    check_answers: Annotated[
+        bool, typer.Option(help="With --format or --field: grade every answer against itself.")
+    ] = True,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Model folder whose tokens --max-tokens counts.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Leave out longer prompts, and traces that with them are.")
+    ] = None,
+    show: ShowOption = 5,
 ) -> None:
-    """Convert between JSONL and Parquet, with the same check of every row."""
-    from airls_ray.data.problems import read_problems, write_problems
+    """Convert between JSONL and Parquet, or from other data (--format, --field); every row is checked."""
+    chosen = _fields(fields)
+    if form is None and chosen is None and tokenizer is None and Path(source).suffix in _OWN_FORMATS:
+        from airls_ray.data.problems import read_problems, write_problems
 
-    table = read_problems(source)
-    write_problems(table, target)
-    typer.echo(f"{target}: {_describe(table)}")
+        table = read_problems(Path(source))
+        write_problems(table, target)
+        typer.echo(f"{target}: {_describe(table)}")
+        return
+    from airls_ray.config.task_sections import FieldsConfig
+    from airls_ray.data.commands import convert_data
+
+    converted = convert_data(
+        source,
+        target,
+        form,
+        chosen or FieldsConfig(),
+        bad_rows="error" if strict else "skip",
+        check_answers=check_answers,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
+    )
+    _show_counts(f"{source} to {target}", converted.counts)
+    for note in converted.notes[:show]:
+        typer.echo(note)
+    if len(converted.notes) > show:
+        typer.echo(f"... and {len(converted.notes) - show} more (--show)")
+
+
+@app.command("contamination")
+def contamination(
+    train: SourceArgument,
+    test: Annotated[str, typer.Argument(metavar="TEST", help="Like the first.", show_default=False)],
+    form: FormatOption = None,
+    test_form: Annotated[
+        str | None, typer.Option("--test-format", help="Format of TEST, where it is another one.")
+    ] = None,
+    fields: FieldOption = None,
+    ngram: Annotated[int, typer.Option(min=1, help="Words in a row that both must have.")] = 13,
+    output: Annotated[Path | None, typer.Option(help="JSON file with all matching rows.")] = None,
+    show: ShowOption = 5,
+) -> None:
+    """Say which problems of TEST are in TRAIN: equal texts, and n-grams of words in common."""
+    from airls_ray.config.task_sections import FieldsConfig
+    from airls_ray.data.commands import compare_data
+
+    found = compare_data(train, test, (form, test_form or form), _fields(fields) or FieldsConfig(), ngram)
+    counts = {
+        "training problems": found.train,
+        "test problems": found.test,
+        "equal texts": found.equal,
+        f"others with a {ngram}-gram in common": found.overlapping,
+        "of those, half of their n-grams or more": found.half,
+        f"test texts below {ngram} words": found.too_short,
+    }
+    _show_counts(f"{test} in {train}", counts)
+    for match in sorted(found.matches, key=lambda one: -one.share)[:show]:
+        what = "equal" if match.equal else f"{match.share:.0%} of its n-grams"
+        typer.echo(f"{match.test} and {match.train}: {what} ({match.example[:80]!r})")
+    if output is not None:
+        from airls_ray.files import to_json, write_text
+
+        write_text(output, to_json(found.to_json()) + "\n")
+        typer.echo(f"{output}: {len(found.matches)} matches")
+
+
+def _fields(given: list[str] | None) -> FieldsConfig | None:
+    """Return the places of our fields that `--field name=path` gives."""
+    if not given:
+        return None
+    from airls_ray.config.task_sections import FieldsConfig
+    from airls_ray.errors import ConfigError
+
+    places: dict[str, str | list[str]] = {}
+    for one in given:
+        name, separator, path = one.partition("=")
+        if not separator or name not in FieldsConfig.model_fields or not path:
+            known = ", ".join(FieldsConfig.model_fields)
+            raise ConfigError(f"--field {one} must be NAME=PLACE with a NAME of {known}")
+        places[name] = path.split(";") if name == "choices" and ";" in path else path
+    return FieldsConfig.model_validate(places)
+
+
+def _show_counts(title: str, counts: dict[str, int]) -> None:
+    from airls_ray.progress import make_progress
+
+    make_progress().table(title, [(name, count) for name, count in counts.items()], ("what", "count"))
 
 
 def _describe(table: pa.Table) -> str:

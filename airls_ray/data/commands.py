@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from airls_ray.config.schema import Config
-from airls_ray.data.problems import ProblemStream, write_problems
-from airls_ray.errors import ConfigError
+from airls_ray.config.task_sections import FieldsConfig, FileTaskConfig
+from airls_ray.data.contamination import Contamination, Text, find_contamination
+from airls_ray.data.importing import Imported, import_problems
+from airls_ray.data.problems import ProblemStream, problems_to_table, write_problems
+from airls_ray.errors import ConfigError, DataError
+from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import Split
+from airls_ray.tasks.base import Problem, Split
+from airls_ray.tokenizer_files import load_tokenizer
+
+_ANSWER_SECONDS = 10.0
 
 
 def make_data(config: Config, output: Path, problems: int, split: Split) -> int:
@@ -29,3 +39,120 @@ def make_data(config: Config, output: Path, problems: int, split: Split) -> int:
     table = stream.take(problems)
     write_problems(table, output)
     return int(table.num_rows)
+
+
+@dataclass
+class Converted:
+    """What `convert_data` wrote: the figures of its table, and a sentence for each row that needs a look."""
+
+    counts: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+
+def convert_data(
+    source: Path | str,
+    target: Path,
+    form: str | None,
+    fields: FieldsConfig,
+    *,
+    bad_rows: Literal["error", "skip"] = "skip",
+    check_answers: bool = True,
+    tokenizer: str | None = None,
+    max_tokens: int | None = None,
+) -> Converted:
+    """Write the problems of a file or of a data set of the hub as JSONL or Parquet in our own fields.
+
+    Args:
+        source: see `airls_ray.data.sources.open_source`.
+        target: by its suffix .jsonl or .parquet.
+        form: name of a published data set, or None.
+        fields: where our fields are, before those of `form`.
+        bad_rows: whether a row that cannot be used stops the command or is left out and counted.
+        check_answers: grade every answer against itself and count those that cannot be parsed; they are kept.
+        tokenizer: model folder or hub name, with `max_tokens`: leaves out prompts that are longer, and
+            traces that with their prompt are.
+        max_tokens: see there.
+
+    Raises:
+        ConfigError: only one of `tokenizer` and `max_tokens` is given, or `fields` are not usable.
+        DataError: see `import_problems`.
+        RunError: the file cannot be written.
+    """
+    if (tokenizer is None) != (max_tokens is None):
+        raise ConfigError("give --tokenizer and --max-tokens together: the length is counted in its tokens")
+    found = import_problems(source, form, fields, bad_rows)
+    counts, notes = found.counts(), list(found.bad)
+    if tokenizer is not None and max_tokens is not None:
+        long = _drop_long(found, tokenizer, max_tokens)
+        counts |= {"problems": len(found.problems), "traces": found.traces} | long.counts
+        notes += long.notes
+    if check_answers:
+        answers = check_gold(found)
+        counts |= answers.counts
+        notes += answers.notes
+    if not found.problems:
+        raise DataError(f"{source}: every problem is longer than {max_tokens} tokens; raise --max-tokens")
+    write_problems(problems_to_table(found.problems), target)
+    return Converted(counts, notes)
+
+
+def check_gold(found: Imported, processes: int = 2) -> Converted:
+    """Grade every answer that is no letter of a choice against itself, in processes with deadlines."""
+    problems = [problem for problem in found.problems if "permutation" not in problem.details]
+    counts = {"answers that cannot be parsed": 0, "answers that do not equal themselves": 0}
+    notes: list[str] = []
+    if not problems:
+        return Converted(counts)
+    task = FileTaskConfig(train_file=Path("-"), test_file=Path("-"), grader="math")
+    requests = [GradeRequest("", one.answer, "{}", f"\\boxed{{{one.answer}}}") for one in problems]
+    with GraderPool(task.model_dump_json(), processes, _ANSWER_SECONDS) as pool:
+        results = pool.grade(requests)
+    for problem, result in zip(problems, results, strict=True):
+        where, shown = found.places[problem.problem_id], problem.answer[:60]
+        if result.status != "graded":
+            counts["answers that cannot be parsed"] += 1
+            notes.append(f"{where}: the answer {shown!r} cannot be parsed ({result.status}); the row is kept")
+        elif result.outcome < 1:
+            counts["answers that do not equal themselves"] += 1
+            notes.append(f"{where}: the answer {shown!r} does not grade as equal to itself; the row is kept")
+    return Converted(counts, notes)
+
+
+def _drop_long(found: Imported, tokenizer: str, max_tokens: int) -> Converted:
+    """Take problems and traces out of `found` that are longer than `max_tokens`."""
+    backend = load_tokenizer(tokenizer, chat=False).backend
+    converted = Converted({"problems longer than the limit": 0, "traces longer than the limit": 0})
+    kept: list[Problem] = []
+    for problem in found.problems:
+        size = len(backend.encode(problem.prompt).ids)
+        if size > max_tokens:
+            where = found.places[problem.problem_id]
+            converted.notes.append(f"{where}: the prompt has {size} tokens, more than {max_tokens}; left out")
+            converted.counts["problems longer than the limit"] += 1
+            continue
+        room = max_tokens - size - 1  # the end of sequence
+        traces = tuple(
+            one for one in problem.traces if len(backend.encode(one, add_special_tokens=False).ids) <= room
+        )
+        converted.counts["traces longer than the limit"] += len(problem.traces) - len(traces)
+        kept.append(replace(problem, traces=traces))
+    found.problems = kept
+    return converted
+
+
+def compare_data(
+    train: Path | str, test: Path | str, forms: Sequence[str | None], fields: FieldsConfig, ngram: int
+) -> Contamination:
+    """Look for the problems of `test` in `train`; `forms` are their two formats.
+
+    Raises:
+        ConfigError: `ngram` is not positive.
+        DataError: a source cannot be read.
+    """
+    if ngram < 1:
+        raise ConfigError(f"the n-grams must have at least 1 word, but --ngram is {ngram}")
+    texts = []
+    for source, form in zip((train, test), forms, strict=True):
+        found = import_problems(source, form, fields)
+        texts.append([Text(found.places[one.problem_id], one.prompt) for one in found.problems])
+    return find_contamination(texts[0], texts[1], ngram)

@@ -57,7 +57,7 @@ def read_problems(path: Path) -> pa.Table:
     problems: list[Problem] = []
     first_row: dict[str, tuple[int, str]] = {}
     for number, row in rows:
-        problem = _check_row(f"{path}, row {number}", row)
+        problem = problem_of_row(f"{path}, row {number}", row)
         before = first_row.setdefault(problem.problem_id, (number, problem.prompt))
         if before[1] != problem.prompt:
             raise DataError(
@@ -166,7 +166,12 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     yield from enumerate(table.to_pylist(), 1)
 
 
-def _check_row(where: str, row: Any) -> Problem:
+def problem_of_row(where: str, row: Any) -> Problem:
+    """Return the problem of a row in our own fields (see `read_problems`).
+
+    Raises:
+        DataError: a field is missing or of another type; the sentence begins with `where`.
+    """
     if not isinstance(row, dict):
         raise DataError(f"{where}: must be an object with 'prompt' and 'answer', but is {_kind(row)}")
     prompt, answer = _text(where, row, "prompt"), _text(where, row, "answer")

@@ -101,6 +101,18 @@ def share_of(where: str, row: Row, name: str) -> float | None:
     return float(value)
 
 
+def outcome_of(where: str, row: Row) -> float:
+    """Return field `correct` or, where that is absent or null, `outcome`: true, false or a number, 0 to 1."""
+    name = "outcome" if row.get("correct") is None and "outcome" in row else "correct"
+    outcome = share_of(where, row, name)
+    if outcome is None:
+        raise DataError(
+            f"{where}: field 'correct' (or 'outcome') must say whether the answer is right, but is absent or "
+            "null"
+        )
+    return outcome
+
+
 def scores_of(where: str, row: Row, name: str, steps: int | None = None) -> tuple[float, ...] | None:
     """Return a field of step scores in [0, 1], one for each of `steps` (None: any number); None if absent."""
     value = row.get(name)

@@ -8,7 +8,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from airls_ray.data.rows import Row, kind_of, optional_text, read_rows, scores_of, share_of, text_of
+from airls_ray.data.rows import Row, kind_of, optional_text, outcome_of, read_rows, scores_of, text_of
 from airls_ray.errors import DataError
 
 
@@ -71,13 +71,7 @@ def _samples(where: str, row: Row) -> list[Sample]:
 
 
 def _sample(where: str, row: Row) -> Sample:
-    name = "outcome" if row.get("correct") is None and "outcome" in row else "correct"
-    correct = share_of(where, row, name)
-    if correct is None:
-        raise DataError(
-            f"{where}: field 'correct' (or 'outcome') must say whether the answer is right, but is absent or "
-            "null"
-        )
+    correct = outcome_of(where, row)
     scores = scores_of(where, row, "scores")
     if scores is None:
         raise DataError(

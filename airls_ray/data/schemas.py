@@ -141,7 +141,8 @@ GRADES = _versioned(
     ],
 )
 """Joined to rollouts by position. `answer`: canonical form, null if none was found. `step_truth`: one
-value per step, null where the task does not know. `status`: "graded", "timeout" or "crashed"."""
+value per step, null where the task does not know. `status`: "graded", the reason that the task gives (such
+as "wrong_answer", or "unparsable" for the problem's own answer), "timeout" or "crashed"."""
 
 OUTPUTS = _versioned(
     "outputs",
@@ -192,6 +193,21 @@ PRM_LABELS = _versioned(
 """One row a rollout whose steps are labelled. `labels`: in [0, 1], 1 is good, null for a step without
 one. `outcome` and `logprobs` (of the policy that sampled): null where unknown. `step_truth`: where the
 task knows it, for measuring alone. The texts are for readers that have another tokenizer."""
+
+STORED_ROLLOUTS = _versioned(
+    "stored_rollouts",
+    [
+        ("problem_id", pa.string()),
+        ("prompt", pa.list_(pa.int32())),
+        ("response", pa.list_(pa.int32())),
+        ("step_ends", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("outcome", pa.float32()),
+        ("answer", pa.string()),
+    ],
+)
+"""One row a rollout (or a trace: outcome 1) that a PRM learns from without sampling. `logprobs`: of the
+policy that sampled, null where unknown. `answer`: canonical form, null where unknown."""
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

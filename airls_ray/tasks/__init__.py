@@ -22,6 +22,10 @@ def make_task(config: TaskConfig) -> Task:
         from airls_ray.tasks.countdown import CountdownTask
 
         return CountdownTask(config)
+    if config.name == "code":
+        from airls_ray.tasks.code_task import CodeTask
+
+        return CodeTask(config)
     from airls_ray.tasks.file_task import FileTask
 
     return FileTask(config)

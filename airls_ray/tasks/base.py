@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from airls_ray.steps import StepRule
+
 Split = Literal["train", "test"]
 
 
@@ -31,6 +33,9 @@ class Grade:
 
     outcome: float
     answer: str | None
+    reason: str = "graded"
+    """Why it is what it is, in a word or two, where the task tells more than `graded`: `wrong_answer`, or
+    `unparsable` for a problem whose own answer the grader cannot read."""
 
 
 class Task(Protocol):
@@ -71,4 +76,23 @@ class MakesDetours(Protocol):
 
     def detour(self, problem: Problem, rng: Random) -> str:
         """Return a response whose steps are right, but which need not reach the answer."""
+        ...
+
+
+@runtime_checkable
+class CutsSteps(Protocol):
+    """A task whose steps end by a rule of `airls_ray.steps` (the others': by their `step_delimiter`)."""
+
+    @property
+    def step_rule(self) -> StepRule:
+        """The rule."""
+        ...
+
+
+@runtime_checkable
+class WrapsPrompts(Protocol):
+    """A task that puts words around a problem before the policy sees it."""
+
+    def wrap(self, prompt: str) -> tuple[str, str]:
+        """Return the system prompt (empty: none) and the user's message."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -29,6 +29,21 @@ def read_training_file(path: Path, may_train: Callable[[Problem], bool]) -> list
                 "none of its problems at all; make the file with the same task settings"
             )
     return problems
+
+
+def check_apart(train: Sequence[Problem], test: Sequence[Problem], train_file: Path, test_file: Path) -> None:
+    """Refuse two files that share a problem, by its prompt or its id.
+
+    Raises:
+        DataError: names the problem and both files.
+    """
+    known = {problem.prompt.strip() for problem in train} | {problem.problem_id for problem in train}
+    for problem in test:
+        if problem.prompt.strip() in known or problem.problem_id in known:
+            raise DataError(
+                f"problem {problem.problem_id!r} ({problem.prompt.strip()[:60]!r}) occurs in both "
+                f"{train_file} and {test_file}; remove it from one of them"
+            )
 
 
 def epochs(problems: list[Problem], seed: int, start: int) -> Iterator[Problem]:

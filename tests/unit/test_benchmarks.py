@@ -15,6 +15,7 @@ sys.path.insert(0, str(BENCHMARKS))  # as for `python benchmarks/NAME.py`
 import common  # noqa: E402
 import comparison  # noqa: E402
 import iteration  # noqa: E402
+import offline_prm_data  # noqa: E402
 import search_table  # noqa: E402
 import weight_sync  # noqa: E402
 
@@ -31,6 +32,11 @@ COMMANDS = (
     "prm_scoring",
     "search_curves",
     "countdown",
+    "chaos",
+    "scale",
+    "math_grader",
+    "code_grader",
+    "offline_prm",
 )
 
 
@@ -214,6 +220,18 @@ def test_the_picture_is_drawn(tmp_path):
     curves = {"airl_s": [{1: 0.4, 2: 0.5}], "grpo": [{1: 0.4, 2: 0.45}]}
     comparison.draw(tmp_path / "picture.png", curves, table, warmup=1)
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_question_with_four_solutions_is_four_rollouts_and_a_trace():
+    found = {model: {"solution": "1 + 1 = 2\nA: 2", "is_correct": True} for model in offline_prm_data.MODELS}
+    found["6b_verification"] = {"solution": "I do not know", "is_correct": False}
+    line = {"question": "1 + 1?", "ground_truth": "It is 2.\nA: 2", **found}
+    rollouts, traces = offline_prm_data.solutions([line, line])
+    assert [row["problem_id"] for row in rollouts] == ["gsm8k-0"] * 4 + ["gsm8k-1"] * 4
+    assert [(row["answer"], row["correct"]) for row in rollouts[:4]] == [
+        ("2", True), (None, False), ("2", True), ("2", True),
+    ]  # fmt: skip
+    assert [row["trace"] for row in traces] == ["It is 2.\nA: 2"] * 2
 
 
 def test_help_imports_nothing_heavy():

@@ -172,6 +172,37 @@ def test_train_prm_takes_the_policy_that_training_starts_from_unless_told(fake, 
     assert seen == [("warm", default, None), ("p", tmp_path, Path("l.parquet"))]
 
 
+def test_train_prm_learns_from_stored_rollouts_without_sampling(fake, tmp_path):
+    seen: list[tuple[Any, ...]] = []
+    fake("actors.launch_checks", base_policy=lambda config: "warm")
+    files = lambda rollouts, traces, problems: (rollouts, traces, problems)  # noqa: E731
+    fake(
+        "actors.train_prm_offline",
+        StoredFiles=files,
+        train_prm_offline=lambda *given: seen.append(given[1:]) or {},
+    )
+    command = ["train-prm", DEMO, "--rollouts", "a.jsonl", "--rollouts", "b.jsonl", "--output", str(tmp_path)]
+    assert cli.run([*command, "--traces", "t.jsonl", "--problems", "p.jsonl"]) == 0
+    assert cli.run([*command, "prm.path=a/prm", "task.train_file=own.jsonl"]) == 0
+    both = [Path("a.jsonl"), Path("b.jsonl")]
+    assert seen == [
+        ("warm", tmp_path, (both, Path("t.jsonl"), Path("p.jsonl"))),
+        ("a/prm", tmp_path, (both, None, Path("own.jsonl"))),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--labels", "l.parquet", "--rollouts", "a.jsonl"], "give either --labels or --rollouts, not both"),
+        (["--traces", "t.jsonl"], "--traces and --problems belong to stored rollouts"),
+    ],
+)
+def test_train_prm_refuses_files_that_do_not_go_together(capsys, options, said):
+    assert cli.run(["train-prm", DEMO, *options]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_train_prm_refuses_a_form_that_labels_cannot_teach(tmp_path, capsys):
     assert cli.run(["train-prm", DEMO, "--policy", "owner/name", "--output", str(tmp_path / "out")]) == 2
     assert "train-prm needs prm.parameterisation=scalar_head" in capsys.readouterr().err

@@ -254,6 +254,19 @@ def test_no_two_samples_of_an_endpoint_have_the_same_seed(address: str) -> None:
     assert len(seeds) == len(set(seeds)) == 9
 
 
+def test_an_endpoint_is_told_the_words_around_a_problem(address: str) -> None:
+    class Wrapping:
+        def wrap(self, prompt: str) -> tuple[str, str]:
+            return "Be brief.", f"What is {prompt}"
+
+    task: Any = Wrapping()
+    Endpoint(address, "m", 20, task).responses(PROBLEMS.slice(0, 1), 0, Asked(1, 0.7, 16, seed=1))
+    assert Server.asked[0]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is 1+1="},
+    ]
+
+
 def test_an_endpoint_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(RunError, match=r"the endpoint http://127\.0\.0\.1:9/v1 did not answer"):
         Endpoint("http://127.0.0.1:9/v1", "m", 5).responses(PROBLEMS, 0, Asked(1, 1.0, 8, seed=1))

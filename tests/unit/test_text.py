@@ -193,6 +193,19 @@ def test_the_chat_template_is_applied(tmp_path):
     assert texts.decode(texts.encode_trace("yo")) == "yo"
 
 
+def test_words_around_a_problem_come_with_and_without_a_chat_template(tmp_path):
+    byte_codec(tmp_path)
+    words = {"prompt_template": "Q: {prompt}{}\nA:", "system_prompt": "Be brief."}
+    task = make_task(FileTaskConfig(train_file="a.jsonl", test_file="b.jsonl", **words))
+    texts = TextCodec.from_folder(tmp_path, task)
+    assert texts.decode(texts.encode_prompt("hi {prompt}")) == "Be brief.\n\nQ: hi {prompt}{}\nA:"
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    config = {"eos_token": "<|end|>", "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    chat = TextCodec.from_folder(tmp_path, task, "chat")
+    assert chat.decode(chat.encode_prompt("hi")) == "<system>Be brief.<user>Q: hi{}\nA:"
+
+
 def test_a_missing_chat_template_is_an_error(tmp_path):
     task = make_task(ArithmeticTaskConfig())
     build_tokenizer(task, tmp_path)

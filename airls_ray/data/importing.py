@@ -1,0 +1,249 @@
+"""From the rows of any source to problems: by the fields of a format, with every row accounted for."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from airls_ray.config.task_sections import FieldsConfig, FormatName
+from airls_ray.data.formats import FORMATS, merged_fields, read_field
+from airls_ray.data.problems import problem_of_row
+from airls_ray.data.rows import Row, kind_of
+from airls_ray.data.sources import open_source
+from airls_ray.errors import DataError
+from airls_ray.tasks.base import Problem
+from airls_ray.tasks.choices import with_choices
+from airls_ray.tasks.generate import content_id
+
+_SHOWN = 3
+
+Reader = Callable[[str, Row], Problem]
+"""Makes a problem of a row (first argument: where it is, for messages); raises DataError for a bad one."""
+
+READERS: dict[str, Reader] = {}
+"""Formats that no mapping of fields describes, such as problems with programs and tests, by name."""
+
+
+@dataclass
+class Imported:
+    """Problems of a source and what became of its rows.
+
+    `rows` = rows of `problems` + `merged` + `other` + bad ones.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    rows: int = 0
+    merged: int = 0
+    """Rows with the prompt and the answer of an earlier one, to which they gave their traces."""
+    other: int = 0
+    """Rows that the format leaves out, such as code in a set of mathematics and code."""
+    bad: list[str] = field(default_factory=list)
+    """One sentence for each row that could not be used."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """The same by what was wrong."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Where each problem was read first, by its identifier."""
+
+    @property
+    def traces(self) -> int:
+        """How many traces all problems have together."""
+        return sum(len(problem.traces) for problem in self.problems)
+
+    def counts(self) -> dict[str, int]:
+        """The figures of the summary, in its order."""
+        without = sum(not problem.traces for problem in self.problems)
+        figures = {
+            "rows": self.rows,
+            "problems": len(self.problems),
+            "traces": self.traces,
+            "problems without a trace": without,
+            "rows joined to an earlier one": self.merged,
+            "rows of another kind": self.other,
+            "bad rows": len(self.bad),
+        }
+        return figures | {f"bad rows: {kind}": count for kind, count in sorted(self.kinds.items())}
+
+
+def import_problems(
+    source: Path | str,
+    form: FormatName | str | None,
+    fields: FieldsConfig | None = None,
+    bad_rows: Literal["error", "skip"] = "skip",
+) -> Imported:
+    """Read the problems of a file or of a data set of the hub.
+
+    Args:
+        source: see `open_source`.
+        form: a published data set, or the name of a reader of `READERS`; None: `fields`, or our own
+            fields where none is set.
+        fields: go before those of the format.
+        bad_rows: `skip` leaves out rows that cannot be used and counts them.
+
+    Raises:
+        ConfigError: the fields are not usable.
+        DataError: the source cannot be read, has no usable row, or (with `error`) has a bad one.
+    """
+    result = Imported()
+    read, only = _reader(form, fields or FieldsConfig())
+    by_id: dict[str, int] = {}
+    for where, row in open_source(source):
+        result.rows += 1
+        if isinstance(row, DataError):
+            _reject(result, bad_rows, row, "not readable")
+            continue
+        if only and read_field(row, only[0]) not in (None, only[1]):
+            result.other += 1
+            continue
+        try:
+            _add(result, by_id, where, read(where, row))
+        except DataError as error:
+            _reject(result, bad_rows, error, getattr(error, "kind", "not usable"))
+    if not result.problems:
+        reason = f"; the first: {result.bad[0]}" if result.bad else ""
+        raise DataError(f"{source} has no usable problem among {result.rows} rows{reason}")
+    return result
+
+
+def log_bad_rows(source: Path | str, result: Imported) -> None:
+    """Warn of rows that were left out: how many, and the first of them."""
+    if result.bad:
+        logging.getLogger(__name__).warning(
+            "%s: %d of %d rows were left out: %s%s",
+            source,
+            len(result.bad),
+            result.rows,
+            "; ".join(result.bad[:_SHOWN]),
+            "; ..." if len(result.bad) > _SHOWN else "",
+        )
+
+
+class _BadField(DataError):
+    """A row whose field is missing or wrong; `kind` is what the summary counts."""
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def _reader(form: FormatName | str | None, fields: FieldsConfig) -> tuple[Reader, tuple[str, str] | None]:
+    if form in READERS:
+        return READERS[form], None
+    if form is None and fields == FieldsConfig():
+        return problem_of_row, None
+    published = next((one for name, one in FORMATS.items() if name == form), None)
+    if form is not None and published is None:
+        known = ", ".join([*FORMATS, *READERS])
+        raise DataError(f"{form!r} is no known format of data; there are {known}")
+    name = next((name for name in FORMATS if name == form), None)
+    merged = merged_fields(name, fields)
+    return (lambda where, row: problem_of(where, row, merged)), published.only if published else None
+
+
+def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
+    """Return the problem of a row by the places of its fields.
+
+    Raises:
+        DataError: a field is missing or of another type; the sentence begins with `where`.
+    """
+    prompt = _text(where, row, "prompt", fields.prompt)
+    given = None if fields.problem_id is None else _plain(read_field(row, fields.problem_id))
+    identity = content_id("file", prompt) if given is None else given
+    details = {
+        name: value
+        for name, path in (("level", fields.level), ("subject", fields.subject))
+        if path is not None and (value := _plain(read_field(row, path))) is not None
+    }
+    traces = _traces(where, row, fields.traces)
+    if fields.choices is not None:
+        options = _options(where, row, fields.choices)
+        answer = None if fields.answer is None else read_field(row, fields.answer)
+        right = _right_option(where, answer, options)
+        return with_choices(Problem(identity, prompt, "", traces, details), options, right)
+    return Problem(identity, prompt, _text(where, row, "answer", fields.answer), traces, details)
+
+
+def _add(result: Imported, by_id: dict[str, int], where: str, problem: Problem) -> None:
+    at = by_id.setdefault(problem.problem_id, len(result.problems))
+    if at == len(result.problems):
+        result.problems.append(problem)
+        result.places[problem.problem_id] = where
+        return
+    before = result.problems[at]
+    if (before.prompt, before.answer) != (problem.prompt, problem.answer):
+        what = "prompts" if before.prompt != problem.prompt else "answers"
+        first = result.places[problem.problem_id]
+        raise _BadField(
+            f"{where}: the problem {problem.problem_id!r} is in {first}, too, but the {what} differ",
+            "contradicts an earlier row",
+        )
+    traces = dict.fromkeys((*before.traces, *problem.traces))
+    result.problems[at] = replace(before, traces=tuple(traces))
+    result.merged += 1
+
+
+def _reject(result: Imported, bad_rows: str, error: DataError, kind: str) -> None:
+    if bad_rows == "error":
+        raise DataError(f"{error}; mend it, or leave such rows out with task.bad_rows=skip") from error
+    result.bad.append(str(error))
+    result.kinds[kind] += 1
+
+
+def _text(where: str, row: Row, name: str, path: str | None) -> str:
+    """Return a required text; a number is written out, `142.0` as `142`."""
+    value = None if path is None else read_field(row, path)
+    text = value if name == "prompt" and isinstance(value, str) else _plain(value)
+    if text is None or not text.strip():
+        if value is None:
+            known = ", ".join(map(str, row)) or "none"
+            raise _BadField(f"{where}: no {name} at {path!r} (the row has: {known})", f"no {name}")
+        raise _BadField(
+            f"{where}: the {name} at {path!r} must be text, but is {kind_of(value)}", f"no {name}"
+        )
+    return text
+
+
+def _plain(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        return None
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _traces(where: str, row: Row, path: str | None) -> tuple[str, ...]:
+    value = None if path is None else read_field(row, path)
+    several = value if isinstance(value, list) else [value]
+    for one in several:
+        if one is not None and not isinstance(one, str):
+            raise _BadField(
+                f"{where}: the traces at {path!r} must be texts, but one is {kind_of(one)}", "traces no text"
+            )
+    return tuple(dict.fromkeys(one for one in several if one and one.strip()))
+
+
+def _options(where: str, row: Row, place: str | list[str]) -> list[str]:
+    found = read_field(row, place) if isinstance(place, str) else [read_field(row, one) for one in place]
+    options = [_plain(one) for one in found] if isinstance(found, list) else []
+    if len(options) < 2 or None in options or len(set(options)) < len(options):
+        raise _BadField(
+            f"{where}: the choices at {place!r} must be two or more different texts", "choices not usable"
+        )
+    return [one for one in options if one is not None]
+
+
+def _right_option(where: str, answer: Any, options: list[str]) -> int:
+    """Return the position of the right option, which a text, a letter or an index (from 0) names."""
+    text = _plain(answer)
+    if text in options and not isinstance(answer, int):
+        return options.index(text)
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
+        return answer
+    letter = (text or "").strip("().").upper()
+    if len(letter) == 1 and 0 <= ord(letter) - ord("A") < len(options):
+        return ord(letter) - ord("A")
+    raise _BadField(f"{where}: the answer {text!r} is none of the {len(options)} choices", "no answer")
