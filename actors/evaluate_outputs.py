@@ -69,7 +69,7 @@ def evaluate_endpoint(config: Config, url: str, model: str, output: Path, resume
     tokens = config.rollout.max_response_tokens
     settings = _settings(config) | {"endpoint": url, "model": model, "max_response_tokens": tokens}
     parts = OutputParts(output, settings, resume)
-    endpoint = Endpoint(url, model, config.rollout.deadline_seconds)
+    endpoint = Endpoint(url, model, config.rollout.deadline_seconds, make_task(config.task))
     asked = Asked(config.search.samples, config.search.temperature, tokens, config.seed)
     chunk = config.search.problems_per_call
     with _graders(config) as pool:

@@ -16,7 +16,7 @@ from airls_ray.evaluation.scorers import (
     measure_scorers,
     search_curves,
 )
-from airls_ray.grading.pool import GradeRequest, GraderPool
+from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GraderPool
 from airls_ray.grading.table import grade_table, results_to_table
 from airls_ray.learning.batches import merge_parts
 from airls_ray.tasks import make_task
@@ -33,7 +33,10 @@ class Verifier:
             tokenizer_folder, make_task(config.task), config.model.prompt_template
         )
         self._pool = GraderPool(
-            config.task.model_dump_json(), config.verifier.processes, config.verifier.deadline_seconds
+            config.task.model_dump_json(),
+            config.verifier.processes,
+            config.verifier.deadline_seconds,
+            largest_chunk=1 if config.task.name == "code" else LARGEST_CHUNK,
         )
 
     def start(self) -> float:

@@ -33,6 +33,7 @@ from airls_ray.config.search_section import SearchConfig
 from airls_ray.config.serve_section import ServeConfig
 from airls_ray.config.task_sections import (
     ArithmeticTaskConfig,
+    CodeTaskConfig,
     CountdownTaskConfig,
     FileTaskConfig,
     TaskConfig,
@@ -40,6 +41,7 @@ from airls_ray.config.task_sections import (
 
 __all__ = [
     "ArithmeticTaskConfig",
+    "CodeTaskConfig",
     "Config",
     "CountdownTaskConfig",
     "EngineConfig",
@@ -262,10 +264,15 @@ class Config(StrictModel):
                 f"sft.detour_share is {self.sft.detour_share:g}, but the task {self.task.name} cannot make "
                 "detours (countdown can); set it to 0"
             )
-        if self.task.name == "file" and self.model.path is None and not self.model.vocabulary:
+        if self.task.name in ("file", "code") and self.model.path is None and not self.model.vocabulary:
             raise ValueError(
-                "task.name=file needs a trained model: set model.path to its folder or hub name, or "
-                "model.vocabulary to the tokens of a new one (2000, for example)"
+                f"task.name={self.task.name} needs a trained model: set model.path to its folder or hub "
+                "name, or model.vocabulary to the tokens of a new one (2000, for example)"
+            )
+        if self.task.name == "code" and self.verifier.deadline_seconds < self.task.sandbox.wall_seconds + 5:
+            raise ValueError(
+                f"verifier.deadline_seconds is {self.verifier.deadline_seconds:g}, but a program may take "
+                f"task.sandbox.wall_seconds ({self.task.sandbox.wall_seconds:g}): make it 5 more"
             )
         return self
 

@@ -5,16 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from airls_ray.config.base import StrictModel
+from airls_ray.steps import StepRule
+
+FormatName = Literal[
+    "gsm8k",
+    "math",
+    "math500",
+    "aime",
+    "amc",
+    "olympiad",
+    "minerva",
+    "gpqa",
+    "mmlu",
+    "prm800k",
+    "eurus2_rl",
+]
+"""Published data sets whose fields `airls_ray.data.formats` knows."""
 
 
 class ArithmeticTaskConfig(StrictModel):
     """Chains of modular arithmetic, evaluated from left to right; step truth is exact."""
 
     name: Literal["arithmetic"] = "arithmetic"
-    """Which task: arithmetic, countdown or file."""
+    """Which task: arithmetic, countdown, file or code."""
     operations: Annotated[int, Field(ge=1, le=64)] = 6
     """Number of operations of a chain, one reasoning step each."""
     modulus: Annotated[int, Field(ge=2, le=1000)] = 10
@@ -29,7 +45,7 @@ class CountdownTaskConfig(StrictModel):
     """Reach a target from given numbers with + - * /; step truth by exhaustive search."""
 
     name: Literal["countdown"] = "countdown"
-    """Which task: arithmetic, countdown or file."""
+    """Which task: arithmetic, countdown, file or code."""
     numbers: Annotated[int, Field(ge=2, le=6)] = 3
     """How many numbers a problem gives."""
     train_numbers: list[Annotated[int, Field(ge=2, le=6)]] = Field(default_factory=list)
@@ -51,25 +67,119 @@ class CountdownTaskConfig(StrictModel):
     """Size of the generated test set, or how many problems of `test_file` are used at most."""
 
 
+class FieldsConfig(StrictModel):
+    """Where the fields of a problem are in a row of the source: `field`, `a.b`, `extractor(a.b)` or, by `|`,
+    the first of several that is there. Extractors: see docs/data.md."""
+
+    prompt: str | None = None
+    """The question."""
+    answer: str | None = None
+    """The final answer: text, a number, or with `choices` the letter, the index or the text of the right
+    option."""
+    traces: str | None = None
+    """A correct solution or a list of them; rows may lack it."""
+    problem_id: str | None = None
+    """Identifier, text or number; rows may lack it (made from the prompt then)."""
+    level: str | None = None
+    """Difficulty; kept in the problem's details."""
+    subject: str | None = None
+    """Subject; kept in the problem's details."""
+    choices: str | list[str] | None = None
+    """Options of a multiple choice question: one field that holds the list, or the fields of the options.
+    They are shown in an order drawn for each problem, and answers are letters."""
+
+
 class FileTaskConfig(StrictModel):
-    """Problems of the user's own: JSONL or Parquet with `prompt`, `answer` and `traces`."""
+    """Problems of the user's own, by default JSONL or Parquet with `prompt`, `answer` and `traces`; with
+    `format` or `fields` any JSONL, JSON, CSV, Parquet or Arrow file, or a data set of the hub."""
 
     name: Literal["file"] = "file"
-    """Which task: arithmetic, countdown or file."""
+    """Which task: arithmetic, countdown, file or code."""
     train_file: Path
-    """Problems to train on; rows without a trace serve rollouts but never the reference side."""
+    """Problems to train on; rows without a trace serve rollouts but never the reference side. Of the hub:
+    `hub:OWNER/NAME[:CONFIG]:SPLIT@REVISION`, for example `hub:openai/gsm8k:main:train@` and 40 hex digits."""
     test_file: Path
     """Problems to measure on; a problem that occurs in both files is an error."""
+    format: FormatName | None = None
+    """Published data set whose fields the files have; null: our own fields, or `fields`."""
+    fields: FieldsConfig = FieldsConfig()
+    """Where our fields are in a row; they go before those of `format`."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """What a row that cannot be used does: stop with one sentence, or be left out, counted and logged."""
+    prompt_template: str = "{prompt}"
+    """The user's message around a problem, which stands at `{prompt}` (once)."""
+    system_prompt: str = ""
+    """Said before: the system message of a chat template (`model.prompt_template=chat`), else text before
+    the prompt with a blank line between. Empty: none."""
     step_delimiter: str = "\n\n"
-    """Text that ends a reasoning step."""
+    """Text that ends a reasoning step, for `steps: delimiter`."""
+    steps: StepRule = "delimiter"
+    """What ends a step: `delimiter`, `lines`, `blank_lines`, `sentences`, `numbered` (before `2.` or `Step
+    2:`), `code_lines` (whole statements). `sentences`, `numbered` and `code_lines` cost a search more tokens:
+    no token alone tells the engine to stop."""
     grader: Literal["exact", "math"] = "math"
-    """`exact`: the text after `answer_marker`, stripped, equals the answer. `math`: math-verify."""
+    """`exact`: the text after `answer_marker`, stripped, equals the answer. `math`: math-verify. Problems
+    with choices are graded by their letter in either case."""
     answer_marker: str = "####"
     """For `exact`: where the final answer begins; without it the last line counts."""
     test_problems: PositiveInt = 500
     """How many problems of the test file are used at most."""
 
+    @field_validator("prompt_template")
+    @classmethod
+    def _holds_the_prompt(cls, template: str) -> str:
+        if template.count("{prompt}") != 1:
+            raise ValueError(f"must hold {{prompt}} exactly once, but is {template!r}")
+        return template
+
+
+class SandboxConfig(StrictModel):
+    """What a generated program may use, and what must protect the machine from it (docs/code_grader.md)."""
+
+    wall_seconds: PositiveFloat = 10.0
+    """Of all tests of one response together; `verifier.deadline_seconds` must be 5 s more."""
+    cpu_seconds: PositiveInt = 10
+    """CPU time of one process."""
+    memory_mib: Annotated[int, Field(ge=64)] = 512
+    """Address space of one process."""
+    processes: PositiveInt = 16
+    """Processes and threads of a program at the same time."""
+    file_mib: PositiveInt = 16
+    """Largest file; where namespaces are allowed, all files of a program together."""
+    open_files: Annotated[int, Field(ge=16)] = 64
+    """Open files of one process."""
+    output_kib: PositiveInt = 1024
+    """Output, or one returned value, that is read before the program is killed."""
+    require: tuple[Literal["network", "files", "processes"], ...] = ("network", "files", "processes")
+    """Protections without which nothing is graded; what is left out here may be missing on the machine."""
+    preload: list[str] = Field(default_factory=list)
+    """Modules beyond the usual ones of Python that programs find imported already, such as numpy."""
+
+
+class CodeTaskConfig(StrictModel):
+    """Programs that are run on tests, in a sandbox."""
+
+    name: Literal["code"] = "code"
+    """Which task: arithmetic, countdown, file or code."""
+    train_file: Path
+    """Problems to train on."""
+    test_file: Path
+    """Problems to measure on; a problem that occurs in both files is an error."""
+    format: Literal["problems", "humaneval", "mbpp", "leetcode", "livecodebench"] = "problems"
+    """Form of both files: `problems` are rows with `prompt`, `answer` and `details` (docs/code_grader.md),
+    the others are the published JSONL files, also with .gz."""
+    outcome: Literal["all", "share"] = "all"
+    """1 if all tests passed and else 0, or the share of the tests that passed."""
+    steps: Literal["lines", "blocks"] = "lines"
+    """What a reasoning step is: a line, or what ends in a blank line."""
+    tolerance: NonNegativeFloat = 0.0
+    """Largest relative or absolute difference of numbers with a fraction, returned or written."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """How the programs are run."""
+    test_problems: PositiveInt = 500
+    """How many problems of the test file are used at most."""
+
 
 TaskConfig = Annotated[
-    ArithmeticTaskConfig | CountdownTaskConfig | FileTaskConfig, Field(discriminator="name")
+    ArithmeticTaskConfig | CountdownTaskConfig | FileTaskConfig | CodeTaskConfig, Field(discriminator="name")
 ]

@@ -14,6 +14,7 @@ from airls_ray.data.stored_outputs import Response
 from airls_ray.errors import ConfigError, RunError
 from airls_ray.evaluation.outputs import GREEDY
 from airls_ray.seeding import derive_seed
+from airls_ray.tasks.base import Task, WrapsPrompts
 
 KEY = "OPENAI_API_KEY"
 _AT_ONCE = 8
@@ -33,8 +34,14 @@ class Asked:
 class Endpoint:
     """A chat model behind an address; the key comes from the environment (`OPENAI_API_KEY`) alone."""
 
-    def __init__(self, url: str, model: str, deadline_seconds: float) -> None:
+    def __init__(self, url: str, model: str, deadline_seconds: float, task: Task | None = None) -> None:
         """Make a client; nothing is asked yet.
+
+        Args:
+            url: such as `http://127.0.0.1:8000/v1`.
+            model: name at the endpoint.
+            deadline_seconds: of one call.
+            task: puts its words around the problems, where it has some.
 
         Raises:
             ConfigError: the `openai` package is missing.
@@ -44,6 +51,7 @@ class Endpoint:
         except ImportError as error:
             raise ConfigError("an endpoint needs the package openai: pip install openai") from error
         self._error = openai.OpenAIError
+        self._wrapper = task if isinstance(task, WrapsPrompts) else None
         self._url, self._model = url, model
         self._client = openai.OpenAI(
             base_url=url,
@@ -78,10 +86,12 @@ class Endpoint:
         ]
 
     def _ask(self, prompt: str, n: int, temperature: float, max_tokens: int, seed: int) -> Sequence[Any]:
+        system, user = ("", prompt) if self._wrapper is None else self._wrapper.wrap(prompt)
+        messages: list[Any] = [{"role": "system", "content": system}] if system else []
         try:
             answer = self._client.chat.completions.create(
                 model=self._model,
-                messages=[{"role": "user", "content": prompt}],
+                messages=[*messages, {"role": "user", "content": user}],
                 n=n,
                 temperature=temperature,
                 max_tokens=max_tokens,

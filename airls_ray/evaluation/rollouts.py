@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,7 +33,12 @@ def step_sums(rollouts: pa.Table, values: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]:
-    """Outcome, length, truncation, sampler entropy estimate and share of groups without variance."""
+    """Outcome, length, truncation, sampler entropy estimate and share of groups without variance.
+
+    `grade/REASON_share`: responses that were graded, and those with an outcome of 0 for a reason of the
+    grader (`timeout`, `crashed`) or of the task (`unparsable`, `wrong_answer`, ...);
+    `grade/no_answer_share`: graded ones that are wrong for want of an answer.
+    """
     outcomes = grades["outcome"].to_numpy()
     groups = rollouts["group"].to_numpy()
     lengths = pc.list_value_length(rollouts["response"]).to_numpy()
@@ -41,7 +48,13 @@ def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]
     mean = np.bincount(inverse, outcomes) / counts
     spread = np.bincount(inverse, (outcomes - mean[inverse]) ** 2)
     finish = rollouts["finish"].cast(pa.string()).to_numpy(zero_copy_only=False)
+    status = grades["status"].cast(pa.string()).to_pylist()
+    reasons = Counter(status)
+    unanswered = grades["answer"].is_null().to_numpy() & (outcomes == 0.0)
+    no_answer = unanswered & np.array([reason == "graded" for reason in status])
     return {
+        **{f"grade/{reason}_share": count / len(status) for reason, count in sorted(reasons.items())},
+        "grade/no_answer_share": float(no_answer.mean()),
         "outcome/mean": float(outcomes.mean()),
         "groups/constant_share": float((spread < 1e-12).mean()),
         "rollout/response_tokens_mean": float(lengths.mean()),

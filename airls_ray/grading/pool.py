@@ -24,10 +24,10 @@ from typing import Any, Literal
 from airls_ray.errors import RunError
 from airls_ray.grading.child import Child
 
-_CHUNK = 64
+LARGEST_CHUNK = 64
 """Responses per line to a child: amortises the system calls."""
 
-Status = Literal["graded", "timeout", "crashed"]
+Lost = Literal["timeout", "crashed"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class GradeResult:
     outcome: float
     answer: str | None
     step_truth: list[bool] | None
-    status: Status
+    status: str
+    """"graded" or the reason that the task gives, "timeout" or "crashed" if there was no verdict."""
 
 
 class GraderPool:
@@ -62,6 +63,7 @@ class GraderPool:
         *,
         memory_gib: float = 4.0,
         start_deadline_seconds: float = 60.0,
+        largest_chunk: int = LARGEST_CHUNK,
         command: Sequence[str] | None = None,
     ) -> None:
         """Start the children without waiting for them.
@@ -72,9 +74,12 @@ class GraderPool:
             deadline_seconds: longest time for one response.
             memory_gib: address space of a child.
             start_deadline_seconds: longest time for a child to be ready.
+            largest_chunk: most responses that a child is given at once; 1 where one may take seconds, so that
+                none waits behind it while another child is idle.
             command: what to start instead of this package's worker.
         """
         self._deadline = deadline_seconds
+        self._largest_chunk = largest_chunk
         self._start_deadline = start_deadline_seconds
         self._command = [
             *(command or (sys.executable, "-m", "airls_ray.grading.worker")),
@@ -100,7 +105,7 @@ class GraderPool:
         """
         if not self._finalizer.alive:
             raise RunError("the grader pool is closed; make a new one")
-        batch = _Batch(items, len(self._children))
+        batch = _Batch(items, len(self._children), self._largest_chunk)
         for child in self._children:
             if not child.ready:  # it may have waited long for us: its time to become ready begins now
                 child.last_progress = time.monotonic()
@@ -154,7 +159,7 @@ class GraderPool:
             batch.give_up(child, status)
             self._children[position] = self._start()
 
-    def _ended(self, child: Child) -> Status | None:
+    def _ended(self, child: Child) -> Lost | None:
         """Return how a child came to its end that is dead or out of time, None for one that goes on."""
         late = (bool(child.pending) or not child.ready) and time.monotonic() >= self._due(child)
         if child.closed or late:
@@ -168,11 +173,11 @@ class GraderPool:
 class _Batch:
     """The requests of one `grade` call: what waits, and what is done."""
 
-    def __init__(self, items: Sequence[GradeRequest], children: int) -> None:
+    def __init__(self, items: Sequence[GradeRequest], children: int, largest_chunk: int) -> None:
         self._items = items
         self._results: list[GradeResult | None] = [None] * len(items)
         self._waiting = deque(range(len(items)))
-        self._chunk = max(1, min(_CHUNK, math.ceil(len(items) / (2 * children))))
+        self._chunk = max(1, min(largest_chunk, math.ceil(len(items) / (2 * children))))
         self.unfinished = len(items)
 
     def feed(self, child: Child) -> None:
@@ -190,10 +195,10 @@ class _Batch:
             child.ready = True
             lines = lines[1:]
         for line in lines:
-            outcome, answer, truth = json.loads(line)
-            self._store(child.pending.popleft(), GradeResult(outcome, answer, truth, "graded"))
+            outcome, answer, truth, reason = json.loads(line)
+            self._store(child.pending.popleft(), GradeResult(outcome, answer, truth, reason))
 
-    def give_up(self, child: Child, status: Status) -> None:
+    def give_up(self, child: Child, status: Lost) -> None:
         """Give up the request that a dead child was working on; the rest of its requests wait again."""
         if child.pending:
             self._store(child.pending.popleft(), GradeResult(0.0, None, None, status))

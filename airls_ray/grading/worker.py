@@ -3,7 +3,7 @@
 Started as `python -m airls_ray.grading.worker --deadline-seconds S --memory-gib M`. Standard input: the
 task's configuration as one line of JSON, then one line per chunk, a list of
 `[prompt, answer, details, response, steps]`. Standard output: `ready`, then one line per response,
-`[outcome, answer, step_truth]`, written at once, so that the parent knows which response a dead or
+`[outcome, answer, step_truth, reason]`, written at once, so that the parent knows which response a dead or
 hanging child was working on.
 """
 
@@ -53,12 +53,12 @@ def serve(make: Callable[[str], Task]) -> None:
             _write(output, json.dumps(judge(task, item)).encode() + b"\n")
 
 
-def judge(task: Task, item: list[Any]) -> tuple[float, str | None, list[bool] | None]:
-    """Return the outcome, the canonical answer and the truth of the steps of one request."""
+def judge(task: Task, item: list[Any]) -> tuple[float, str | None, list[bool] | None, str]:
+    """Return the outcome, the canonical answer, the truth of the steps and the reason of one request."""
     prompt, answer, details, response, steps = item
     problem = Problem("", prompt, answer, (), json.loads(details))
     grade = task.grade(problem, response)
-    return grade.outcome, grade.answer, task.step_truth(problem, steps)
+    return grade.outcome, grade.answer, task.step_truth(problem, steps), grade.reason
 
 
 def _limit_memory(gib: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airls_ray.config.schema import Config, LearnerConfig
+from airls_ray.data.sources import is_hub
 from airls_ray.planning.memory import BYTES, GIB
 from airls_ray.planning.shapes import ModelShape
 
@@ -32,9 +33,9 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
             f"train.sync_tolerance is {config.train.sync_tolerance:g} nats, which bfloat16 weights do not "
             "hold: raise it (0.05) or set train.sync_check=false"
         )
-    if config.task.name == "file":
+    if config.task.name in ("file", "code"):
         files = (config.task.train_file, config.task.test_file)
-        absent = [str(file) for file in files if not file.is_file()]
+        absent = [str(file) for file in files if not is_hub(file) and not file.is_file()]
         if absent:
             yield f"there is no problem file {' or '.join(absent)} here"
 
