@@ -41,15 +41,15 @@ def grade_math(answer: str, response: str) -> Grade:
 
     The final answer is boxed, behind `####` or announced (`The answer is ...`), else what math-verify finds
     last. Thousands separators, currency and units do not count; `50%` equals 50 and 0.5.
-    An answer of the problem that cannot be parsed gives status `unparsable` and outcome 0.
+    An answer of the problem that cannot be parsed gives the reason `unparsable` and outcome 0.
     """
-    gold = parse_gold(answer)
+    gold, given = parse_gold(answer), _parse_response(response)
+    name = None if given is None else _name(given)  # also asked for where the right one is not known
     if gold is None:
-        return Grade(0.0, None, "unparsable")
-    given = _parse_response(response)
+        return Grade(0.0, name, "unparsable")
     if given is None:
         return Grade(0.0, None)
-    return Grade(float(_same(gold, given)), _name(given))
+    return Grade(float(_same(gold, given)), name)
 
 
 def parse_gold(answer: str) -> Fraction | tuple[Any, ...] | None:

@@ -249,14 +249,14 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path):
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     nurseries = {int(word) for word in owner.stdout.readline().split()}
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while len(left := descendants(owner.pid)) < 6 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert (
-        len(left) == 6 and nurseries < left
-    )  # two nurseries, a waiting process each, and what they wait for
+    # Two nurseries, a waiting process each, and what they wait for.
+    assert len(left) == 6 and nurseries < left
     owner.kill()
     owner.wait()
+    deadline = time.monotonic() + 40
     while any(os.path.exists(f"/proc/{pid}/exe") for pid in left) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [pid for pid in left if _runs(pid)] == []
