@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import common
 import typer
+from simulated_workers import SimulatedEngines
 from simulation import (
-    SimulatedEngines,
     SimulatedRun,
     StageSeconds,
     run_loop,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import common
 import typer
+from simulated_workers import hosted_workers
 from simulation import (
     SimulatedRun,
     StageSeconds,
-    hosted_workers,
     memory_mib,
     run_loop,
     simulated_config,

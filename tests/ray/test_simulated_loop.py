@@ -19,9 +19,11 @@ from actors.tracking import Tracker
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # as for `python benchmarks/NAME.py`
 
+import simulated_workers  # noqa: E402
 import simulation  # noqa: E402
 
-register_pickle_by_value(simulation)  # the actors have no path to it
+for module in (simulation, simulated_workers):
+    register_pickle_by_value(module)  # the actors have no path to it
 
 SECONDS = simulation.StageSeconds(0.2, 0.01, 0.05, 0.01, 0.1)
 DIGESTS = ("prm/learner/digest", "policy/learner/digest")
@@ -30,7 +32,7 @@ DIGESTS = ("prm/learner/digest", "policy/learner/digest")
 def run(folder: Path, loop: Any, iterations: int = 6, **train: Any) -> list[dict[str, Any]]:
     config = simulation.simulated_config(folder, 2, iterations, **train)
     tokens = simulation.tokenizer_folder(folder / "tokenizer", config)
-    workers = simulation.hosted_workers(config, tokens, SECONDS.rollout, 2, 1)
+    workers = simulated_workers.hosted_workers(config, tokens, SECONDS.rollout, 2, 1)
     try:
         return simulation.run_loop(
             simulation.SimulatedRun(config, SECONDS), RolloutPool(workers, 60), folder / "run", loop

@@ -97,7 +97,7 @@ class Judge:
     def _has(self, name: str) -> bool:
         try:
             self._channel.ask("name", name)
-        except Exception:
+        except Exception:  # whatever the program raises comes back as that
             return False
         return True
 
