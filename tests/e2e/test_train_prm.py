@@ -145,7 +145,7 @@ def test_labels_of_a_file_are_learned_without_sampling(
     def no_workers(*_: Any) -> None:
         raise AssertionError("a rollout worker was started")
 
-    monkeypatch.setattr("actors.prm_labels.start_workers", no_workers)
+    monkeypatch.setattr("actors.samplers.start_workers", no_workers)
     changes = {"prm": trained.config.prm.model_copy(update={"path": str(trained.folder / "prm")})}
     labels = trained.folder / "labels.parquet"
     config = trained.config.model_copy(update=changes)
