@@ -61,7 +61,7 @@ def write_files(folder: Path, config: Config, codec: TextCodec, *, logprobs: boo
     [
         ("airl_s", {"parameterisation": "scalar_head", "negatives": "failed"}, False, set()),
         ("airl_s", {"parameterisation": "log_prob"}, True, set()),
-        ("orm", {}, False, {"labels.parquet", "labels.json"}),
+        ("orm", {"search_aggregate": "last"}, False, {"labels.parquet", "labels.json"}),
     ],
     ids=["airl_s by f", "airl_s by f - log pi", "orm"],
 )
