@@ -99,29 +99,7 @@ def train_prm_offline(
     guard = files.FullDisk(output.parent, "the PRM", "free some space and run train-prm again")
     with guard, connected(config):
         output.mkdir(parents=True, exist_ok=True)
-        write_stored(stored, output / ROLLOUTS, output / TRACES)
-        job: dict[str, Any] = {
-            "config": config.model_copy(update={"prm": method.prm}),
-            "source": source,
-            "policy": policy,
-            "method": method,
-            "rollouts": str(output / ROLLOUTS),
-            "traces": str(output / TRACES),
-            "labels": None,
-        }
-        if method.objective == "outcome":
-            job["labels"] = str(output / LABELS)
-            facts = LabelFacts({"labels": "outcome", "rollouts": [str(f) for f in stored_files.rollouts]}, {})
-            write_labels(outcome_labels(stored.rollouts, codec), output / LABELS, facts)
-        run = RankRun(
-            name="train_prm",
-            what="PRM training",
-            train_rank=train_prm_rank,
-            job=job,
-            learner=config.prm.learner,
-            folder=output,
-            metrics=output / METRICS,
-        )
+        run = _rank_run(config, (policy, source), stored, method, codec, output)
         cluster.require_resources([run.demand], config.ray.resources_deadline_seconds)
         shown = {"loss": "train_prm/loss", "selected": "prm/best_of_n"}
         curve = fit(config, run, updates, progress, shown)
@@ -130,6 +108,39 @@ def train_prm_offline(
     files.write_text(output / SUMMARY, files.to_json(summary, indent=2) + "\n")
     _show(summary, progress)
     return summary
+
+
+def _rank_run(
+    config: Config,
+    models: tuple[str, str],
+    stored: StoredRollouts,
+    method: OfflineMethod,
+    codec: TextCodec,
+    output: Path,
+) -> RankRun:
+    """Write what the ranks read into `output`; `models`: the policy, and what the PRM starts from."""
+    write_stored(stored, output / ROLLOUTS, output / TRACES)
+    labels = None
+    if method.objective == "outcome":
+        labels = output / LABELS
+        write_labels(outcome_labels(stored.rollouts, codec), labels, LabelFacts({"labels": "outcome"}, {}))
+    return RankRun(
+        name="train_prm",
+        what="PRM training",
+        train_rank=train_prm_rank,
+        job={
+            "config": config.model_copy(update={"prm": method.prm}),
+            "policy": models[0],
+            "source": models[1],
+            "method": method,
+            "rollouts": str(output / ROLLOUTS),
+            "traces": str(output / TRACES),
+            "labels": None if labels is None else str(labels),
+        },
+        learner=config.prm.learner,
+        folder=output,
+        metrics=output / METRICS,
+    )
 
 
 def _say(
