@@ -123,7 +123,8 @@ def _rank_run(
     labels = None
     if method.objective == "outcome":
         labels = output / LABELS
-        write_labels(outcome_labels(stored.rollouts, codec), labels, LabelFacts({"labels": "outcome"}, {}))
+        facts = LabelFacts({"labels": "outcome", "rollouts": ROLLOUTS}, {})
+        write_labels(outcome_labels(stored.rollouts, codec), labels, facts)
     return RankRun(
         name="train_prm",
         what="PRM training",
