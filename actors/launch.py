@@ -69,7 +69,7 @@ def _run_locked(
     if checkpoint is not None:
         check_resumed(config, run, checkpoint, progress)
     state = read_state(checkpoint) if checkpoint else LoopState()
-    check_data(config, base)
+    check_data(config, base, progress)
     run.create(config, resume=resume)
     run.use(checkpoint)
     if resume:

@@ -7,7 +7,8 @@ from pathlib import Path
 from airls_ray.checkpoint_record import Inputs, check_files, check_inputs, fingerprints, read_record
 from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
-from airls_ray.data.problems import ProblemStream
+from airls_ray.data.lengths import Lengths, fit_of
+from airls_ray.data.problems import ProblemStream, table_to_problems, take_distinct
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
@@ -15,7 +16,7 @@ from airls_ray.progress import Progress
 from airls_ray.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec, encode_traces
+from airls_ray.text import TextCodec
 
 _CHECKED_PROBLEMS = 500
 
@@ -98,18 +99,39 @@ def base_policy(config: Config) -> str:
     return absolute(source) or source
 
 
-def check_data(config: Config, policy: str) -> None:
-    """Read the first problems as the actors will, so that a bad row or trace shows now and not in minutes.
+def check_data(config: Config, policy: str, progress: Progress) -> None:
+    """Read the problems as the actors will, so that a bad row or trace shows now and not in hours.
+
+    Of files every problem that the run may draw is read, of generated problems the first ones.
 
     Raises:
-        UserError: a data file is wrong, a trace is too long or the tokenizer is another task's.
+        UserError: a data file is wrong, a problem is too long or the tokenizer is another task's.
+    """
+    traces = config.prm_learns and config.method.prm_objective != "prime"
+    draws = config.iterations * config.train.problems_per_iteration
+    check_lengths(config, policy, draws, progress, traces=traces)
+
+
+def check_lengths(config: Config, policy: str, draws: int, progress: Progress, *, traces: bool) -> None:
+    """Refuse prompts and (with `traces`) traces among the first `draws` training problems that do not fit the
+    context, and prompts among those of the test; says what will be left out.
+
+    Raises:
+        UserError: as of `check_data`.
     """
     task = make_task(config.task)
     codec = TextCodec.from_folder(policy, task, config.model.prompt_template)
-    count = min(_CHECKED_PROBLEMS, config.iterations * config.train.problems_per_iteration)
-    problems = ProblemStream(task, "train", derive_seed(config.seed, "problems")).take(count)
-    if config.prm_learns and config.method.prm_objective != "prime":
-        encode_traces(problems, codec, config.model.context_tokens)
+    lengths = Lengths.of(config, codec)
+    if config.task.name in ("arithmetic", "countdown"):
+        draws = min(draws, _CHECKED_PROBLEMS)
+    stream = ProblemStream(task, "train", derive_seed(config.seed, "problems"))
+    train = table_to_problems(take_distinct(stream, draws))
+    skip = fit_of(config, codec) is not None
+    left_out = lengths.check(train, "training problems", skip=skip, traces=traces)
+    if left_out:
+        progress.say(left_out)
+    test = ProblemStream(task, "test", config.seed).take(config.search.problems)
+    lengths.check(table_to_problems(test), "test problems", skip=False, traces=False)
 
 
 def absolute(path: str | None) -> str | None:

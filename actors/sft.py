@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import cluster
+from actors.launch_checks import check_lengths
 from actors.ray_train import Line, RankRun, run_ranks
 from actors.sft_rank import METRICS, SUMMARY, train_rank
 from actors.sft_state import SFTState, state_folder
@@ -58,6 +59,8 @@ def run_sft(
     guard = files.FullDisk(folder.parent, "the warm-started policy", "free some space and run sft again")
     with guard, files.replacing(folder.resolve()) as work:
         source = prepare_model(config, work) if before is None else _take_up(before, work, progress)
+        draws = config.sft.iterations * config.sft.problems_per_iteration
+        check_lengths(config, source, draws, progress, traces=True)
         cluster.connect(config.ray)
         try:
             _fit(config, source, work, progress, state, before)

@@ -17,6 +17,7 @@ from actors.sft_state import SFTProgress, SFTState
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.detours import with_detours
+from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import DataError
 from airls_ray.grading.pool import GradeRequest, GraderPool
@@ -174,7 +175,7 @@ def training_traces(config: Config, codec: TextCodec, held_out: pa.Table) -> Ite
         DataError: no training problem has a trace.
     """
     task = make_task(config.task)
-    stream = ProblemStream(task, "train", derive_seed(config.seed, "sft"))
+    stream = ProblemStream(task, "train", derive_seed(config.seed, "sft"), fit=fit_of(config, codec))
     kept_out = held_out["problem_id"].combine_chunks()
     wanted, number = config.sft.problems_per_iteration, 0
     while True:

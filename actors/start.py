@@ -29,11 +29,13 @@ from actors.verifier_handle import VerifierHandle
 from actors.weight_sync import NCCLWeightSync, WeightSync
 from actors.workers import make_fleet, threads_each, wait_for_workers
 from airls_ray.config.schema import Config
+from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream
 from airls_ray.progress import Progress
 from airls_ray.run_control import RunControl
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def start_parts(
     )
     pool = RolloutPool(fleet, config.rollout.deadline_seconds, failures, config.rollout.shares_per_worker)
     parts = Parts(
-        problems=training_problems(config, state),
+        problems=training_problems(config, state, sources.policy),
         pool=pool,
         verifier=verifier,
         reference=learners.reference,
@@ -143,7 +145,7 @@ def restart_learners(
     learners = start_learners(config, sources, progress, state, generation)
     again = replace(
         parts,
-        problems=training_problems(config, state),
+        problems=training_problems(config, state, sources.policy),
         reference=learners.reference,
         prm=learners.prm,
         policy=learners.policy,
@@ -154,10 +156,16 @@ def restart_learners(
     return again
 
 
-def training_problems(config: Config, state: LoopState) -> ProblemStream:
-    """The training problems from where the run stands."""
-    seed = derive_seed(config.seed, "problems")
-    return ProblemStream(make_task(config.task), "train", seed, start=state.position)
+def training_problems(config: Config, state: LoopState, policy: str | None) -> ProblemStream:
+    """The training problems from where the run stands.
+
+    `policy`: its tokenizer measures what is too long; None (simulations): nothing is.
+    """
+    task, seed = make_task(config.task), derive_seed(config.seed, "problems")
+    fit = None
+    if policy is not None:
+        fit = fit_of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+    return ProblemStream(task, "train", seed, start=state.position, fit=fit)
 
 
 def make_sync(config: Config, policy: PolicyGroup, pool: RolloutPool) -> WeightSync | NCCLWeightSync:

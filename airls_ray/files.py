@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +90,21 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, all of it or nothing."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_unpacked(path: Path) -> bytes:
+    """Return the content of a file, unpacked where its name ends in .gz.
+
+    Raises:
+        OSError: it cannot be read or unpacked.
+    """
+    data = path.read_bytes()
+    if path.suffix != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, zlib.error) as error:
+        raise OSError(f"not a whole gzip file ({error})") from error
 
 
 def append(path: Path, data: bytes) -> None:

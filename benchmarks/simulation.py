@@ -203,7 +203,7 @@ class SimulatedRun:
 
         policy = PolicyGroup("policy learner", [], DEADLINE_SECONDS)
         parts = Parts(
-            problems=training_problems(self.config, state),
+            problems=training_problems(self.config, state, None),
             pool=pool,
             verifier=VerifierHandle(verifier(), DEADLINE_SECONDS, verifier, ATTEMPTS),
             reference=ReferenceGroup(reference, DEADLINE_SECONDS, ATTEMPTS)
@@ -224,7 +224,7 @@ class SimulatedRun:
             cluster.kill(actor)
         new = self._with_learners(parts, checkpoint)
         new.sync.push(state.version)
-        return replace(new, problems=training_problems(self.config, state))
+        return replace(new, problems=training_problems(self.config, state, None))
 
     def _with_learners(self, parts: Parts, checkpoint: Path | None) -> Parts:
         from actors import cluster

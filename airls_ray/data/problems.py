@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -105,15 +105,32 @@ class ProblemStream:
     Training streams are endless; the test split ends, and `take` then returns fewer rows.
     """
 
-    def __init__(self, task: Task, split: Split, seed: int, start: int = 0) -> None:
-        """Begin at problem `start` of the stream that `seed` gives."""
+    def __init__(
+        self,
+        task: Task,
+        split: Split,
+        seed: int,
+        start: int = 0,
+        fit: Callable[[Problem], Problem | None] | None = None,
+    ) -> None:
+        """Begin at problem `start` of the stream that `seed` gives.
+
+        `fit` changes a problem or leaves it out (None); `position` counts those that were left out, too.
+        """
         self.position = start
+        self._fit = fit
         self._problems: Iterator[Problem] = task.problems(split, seed, start)
 
     def take(self, count: int) -> pa.Table:
         """Return the next `count` problems as a table of schema PROBLEMS and advance."""
-        problems = list(islice(self._problems, count))
-        self.position += len(problems)
+        problems: list[Problem] = []
+        while len(problems) < count:
+            drawn = list(islice(self._problems, count - len(problems)))
+            if not drawn:
+                break
+            self.position += len(drawn)
+            fitting = map(self._fit, drawn) if self._fit else drawn
+            problems += [problem for problem in fitting if problem is not None]
         return problems_to_table(problems)
 
 

@@ -18,8 +18,10 @@ from typing import Any
 
 from airls_ray.data.rows import Row, kind_of
 from airls_ray.errors import DataError
+from airls_ray.files import read_unpacked
 
 _HUB = "hub:"
+_PACKED = (".jsonl", ".json", ".csv")
 _ADDRESS = re.compile(
     r"hub:(?P<name>[^:@]+)(?::(?P<config>[^:@]+))?:(?P<split>[^:@]+)(?:@(?P<revision>[^:@]+))?"
 )
@@ -76,10 +78,12 @@ def open_source(source: Path | str) -> Iterator[SourceRow]:
         ".arrow": _arrow,
         ".feather": _arrow,
     }
-    if path.suffix not in readers:
-        known = ", ".join(readers)
+    packed = path.suffix == ".gz" and Path(path.stem).suffix in _PACKED
+    suffix = Path(path.stem).suffix if packed else path.suffix
+    if suffix not in readers:
+        known = f"{', '.join(readers)} ({', '.join(_PACKED)} also with .gz)"
         raise DataError(f"{path} must end in one of {known}, so that its format is known")
-    return _objects(readers[path.suffix](path))
+    return _objects(readers[suffix](path))
 
 
 def _objects(rows: Iterator[tuple[str, Any]]) -> Iterator[SourceRow]:
@@ -92,7 +96,7 @@ def _objects(rows: Iterator[tuple[str, Any]]) -> Iterator[SourceRow]:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_unpacked(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 

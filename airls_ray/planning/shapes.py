@@ -98,13 +98,23 @@ PUBLISHED: Mapping[str, ModelShape] = {
         hidden=2048, layers=36, heads=16, kv_heads=2, head_dim=128, intermediate=11008, vocab=151936,
         tied=True, qkv_bias=True, context=32768,
     ),
+    # config.json of https://huggingface.co/Qwen/Qwen2.5-1.5B-Instruct: 1,543,714,304 parameters
+    "Qwen/Qwen2.5-1.5B-Instruct": ModelShape(
+        hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, intermediate=8960, vocab=151936,
+        tied=True, qkv_bias=True, context=32768,
+    ),
+    # config.json of https://huggingface.co/Qwen/Qwen2.5-0.5B-Instruct: 494,032,768 parameters
+    "Qwen/Qwen2.5-0.5B-Instruct": ModelShape(
+        hidden=896, layers=24, heads=14, kv_heads=2, head_dim=64, intermediate=4864, vocab=151936,
+        tied=True, qkv_bias=True, context=32768,
+    ),
     # config.json of https://huggingface.co/Qwen/Qwen3-4B-Base: 4,022,468,096 parameters
     "Qwen/Qwen3-4B-Base": ModelShape(
         hidden=2560, layers=36, heads=32, kv_heads=8, head_dim=128, intermediate=9728, vocab=151936,
         tied=True, qk_norm=True, context=32768,
     ),
 }  # fmt: skip
-"""Models that the paper configurations name, so that they can be planned without a network."""
+"""Models that the configurations name, so that they can be planned without a network."""
 
 
 def parse_shape(config: Mapping[str, Any], where: str) -> ModelShape:

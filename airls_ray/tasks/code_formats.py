@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import gzip
 import io
 import json
 import pickle
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from airls_ray.errors import DataError
+from airls_ray.files import read_unpacked
 from airls_ray.tasks.base import Problem
 
 Row = Mapping[str, Any]
@@ -178,9 +178,8 @@ def _problem(where: str, row: Row, prompt: str, details: dict[str, Any], solutio
 
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = data.decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        lines = read_unpacked(path).decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the problem file {path}: {error}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():

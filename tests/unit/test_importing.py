@@ -1,5 +1,6 @@
 """Problems out of other people's data: fields, formats, bad rows and the hub."""
 
+import gzip
 import json
 import logging
 import os
@@ -253,3 +254,15 @@ PUBLISHED = [
 def test_published_files_read_without_a_bad_row(form, name, count):
     found = import_problems(DATA / name, form)
     assert (found.rows, len(found.problems), found.traces, found.bad) == (count, count, count, [])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_packed_file_is_read_and_a_broken_one_is_named(tmp_path: Path, whole: bool) -> None:
+    data = gzip.compress(b'{"prompt": "p", "answer": "a"}\n')
+    path = tmp_path / "own.jsonl.gz"
+    path.write_bytes(data if whole else data[:-4])
+    if whole:
+        assert [one.prompt for one in import_problems(path, None).problems] == ["p"]
+    else:
+        with pytest.raises(DataError, match=r"cannot read .*own\.jsonl\.gz: not a whole gzip file"):
+            import_problems(path, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,21 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config, load_config
+from airls_ray.config.task_sections import FileTaskConfig
+from airls_ray.data.sources import parse_hub
 from airls_ray.planning import make_plan
 from airls_ray.planning.memory import GIB
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
 PAPERS = sorted(CONFIGS.glob("paper_*.yaml"))
+RECIPES = {
+    "gsm8k_qwen2.5_0.5b_1gpu": 1,
+    "gsm8k_qwen2.5_3b_8gpus": 8,
+    "math_qwen2.5_1.5b_1gpu": 1,
+    "math_qwen2.5_7b_8gpus": 8,
+}
+"""Recipes for published data, and the GPUs of the node that each is for."""
 
 REPIRL = {
     "method.prm_objective": "repirl",
@@ -119,6 +129,23 @@ def test_a_paper_configuration_fits_one_node_of_eight_gpus_with_room_to_spare(pa
     assert len(plan.placement.nodes) == 1
     # The estimate leaves out fragmentation: a tenth of the GPU stays free.
     assert all(memory.total < 72 * GIB for memory in plan.memory.values())
+
+
+@pytest.mark.parametrize(("name", "gpus"), RECIPES.items())
+def test_a_recipe_fits_one_node_of_its_gpus_and_lacks_nothing(name, gpus):
+    plan = make_plan(load_config(CONFIGS / f"{name}.yaml"), gpus_per_node=gpus, gpu_memory_gib=80)
+    assert len(plan.placement.nodes) == 1
+    assert all(memory.total < 72 * GIB for memory in plan.memory.values())
+    assert plan.warnings == ()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_pins_its_data_and_says_that_it_was_not_run(name):
+    task = load_config(CONFIGS / f"{name}.yaml").task
+    assert isinstance(task, FileTaskConfig)
+    for source in (task.train_file, task.test_file):
+        assert re.fullmatch(r"[0-9a-f]{40}", parse_hub(source).revision or "")
+    assert "not run here" in (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").lower()
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=name_of)

@@ -86,6 +86,8 @@ def test_the_parameter_count_of_a_scalar_head_is_that_of_the_real_token_classifi
     [  # the model cards' totals
         ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
         ("Qwen/Qwen2.5-3B-Instruct", 3_085_938_688),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 494_032_768),
         ("Qwen/Qwen3-4B-Base", 4_022_468_096),
     ],
 )
