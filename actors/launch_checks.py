@@ -74,6 +74,19 @@ def warm_start_folder(config: Config) -> Path:
     return config.output / config.name / "sft"
 
 
+def require_model(config: Config) -> None:
+    """Refuse a configuration that names no model and cannot make one.
+
+    Raises:
+        ConfigError: it trains on files, whose words no task knows, and gives no size of a vocabulary.
+    """
+    if config.task.name in ("file", "code") and config.model.path is None and not config.model.vocabulary:
+        raise ConfigError(
+            f"task.name={config.task.name} needs a trained model: set model.path to its folder or hub "
+            "name, or model.vocabulary to the tokens of a new one (2000, for example)"
+        )
+
+
 def base_policy(config: Config) -> str:
     """Folder or hub name of the policy to start from, checked.
 
@@ -82,6 +95,7 @@ def base_policy(config: Config) -> str:
     """
     made = warm_start_folder(config)
     if config.model.path is None and not made.exists():
+        require_model(config)
         raise ModelError(
             f"there is no policy to start from: {made} does not exist and model.path is not set; "
             "run `airls-ray sft` with this configuration first or set model.path"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import cluster
-from actors.launch_checks import check_lengths
+from actors.launch_checks import check_lengths, require_model
 from actors.ray_train import Line, RankRun, run_ranks
 from actors.sft_rank import METRICS, SUMMARY, train_rank
 from actors.sft_state import SFTState, state_folder
@@ -84,6 +84,7 @@ def prepare_model(config: Config, folder: Path) -> str:
     if config.model.path is not None:
         check_model_folder(config.model.path, context_tokens=config.model.context_tokens)
         return config.model.path
+    require_model(config)
     from airls_ray.models.create import create_policy
 
     task = make_task(config.task)

@@ -264,11 +264,6 @@ class Config(StrictModel):
                 f"sft.detour_share is {self.sft.detour_share:g}, but the task {self.task.name} cannot make "
                 "detours (countdown can); set it to 0"
             )
-        if self.task.name in ("file", "code") and self.model.path is None and not self.model.vocabulary:
-            raise ValueError(
-                f"task.name={self.task.name} needs a trained model: set model.path to its folder or hub "
-                "name, or model.vocabulary to the tokens of a new one (2000, for example)"
-            )
         if self.task.name == "code" and self.verifier.deadline_seconds < self.task.sandbox.wall_seconds + 5:
             raise ValueError(
                 f"verifier.deadline_seconds is {self.verifier.deadline_seconds:g}, but a program may take "

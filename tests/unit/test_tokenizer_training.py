@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from actors.launch_checks import base_policy
+from actors.sft import prepare_model
 from airls_ray.config import Config, load_config
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.tasks import make_task
@@ -51,9 +53,10 @@ def test_a_vocabulary_without_room_for_all_bytes_is_refused(tmp_path: Path) -> N
         train_tokenizer(TEXTS, 100, tmp_path)
 
 
-def test_a_file_task_without_model_and_vocabulary_is_refused(tmp_path: Path) -> None:
+def test_a_file_task_without_model_and_vocabulary_is_refused_where_one_is_needed(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("task: {name: file, train_file: a.jsonl, test_file: b.jsonl}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"set model\.path to its folder or hub name, or model\.vocabulary"):
-        load_config(file)
-    assert load_config(file, ["model.vocabulary=2000"]).model.vocabulary == 2000
+    config = load_config(file, [f"output={tmp_path}"])
+    for needs_one in (lambda: base_policy(config), lambda: prepare_model(config, tmp_path / "new")):
+        with pytest.raises(ConfigError, match=r"set model\.path to .* name, or model\.vocabulary"):
+            needs_one()
