@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from airls_ray.weights import WeightBuffer
 
 
+_COMPUTED_BY = 0.8
+"""Share of a call's seconds after which the last worker of a host begins to compute."""
+
+
 @contextmanager
 def lasting(seconds: float) -> Iterator[None]:
     """Make the block last so many seconds, if it is done before."""
@@ -100,8 +104,12 @@ class WorkerHost:
 
     def call(self, number: int, method: str, *arguments: Any) -> Any:
         """Call one worker. Sampling takes its seconds in all: what it computes is on a machine of its own
-        in a real cluster, and on this machine's few cores here."""
-        with lasting(self._seconds if method == "generate" else 0.0):
+        in a real cluster, and on this machine's few cores here. So the workers compute one after the other
+        while it lasts; all at once they would keep each other, and the driver, from beginning."""
+        if method != "generate":
+            return getattr(self._workers[number], method)(*arguments)
+        with lasting(self._seconds):
+            time.sleep(_COMPUTED_BY * self._seconds * number / len(self._workers))
             return getattr(self._workers[number], method)(*arguments)
 
 

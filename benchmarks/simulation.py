@@ -159,7 +159,7 @@ class SimulatedVerifier:
         """What the loop needs."""
         from actors.cluster import resolve
 
-        tokens = sum(len(one) for table in resolve(rollouts) for one in table["response"])
+        tokens = sum(len(table["response"].combine_chunks().flatten()) for table in resolve(rollouts))
         return {"rollout/response_tokens": float(tokens), "outcome/mean": float(np.mean(grades["outcome"]))}
 
     def measure(self, *arguments: Any) -> dict[str, float]:
