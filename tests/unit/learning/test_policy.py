@@ -1,0 +1,215 @@
+"""Log-probabilities and policy updates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from airls_ray.config.schema import LearnerConfig, MethodConfig
+from airls_ray.data.schemas import ROLLOUTS, TOKEN_LOGPROBS
+from airls_ray.learning.batches import Sequences, merge_parts, token_logprobs
+from airls_ray.learning.engine import TorchEngine, learning_rate
+from airls_ray.models.load import load_policy_module
+from airls_ray.tensors import make_batch, to_packed
+from tests.tiny import make_rollouts
+from tests.unit.learning.fakes import (
+    TEMPERATURE,
+    FakeRank,
+    learner,
+    logprobs_of,
+    on_policy,
+    run_policy,
+    step_values,
+    weights_of,
+)
+
+
+# ------------------------------------------------------------------------------------ engine
+def test_the_learning_rate_rises_linearly_and_stays() -> None:
+    config = LearnerConfig(learning_rate=1.0, lr_warmup_updates=4)
+    assert [learning_rate(config, update) for update in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_a_reloaded_engine_continues_as_if_never_stopped(folder: Path, tmp_path: Path) -> None:
+    table = on_policy(folder)
+    config = learner(lr_warmup_updates=3)
+    engine = TorchEngine(load_policy_module(folder), config)
+    run_policy(engine, table, MethodConfig(name="grpo"), config)
+    engine.save_state(tmp_path)
+    other = TorchEngine(load_policy_module(folder), config)
+    with torch.no_grad():
+        for (_, mine), (_, theirs) in zip(other.named_weights(), engine.named_weights(), strict=True):
+            mine.copy_(theirs)
+    other.load_state(tmp_path)
+    for each in (engine, other):
+        run_policy(each, table, MethodConfig(name="grpo"), config)
+    assert torch.equal(weights_of(engine), weights_of(other))
+
+
+# ------------------------------------------------------------------------------ log-probabilities
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_the_parts_of_all_ranks_are_the_whole_in_the_tables_order(folder: Path, layout: Any) -> None:
+    table = make_rollouts(3, 3)
+    module = load_policy_module(folder)
+    parts = [
+        token_logprobs(
+            FakeRank(module, learner(), rank, 2),
+            table,
+            temperature=TEMPERATURE,
+            tokens_per_microbatch=20,
+            layout=layout,
+            pad_id=0,
+        )
+        for rank in range(2)
+    ]
+    merged = merge_parts(parts[::-1])
+    assert merged.schema.equals(TOKEN_LOGPROBS, check_metadata=True)
+    sequences = Sequences.of(table)
+    columns = (sequences.prompt, sequences.response, sequences.step_ends)
+    for row, values in enumerate(merged["logprobs"].to_pylist()):
+        batch = make_batch(*columns, torch.tensor([row]), "padded", 0)
+        expected = module(**batch.model_inputs(), temperature=TEMPERATURE)[0]
+        assert values == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_merging_parts_that_lack_a_row_is_an_error(folder: Path) -> None:
+    engine = FakeRank(load_policy_module(folder), learner(), 0, 2)
+    part = token_logprobs(engine, make_rollouts(2, 2), temperature=1.0, tokens_per_microbatch=99, pad_id=0)
+    with pytest.raises(ValueError, match="exactly once"):
+        merge_parts([part])
+
+
+def test_more_ranks_than_rows_still_run(folder: Path) -> None:
+    table = make_rollouts(1, 2)
+    module = load_policy_module(folder)
+    ranks = [FakeRank(module, learner(), rank, 3) for rank in range(3)]
+    parts = [token_logprobs(e, table, temperature=1.0, tokens_per_microbatch=99, pad_id=0) for e in ranks]
+    assert [part.num_rows for part in parts] == [1, 1, 0]
+    assert merge_parts(parts).num_rows == 2
+
+
+# ------------------------------------------------------------------------------------ policy
+def test_one_update_is_the_hand_made_policy_gradient_step(folder: Path) -> None:
+    table = on_policy(folder)
+    config = learner()
+    engine = TorchEngine(load_policy_module(folder), config)
+    run_policy(engine, table, MethodConfig(name="grpo"), config)
+
+    module = load_policy_module(folder)
+    optimizer = torch.optim.AdamW(
+        [p for _, p in module.hf_parameters()], lr=1e-2, betas=(0.9, 0.95), weight_decay=0.0, foreach=False
+    )
+    advantages = step_values(table).to_pylist()
+    terms = []
+    for row, step_advantages in zip(table.to_pylist(), advantages, strict=True):
+        tokens = torch.tensor([row["prompt"] + row["response"]])
+        log_softmax = (module.model(tokens).logits[0] / TEMPERATURE).log_softmax(-1)
+        for place, token in enumerate(row["response"]):
+            step = sum(place >= end for end in row["step_ends"])
+            log_pi = log_softmax[len(row["prompt"]) + place - 1, token]
+            terms.append(-step_advantages[step] * log_pi)  # the ratio is 1: its gradient is that of log pi
+    torch.stack(terms).mean().backward()
+    optimizer.step()
+    # AdamW's first step is lr * sign(gradient): gradients of nearly 0 may differ in sign.
+    expected = torch.cat([p.detach().flatten() for _, p in module.hf_parameters()])
+    assert ((weights_of(engine) - expected).abs() < 1e-4).float().mean() > 0.995
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
+@pytest.mark.parametrize("budget", [24, 60])
+def test_gradients_do_not_depend_on_ranks_or_microbatches(
+    folder: Path, aggregation: Any, budget: int
+) -> None:
+    table = on_policy(folder)
+    method = MethodConfig(name="grpo", aggregation=aggregation, entropy_coefficient=0.1, kl_coefficient=0.1)
+    reference = logprobs_of(folder, table, temperature=2.0)
+
+    def gradients(rank: int, ranks: int, tokens: int, layout: str) -> list[torch.Tensor]:
+        config = learner(tokens_per_microbatch=tokens, layout=layout)
+        engine = FakeRank(load_policy_module(folder), config, rank, ranks)
+        run_policy(engine, table, method, config, reference_logprobs=reference)
+        return engine.gradients
+
+    whole = gradients(0, 1, 100_000, "padded")
+    shares = [gradients(rank, 3, budget, "packed" if budget == 60 else "padded") for rank in range(3)]
+    for parts, expected in zip(zip(*shares, strict=True), whole, strict=True):
+        torch.testing.assert_close(torch.stack(parts).mean(0), expected, atol=1e-5, rtol=1e-3)
+
+
+def test_advantages_per_token_and_per_step_are_the_same_update(folder: Path) -> None:
+    table = on_policy(folder)
+    config = learner()
+    per_step = step_values(table)
+    per_token = pa.array(
+        [
+            [values[sum(place >= end for end in ends)] for place in range(ends[-1])]
+            for values, ends in zip(per_step.to_pylist(), table["step_ends"].to_pylist(), strict=True)
+        ],
+        pa.list_(pa.float32()),
+    )
+    engines = [TorchEngine(load_policy_module(folder), config) for _ in range(2)]
+    for engine, advantages in zip(engines, (per_step, per_token), strict=True):
+        run_policy(engine, table, MethodConfig(name="grpo"), config, advantages=advantages)
+    assert torch.equal(weights_of(engines[0]), weights_of(engines[1]))
+
+
+def test_advantages_of_another_length_are_an_error(folder: Path) -> None:
+    table = on_policy(folder)
+    engine = TorchEngine(load_policy_module(folder), learner())
+    wrong = pa.array([[1.0]] * table.num_rows, pa.list_(pa.float32()))
+    with pytest.raises(ValueError, match="one value per step"):
+        run_policy(engine, table, MethodConfig(name="grpo"), learner(), advantages=wrong)
+
+
+def test_the_samplers_error_is_measured_before_the_update(folder: Path) -> None:
+    table = on_policy(folder)
+    shifted = to_packed(table["logprobs"]).values.clone()
+    shifted[0] += 0.5
+    offsets = pa.array(to_packed(table["logprobs"]).offsets.int().numpy())
+    column = pa.ListArray.from_arrays(offsets, pa.array(shifted.numpy()))
+    place = table.column_names.index("logprobs")
+    table = table.set_column(place, ROLLOUTS.field("logprobs"), column)
+    for method in (MethodConfig(name="grpo"), MethodConfig(name="grpo", updates_per_iteration=2)):
+        engine = TorchEngine(load_policy_module(folder), learner())
+        metrics = run_policy(engine, table, method, learner())
+        assert metrics["sync/logprob_difference_max"] == pytest.approx(0.5, abs=1e-4)
+        assert metrics["sync/logprob_difference_mean"] == pytest.approx(0.5 / shifted.numel(), abs=1e-5)
+
+
+def test_shares_and_epochs_each_make_an_update(folder: Path) -> None:
+    table = on_policy(folder)
+    engine = TorchEngine(load_policy_module(folder), learner())
+    method = MethodConfig(name="grpo", updates_per_iteration=2, epochs=3)
+    metrics = run_policy(engine, table, method, learner())
+    assert metrics["policy/updates"] == engine.updates == 6
+    assert metrics["policy/ratio_mean"] != pytest.approx(1.0, abs=1e-6)  # later updates are off-policy
+
+
+def test_constant_groups_can_be_left_out(folder: Path) -> None:
+    table = on_policy(folder, groups=3, size=2)
+    place = table.column_names.index("outcome")
+    outcomes = pa.array([1.0, 0.0, 1.0, 1.0, 0.0, 0.0], pa.float32())
+    table = table.set_column(place, ROLLOUTS.field("outcome"), outcomes)
+    method = MethodConfig(name="grpo", drop_constant_groups=True)
+    metrics = run_policy(TorchEngine(load_policy_module(folder), learner()), table, method, learner())
+    assert metrics["policy/rollouts"] == 2
+    for constant in (0.0, 1.0):
+        same = table.set_column(place, ROLLOUTS.field("outcome"), pa.array([constant] * 6, pa.float32()))
+        engine = TorchEngine(load_policy_module(folder), learner())
+        before = weights_of(engine)
+        assert run_policy(engine, same, method, learner())["policy/updates"] == 0
+        assert torch.equal(weights_of(engine), before)
+
+
+def test_the_importance_weight_compares_trainer_and_sampler(folder: Path) -> None:
+    table = make_rollouts(2, 2)  # the sampler claims -1 for every token
+    trainer = to_packed(logprobs_of(folder, table)["logprobs"]).values
+    method = MethodConfig(name="grpo", importance_cap=2.0)
+    metrics = run_policy(TorchEngine(load_policy_module(folder), learner()), table, method, learner())
+    expected = (trainer + 1.0).exp().clamp(max=2.0).mean()
+    assert metrics["policy/importance_weight"] == pytest.approx(float(expected), abs=1e-5)
+    assert metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-6)
