@@ -21,7 +21,7 @@ from airls_ray.learning.batches import merge_parts
 from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.group_filter import rows_that_learn
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch
-from airls_ray.learning.prm_folder import write_prm_form
+from airls_ray.learning.prm_folder import PromptForm, write_prm_form
 from airls_ray.learning.prm_scores import score_steps
 from airls_ray.learning.prm_update import update_prm
 from airls_ray.learning.replay import ReplayBuffer, ReplaySample
@@ -67,7 +67,7 @@ class PRMLearner(Learner):
         """As the base class, with the PRM's form beside the model and the replay buffer in the state."""
         super().save(model, state)
         if self._rank == 0:
-            write_prm_form(self._config.prm, Path(model))
+            write_prm_form(self._config.prm, Path(model), PromptForm.of(self._config))
             self._replay.save(Path(state) / "replay")
 
     def draw_replay(self, iteration: int, groups: int) -> ReplaySample | None:

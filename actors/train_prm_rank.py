@@ -17,7 +17,7 @@ from airls_ray.data.prm_labels import read_labels
 from airls_ray.data.rollout_files import lacking_logprobs, read_stored
 from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.offline_method import OfflineMethod, logprobs_under
-from airls_ray.learning.prm_folder import write_prm_form
+from airls_ray.learning.prm_folder import PromptForm, write_prm_form
 from airls_ray.learning.prm_offline import offline_training
 from airls_ray.learning.prm_supervised import split_by_problem
 from airls_ray.learning.prm_training import LabelTraining, PRMTraining, run_epochs
@@ -61,7 +61,7 @@ def train_prm_rank(job: dict[str, Any]) -> None:
             files.append(metrics, files.to_json(line).encode() + b"\n")
     save_trained(engine, job["policy"], folder)
     if engine.rank == 0:
-        write_prm_form(config.prm, folder)
+        write_prm_form(config.prm, folder, PromptForm.of(config))
 
 
 def _training(engine: DeepSpeedEngine, config: Config, job: dict[str, Any], pad_id: int) -> PRMTraining:

@@ -61,7 +61,7 @@ def evaluate_prm(
         typer.Option(help=r"token_classification: what ends a step in its training, by default \n."),
     ] = None,
     prompt_template: Annotated[
-        PromptTemplate, typer.Option(help="token_classification and project: chat if it was trained so.")
+        PromptTemplate, typer.Option(help="token_classification: chat if it was trained so.")
     ] = PromptTemplate.PLAIN,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a forward pass.")] = 16384,
     partial_tokens: Annotated[

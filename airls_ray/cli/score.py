@@ -56,7 +56,7 @@ def score(
         typer.Option(help=r"token_classification: what ends a step in its training, by default \n."),
     ] = None,
     prompt_template: Annotated[
-        PromptTemplate, typer.Option(help="token_classification and project: chat if it was trained so.")
+        PromptTemplate, typer.Option(help="token_classification: chat if it was trained so.")
     ] = PromptTemplate.PLAIN,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
 ) -> None:

@@ -1,21 +1,69 @@
-"""What a PRM folder says of itself: how its scores are read, so that search needs no configuration."""
+"""What a PRM folder says of itself: how problems are put and scores read, so that nobody else must know."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-from airls_ray.config.schema import PRMConfig
+from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.errors import ModelError
+from airls_ray.tasks import make_task
+from airls_ray.tasks.base import WrapsPrompts
 
 FILE = "prm.json"
+_PROBLEM = "{prompt}"
 _FIELDS = ("parameterisation", "action", "log_prob", "search_score", "search_aggregate", "shaping")
 
 
-def write_prm_form(config: PRMConfig, folder: Path) -> None:
-    """Write the fields that scoring depends on beside the model."""
+@dataclass(frozen=True)
+class PromptForm:
+    """What the PRM's training put around a problem."""
+
+    template: Literal["plain", "chat"] = "plain"
+    """`chat`: the tokenizer's chat template."""
+    system: str = ""
+    """The system message, or without a chat template the text before; empty: none."""
+    user: str = _PROBLEM
+    """The user's message; `{prompt}` stands for the problem."""
+
+    @classmethod
+    def of(cls, config: Config) -> PromptForm:
+        """Return that of a configuration: of its model and its task."""
+        task = make_task(config.task)
+        system, user = task.wrap(_PROBLEM) if isinstance(task, WrapsPrompts) else ("", _PROBLEM)
+        return cls(config.model.prompt_template, system, user)
+
+    def wrap(self, problem: str) -> str:
+        """Return the user's message around `problem`."""
+        return self.user.replace(_PROBLEM, problem)
+
+
+def write_prm_form(config: PRMConfig, folder: Path, prompt: PromptForm | None = None) -> None:
+    """Write what scoring depends on beside the model."""
     form = {field: getattr(config, field) for field in _FIELDS}
-    (folder / FILE).write_text(json.dumps(form, indent=2) + "\n")
+    prompts = {} if prompt is None else {"prompt": asdict(prompt)}
+    (folder / FILE).write_text(json.dumps(form | prompts, indent=2) + "\n", encoding="utf-8")
+
+
+def read_prompt_form(folder: Path) -> PromptForm | None:
+    """Return what a PRM folder says of its prompts; None where it says nothing.
+
+    Raises:
+        ModelError: the file is missing or broken.
+    """
+    path = folder / FILE
+    try:
+        form = json.loads(path.read_text(encoding="utf-8")).get("prompt")
+        if form is None:
+            return None
+        prompt = PromptForm(str(form["template"]), str(form["system"]), str(form["user"]))  # type: ignore[arg-type]
+        if prompt.template not in ("plain", "chat") or _PROBLEM not in prompt.user:
+            raise ValueError(f"prompt {form}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is broken ({error}); take the PRM from another checkpoint") from error
+    return prompt
 
 
 def read_prm_form(folder: Path, config: PRMConfig) -> PRMConfig:

@@ -67,7 +67,8 @@ def load_step_scorer(
         dtype: of the backbone's weights; heads are computed in fp32.
         device: by default the GPU, if there is one.
         separator: `token_classification`: what ends each step, as in the training (default: a line feed).
-        prompt_template: `token_classification` and `project`: `chat` if the training wrapped prompts so.
+        prompt_template: `token_classification`, and `project` where `prm.json` does not say: `chat` if the
+            training wrapped prompts so.
         batch_tokens: most tokens of a forward pass, padding counted.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from airls_ray.config.schema import PRMConfig
 from airls_ray.errors import DataError, ModelError
 from airls_ray.learning.prefix_scores import PrefixScorer
-from airls_ray.learning.prm_folder import read_prm_form
+from airls_ray.learning.prm_folder import PromptForm, read_prm_form, read_prompt_form
 from airls_ray.models.check import check_model_folder
 from airls_ray.models.load import DType, load_prm_module
 from airls_ray.prms.encoders import PromptTemplate
@@ -23,9 +23,9 @@ from airls_ray.tokenizer_files import load_tokenizer
 class ProjectScorer:
     """Scores by the form in `prm.json`: sigmoid(f) of a scalar head, exp(sum log phi) of a language model.
 
-    `prm.json` knows neither task nor prompt template. The problem is encoded as `TextCodec` does by
-    `prompt_template`; the steps are encoded one by one, as they are: each with its task's delimiter, like
-    `TextCodec.step_texts` gives them. A language model is read at temperature 1. Implements `StepScorer`.
+    The problem is put as `prm.json` says (of older folders: as it is, by `prompt_template`). The steps are
+    encoded one by one, as they are: each with its task's delimiter, like `TextCodec.step_texts` gives them.
+    A language model is read at temperature 1. Implements `StepScorer`.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class ProjectScorer:
         """
         config = read_prm_form(folder, PRMConfig())
         _refuse_form(folder, config)
-        loaded = load_tokenizer(folder, chat=prompt_template == "chat")
+        self._prompt_form = read_prompt_form(folder) or PromptForm(prompt_template)
+        loaded = load_tokenizer(folder, chat=self._prompt_form.template == "chat")
         self._backend, self._chat, self._eos_id = loaded.backend, loaded.chat, loaded.eos_id
         self._folder = folder
         self._limit = check_model_folder(folder).context_tokens
@@ -101,12 +102,14 @@ class ProjectScorer:
         return Continuation(tuple(prompt), tuple(tokens), tuple(ends), (0.0,) * len(ends))
 
     def _prompt(self, item: StepText) -> list[int]:
+        system, user = self._prompt_form.system, self._prompt_form.wrap(item.problem)
         if self._chat is not None:
-            message = [{"role": "user", "content": item.problem}]
+            messages = [{"role": "system", "content": system}] if system else []
+            messages.append({"role": "user", "content": user})
             return list(
-                self._chat.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+                self._chat.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
             )
-        ids = self._ids(item, item.problem, special=True)
+        ids = self._ids(item, f"{system}\n\n{user}" if system else user, special=True)
         while ids and ids[-1] == self._eos_id:  # some tokenizers close every text
             ids.pop()
         return ids

@@ -19,9 +19,9 @@ from transformers import (
     Qwen2Model,
 )
 
-from airls_ray.config.schema import PRMConfig
+from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.errors import ConfigError, DataError, ModelError
-from airls_ray.learning.prm_folder import write_prm_form
+from airls_ray.learning.prm_folder import PromptForm, read_prompt_form, write_prm_form
 from airls_ray.models.load import load_prm_module
 from airls_ray.prms.items import StepText
 from airls_ray.prms.load import FORMS, choose_form, load_step_scorer
@@ -280,6 +280,30 @@ def test_an_own_prm_whose_form_is_not_its_models_is_refused(own_folder):
     write_prm_form(PRMConfig(parameterisation="scalar_head"), folder)
     with pytest.raises(ModelError, match=r"=scalar_head in its prm\.json but holds a Qwen3ForCausalLM"):
         load_step_scorer(folder)
+
+
+def test_an_own_prm_puts_the_problem_as_its_training_did(own_folder):
+    folder, _ = own_folder(parameterisation="scalar_head")
+    bare = load_step_scorer(folder).score([StepText("1+4+5=", ARITHMETIC)])
+    write_prm_form(PRMConfig(parameterisation="scalar_head"), folder, PromptForm("plain", "", "1+{prompt}="))
+    assert load_step_scorer(folder).score([StepText("4+5", ARITHMETIC)]) == bare
+
+
+def test_the_prompts_of_a_training_are_those_of_its_task(tmp_path):
+    task = {"name": "file", "train_file": "a", "test_file": "b", "prompt_template": "Q {prompt} A"}
+    config = Config(model={"path": "x", "prompt_template": "chat"}, task={**task, "system_prompt": "S"})
+    write_prm_form(config.prm, tmp_path, PromptForm.of(config))
+    found = read_prompt_form(tmp_path)
+    assert found == PromptForm("chat", "S", "Q {prompt} A")
+    assert found.wrap("1") == "Q 1 A"
+    assert PromptForm.of(Config()) == PromptForm()
+
+
+@pytest.mark.parametrize("prompt", [7, {"template": "x", "system": "", "user": "{prompt}"}, {"user": "q"}])
+def test_a_broken_prompt_form_is_one_sentence(tmp_path, prompt):
+    (tmp_path / "prm.json").write_text(json.dumps({"prompt": prompt}))
+    with pytest.raises(ModelError, match=r"prm\.json is broken"):
+        read_prompt_form(tmp_path)
 
 
 def test_a_word_that_an_own_tokenizer_lacks_is_one_sentence(own_folder):
