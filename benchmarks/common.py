@@ -219,10 +219,13 @@ def new_policy(config: Config, folder: Path) -> TextCodec:
 
 
 def warm_started_policy(config: Config, progress: Progress) -> Path:
-    """Return the folder of a policy that was warm-started by `config`; made once, used by all benchmarks."""
+    """Return the folder of a policy that was warm-started by `config`; made once, used by all benchmarks.
+
+    Its name has the settings that differ from the defaults, so that a new setting does not make it anew.
+    """
     import json
 
-    settings = config.model_dump(mode="json", include={"task", "model", "sft"})
+    settings = config.model_dump(mode="json", include={"task", "model", "sft"}, exclude_defaults=True)
     name = f"{config.task.name}_{digest(json.dumps(settings))}_seed_{config.seed}"
     folder = RUNS / "base" / name
     if not (folder / "sft.json").exists():
