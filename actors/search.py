@@ -5,74 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from actors import cluster
-from actors.cluster import Demand
 from actors.evaluate import versions
-from actors.rollout_pool import RolloutPool
-from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, StepScorer, is_prm_of_ours
-from actors.start import connected, wait_for_start
-from actors.verifier_handle import VerifierHandle
-from actors.workers import start_workers
+from actors.search_parts import ScorerGroup
+from actors.search_setup import SearchParts, check_models, start
+from actors.start import connected
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.config.search_section import AlgorithmName
 from airls_ray.data.problems import ProblemStream
-from airls_ray.errors import ConfigError
-from airls_ray.evaluation.steps import Aggregate
-from airls_ray.learning.prm_folder import read_prm_form
-from airls_ray.models.check import check_model_folder
-from airls_ray.planning.shapes import shape_of_path
-from airls_ray.prms.load import choose_form
 from airls_ray.progress import Progress, make_progress
 from airls_ray.search import journal as journals
 from airls_ray.search.driver import (
-    DriverSettings,
     Search,
     SearchDriver,
     SearchProblem,
     Seconds,
     run_searches,
 )
-from airls_ray.search.ledger import Limits
 from airls_ray.search.plots import draw_curves
 from airls_ray.search.records import Run, Verdict, make_record
 from airls_ray.search.registry import ALGORITHMS, make_searcher
-from airls_ray.search.scoring import LogProbScorer
-from airls_ray.search.scoring import StepScorer as AnyScorer
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.summary import sample_curves, summarise, table_rows
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
-from airls_ray.tokenizer_files import require_same_tokens
-
-
-@dataclass(frozen=True)
-class SearchParts:
-    """What all searches of a command share."""
-
-    config: Config
-    codec: TextCodec
-    problems: pa.Table
-    generator: PoolGenerator
-    pool: RolloutPool
-    scorer: AnyScorer
-    verifier: VerifierHandle
-    settings: DriverSettings
-    aggregate: Aggregate
-    actors: tuple[Any, ...]
-
-    def close(self) -> None:
-        """End all actors."""
-        self.verifier.close()
-        for actor in self.actors:
-            cluster.kill(actor)
 
 
 def run_search(
@@ -120,103 +80,6 @@ def run_search(
             ]
     journal.write_parquet(order)
     return finish(config, policy, prm, journal, order, seconds, output, progress, started)
-
-
-def check_models(config: Config, policy: Path, prm: Path | None) -> Config:
-    """Check that the folders are whole and fit each other; returns the configuration with the PRM's form.
-
-    Raises:
-        ConfigError: the scorer is the PRM, but none is given.
-        ModelError: a folder is missing, broken, or the two do not fit.
-    """
-    info = check_model_folder(policy, context_tokens=config.model.context_tokens)
-    config = with_prm_form(config, prm)
-    if prm is not None and config.search.scorer == "prm" and is_prm_of_ours(prm):
-        check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
-        require_same_tokens(policy, prm)
-    return config
-
-
-def with_prm_form(config: Config, prm: Path | None) -> Config:
-    """Return the configuration with the form of the given PRM.
-
-    Raises:
-        ConfigError: the scorer is the PRM, but none is given.
-        ModelError: the folder is no PRM of a known form.
-    """
-    if config.search.scorer != "prm":
-        return config
-    if prm is None:
-        raise ConfigError(
-            "search.scorer is prm, but no PRM is given: give --prm, or set search.scorer=policy_log_prob"
-        )
-    if is_prm_of_ours(prm):
-        return config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
-    choose_form(prm)
-    return config
-
-
-def start(
-    config: Config, policy: Path, prm: Path | None, problems: pa.Table, codec: TextCodec, progress: Progress
-) -> SearchParts:
-    """Start rollout workers, verifier and scorers side by side."""
-    from actors.verifier import Verifier
-
-    search = config.search
-    with_prm = search.scorer == "prm"
-    asked = [
-        Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
-        Demand("verifier", config.verifier.resources),
-    ]
-    asked += [Demand("step scorer", search.resources, search.scorers)] if with_prm else []
-    cluster.require_resources(asked, config.ray.resources_deadline_seconds)
-    workers = start_workers(config, str(policy))
-    judge = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, str(policy))
-    scorers = [
-        cluster.start_actor(
-            StepScorer,
-            f"scorer-{n}",
-            search.resources,
-            str(n),
-            config,
-            str(policy),
-            str(prm),
-            problems["prompt"].to_pylist() or None,
-        )
-        for n in range(search.scorers if with_prm else 0)
-    ]
-    starting = {
-        "rollout worker": [worker.start.remote() for worker in workers],
-        "verifier": [judge.start.remote()],
-        "step scorer": [scorer.start.remote() for scorer in scorers],
-    }
-    wait_for_start(starting, config, progress)
-    deadline = config.train.deadline_seconds
-    pool, verifier = RolloutPool(workers, config.rollout.deadline_seconds), VerifierHandle(judge, deadline)
-    scorer: AnyScorer = LogProbScorer()
-    if with_prm:
-        scorer = ScorerGroup(scorers, deadline)
-    elif search.scorer == "oracle":
-        scorer = OracleScorer(verifier, problems)
-    settings = DriverSettings(
-        temperature=search.temperature,
-        max_steps=search.max_steps,
-        limits=Limits(**search.limits),
-        policy_parameters=_parameters(policy, config),
-        scorer_parameters=_parameters(prm, config) if with_prm and prm is not None else 0,
-    )
-    return SearchParts(
-        config=config,
-        codec=codec,
-        problems=problems,
-        generator=PoolGenerator(pool),
-        pool=pool,
-        scorer=scorer,
-        verifier=verifier,
-        settings=settings,
-        aggregate=search.aggregate or config.prm.search_aggregate,
-        actors=(*workers, judge, *scorers),
-    )
 
 
 def search_all(
@@ -376,8 +239,3 @@ def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
         name: tree["prm"][name] for name in ("parameterisation", "search_score", "search_aggregate")
     }
     return {**tree, "policy": str(policy), "prm_folder": None if prm is None else str(prm)}
-
-
-def _parameters(folder: Path, config: Config) -> int:
-    shape = shape_of_path(str(folder), config.model.context_tokens)
-    return 0 if isinstance(shape, str) else shape.parameters

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors import cluster
-from actors.search import SearchParts, check_models, start
+from actors.search_setup import SearchParts, check_models, start
 from actors.start import connected
 from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config

@@ -12,7 +12,7 @@ import common
 import typer
 
 if TYPE_CHECKING:
-    from actors.search import SearchParts
+    from actors.search_setup import SearchParts
     from airls_ray.config.schema import Config
     from airls_ray.progress import Progress
 
@@ -31,7 +31,7 @@ def main(
     Also the driver's own share of the time, and how many tokens the scorer computed. Some minutes.
     """
     common.use_all_cores()
-    from actors.search import start
+    from actors.search_setup import start
     from actors.start import connected
     from airls_ray.config import load_config
     from airls_ray.data.problems import ProblemStream
