@@ -58,13 +58,15 @@ class OutputParts:
         """Produce the chunks that are missing, and keep each as soon as it is there."""
         missing = self.missing(problems, chunk)
         done = problems.num_rows - sum(problems.slice(first, chunk).num_rows for first in missing)
+        right, graded = 0.0, 0
         with progress.track(name, problems.num_rows, done=done) as bar:
             for first in missing:
                 part = problems.slice(first, chunk)
                 table = conform(produce(first, part), OUTPUTS)
                 with files.replacing(self._part(first)) as temporary:
                     pq.write_table(table, temporary)
-                bar.advance(part.num_rows, outcome=_mean(table))
+                right, graded = right + sum(table["outcome"].to_pylist()), graded + table.num_rows
+                bar.advance(part.num_rows, outcome=right / max(graded, 1))
 
     def finish(self, problems: pa.Table, chunk: int, progress: Progress, seed: int) -> dict[str, Any]:
         """Put all parts into one file, measure, and write and show the summary."""
@@ -98,8 +100,3 @@ def write_summary(
     if ungraded:
         progress.say("Responses that count as wrong because grading failed: " + str(ungraded))
     return summary
-
-
-def _mean(table: pa.Table) -> float:
-    values = table["outcome"].to_numpy()
-    return float(values.mean()) if len(values) else 0.0
