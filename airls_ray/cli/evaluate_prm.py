@@ -24,6 +24,7 @@ class DataFormat(StrEnum):
     """Forms of files of labelled steps."""
 
     PROCESSBENCH = "processbench"
+    PRM800K = "prm800k"
     PRMBENCH = "prmbench"
     LABELS = "labels"
     RECORDS = "records"

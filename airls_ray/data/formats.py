@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airls_ray.config.task_sections import FieldsConfig, FormatName
+from airls_ray.data.prm800k import right_solution
 from airls_ray.data.rows import Row
 from airls_ray.errors import ConfigError
 from airls_ray.tasks.answers import after_hash, last_boxed
@@ -133,27 +134,13 @@ def _no_calculator(value: Any) -> Any:
     return _CALCULATOR.sub("", value) if isinstance(value, str) else value
 
 
-def _rated_right(label: Any) -> Any:
-    """PRM800K: the steps that were chosen, where they reach a solution and none of them is rated wrong."""
-    if not isinstance(label, Mapping) or label.get("finish_reason") != "solution":
-        return None
-    texts = []
-    for step in label.get("steps") or ():
-        chosen, options = step.get("chosen_completion"), step.get("completions") or ()
-        taken = step.get("human_completion") if chosen is None else options[chosen]
-        if not taken or taken.get("rating") == -1:
-            return None
-        texts.append(taken["text"])
-    return "\n".join(texts) or None
-
-
 EXTRACTORS: dict[str, Callable[[Any], Any]] = {
     "after_hash": _after_hash,
     "boxed": _boxed,
     "last_user": _last_user,
     "joined": _joined,
     "no_calculator": _no_calculator,
-    "rated_right": _rated_right,
+    "rated_right": right_solution,
 }
 """From the value of a field to what is wanted of it; None: it is not there."""
 

@@ -1,4 +1,4 @@
-"""Files of solutions whose steps are labelled: ProcessBench, PRMBench and this project's own form."""
+"""Files of solutions whose steps are labelled: ProcessBench, PRMBench, PRM800K and this project's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from airls_ray.data.prm800k import labelled_steps
 from airls_ray.data.rows import (
     Row,
     is_share,
@@ -21,7 +22,7 @@ from airls_ray.data.rows import (
 from airls_ray.errors import DataError
 from airls_ray.tasks.generate import content_id
 
-StepForm = Literal["processbench", "prmbench", "labels", "records", "prm_labels"]
+StepForm = Literal["processbench", "prmbench", "prm800k", "labels", "records", "prm_labels"]
 
 CORRECT = "correct"
 """Classification of PRMBench's unchanged solutions, as its own code calls it."""
@@ -30,6 +31,7 @@ _FIELDS: dict[StepForm, str] = {
     "labels": "problem, steps, labels",
     "processbench": "problem, steps, label",
     "prmbench": "original_process, modified_process, error_steps, classification",
+    "prm800k": "question, label (with steps)",
     "records": "prompt, leaves (records.parquet of airls-ray search)",
     "prm_labels": "prompt_text, step_texts, step_truth (labels.parquet of airls-ray train-prm)",
 }
@@ -82,6 +84,9 @@ def read_step_file(path: Path, form: StepForm | None = None) -> list[StepRow]:
     - `labels`: `problem`, `steps`, `labels` (one a step: true, false, a number from 0 to 1 of which more than
       1/2 is right, or null). Optional: `problem_id`, `subset`, `correct` (or `outcome`), `answer`, and
       `classification` and `pair` of solutions that are to be measured as those of PRMBench.
+    - `prm800k` (arXiv 2305.20050): `question`, `label`: the steps that the raters went on from, to the first
+      wrong one; ratings 1 and 0 are right. Rows without a rated step, of a bad problem or given up are left
+      out.
     - `records`: what `airls-ray search` leaves: each finished response is a solution; the labels are the
       task's step truth, the scores those of the search.
     - `prm_labels`: what `airls-ray train-prm` leaves; the labels are the task's step truth, not its own.
@@ -103,6 +108,12 @@ def read_step_file(path: Path, form: StepForm | None = None) -> list[StepRow]:
     subset = path.stem
     if chosen == "prmbench":
         return _distinct_originals([row for where, one in rows for row in _prmbench(where, one, subset)])
+    if chosen == "prm800k":
+        rated = [(where, labelled_steps(row)) for where, row in rows]
+        found = [_labels(where, row, subset) for where, row in rated if row is not None]
+        if not found:
+            raise DataError(f"{path} has no rated step in its {len(rows)} rows")
+        return found
     if chosen == "records":
         return [_labels(where, leaf, subset) for where, row in rows for leaf in _leaves(row)]
     if chosen == "prm_labels":
@@ -139,6 +150,8 @@ def detect_form(where: str, row: Row) -> StepForm:
     """
     if "modified_process" in row:
         return "prmbench"
+    if isinstance(row.get("label"), dict) and "question" in row:
+        return "prm800k"
     if "leaves" in row and "prompt" in row:
         return "records"
     if "step_texts" in row and "prompt_text" in row:

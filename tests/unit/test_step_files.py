@@ -39,7 +39,49 @@ def write(path: Path, *rows: Any) -> Path:
     return path
 
 
+def rated(*ratings: int | None, end: str = "found_error", **last: Any) -> dict[str, Any]:
+    """A row of PRM800K whose raters went on from every step but a wrong last one."""
+    steps = [
+        {
+            "completions": [{"text": f"s{at}", "rating": rating}],
+            "chosen_completion": None if rating == -1 else 0,
+            "human_completion": None,
+        }
+        for at, rating in enumerate(ratings)
+    ]
+    steps[-1] |= last
+    return {"question": {"problem": "1+1?"}, "label": {"steps": steps, "finish_reason": end}}
+
+
 # -------------------------------------------------------------------------------- the forms
+@pytest.mark.parametrize(
+    ("row", "steps", "labels"),
+    [
+        (rated(1, 0, -1), ["s0", "s1", "s2"], [True, True, False]),
+        (rated(1, 1, end="solution"), ["s0", "s1"], [True, True]),
+        (rated(-1, 1), ["s0"], [False]),
+        (rated(1, None, end="solution"), ["s0", "s1"], [True, None]),
+        (
+            rated(1, -1, human_completion={"text": "own", "rating": 1}, end="solution"),
+            ["s0", "own"],
+            [True, True],
+        ),
+    ],
+)
+def test_prm800k_is_read_up_to_the_first_wrong_step(
+    tmp_path: Path, row: Any, steps: list[str], labels: list[Any]
+) -> None:
+    (found,) = read_step_file(write(tmp_path / "phase2_test.jsonl", row))
+    assert (found.problem, found.steps, found.labels) == ("1+1?", tuple(steps), tuple(labels))
+
+
+def test_prm800ks_useless_rows_are_left_out(tmp_path: Path) -> None:
+    useless = [rated(1, end="bad_problem"), rated(1, end="give_up"), rated(1) | {"label": {"steps": []}}]
+    assert len(read_step_file(write(tmp_path / "a.jsonl", *useless, rated(1)))) == 1
+    with pytest.raises(DataError, match="has no rated step in its 3 rows"):
+        read_step_file(write(tmp_path / "b.jsonl", *useless))
+
+
 def test_processbench_counts_from_0_and_says_nothing_of_later_steps(tmp_path: Path) -> None:
     right = PROCESS | {"label": -1, "final_answer_correct": True}
     wrong, all_right = read_step_file(write(tmp_path / "gsm8k.jsonl", PROCESS, right))
