@@ -64,7 +64,7 @@ def with_given_prm(config: Config) -> Config:
     if config.prm.path is None:
         raise ConfigError(
             f"method {config.method.name} scores with a PRM that is given, but prm.path is not set: set it "
-            "to a PRM folder, such as that of `airls-ray train-prm` or `checkpoints/latest/prm` of a run"
+            "to a PRM folder, as of `airls-ray train-prm` or `checkpoints/iteration_*/prm` of a run"
         )
     return config.model_copy(update={"prm": read_prm_form(Path(config.prm.path), config.prm)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def format_number(value: Any) -> str:
     number = float(value)
     if number != number:
         return "-"
+    if isinf(number):
+        return str(number)
     if number == int(number) or abs(number) >= 1000:
         return f"{number:,.0f}"
     return f"{number:.3g}" if abs(number) < 0.001 else f"{number:#.3g}".rstrip(".")

@@ -74,6 +74,9 @@ def evaluate_prm(
             show_default=False,
         ),
     ] = None,
+    skip_long: Annotated[
+        bool, typer.Option("--skip-long", help="Leave out solutions that are longer than the PRM takes.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
 ) -> None:
     """Measure a PRM on labelled steps: first wrong step, PRM-Score, AUROC, calibration, biases."""
@@ -90,6 +93,7 @@ def evaluate_prm(
     else:
         rows = _without_blank_steps(rows, progress)
         scorer = load_scorer(prm, form, dtype, separator, prompt_template, batch_tokens, progress)
+        rows = _that_fit(rows, scorer, progress) if skip_long else rows
         scores = score_rows(rows, scorer, prm, progress)
         partial = score_beginnings(rows, scorer, sorted(set(partial_tokens or ())), prm, progress)
     from airls_ray.evaluation.prm_metrics.measure import measure_step_rows
@@ -202,6 +206,21 @@ def _without_blank_steps(rows: list[StepRow], progress: Progress) -> list[StepRo
         progress.say(f"{len(rows) - len(kept)} of {len(rows)} solutions have a blank step and are left out")
     if not kept:
         raise DataError("every solution has a blank step, so there is nothing to score")
+    return kept
+
+
+def _that_fit(rows: list[StepRow], scorer: StepScorer, progress: Progress) -> list[StepRow]:
+    """Leave out solutions that the PRM's context cannot hold."""
+    from airls_ray.errors import DataError
+    from airls_ray.prms.items import StepText
+
+    kept = [row for row in rows if scorer.fits(StepText(row.problem, row.steps, where=row.where))]
+    if len(kept) < len(rows):
+        progress.say(
+            f"{len(rows) - len(kept)} of {len(rows)} solutions are too long for the PRM and left out"
+        )
+    if not kept:
+        raise DataError("every solution is too long for the PRM, so there is nothing to score")
     return kept
 
 

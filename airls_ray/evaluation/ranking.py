@@ -45,6 +45,8 @@ def correlation(first: Array, second: Array) -> float:
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return nan
     a, b = a - a.mean(), b - b.mean()
+    # Products of many probabilities are so small that their squares would be 0.
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
     return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
 
 

@@ -24,6 +24,23 @@ class StepText:
     """Where it comes from, for messages: a file and a row."""
 
 
+class TooLongError(DataError):
+    """Problem and steps have more tokens than the PRM takes."""
+
+
+def refuse_long(item: StepText, tokens: int, limit: int | None, folder: object) -> None:
+    """Raise where `tokens` of an item are more than the PRM of `folder` takes (None: any number).
+
+    Raises:
+        TooLongError: one sentence with the item's place.
+    """
+    if limit is not None and tokens > limit:
+        raise TooLongError(
+            f"{item.where}: problem and steps have {tokens} tokens, but {folder} takes {limit}; shorten "
+            "them, or leave out such solutions (evaluate-prm --skip-long)"
+        )
+
+
 class StepScorer(Protocol):
     """Whatever scores the steps of solutions."""
 
@@ -34,6 +51,14 @@ class StepScorer(Protocol):
 
         Raises:
             DataError: an item does not fit the model: a blank step, a marker in a text, too many tokens.
+        """
+        ...
+
+    def fits(self, item: StepText) -> bool:
+        """Return whether the PRM takes so many tokens.
+
+        Raises:
+            DataError: as `score`, for other reasons.
         """
         ...
 

@@ -15,7 +15,14 @@ from airls_ray.learning.prm_folder import PromptForm, read_prm_form, read_prompt
 from airls_ray.models.check import check_model_folder
 from airls_ray.models.load import DType, load_prm_module
 from airls_ray.prms.encoders import PromptTemplate
-from airls_ray.prms.items import StepText, first_tokens, refuse_blank_steps, with_beginning
+from airls_ray.prms.items import (
+    StepText,
+    TooLongError,
+    first_tokens,
+    refuse_blank_steps,
+    refuse_long,
+    with_beginning,
+)
 from airls_ray.search.scoring import Continuation
 from airls_ray.tokenizer_files import load_tokenizer
 
@@ -72,6 +79,14 @@ class ProjectScorer:
             assert len(one_item) == len(item.steps), f"{len(one_item)} scores of {len(item.steps)} steps"
         return scores
 
+    def fits(self, item: StepText) -> bool:
+        """See `StepScorer.fits`."""
+        try:
+            self._encode(item)
+        except TooLongError:
+            return False
+        return True
+
     def cut_last_step(self, item: StepText, tokens: int) -> StepText | None:
         """See `StepScorer.cut_last_step`; an end of sequence is no token of a step's text."""
         step = item.steps[-1]
@@ -94,11 +109,7 @@ class ProjectScorer:
             ends[-1] += 1
         if not prompt:
             raise DataError(f"{item.where}: the problem has no tokens for the PRM {self._folder}")
-        if self._limit is not None and len(prompt) + len(tokens) > self._limit:
-            raise DataError(
-                f"{item.where}: problem and steps have {len(prompt) + len(tokens)} tokens, but "
-                f"{self._folder} takes {self._limit}; shorten them"
-            )
+        refuse_long(item, len(prompt) + len(tokens), self._limit, self._folder)
         return Continuation(tuple(prompt), tuple(tokens), tuple(ends), (0.0,) * len(ends))
 
     def _prompt(self, item: StepText) -> list[int]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from airls_ray.errors import DataError, ModelError
+from airls_ray.errors import ModelError
 from airls_ray.prms.encoders import Encoded, Encoder
-from airls_ray.prms.items import StepText, refuse_blank_steps, with_beginning
+from airls_ray.prms.items import StepText, TooLongError, refuse_blank_steps, refuse_long, with_beginning
 from airls_ray.tensors.microbatches import plan_microbatches
 
 
@@ -57,6 +57,14 @@ class HeadScorer:
             assert len(found) == len(item.steps), f"{len(found)} scores of {len(item.steps)} steps"
         return scores
 
+    def fits(self, item: StepText) -> bool:
+        """See `StepScorer.fits`."""
+        try:
+            self._encode(item)
+        except TooLongError:
+            return False
+        return True
+
     def cut_last_step(self, item: StepText, tokens: int) -> StepText | None:
         """See `StepScorer.cut_last_step`."""
         return with_beginning(item, self._encoder.beginning(item.steps[-1], tokens))
@@ -66,11 +74,7 @@ class HeadScorer:
         encoded = self._encoder(item)
         config = self._backbone.config
         limit = getattr(config, "max_position_embeddings", None)
-        if limit is not None and len(encoded.ids) > limit:
-            raise DataError(
-                f"{item.where}: problem and steps have {len(encoded.ids)} tokens, but {self._folder} takes "
-                f"{limit}; shorten them"
-            )
+        refuse_long(item, len(encoded.ids), limit, self._folder)
         if max(encoded.ids) >= config.vocab_size:
             raise ModelError(
                 f"the tokenizer of {self._folder} gives token {max(encoded.ids)}, but the model has only "

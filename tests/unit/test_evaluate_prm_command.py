@@ -361,3 +361,25 @@ def test_a_wrong_score_of_a_beginning_is_named(tmp_path: Path, load: Any, capsys
     error = capsys.readouterr().err
     assert "my-prm must give one score in [0, 1] for each of the 1 steps of" in error
     assert "a.jsonl, line 1" in error
+
+
+class ShortScorer(KeywordScorer):
+    def fits(self, item: StepText) -> bool:
+        return len(item.steps) < 3
+
+
+def test_long_solutions_are_left_out_and_counted(load: Any, tmp_path: Path, capsys: Any) -> None:
+    scorer = ShortScorer()
+    load(scorer)
+    source = tmp_path / "own.jsonl"
+    rows = [
+        {"problem": f"p{n}", "steps": ["good"] * n, "labels": [True] * (n - 1) + [False]} for n in (1, 2, 3)
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["evaluate-prm", str(source), "--prm", "x", "--output", str(tmp_path / "out")]
+    assert cli.run([*command, "--skip-long"]) == 0
+    assert [item.problem for item in scorer.asked] == ["p1", "p2"]
+    assert "1 of 3 solutions are too long for the PRM" in " ".join(capsys.readouterr().err.split())
+    source.write_text(json.dumps(rows[2]) + "\n")
+    assert cli.run([*command, "--skip-long"]) == 2
+    assert "every solution is too long" in capsys.readouterr().err

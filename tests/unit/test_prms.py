@@ -472,6 +472,15 @@ def test_too_long_a_solution_is_refused_and_not_cut(tmp_path):
     assert len(scorer.score([StepText("a", ["b" * 510])])[0]) == 1
     with pytest.raises(DataError, match=r"have 513 tokens, but .* takes 512"):
         scorer.score([StepText("a", ["b" * 511])])
+    assert [scorer.fits(StepText("a", ["b" * count])) for count in (510, 511)] == [True, False]
+
+
+def test_an_own_prm_says_what_it_takes(own_folder):
+    scorer = load_step_scorer(own_folder()[0])
+    fitting = [scorer.fits(StepText("4+5=", ["4+5=9;"] * steps)) for steps in (1, 2000)]
+    assert fitting == [True, False]
+    with pytest.raises(DataError, match="cannot encode"):
+        scorer.fits(StepText("4+5=", ["x"]))
 
 
 def test_weights_without_a_head_are_refused(tmp_path):

@@ -160,7 +160,8 @@ def test_a_terminal_shows_bars_and_leaves_lines() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [(None, "-"), (3, "3"), (12345, "12,345"), (0.5, "0.500"), (0.74951, "0.750"), (6215.4, "6,215"),
-     (123.4, "123"), (0.00012, "0.00012"), (float("nan"), "-"), ("a", "a"), (True, "True"), (2.0, "2")],
+     (123.4, "123"), (0.00012, "0.00012"), (float("nan"), "-"), (float("-inf"), "-inf"), ("a", "a"),
+     (True, "True"), (2.0, "2")],
 )  # fmt: skip
 def test_numbers_read_well(value: object, text: str) -> None:
     assert format_number(value) == text

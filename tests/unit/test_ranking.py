@@ -155,3 +155,7 @@ def test_bad_arguments_of_aggregation_are_an_error() -> None:
         aggregate_steps(np.ones(3), np.array([0, 2]), "min")
     with pytest.raises(ValueError, match="how must be"):
         aggregate_steps(np.ones(2), np.array([0, 2]), "max")  # type: ignore[arg-type]
+
+
+def test_the_smallest_numbers_have_a_correlation_too():
+    assert correlation(np.array([0.0, 1e-200, 2e-200]), np.array([1.0, 2.0, 3.0])) == pytest.approx(1.0)
