@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -39,6 +39,15 @@ def refuse_long(item: StepText, tokens: int, limit: int | None, folder: object) 
             f"{item.where}: problem and steps have {tokens} tokens, but {folder} takes {limit}; shorten "
             "them, or leave out such solutions (evaluate-prm --skip-long)"
         )
+
+
+def fits(encode: Callable[[StepText], object], item: StepText) -> bool:
+    """Return whether `encode`, which calls `refuse_long`, takes the item."""
+    try:
+        encode(item)
+    except TooLongError:
+        return False
+    return True
 
 
 class StepScorer(Protocol):

@@ -17,8 +17,8 @@ from airls_ray.models.load import DType, load_prm_module
 from airls_ray.prms.encoders import PromptTemplate
 from airls_ray.prms.items import (
     StepText,
-    TooLongError,
     first_tokens,
+    fits,
     refuse_blank_steps,
     refuse_long,
     with_beginning,
@@ -81,11 +81,7 @@ class ProjectScorer:
 
     def fits(self, item: StepText) -> bool:
         """See `StepScorer.fits`."""
-        try:
-            self._encode(item)
-        except TooLongError:
-            return False
-        return True
+        return fits(self._encode, item)
 
     def cut_last_step(self, item: StepText, tokens: int) -> StepText | None:
         """See `StepScorer.cut_last_step`; an end of sequence is no token of a step's text."""

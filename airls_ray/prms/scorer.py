@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from airls_ray.errors import ModelError
 from airls_ray.prms.encoders import Encoded, Encoder
-from airls_ray.prms.items import StepText, TooLongError, refuse_blank_steps, refuse_long, with_beginning
+from airls_ray.prms.items import StepText, fits, refuse_blank_steps, refuse_long, with_beginning
 from airls_ray.tensors.microbatches import plan_microbatches
 
 
@@ -59,11 +59,7 @@ class HeadScorer:
 
     def fits(self, item: StepText) -> bool:
         """See `StepScorer.fits`."""
-        try:
-            self._encode(item)
-        except TooLongError:
-            return False
-        return True
+        return fits(self._encode, item)
 
     def cut_last_step(self, item: StepText, tokens: int) -> StepText | None:
         """See `StepScorer.cut_last_step`."""
