@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from airls_ray.checkpoint_record import Inputs, check_files, check_inputs, fingerprints, read_record
 from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
 from airls_ray.data.lengths import Lengths, fit_of
-from airls_ray.data.problems import ProblemStream, table_to_problems, take_distinct
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress
 from airls_ray.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
-from airls_ray.tasks import make_task
+from airls_ray.tasks import Problem, make_task
 from airls_ray.text import TextCodec
 
 _CHECKED_PROBLEMS = 500
@@ -135,17 +135,21 @@ def check_lengths(config: Config, policy: str, draws: int, progress: Progress, *
     """
     task = make_task(config.task)
     codec = TextCodec.from_folder(policy, task, config.model.prompt_template)
-    lengths = Lengths.of(config, codec)
-    if config.task.name in ("arithmetic", "countdown"):
-        draws = min(draws, _CHECKED_PROBLEMS)
-    stream = ProblemStream(task, "train", derive_seed(config.seed, "problems"))
-    train = table_to_problems(take_distinct(stream, draws))
+    lengths, is_file = Lengths.of(config, codec), config.task.name in ("file", "code")
+    train: dict[str, Problem] = {}
+    repeated = 0
+    drawn = task.problems("train", derive_seed(config.seed, "problems"))
+    for problem in islice(drawn, draws if is_file else min(draws, _CHECKED_PROBLEMS)):
+        repeated = repeated + 1 if problem.problem_id in train else 0
+        if repeated > len(train):  # a file's problems come again and again
+            break
+        train[problem.problem_id] = problem
     skip = fit_of(config, codec) is not None
-    left_out = lengths.check(train, "training problems", skip=skip, traces=traces)
+    left_out = lengths.check(train.values(), "training problems", skip=skip, traces=traces)
     if left_out:
         progress.say(left_out)
-    test = ProblemStream(task, "test", config.seed).take(config.search.problems)
-    lengths.check(table_to_problems(test), "test problems", skip=False, traces=False)
+    test = islice(task.problems("test", config.seed), config.search.problems)
+    lengths.check(test, "test problems", skip=False, traces=False)
 
 
 def absolute(path: str | None) -> str | None:
