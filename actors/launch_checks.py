@@ -124,11 +124,15 @@ def check_data(config: Config, policy: str, progress: Progress) -> None:
     traces = config.prm_learns and config.method.prm_objective != "prime"
     draws = config.iterations * config.train.problems_per_iteration
     check_lengths(config, policy, draws, progress, traces=traces)
+    task = make_task(config.task)
+    lengths = Lengths.of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+    test = islice(task.problems("test", config.seed), config.search.problems)
+    lengths.check(test, "test problems", skip=False, traces=False)
 
 
 def check_lengths(config: Config, policy: str, draws: int, progress: Progress, *, traces: bool) -> None:
     """Refuse prompts and (with `traces`) traces among the first `draws` training problems that do not fit the
-    context, and prompts among those of the test; says what will be left out.
+    context; says what will be left out.
 
     Raises:
         UserError: as of `check_data`.
@@ -148,8 +152,6 @@ def check_lengths(config: Config, policy: str, draws: int, progress: Progress, *
     left_out = lengths.check(train.values(), "training problems", skip=skip, traces=traces)
     if left_out:
         progress.say(left_out)
-    test = islice(task.problems("test", config.seed), config.search.problems)
-    lengths.check(test, "test problems", skip=False, traces=False)
 
 
 def absolute(path: str | None) -> str | None:

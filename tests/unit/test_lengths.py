@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.launch_checks import check_lengths
+from actors.launch_checks import check_data, check_lengths
 from airls_ray.config.schema import Config
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream, table_to_problems
@@ -125,4 +125,5 @@ def test_a_test_problem_is_never_left_out(tmp_path: Path, policy: Path, limit: i
     config = config_of(tmp_path, LONG[:1], limit, bad_rows="skip")
     (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": LONG[1][0], "answer": "7"}))
     with pytest.raises(DataError, match="of 1 test problems, 1 prompts"):
-        check_lengths(config, str(policy), 10, make_progress(), traces=True)
+        check_data(config, str(policy), make_progress())
+    check_lengths(config, str(policy), 10, make_progress(), traces=True)  # a warm start has no test
