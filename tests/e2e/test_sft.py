@@ -98,9 +98,20 @@ def test_it_goes_on_from_a_given_model(warm_started: tuple[Path, dict[str, Any]]
 
 
 def test_an_error_of_a_rank_reaches_the_user_in_its_own_words(ray_cluster: None, tmp_path: Path) -> None:
-    short = {**config().model.model_dump(), "context_tokens": 26}
-    too_long = {"name": "arithmetic", "operations": 12, "modulus": 3}
-    with pytest.raises(DataError, match=r"model\.context_tokens is 26"):
+    for name, count in (("train", 20), ("test", 2)):
+        rows = [json.dumps({"prompt": f"{name} {n}", "answer": "1"}) for n in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    files = {"train_file": tmp_path / "train.jsonl", "test_file": tmp_path / "test.jsonl"}
+    model = {**config().model.model_dump(), "vocabulary": 300}
+    with pytest.raises(DataError, match="no training problem has a trace to learn from"):
+        run_sft(config(model=model, task={"name": "file", **files}), tmp_path / "runs/sft", QuietProgress())
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_trace_that_is_too_long_is_an_error_at_once(tmp_path: Path) -> None:
+    short = {**config().model.model_dump(), "context_tokens": 40}
+    too_long = {"name": "arithmetic", "operations": 5, "modulus": 3}
+    with pytest.raises(DataError, match=r"traces are with their prompt longer than 40 tokens"):
         run_sft(config(model=short, task=too_long), tmp_path / "sft", QuietProgress())
     assert not list(tmp_path.iterdir())
 
