@@ -130,9 +130,12 @@ def check_data(config: Config, policy: str, progress: Progress) -> None:
     lengths.check(test, "test problems", skip=False, traces=False)
 
 
-def check_lengths(config: Config, policy: str, draws: int, progress: Progress, *, traces: bool) -> None:
-    """Refuse prompts and (with `traces`) traces among the first `draws` training problems that do not fit the
-    context; says what will be left out.
+def check_lengths(
+    config: Config, policy: str, draws: int, progress: Progress, *, traces: bool, stream: str = "problems"
+) -> None:
+    """Refuse prompts and (with `traces`) traces that do not fit the context; says what will be left out.
+
+    Looked at are the first `draws` training problems of the stream whose seed `stream` names.
 
     Raises:
         UserError: as of `check_data`.
@@ -142,7 +145,7 @@ def check_lengths(config: Config, policy: str, draws: int, progress: Progress, *
     lengths, is_file = Lengths.of(config, codec), config.task.name in ("file", "code")
     train: dict[str, Problem] = {}
     repeated = 0
-    drawn = task.problems("train", derive_seed(config.seed, "problems"))
+    drawn = task.problems("train", derive_seed(config.seed, stream))
     for problem in islice(drawn, draws if is_file else min(draws, _CHECKED_PROBLEMS)):
         repeated = repeated + 1 if problem.problem_id in train else 0
         if repeated > len(train):  # a file's problems come again and again

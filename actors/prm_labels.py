@@ -24,6 +24,7 @@ from actors.tracking import graded_table
 from actors.verifier_handle import VerifierHandle
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.data.lengths import fit_of
 from airls_ray.data.prm_labels import LabelFacts, add_costs, read_facts, read_labels, write_labels
 from airls_ray.data.problems import ProblemStream, take_distinct
 from airls_ray.data.schemas import PRM_LABELS
@@ -57,7 +58,8 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
         facts = _facts_of(file, settings)
         files.remove(parts)
         return read_labels(file), facts
-    problems = training_problems(config)
+    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    problems = training_problems(config, codec)
     wanted = {
         parts / f"{rows.start:06d}-{rows.stop:06d}.parquet": rows
         for rows in chunks(problems.num_rows, config.supervised_prm.problems_per_call)
@@ -69,7 +71,6 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
     if kept:
         progress.say(f"{len(kept)} of {len(wanted)} chunks of labels are there from an earlier run")
     if missing:
-        codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
         with started_samplers(config, policy, progress) as samplers:
             done = sum(len(wanted[part]) for part in wanted if part not in missing)
             with progress.track("Labelling", problems.num_rows, done=done) as bar:
@@ -123,9 +124,10 @@ def policy_fingerprint(policy: str) -> str:
     return digest.hexdigest()
 
 
-def training_problems(config: Config) -> pa.Table:
+def training_problems(config: Config, codec: TextCodec) -> pa.Table:
     """The problems whose rollouts are labelled, each once; fewer than asked where the task has fewer."""
-    stream = ProblemStream(make_task(config.task), "train", derive_seed(config.seed, *SEED_PATH))
+    seed = derive_seed(config.seed, *SEED_PATH)
+    stream = ProblemStream(make_task(config.task), "train", seed, fit=fit_of(config, codec))
     return take_distinct(stream, config.supervised_prm.problems)
 
 

@@ -65,7 +65,7 @@ def _train(
     sft, started = config.sft, time.perf_counter()
     task = make_task(config.task)
     codec = TextCodec.from_folder(source, task, config.model.prompt_template)
-    held_out = held_out_problems(config)
+    held_out = held_out_problems(config, codec)
     stream = training_traces(config, codec, held_out)
     for _ in range(done.update):  # what was drawn before is not drawn again
         next(stream)
@@ -148,13 +148,14 @@ def _share(problems: pa.Table, rank: int, world_size: int) -> pa.Table:
     return problems.take(rows)
 
 
-def held_out_problems(config: Config) -> pa.Table:
+def held_out_problems(config: Config, codec: TextCodec) -> pa.Table:
     """Training problems that the warm start never learns from, for the accuracy check.
 
     Of a file with few problems, one in ten is held out.
     """
     wanted = config.sft.evaluate_problems
-    stream = ProblemStream(make_task(config.task), "train", derive_seed(config.seed, "sft held out"))
+    seed = derive_seed(config.seed, "sft held out")
+    stream = ProblemStream(make_task(config.task), "train", seed, fit=fit_of(config, codec))
     table = stream.take(wanted)
     unique = table.take(_first_rows(table["problem_id"]))
     if unique.num_rows == wanted:

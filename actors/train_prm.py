@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.evaluate import versions
-from actors.prm_labels import make_labels
+from actors.launch_checks import check_lengths
+from actors.prm_labels import SEED_PATH, make_labels
 from actors.ray_train import Line, RankRun, run_ranks
 from actors.samplers import sampler_demands
 from actors.start import connected
@@ -65,6 +66,9 @@ def train_prm(
     progress = progress or make_progress()
     policy, source = check_sources(config, policy)
     given = None if labels is None else read_given_labels(config, policy, labels)
+    if given is None:
+        draws = config.supervised_prm.problems
+        check_lengths(config, policy, draws, progress, traces=False, stream=SEED_PATH[0])
     output = output.resolve()
     guard = files.FullDisk(output.parent, "the PRM or its labels", "free some space and run train-prm again")
     with guard, connected(config):

@@ -9,18 +9,23 @@ import numpy as np
 import pyarrow as pa
 
 from actors import cluster
+from actors.launch_checks import check_lengths
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
 from actors.samplers import started_samplers
 from actors.start import connected
 from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
+from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream, take_distinct, write_problems
 from airls_ray.errors import DataError
 from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress, make_progress
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
+from airls_ray.text import TextCodec
+
+STREAM = "unsolved"
 
 
 def write_unsolved(
@@ -50,7 +55,10 @@ def write_unsolved(
     """
     progress = progress or make_progress()
     check_model_folder(policy, context_tokens=config.model.context_tokens)
-    stream = ProblemStream(make_task(config.task), "train", derive_seed(config.seed, "unsolved"))
+    check_lengths(config, policy, problems, progress, traces=False, stream=STREAM)
+    task = make_task(config.task)
+    fit = fit_of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+    stream = ProblemStream(task, "train", derive_seed(config.seed, STREAM), fit=fit)
     table = take_distinct(stream, problems)
     unsolved, means = [], []
     with (
@@ -82,7 +90,7 @@ def _outcomes(
     pool: RolloutPool, judge: VerifierHandle, problems: pa.Table, config: Config, samples: int
 ) -> tuple[np.ndarray, float]:
     """Best outcome of each problem, and the mean of all samples."""
-    request = RolloutRequest(samples, config.rollout.temperature, config.seed, ("unsolved",))
+    request = RolloutRequest(samples, config.rollout.temperature, config.seed, (STREAM,))
     grades = cluster.resolve([judge.grade(pool.generate(problems, request), problems)])[0]
     outcomes = grades["outcome"].to_numpy().reshape(problems.num_rows, samples)
     return outcomes.max(axis=1), float(outcomes.mean())

@@ -76,17 +76,21 @@ class Lengths:
         counts = []
         if prompts:
             room = f"{self.prompt:,} tokens (model.context_tokens less rollout.max_response_tokens)"
-            counts.append(f"{prompts:,} prompts are longer than {room}")
+            counts.append(f"{_count(prompts, 'prompt')} longer than {room}")
         if long_traces:
             limit = f"{self.context:,} tokens (model.context_tokens)"
-            counts.append(f"{long_traces:,} traces are with their prompt longer than {limit}")
+            counts.append(f"{_count(long_traces, 'trace')} with the prompt longer than {limit}")
         found = f"of {seen:,} {what}, {' and '.join(counts)}, the first at {first}"
         if seen == prompts or not skip:
             raise DataError(
-                f"{found}: raise model.context_tokens, or leave them out: task.bad_rows=skip does for "
-                "training, `airls-ray data convert --tokenizer ... --max-tokens ...` for any file"
+                f"{found}: raise model.context_tokens or, of a file, leave them out (for training with "
+                "task.bad_rows=skip, always with `airls-ray data convert --tokenizer ... --max-tokens ...`)"
             )
         return f"{found}: they are left out"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun} is" if number == 1 else f"{number:,} {noun}s are"
 
 
 def fit_of(config: Config, codec: TextCodec) -> Fit | None:

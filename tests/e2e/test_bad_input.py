@@ -111,14 +111,15 @@ def test_a_row_without_an_answer_names_file_row_and_field(experiment: Path, tmp_
 def test_a_trace_that_is_longer_than_the_context(experiment: Path, tmp_path: Path) -> None:
     task = rows(tmp_path, trace="1+1=2;" * 6)
     assert_refused(
-        ["train", experiment, *task], "prompt and trace have 43 tokens", "model.context_tokens is 32"
+        ["train", experiment, *task],
+        "1 trace is with the prompt longer than 32 tokens (model.context_tokens)",
     )
 
 
 def test_traces_of_a_built_in_task_that_are_longer_than_the_context(experiment: Path) -> None:
     assert_refused(
         ["train", experiment, "model.context_tokens=18", "rollout.max_response_tokens=10"],
-        "model.context_tokens is 18",
+        "217 traces are with the prompt longer than 18 tokens (model.context_tokens)",
     )  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def test_an_error_of_a_rank_reaches_the_user_in_its_own_words(ray_cluster: None,
 def test_a_trace_that_is_too_long_is_an_error_at_once(tmp_path: Path) -> None:
     short = {**config().model.model_dump(), "context_tokens": 40}
     too_long = {"name": "arithmetic", "operations": 5, "modulus": 3}
-    with pytest.raises(DataError, match=r"traces are with their prompt longer than 40 tokens"):
+    with pytest.raises(DataError, match=r"traces are with the prompt longer than 40 tokens"):
         run_sft(config(model=short, task=too_long), tmp_path / "sft", QuietProgress())
     assert not list(tmp_path.iterdir())
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from actors.launch_checks import check_data, check_lengths
+from actors.prm_labels import training_problems
+from actors.sft_rank import held_out_problems
 from airls_ray.config.schema import Config
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream, table_to_problems
@@ -68,13 +72,13 @@ def test_what_is_too_long_is_found_before_a_run_however_late_it_comes(
 ) -> None:
     short = [(f"{a}+{b}=", [TRACE]) for a in range(9) for b in range(9)]
     config = config_of(tmp_path, [*short, LONG[1]], limit)
-    with pytest.raises(DataError, match=r"of 82 training problems, 1 prompts are .*'1\+1\+1\+1\+1\+1\+1='"):
+    with pytest.raises(DataError, match=r"of 82 training problems, 1 prompt is .*'1\+1\+1\+1\+1\+1\+1='"):
         check_lengths(config, str(policy), 10_000, make_progress(), traces=True)
 
 
 def test_of_traces_that_are_too_long_the_problem_is_named(tmp_path: Path, policy: Path, limit: int) -> None:
     config = config_of(tmp_path, [LONG[0], LONG[2]], limit)
-    with pytest.raises(DataError, match=rf"of 2 .* 1 traces are .* {limit} tokens .* \('2\+2='\)"):
+    with pytest.raises(DataError, match=rf"of 2 .* 1 trace is .* {limit} tokens .* \('2\+2='\)"):
         check_lengths(config, str(policy), 10, make_progress(), traces=True)
 
 
@@ -95,11 +99,22 @@ def test_problems_that_are_skipped_are_counted_and_never_drawn(
     config = config_of(tmp_path, LONG, limit, bad_rows="skip")
     check_lengths(config, str(policy), 10, make_progress(), traces=True)
     said = " ".join(capsys.readouterr().err.split())
-    assert "of 3 training problems, 1 prompts are longer than" in said
-    assert "and 1 traces are with their prompt longer than" in said
+    assert "of 3 training problems, 1 prompt is longer than" in said
+    assert "and 1 trace is with the prompt longer than" in said
     found = drawn(config, policy, 8)
     assert len(found) == 8
     assert {(one.prompt, one.traces) for one in found} == {(PROMPT, (TRACE,)), ("2+2=", (TRACE,))}
+
+
+@pytest.mark.parametrize("draw", [training_problems, held_out_problems], ids=["PRM labels", "accuracy check"])
+def test_who_samples_training_problems_skips_those_that_are_too_long(
+    tmp_path: Path, policy: Path, limit: int, draw: Callable[[Config, TextCodec], pa.Table]
+) -> None:
+    long = [(f"{LONG[1][0]}{number}=", [TRACE]) for number in range(20)]
+    config = config_of(tmp_path, [*long, LONG[0], ("3+3=", [])], limit, bad_rows="skip")
+    config = config.model_copy(update={"sft": config.sft.model_copy(update={"evaluate_problems": 2})})
+    found = draw(config, TextCodec.from_folder(policy, make_task(config.task)))
+    assert set(found["prompt"].to_pylist()) == {PROMPT, "3+3="}
 
 
 def test_a_stream_goes_on_behind_the_problems_that_it_left_out(
@@ -117,13 +132,13 @@ def test_a_stream_goes_on_behind_the_problems_that_it_left_out(
 
 def test_a_file_of_which_nothing_fits_is_an_error(tmp_path: Path, policy: Path, limit: int) -> None:
     config = config_of(tmp_path, LONG[1:2], limit, bad_rows="skip")
-    with pytest.raises(DataError, match="of 1 training problems, 1 prompts"):
+    with pytest.raises(DataError, match="of 1 training problems, 1 prompt is"):
         check_lengths(config, str(policy), 10, make_progress(), traces=True)
 
 
 def test_a_test_problem_is_never_left_out(tmp_path: Path, policy: Path, limit: int) -> None:
     config = config_of(tmp_path, LONG[:1], limit, bad_rows="skip")
     (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": LONG[1][0], "answer": "7"}))
-    with pytest.raises(DataError, match="of 1 test problems, 1 prompts"):
+    with pytest.raises(DataError, match="of 1 test problems, 1 prompt is"):
         check_data(config, str(policy), make_progress())
     check_lengths(config, str(policy), 10, make_progress(), traces=True)  # a warm start has no test

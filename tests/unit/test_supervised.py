@@ -117,7 +117,7 @@ def test_held_out_problems_are_never_learned_from(tmp_path: Path) -> None:
     config = Config(**small, sft={"evaluate_problems": 20, "problems_per_iteration": 50})
     prepare_model(config, tmp_path)
     codec = TextCodec.from_folder(tmp_path, make_task(config.task))
-    held_out = held_out_problems(config)
+    held_out = held_out_problems(config, codec)
     stream = training_traces(config, codec, held_out)
     seen = set()
     for _ in range(5):
@@ -137,14 +137,14 @@ def file_config(folder: Path, traces: list[str]) -> Config:
 
 
 def test_of_a_small_file_a_tenth_is_held_out(tmp_path: Path) -> None:
-    held_out = held_out_problems(file_config(tmp_path, ["t"]))
+    held_out = held_out_problems(file_config(tmp_path, ["t"]), None)  # type: ignore[arg-type]
     assert held_out.num_rows == len(set(held_out["problem_id"].to_pylist())) == 4
 
 
 def test_problems_without_traces_are_an_error(tmp_path: Path) -> None:
     config = file_config(tmp_path, [])
     with pytest.raises(DataError, match="no training problem has a trace"):
-        next(training_traces(config, None, held_out_problems(config)))  # type: ignore[arg-type]
+        next(training_traces(config, None, held_out_problems(config, None)))  # type: ignore[arg-type]
 
 
 def test_every_rank_samples_as_many_problems() -> None:
