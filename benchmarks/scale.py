@@ -23,12 +23,15 @@ from simulation import (
 )
 
 if TYPE_CHECKING:
+    from actors.rollout_pool import RolloutPool
     from airls_ray.progress import Progress
 
 HOSTS = 4
 """Processes that the simulated workers share."""
 STAGES = StageSeconds(rollout=10.0, grade=0.5, prm_update=1.0, prm_score=0.5, policy_update=2.5)
 """A quick cluster: with 7B models these take minutes."""
+SYNC_ROUNDS = 7
+"""Syncs of either size, in turns."""
 SKIP = 1
 """First iterations that are not counted: worker processes and caches warm up."""
 
@@ -46,6 +49,9 @@ def main(
     "Of linear" is the rate of a worker against that with the fewest workers, "of the stages" the seconds of
     the stages one after the other against those of an iteration. Processor time of the simulated workers
     counts against both figures: all of them share this machine's cores.
+
+    A sync is measured again on its own with weights of that size and, in turns, of one page: the second is
+    what the calls cost, and the difference what the weights do.
 
     Then the same stages one after the other and overlapped (`train.max_staleness` 1 and 2).
     """
@@ -86,12 +92,15 @@ def main(
         "driver, cores",
         "driver, MiB more",
         "sync, s",
+        "of it calls, s",
+        "weights, s",
     )
     rows = [
         (
             row["workers"], f"{row['rollouts_per_second']:.0f}", f"{row['of_linear']:.3f}",
             f"{row['of_stages']:.3f}", f"{row['driver_cores']:.2f}", f"{row['driver_mib_more']:.1f}",
-            f"{row['sync_seconds']:.2f}",
+            f"{row['sync_seconds']:.2f}", f"{row['sync_alone']['calls']:.3f}",
+            f"{row['sync_alone']['weights']:.3f}",
         )
         for row in sizes
     ]  # fmt: skip
@@ -130,6 +139,7 @@ def at_size(
     before, cpu, start = memory_mib(), time.process_time(), time.perf_counter()
     metrics = run_loop(run, pool, folder / f"run_{count}", train)
     cores = (time.process_time() - cpu) / (time.perf_counter() - start)
+    alone = sync_alone(pool, weight_bytes)
     for host in {handle.host for handle in handles}:
         cluster.kill(host)
     counted = metrics[SKIP:]
@@ -151,8 +161,32 @@ def at_size(
         "driver_cores": cores,
         "driver_mib_more": memory_mib() - before,
         "sync_seconds": sync,
+        "sync_alone": alone,
         "weight_mib": weight_bytes / 2**20,
     }
+
+
+def sync_alone(pool: RolloutPool, weight_bytes: int) -> dict[str, float]:
+    """Median seconds that the pool takes to give all workers weights that are in the object store.
+
+    Returns:
+        `calls`: with one page of weights; `weights`: what `weight_bytes` of them take beyond that.
+    """
+    import numpy as np
+
+    from actors import cluster
+    from airls_ray.weights import WeightBuffer
+
+    page: list[float] = []
+    whole: list[float] = []
+    for version in range(SYNC_ROUNDS):
+        for size, times in ((4096, page), (weight_bytes, whole)):
+            data = np.zeros(size, np.uint8)
+            weights = cluster.put(WeightBuffer(("w",), ("uint8",), ((size,),), (0,), data, version))
+            start = time.perf_counter()
+            pool.update_weights(weights, version)
+            times.append(time.perf_counter() - start)
+    return {"calls": median(page), "weights": median(whole) - median(page)}
 
 
 def overlap(
