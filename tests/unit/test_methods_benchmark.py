@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,15 @@ def test_means_are_taken_over_seeds_by_variant() -> None:
     assert table["airl_s"]["sampled"] == pytest.approx(0.85)
     assert table["airl_s"]["seeds"] == 2
     assert table["base"]["sampled"] == 0.5
+
+
+def test_a_figure_that_a_seed_does_not_have_is_the_mean_of_the_others() -> None:
+    lengths = [math.nan, 0.1, 0.3]
+    prms = [{"step_auroc": 0.9, "length_correlation": value} for value in lengths]
+    records = [record("airl_s", seed, 0.8, prm_base=prm) for seed, prm in enumerate(prms)]
+    table = methods_table.summarise(records, "arithmetic")
+    assert table["airl_s"]["prm_base/length_correlation"] == pytest.approx(0.2)
+    assert "prm/length_correlation" not in table["airl_s"]
 
 
 def test_the_control_stands_first_among_the_prms() -> None:
