@@ -110,7 +110,7 @@ def _row(runs: Sequence[Record], task: str) -> dict[str, Any]:
             for scorer in (f"prm{side}", f"policy_log_prob{side}"):
                 for metric in ("step_auroc", "trace_auroc", "first_error_f1", "length_correlation"):
                     values = [run[scorer].get(metric) for run in runs]
-                    # Not a number where it is not defined for a run, as with chains of one length.
+                    # Some older records hold NaN for the length correlation: the mean is of the others.
                     if defined := [value for value in values if isinstance(value, float) and value == value]:
                         row[f"{scorer}/{metric}"] = fmean(defined)
             for way in ("best_of_n", "policy_log_prob", "majority"):
