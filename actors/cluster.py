@@ -209,15 +209,22 @@ def start_actor(
     return ray.remote(cls).options(**options).remote(*args)
 
 
-def fetch(refs: Any, deadline_seconds: float, what: str) -> Any:
+def fetch(refs: Any, deadline_seconds: float, what: str, until: float | None = None) -> Any:
     """`ray.get` with a deadline and with errors in words.
+
+    Args:
+        refs: a reference or several.
+        deadline_seconds: longest time, counted from now.
+        what: the call in words.
+        until: its end in `time.monotonic()`, where it began before.
 
     Raises:
         ProcessLost: the deadline passed, the process died, or data went with a node.
         UserError: the actor itself raised one; it is passed on as it was.
     """
     try:
-        return ray.get(refs, timeout=deadline_seconds)
+        left = deadline_seconds if until is None else max(0.0, until - time.monotonic())
+        return ray.get(refs, timeout=left)
     except GetTimeoutError as error:
         raise ProcessLost(
             f"{what} did not finish within {deadline_seconds:g} s; raise its deadline_seconds"

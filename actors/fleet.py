@@ -94,11 +94,15 @@ class Fleet(Protocol):
 class FixedFleet:
     """Workers that were started elsewhere; none is replaced."""
 
-    def __init__(self, workers: Sequence[Any]) -> None:
-        """`workers`: started actors, at least one."""
+    def __init__(self, workers: Sequence[Any], nodes: Sequence[str] | None = None) -> None:
+        """`workers`: started actors, at least one; `nodes`: of each, where known."""
         if not workers:
             raise ValueError("a rollout pool needs at least one worker")
-        self._members = [Member(f"rollout-{number}", handle) for number, handle in enumerate(workers)]
+        where: Sequence[str | None] = nodes or [None] * len(workers)
+        self._members = [
+            Member(f"rollout-{number}", handle, node=node)
+            for number, (handle, node) in enumerate(zip(workers, where, strict=True))
+        ]
         self.deaths = 0
 
     @property

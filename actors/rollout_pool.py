@@ -11,6 +11,7 @@ import pyarrow as pa
 from actors import cluster
 from actors.fleet import FixedFleet, Fleet, Member
 from actors.jobs import Job
+from actors.node_calls import tell_all
 from actors.rollout_worker import RolloutRequest
 from airls_ray.config.schema import FailureConfig
 from airls_ray.dispatch import Dispatch, Share, by_owner, cut
@@ -279,16 +280,12 @@ class RolloutPool:
     def _tell_all(self, call: str, what: str, *arguments: Any) -> list[Member]:
         """Call all ready workers and wait; one that dies leaves, and those that are left are returned."""
         self.fleet.step(self._busy())
-        asked = [(member, getattr(member.handle, call).remote(*arguments)) for member in self.fleet.ready]
-        told = []
-        for member, ref in asked:
-            try:
-                cluster.fetch(ref, self._deadline, what)
-            except cluster.ACTOR_FAILURES as error:
-                self._failed(member, cluster.sentence(error))
-            else:
-                told.append(member)
-        return told
+        members = list(self.fleet.ready)
+        failed = tell_all(members, call, arguments, self._deadline, what)
+        for member in members:
+            if member.name in failed:
+                self._failed(member, failed[member.name])
+        return [member for member in members if member.name not in failed]
 
 
 def _take(table: pa.Table, rows: Sequence[int]) -> pa.Table:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from actors import cluster
 from actors.engine import Engine, Request, Sample, Sampling, flatten
 from actors.expansion import expand
+from actors.node_calls import outcomes
 from actors.vllm_engine import VLLMEngine
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import COMPLETIONS, ROLLOUTS, rows_to_table
@@ -173,6 +175,25 @@ class RolloutWorker:
     def forget_prefixes(self) -> None:
         """Empty the engine's prefix cache, so that what follows depends on nothing before."""
         self._engine.forget_prefixes()
+
+    def tell(
+        self, others: Sequence[Any], call: str, arguments: Sequence[Any], deadline_seconds: float
+    ) -> list[str | None]:
+        """Do one of these calls here and on this node's other workers; see `actors.node_calls`.
+
+        Args:
+            others: their handles.
+            call: name of a method.
+            arguments: values or references of it.
+            deadline_seconds: longest time for one of them.
+
+        Returns:
+            For each of the others None, or why it died, hung or failed.
+        """
+        until = time.monotonic() + deadline_seconds
+        refs = [getattr(other, call).remote(*arguments) for other in others]
+        getattr(self, call)(*cluster.resolve(arguments, deadline_seconds))
+        return outcomes(refs, deadline_seconds, f"{call} on a worker of this node", until)
 
     def _encode(self, identifier: str, prompt: str) -> list[int]:
         tokens = self._codec.encode_prompt(prompt)

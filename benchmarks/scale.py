@@ -6,6 +6,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
     from actors.rollout_pool import RolloutPool
     from airls_ray.progress import Progress
 
+WORKERS_PER_NODE = 8
+"""As of a node with eight GPUs; where a worker is said to be decides who calls it."""
 HOSTS = 4
 """Processes that the simulated workers share."""
 STAGES = StageSeconds(rollout=10.0, grade=0.5, prm_update=1.0, prm_score=0.5, policy_update=2.5)
 """A quick cluster: with 7B models these take minutes."""
 SYNC_ROUNDS = 7
 """Syncs of either size, in turns."""
+_PAGE = 4096
+"""Bytes of the smaller weights."""
 SKIP = 1
 """First iterations that are not counted: worker processes and caches warm up."""
 
@@ -51,7 +57,9 @@ def main(
     counts against both figures: all of them share this machine's cores.
 
     A sync is measured again on its own with weights of that size and, in turns, of one page: the second is
-    what the calls cost, and the difference what the weights do.
+    what the calls cost, and the difference what the weights do. Then with the driver calling every worker
+    itself, instead of one on each node of eight. Seconds are those of all calls on this machine's cores; what
+    a cluster would wait for is the driver's processor time and one node's calls.
 
     Then the same stages one after the other and overlapped (`train.max_staleness` 1 and 2).
     """
@@ -92,15 +100,18 @@ def main(
         "driver, cores",
         "driver, MiB more",
         "sync, s",
-        "of it calls, s",
-        "weights, s",
+        "its calls, s",
+        "its weights, s",
+        "driver's part, ms",
+        "without nodes, ms",
     )
     rows = [
         (
             row["workers"], f"{row['rollouts_per_second']:.0f}", f"{row['of_linear']:.3f}",
             f"{row['of_stages']:.3f}", f"{row['driver_cores']:.2f}", f"{row['driver_mib_more']:.1f}",
-            f"{row['sync_seconds']:.2f}", f"{row['sync_alone']['calls']:.3f}",
-            f"{row['sync_alone']['weights']:.3f}",
+            f"{row['sync_seconds']:.2f}", f"{row['sync_alone']['by_node']['calls']:.3f}",
+            f"{row['sync_alone']['by_node']['weights']:.3f}",
+            *(f"{1e3 * row['sync_alone'][way]['driver']:.1f}" for way in ("by_node", "by_worker")),
         )
         for row in sizes
     ]  # fmt: skip
@@ -128,19 +139,21 @@ def at_size(
 ) -> dict[str, Any]:
     """The synchronous loop with so many workers, each with four groups of eight rollouts an iteration."""
     from actors import cluster
+    from actors.fleet import FixedFleet
     from actors.loop import train
     from actors.rollout_pool import RolloutPool
 
     config = simulated_config(folder / str(count), count, iterations)
     tokens = tokenizer_folder(folder / f"tokenizer_{count}", config)
     handles = hosted_workers(config, tokens, seconds.rollout, count, HOSTS)
-    pool = RolloutPool(handles, 300)
+    nodes = [f"node-{number // WORKERS_PER_NODE}" for number in range(count)]
+    pool = RolloutPool(FixedFleet(handles, nodes), 300)
     run = SimulatedRun(config, seconds, weight_bytes)
     before, cpu, start = memory_mib(), time.process_time(), time.perf_counter()
     metrics = run_loop(run, pool, folder / f"run_{count}", train)
     cores = (time.process_time() - cpu) / (time.perf_counter() - start)
     more = memory_mib() - before  # the next line puts weights of the driver's own into the store
-    alone = sync_alone(pool, weight_bytes)
+    alone = sync_alone({"by_node": pool, "by_worker": RolloutPool(handles, 300)}, weight_bytes)
     for host in {handle.host for handle in handles}:
         cluster.kill(host)
     counted = metrics[SKIP:]
@@ -167,27 +180,39 @@ def at_size(
     }
 
 
-def sync_alone(pool: RolloutPool, weight_bytes: int) -> dict[str, float]:
-    """Median seconds that the pool takes to give all workers weights that are in the object store.
+def sync_alone(pools: Mapping[str, RolloutPool], weight_bytes: int) -> dict[str, dict[str, float]]:
+    """Medians of what it takes to give all workers weights that are in the object store, by each pool.
 
     Returns:
-        `calls`: with one page of weights; `weights`: what `weight_bytes` of them take beyond that.
+        For each pool `calls`: seconds with one page of weights; `driver`: the driver's processor seconds of
+        these; `weights`: seconds that `weight_bytes` of them take beyond.
     """
     import numpy as np
 
     from actors import cluster
     from airls_ray.weights import WeightBuffer
 
-    page: list[float] = []
-    whole: list[float] = []
+    seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
+    driver: dict[str, list[float]] = defaultdict(list)
     for version in range(SYNC_ROUNDS):
-        for size, times in ((4096, page), (weight_bytes, whole)):
-            data = np.zeros(size, np.uint8)
-            weights = cluster.put(WeightBuffer(("w",), ("uint8",), ((size,),), (0,), data, version))
-            start = time.perf_counter()
-            pool.update_weights(weights, version)
-            times.append(time.perf_counter() - start)
-    return {"calls": median(page), "weights": median(whole) - median(page)}
+        for size in (_PAGE, weight_bytes):
+            for name, pool in pools.items():
+                data = np.zeros(size, np.uint8)
+                weights = cluster.put(WeightBuffer(("w",), ("uint8",), ((size,),), (0,), data, version))
+                start, cpu = time.perf_counter(), time.process_time()
+                pool.update_weights(weights, version)
+                seconds[name, size].append(time.perf_counter() - start)
+                if size == _PAGE:
+                    driver[name].append(time.process_time() - cpu)
+    medians = {key: median(values) for key, values in seconds.items()}
+    return {
+        name: {
+            "calls": medians[name, _PAGE],
+            "driver": median(driver[name]),
+            "weights": medians[name, weight_bytes] - medians[name, _PAGE],
+        }
+        for name in pools
+    }
 
 
 def overlap(
