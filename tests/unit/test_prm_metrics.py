@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
@@ -14,8 +13,6 @@ from scipy.stats import linregress, pearsonr
 
 from airls_ray.data.step_files import CORRECT, StepRow
 from airls_ray.evaluation.prm_metrics import (
-    ChangedSolutions,
-    SampleScores,
     Traces,
     brier_score,
     cross_fitted,
@@ -23,13 +20,10 @@ from airls_ray.evaluation.prm_metrics import (
     expected_calibration_error,
     length_correlation,
     measure_first_errors,
-    measure_prmbench,
     measure_step_rows,
     partial_rank_correlation,
     reliability_table,
-    sample_values,
     step_drift,
-    summarise_values,
 )
 from airls_ray.evaluation.prm_metrics.intervals import bootstrap, group_sums
 
@@ -151,111 +145,6 @@ def test_a_bootstrap_of_a_mean_has_the_normal_width() -> None:
     assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
-# ---------------------------------------------------------------------------- changed solutions
-def changed(solutions: list[tuple[str, int, list[int], list[float]]]) -> ChangedSolutions:
-    """Each solution: kind, row of its original (-1), right steps as 0/1, scores."""
-    return ChangedSolutions(
-        scores=np.array([score for *_, scores in solutions for score in scores]),
-        right=np.array([bool(one) for _, _, right, _ in solutions for one in right]),
-        offsets=np.cumsum([0, *(len(scores) for *_, scores in solutions)]),
-        classification=[kind for kind, *_ in solutions],
-        original=np.array([original for _, original, *_ in solutions]),
-        is_original=np.array([kind == CORRECT for kind, *_ in solutions]),
-        problems=np.arange(len(solutions)),
-    )
-
-
-BY_HAND = changed(
-    [
-        (CORRECT, -1, [1, 1, 1, 1], [0.9, 0.9, 0.9, 0.2]),  # 3/4 called right
-        ("circular", 0, [1, 0, 0, 1], [0.9, 0.1, 0.8, 0.7]),  # TP 2, FP 1, TN 1; 3/4 called right
-        ("deception", 0, [1, 1, 0], [0.9, 0.3, 0.4]),  # TP 1, FN 1, TN 1; 1/3 called right
-        ("multi_solutions", -1, [1, 1], [0.9, 0.1]),  # TP 1, FN 1
-    ]
-)
-
-
-def test_prm_score_by_hand() -> None:
-    """All: TP 4, FP 1, TN 2, FN 2, so F1 8/11 of right steps and 4/7 of wrong ones."""
-    measured = measure_prmbench(BY_HAND)
-    overall = measured["overall"]
-    assert overall["f1"] == pytest.approx(8 / 11)
-    assert overall["negative_f1"] == pytest.approx(4 / 7)
-    assert overall["prm_score"] == pytest.approx((8 / 11 + 4 / 7) / 2)
-    assert overall["accuracy"] == pytest.approx(6 / 9)
-    assert overall["accuracy_right"] == pytest.approx(4 / 6)
-    assert overall["accuracy_wrong"] == pytest.approx(2 / 3)
-    assert overall["steps"] == 9  # the original's are not among them
-    assert measured["original_accuracy"] == 0.75
-
-
-def test_kinds_of_error_are_measured_apart() -> None:
-    kinds = measure_prmbench(BY_HAND)["kinds"]
-    assert set(kinds) == {"circular", "deception", "multi_solutions"}
-    assert kinds["circular"]["prm_score"] == pytest.approx((4 / 5 + 2 / 3) / 2)
-    assert kinds["deception"]["prm_score"] == pytest.approx((2 / 3 + 2 / 3) / 2)
-
-
-def test_a_kind_without_wrong_steps_is_scored_by_its_right_ones() -> None:
-    several = measure_prmbench(BY_HAND)["kinds"]["multi_solutions"]
-    assert several["prm_score"] == several["f1"] == pytest.approx(2 / 3)
-    assert math.isnan(several["negative_f1"])
-    assert math.isnan(several["first_error_accuracy"])
-
-
-def test_dimensions_are_means_over_their_kinds() -> None:
-    measured = measure_prmbench(BY_HAND)
-    assert measured["dimensions"] == {
-        "simplicity": measured["kinds"]["circular"]["prm_score"],
-        "sensitivity": pytest.approx((2 / 3 + 2 / 3) / 2),
-    }
-
-
-def test_similarity_compares_a_solution_with_the_original_it_was_made_from() -> None:
-    measured = measure_prmbench(BY_HAND)
-    assert measured["kinds"]["circular"]["similarity"] == 1.0
-    assert measured["kinds"]["deception"]["similarity"] == pytest.approx(1 - (3 / 4 - 1 / 3))
-    assert math.isnan(measured["kinds"]["multi_solutions"]["similarity"])
-    assert measured["overall"]["similarity"] == pytest.approx((1 + 7 / 12) / 2)
-
-
-def test_first_error_accuracy_asks_for_the_first_wrong_step_alone() -> None:
-    kinds = measure_prmbench(BY_HAND)["kinds"]
-    assert kinds["circular"]["first_error_accuracy"] == 1.0
-    late = changed([("circular", -1, [1, 0, 0], [0.9, 0.8, 0.1]), ("circular", -1, [0], [0.2])])
-    assert measure_prmbench(late)["overall"]["first_error_accuracy"] == 0.5
-
-
-def test_a_scorer_that_calls_all_steps_right_gets_no_negative_f1() -> None:
-    blind = replace(BY_HAND, scores=np.ones(len(BY_HAND.scores)))
-    overall = measure_prmbench(blind)["overall"]
-    assert overall["negative_f1"] == 0.0
-    assert overall["prm_score"] == pytest.approx(12 / 15 / 2)
-
-
-@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
-def test_prmbench_counts_equal_plain_counting(threshold: float) -> None:
-    rng = np.random.default_rng(7)
-    rows = [
-        ("circular", -1, rng.integers(0, 2, n).tolist(), rng.random(n).tolist())
-        for n in rng.integers(1, 9, 40)
-    ]
-    cases = Counter(
-        (right, score >= threshold)
-        for _, _, labels, scores in rows
-        for right, score in zip(labels, scores, strict=True)
-    )
-    precision = cases[1, True] / (cases[1, True] + cases[0, True])
-    recall = cases[1, True] / (cases[1, True] + cases[1, False])
-    negative_precision = cases[0, False] / (cases[0, False] + cases[1, False])
-    negative_recall = cases[0, False] / (cases[0, False] + cases[0, True])
-    overall = measure_prmbench(changed(rows), threshold)["overall"]
-    assert overall["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
-    assert overall["negative_f1"] == pytest.approx(
-        2 * negative_precision * negative_recall / (negative_precision + negative_recall)
-    )
-
-
 # ------------------------------------------------------------------------------- calibration
 SCORES, RIGHT = np.array([0.1, 0.15, 0.9, 1.0, 0.3]), np.array([False, True, True, True, False])
 
@@ -365,92 +254,6 @@ def test_the_correlation_within_groups_ignores_differences_between_them() -> Non
 def test_a_final_score_that_is_nan_is_an_error() -> None:
     with pytest.raises(ValueError, match="final score 1 is nan"):
         partial_rank_correlation({4: np.zeros(2)}, np.array([0.0, NAN]))
-
-
-# ----------------------------------------------------------------------- choosing among samples
-def random_samples(
-    seed: int, problems: int = 3, samples: int = 5
-) -> tuple[list[list[list[float]]], Any, Any]:
-    """Step scores in eighths (sums are exact), answers with ties and none, verdicts."""
-    rng = np.random.default_rng(seed)
-    steps = [
-        [(rng.integers(1, 9, rng.integers(1, 4)) / 8).tolist() for _ in range(samples)]
-        for _ in range(problems)
-    ]
-    answers = [[[None, "a", "b"][i] for i in rng.integers(0, 3, samples)] for _ in range(problems)]
-    return steps, answers, [[float(answer == "b") for answer in row] for row in answers]
-
-
-def as_samples(steps: list[list[list[float]]]) -> SampleScores:
-    flat = [one for row in steps for one in row]
-    return SampleScores(np.array([s for one in flat for s in one]), np.cumsum([0, *map(len, flat)]))
-
-
-PLAIN = {"last": lambda s: s[-1], "min": min, "prod": math.prod, "mean": lambda s: sum(s) / len(s)}
-
-
-def chosen(rule: str, scores: list[float], answers: list[str | None], right: list[float]) -> float:
-    """What one set of samples is worth, in plain Python."""
-    if rule == "best":
-        top = [r for s, r in zip(scores, right, strict=True) if s == max(scores)]
-        return sum(top) / len(top)
-    tally: dict[str, float] = {}
-    for answer, score in zip(answers, scores, strict=True):
-        if answer is not None:
-            tally[answer] = tally.get(answer, 0.0) + (score if rule == "weighted" else 1.0)
-    return float(bool(tally) and max(tally, key=tally.__getitem__) == "b")
-
-
-@pytest.mark.parametrize("how", list(PLAIN))
-def test_every_way_of_choosing_equals_all_subsets(how: str) -> None:
-    for seed in range(6):
-        steps, answers, correct = random_samples(seed)
-        values = sample_values(as_samples(steps), np.array(correct), answers, [1, 2, 4])
-        for p, row in enumerate(steps):
-            scores = [PLAIN[how](one) for one in row]
-            for way, rule in (
-                (f"best/{how}", "best"),
-                (f"weighted/{how}", "weighted"),
-                ("majority", "majority"),
-            ):
-                for k in (1, 2, 4):
-                    wanted = [
-                        chosen(rule, *([column[i] for i in s] for column in (scores, answers[p], correct[p])))
-                        for s in combinations(range(5), k)
-                    ]
-                    assert values[way][k][p] == pytest.approx(np.mean(wanted), abs=1e-12), (way, k)
-
-
-def test_pass_at_k_bounds_every_way_and_one_sample_is_the_mean() -> None:
-    steps, answers, correct = random_samples(3)
-    values = sample_values(
-        as_samples(steps), np.array(correct), answers, [1, 2, 4], log_probs=np.zeros((3, 5))
-    )
-    assert len(values) == 4 + 2 * 4
-    for curve in values.values():
-        assert all((curve[k] <= values["oracle"][k] + 1e-12).all() for k in (1, 2, 4))
-        assert curve[1] == pytest.approx(np.mean(correct, axis=1))
-
-
-@pytest.mark.parametrize("how", list(PLAIN))
-def test_a_sample_without_steps_scores_lowest(how: str) -> None:
-    steps = [[[0.01], [], [0.02, 0.01]]]
-    values = sample_values(as_samples(steps), np.array([[0.0, 1.0, 0.0]]), None, [2, 3])
-    assert values[f"best/{how}"][3].tolist() == [0.0]
-
-
-def test_without_answers_there_are_no_votes() -> None:
-    values = sample_values(as_samples([[[0.5], [0.6]]]), np.array([[0.0, 1.0]]), None, [2])
-    assert set(values) == {"mean", "oracle", *(f"best/{how}" for how in PLAIN)}
-
-
-def test_a_summary_gives_the_mean_over_problems_with_its_interval() -> None:
-    accuracies = np.array([1.0] * 60 + [0.0] * 40)
-    one = summarise_values({"best/min": {4: accuracies}})["best/min"][4]
-    half = 1.96 * math.sqrt(0.6 * 0.4 / 100)
-    assert one["accuracy"] == pytest.approx(0.6)
-    assert one["low"] == pytest.approx(0.6 - half, abs=0.02)
-    assert one["high"] == pytest.approx(0.6 + half, abs=0.02)
 
 
 # --------------------------------------------------------------------------------- everything
