@@ -92,10 +92,13 @@ def mutate(source: str, seed: str, *, with_error: bool = False) -> tuple[str, st
         tree = ast.fix_missing_locations(Replace(node, failing).visit(tree))
     elif isinstance(node, ast.Constant):
         value = node.value
-        node.value = not value if isinstance(value, bool) else value + (1 if isinstance(value, int) else "x")
+        if isinstance(value, str):
+            node.value = value + "x"
+        elif isinstance(value, int):  # a truth value is one, too
+            node.value = not value if isinstance(value, bool) else value + 1
     elif isinstance(node, ast.Compare):
         node.ops[0] = OPERATORS[type(node.ops[0])]()
-    else:
+    elif isinstance(node, (ast.BinOp, ast.BoolOp, ast.UnaryOp)):
         node.op = OPERATORS[type(node.op)]()
     after = ast.unparse(node)
     return kind, ast.unparse(tree), f"{before} -> {after}"

@@ -79,7 +79,7 @@ def measure(
     from actors import cluster
     from actors.loop import run_iteration
     from actors.start import Sources, connected, start_parts
-    from actors.tracking import LoopState, Tracker
+    from actors.tracking import LoopState, Shown, Tracker
     from airls_ray.run_folder import RunFolder
 
     run = RunFolder(config.output / config.name)
@@ -90,7 +90,7 @@ def measure(
     with connected(config):
         parts = start_parts(config, Sources(policy=base, prm=base, reference=base), progress, state)
         with progress.track("Iterations", config.train.iterations) as bar:
-            tracker = Tracker(run, config, bar)
+            tracker = Tracker(run, config, Shown(bar, 0))
             while state.iteration < config.train.iterations:
                 state = run_iteration(parts, config, state, tracker, warmup=False)
                 memory["driver, own"].append(resident_mb("RssAnon"))

@@ -224,7 +224,7 @@ def run_supervised(task: str, seed: int, config: Config, base: Path, progress: P
 def figures(summary: dict[str, Any], folder: Any) -> dict[str, Any]:
     """What the table needs of a run."""
     lines = folder.read_metrics()
-    kept = {
+    kept: dict[str, Any] = {
         key: {name: _round(value) for name, value in summary[key].items()}
         for key in ("prm", "prm_base", "policy_log_prob", "policy_log_prob_base")
         if key in summary

@@ -155,7 +155,7 @@ def policy_columns(task: str) -> tuple[str, ...]:
 
 def policy_rows(table: Mapping[str, Mapping[str, Any]], task: str) -> list[tuple[str, ...]]:
     """A row a policy."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, row in table.items():
         between = f" ({row['sampled_low']:.3f}-{row['sampled_high']:.3f})" if "sampled_low" in row else ""
         hits = f"{row['reached']} of {row['seeds']}: " if row.get("reached") else ""
@@ -182,7 +182,7 @@ def prm_rows(table: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     if not scored:
         return []
     control = next(iter(scored.values()))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "policy log-probability (control)",
             _number(control.get("policy_log_prob_base/step_auroc")),

@@ -151,7 +151,7 @@ class SimulatedVerifier:
 
         with lasting(self._seconds):
             responses = pa.concat_tables(resolve(rollouts))["response"].to_pylist()
-            columns = {name: [None] * len(responses) for name in GRADES.names}
+            columns: dict[str, list[Any]] = {name: [None] * len(responses) for name in GRADES.names}
             columns["outcome"] = [float(sum(tokens) % 2 == 0) for tokens in responses]
             return pa.table({field.name: pa.array(columns[field.name], field.type) for field in GRADES})
 
