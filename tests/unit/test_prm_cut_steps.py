@@ -15,15 +15,8 @@ from airls_ray.prms.items import StepScorer, StepText, first_tokens
 from airls_ray.prms.load import load_step_scorer
 from tests.unit.prm_folders import MAKERS, token_classifier
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ARITHMETIC = ["4+5=9;", "9*2=0;"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def spelled(folder: Path, text: str) -> list[str]:

@@ -33,16 +33,9 @@ from tests.unit.prm_folders import (
     token_classifier,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PROBLEM, STEPS = "What is 1+2-3?", ["Add 1+2.", "That is 3.", "So 0."]
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def in_bytes(vocabulary: dict[str, int], text: str) -> list[int]:
