@@ -20,6 +20,7 @@ from transformers import (
     Qwen2Model,
 )
 
+PROBLEM, STEPS = "What is 1+2-3?", ["Add 1+2.", "That is 3.", "So 0."]
 SIZES = {
     "hidden_size": 16,
     "intermediate_size": 24,

@@ -27,7 +27,6 @@ from tests.unit.prm_folders import (
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PROBLEM, STEPS = "What is 1+2-3?", ["Add 1+2.", "That is 3.", "So 0."]
 
 
 # ------------------------------------------------------------------------------------ which form

@@ -27,6 +27,8 @@ from tests.unit.prm_folders import (
     CHATML,
     HEADERS,
     MAKERS,
+    PROBLEM,
+    STEPS,
     qwen_prm,
     rlhflow_prm,
     shepherd_prm,
@@ -34,7 +36,6 @@ from tests.unit.prm_folders import (
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PROBLEM, STEPS = "What is 1+2-3?", ["Add 1+2.", "That is 3.", "So 0."]
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
