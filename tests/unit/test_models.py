@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from airls_ray.errors import ModelError
 from airls_ray.learning.batches import Sequences
 from airls_ray.models.check import check_model_folder
-from airls_ray.models.load import load_policy_module, load_prm_module, save_hf
+from airls_ray.models.load import DType, load_policy_module, load_prm_module, save_hf
 from airls_ray.tensors import TokenBatch, make_batch
 from tests.tiny import make_policy_folder, make_rollouts
 
@@ -147,6 +147,39 @@ def test_a_new_policy_keeps_the_dtype_that_was_asked_for(tmp_path: Path) -> None
     module = load_policy_module(make_policy_folder(tmp_path, dtype="bfloat16"), "bfloat16")
     assert module.model.lm_head.weight.dtype == torch.bfloat16
     assert module(**batch_of("padded").model_inputs())[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "context", "gpu", "kernel"),
+    [
+        ("bfloat16", 64, False, "eager"),
+        ("bfloat16", 1024, False, "sdpa"),
+        ("bfloat16", 64, True, "sdpa"),
+        ("float32", 64, False, "sdpa"),
+    ],
+)
+def test_only_short_rows_in_bfloat16_on_a_cpu_leave_the_fused_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: DType, context: int, gpu: bool, kernel: str
+) -> None:
+    folder = make_policy_folder(tmp_path, dtype=dtype)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": context}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert load_policy_module(folder, dtype).model.config._attn_implementation == kernel
+
+
+def test_an_attention_that_was_asked_for_is_kept(tmp_path: Path) -> None:
+    folder = make_policy_folder(tmp_path, dtype="bfloat16")
+    module = load_policy_module(folder, "bfloat16", attention="sdpa")
+    assert module.model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_the_attention_of_short_rows_gives_the_naive_logprobs(tmp_path: Path, layout: str) -> None:
+    folder = make_policy_folder(tmp_path)
+    module = load_policy_module(folder, attention="eager")
+    logprobs, _ = module(**batch_of(layout).model_inputs())
+    torch.testing.assert_close(logprobs.double(), naive(folder, 1.0)[0], atol=1e-5, rtol=0)
 
 
 def test_a_complete_folder_passes_the_check(folder: Path) -> None:
