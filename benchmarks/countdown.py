@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 CONFIG = common.ROOT / "configs" / "countdown_search.yaml"
 FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
+EXPERT = ("sft.detour_share=0", "sft.iterations=700", "sft.learner.lr_decay_updates=700", "seed=1")
+"""Settings of the PRM's start: a language model of the solutions alone (log pi_E, the optimum of AIRL's f), from
+scratch. A PRM that starts from the policy learns slowly: the policy is certain of what a step gives, and where a
+probability is near 1 the gradient of its logarithm vanishes (docs/search.md)."""
 ALL = 1000
 """Problems of a public test file."""
 SHEPHERD = (
@@ -114,16 +118,18 @@ def settings(count: int, files: Path | None, *overrides: str) -> Config:
 
 # -------------------------------------------------------------------------------------- training
 def train(files: Path | None, progress: Progress) -> tuple[Models, dict[str, float]]:
-    """Return the policy and the PRM for both counts of numbers, and the seconds that each took."""
+    """Return the policy and the PRM for both counts of numbers, and the seconds that each part took."""
     from actors.launch import run_training
     from actors.sft import run_sft
     from airls_ray.run_folder import RunFolder
 
-    base = FOLDER / "warm_start"
-    if not (base / "sft.json").exists():
-        run_sft(settings(4, files), base, progress, resume=True)
-    cost = {"warm start": json.loads((base / "sft.json").read_text())["seconds"]}
-    config = settings(4, files, f"model.path={base}", "search.problems=200")
+    base, expert = FOLDER / "warm_start", FOLDER / "expert"
+    cost = {}
+    for name, folder, overrides in (("warm start", base, ()), ("expert model", expert, EXPERT)):
+        if not (folder / "sft.json").exists():
+            run_sft(settings(4, files, *overrides), folder, progress, resume=True)
+        cost[name] = json.loads((folder / "sft.json").read_text())["seconds"]
+    config = settings(4, files, f"model.path={base}", f"prm.path={expert}", "search.problems=200")
     run = RunFolder(config.output / config.name)
     summary = run.read_summary() or run_training(config, resume=run.config_file.exists())
     cost["PRM"] = sum(summary["seconds"][part] for part in ("start", "train", "search"))
