@@ -43,8 +43,9 @@ def main(
         for dtype in DTYPES:
             plain, fused = modules(dtype)
             for length in LENGTHS:
-                steps = [partial(step, module, length) for module in (plain, fused)]
-                times = common.measure_pairs(*steps, pairs, bar)
+                times = common.measure_pairs(
+                    partial(step, plain, length), partial(step, fused, length), pairs, bar
+                )
                 ratio = Spread.of([bare / ours for ours, bare in zip(times.ours, times.bare, strict=True)])
                 milliseconds = [Spread.of([1e3 * one for one in side]) for side in (times.ours, times.bare)]
                 rows.append((dtype, str(length), *map(str, milliseconds), str(ratio)))
