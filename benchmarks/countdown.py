@@ -22,8 +22,8 @@ FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
 EXPERT = ("sft.detour_share=0", "sft.iterations=700", "sft.learner.lr_decay_updates=700", "seed=1")
 """Settings of the PRM's start: a language model of the solutions alone, from scratch (log pi_E, the optimum
-of AIRL's f). A PRM that starts from the policy learns slowly, probably because where a probability is near 1, as
-that of most results is under the policy, the gradient of its logarithm vanishes (docs/search.md)."""
+of AIRL's f). A PRM that starts from the policy learns slowly, probably because the gradient of a logarithm
+vanishes where the probability is near 1, as that of most results is under the policy (docs/search.md)."""
 ALL = 1000
 """Problems of a public test file."""
 SHEPHERD = (
