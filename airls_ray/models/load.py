@@ -21,8 +21,8 @@ DType = Literal["float32", "bfloat16"]
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 _SHORT_ROWS = 128
 """Up to this context, plain matrix products are faster in bfloat16 on a CPU than PyTorch's fused attention,
-whose backward pass takes 0.4 of a training step there: a step is 1.6 times as fast with rows of 24 and 48 tokens,
-1.3 times with 128 and 0.8 times with 512; in float32 nothing is gained (`benchmarks/attention.py`)."""
+whose backward pass takes 0.4 of a training step there: a step is 1.6 times as fast at 24 and 48 tokens,
+1.3 times at 128 and 0.8 times at 512; in float32 nothing is gained (`benchmarks/attention.py`)."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
