@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from vllm import LLM
 
 
+_CPU_BLOCK_TOKENS = 32
+"""Prefixes are shared in whole blocks, and vLLM's own block on a CPU has 128 tokens: more than the whole
+responses of small models, of which nothing was ever shared. 32 is the least that its CPU attention takes."""
+
+
 def engine_environment(threads: int) -> dict[str, str]:
     """Variables that must be set before the engine's process starts."""
     variables = {
@@ -57,6 +62,7 @@ class VLLMEngine:
             # A prompt that is cut in two (too many tokens for one step) makes vLLM turn back its seeded
             # generator, which PyTorch's CPU generator cannot do: the engine dies.
             arguments["enable_chunked_prefill"] = False
+            arguments["block_size"] = _CPU_BLOCK_TOKENS
         else:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
         self._llm: LLM = LLM(

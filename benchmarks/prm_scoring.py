@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from airls_ray.progress import Progress
     from airls_ray.search.scoring import Continuation
 
-STEP_TOKENS = 16
-"""Tokens of a step, a block of vLLM's prefix cache on CPU, so that its blocks are of use, too."""
+STEP_TOKENS = 32
+"""Tokens of a step, and of a block of vLLM's prefix cache (the least that a CPU takes), so that the cache is
+of as much use to it as it can be."""
 
 
 def main(
@@ -138,6 +139,7 @@ def vllm_side(
             model=str(folder),
             runner="pooling",
             convert="classify",
+            block_size=STEP_TOKENS,
             skip_tokenizer_init=True,
             dtype="float32",
             enforce_eager=True,

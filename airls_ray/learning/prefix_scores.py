@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers import DynamicCache
 from airls_ray.config.schema import PRMConfig
 from airls_ray.learning.prm_scores import search_scores, step_reduction
 from airls_ray.models.modules import PRMModule
+from airls_ray.objectives.airl import reduce_to_steps
 from airls_ray.search.scoring import Continuation, Scores
 
 
@@ -29,8 +31,8 @@ class _Piece:
     before: _Piece | None
     start: int
     end: int
-    layers: tuple[tuple[Tensor, Tensor], ...]
-    """For each layer keys and values [heads, end - start, head size]."""
+    states: Tensor
+    """Keys and values of all layers [layers, 2, heads, end - start, head size]."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +127,12 @@ class PrefixScorer:
 
     def _forward(self, items: Sequence[Continuation], rows: Sequence[_Row]) -> list[tuple[float, ...]]:
         longest, most_cached = max(len(row.fed) for row in rows), max(row.cached for row in rows)
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask = torch.zeros(len(rows), most_cached + longest, dtype=torch.long)
-        positions = torch.zeros(len(rows), longest, dtype=torch.long)
-        for at, row in enumerate(rows):
-            ids[at, : len(row.fed)] = torch.tensor(row.fed)
-            mask[at, most_cached - row.cached : most_cached + len(row.fed)] = 1
-            positions[at] = torch.arange(row.cached, row.cached + longest)
+        ids = torch.tensor([(*row.fed, *[0] * (longest - len(row.fed))) for row in rows])
+        cached = torch.tensor([[row.cached] for row in rows])
+        ends = torch.tensor([[most_cached + len(row.fed)] for row in rows])
+        places = torch.arange(most_cached + longest)
+        mask = ((places >= most_cached - cached) & (places < ends)).long()
+        positions = cached + torch.arange(longest)
         past = self._past(rows, most_cached)
         output = self._module.model.base_model(
             input_ids=ids.to(self._device),
@@ -142,31 +143,27 @@ class PrefixScorer:
         )
         self._remember(items, rows, output.past_key_values, most_cached)
         values = self._token_values(items, rows, output.last_hidden_state, ids)
-        return [
-            self._step_scores(item, part)
-            for item, part in zip(items, values.split([_judged(item) for item in items]), strict=True)
-        ]
+        return self._step_scores(items, values)
 
     def _past(self, rows: Sequence[_Row], most_cached: int) -> DynamicCache:
         """Cached keys and values of all rows, padded on the left; siblings' are gathered once."""
         past = DynamicCache()
         if not most_cached:
             return past
-        groups: dict[tuple[int, int], list[int]] = {}
-        for at, row in enumerate(rows):
-            if row.piece is not None and row.cached:
-                groups.setdefault((id(row.piece), row.cached), []).append(at)
-        parts = [(members, _gather(rows[members[0]])) for members in groups.values()]
-        for layer in range(len(parts[0][1])):
-            stacked = []
-            for kind in (0, 1):
-                like = parts[0][1][layer][kind]
-                whole = like.new_zeros(len(rows), like.shape[0], most_cached, like.shape[2])
-                for members, part in parts:
-                    held = part[layer][kind]
-                    whole[members, :, most_cached - held.shape[1] :] = held
-                stacked.append(whole)
-            past.update(stacked[0], stacked[1], layer)
+        groups: dict[tuple[int, int], int] = {}
+        members = [
+            groups.setdefault((id(row.piece) if row.cached else 0, row.cached), len(groups)) for row in rows
+        ]
+        first = {group: row for group, row in reversed([*zip(members, rows, strict=True)])}
+        parts = {group: _gather(row) for group, row in first.items() if row.cached}
+        like = next(iter(parts.values()))
+        layers, _, heads, _, size = like.shape
+        held = like.new_zeros(layers, 2, len(groups), heads, most_cached, size)
+        for group, part in parts.items():
+            held[:, :, group, :, most_cached - part.shape[3] :] = part
+        whole = held.index_select(2, torch.tensor(members, device=held.device))
+        for layer in range(layers):
+            past.update(whole[layer, 0], whole[layer, 1], layer)
         return past
 
     def _remember(
@@ -175,18 +172,19 @@ class PrefixScorer:
         """Keep the new keys and values of the rows that may go on: views of one copy, without the past."""
         if not self._cache_tokens or not any(item.keep for item in items):
             return
-        layers = [
-            (layer.keys[:, :, most_cached:].clone(), layer.values[:, :, most_cached:].clone())
-            for layer in cache.layers
-        ]
+        states = torch.stack(
+            [
+                torch.stack((layer.keys[:, :, most_cached:], layer.values[:, :, most_cached:]))
+                for layer in cache.layers
+            ]
+        )
         for at, (item, row) in enumerate(zip(items, rows, strict=True)):
             key = (*item.prefix, *item.tokens[: item.keep])
             if not item.keep or key in self._pieces:
                 continue
             count = len(key) - row.cached
-            held = tuple((keys[at, :, :count], values[at, :, :count]) for keys, values in layers)
             before = row.piece if row.cached else None
-            self._pieces[key] = _Piece(before, row.cached, row.cached + count, held)
+            self._pieces[key] = _Piece(before, row.cached, row.cached + count, states[:, :, at, :, :count])
 
     def _token_values(
         self, items: Sequence[Continuation], rows: Sequence[_Row], hidden: Tensor, ids: Tensor
@@ -206,18 +204,32 @@ class PrefixScorer:
         log_phi = torch.log_softmax(logits / self._temperature, dim=-1)
         return log_phi.gather(1, targets.unsqueeze(1)).squeeze(1).cpu()
 
-    def _step_scores(self, item: Continuation, values: Tensor) -> tuple[float, ...]:
-        """Reduce the token values of one item to the scores of its steps."""
-        ends = torch.tensor(item.step_ends) + item.open_tokens
-        lengths = torch.diff(ends, prepend=torch.zeros(1, dtype=ends.dtype))
+    def _step_scores(self, items: Sequence[Continuation], values: Tensor) -> list[tuple[float, ...]]:
+        """Reduce the token values of the items, one after the other, to the scores of their steps."""
+        how = step_reduction(self._config)
+        sizes = [
+            end - start + (item.open_tokens if not start else 0)
+            for item in items
+            for start, end in pairwise((0, *item.step_ends))
+        ]
+        lengths = torch.tensor(sizes)
         last_alone = self._config.parameterisation == "scalar_head" and self._config.action == "step"
-        sums = torch.stack([part.sum() for part in values.split(lengths.tolist())])
-        log_pi = torch.tensor(item.log_probs)
-        log_pi[0] += item.open_log_prob
-        if step_reduction(self._config) == "mean":
-            sums, log_pi = sums / lengths, log_pi / lengths
-        f = values[ends - 1] if last_alone else sums
-        return tuple(search_scores(f, log_pi, self._config).clamp(0.0, 1.0).tolist())
+        if last_alone:
+            f = values[lengths.cumsum(0) - 1]
+        else:
+            index = torch.arange(len(sizes)).repeat_interleave(lengths)
+            f = reduce_to_steps(values, index, len(sizes), how)
+        log_pi = torch.tensor(
+            [
+                log + (item.open_log_prob if not at else 0.0)
+                for item in items
+                for at, log in enumerate(item.log_probs)
+            ]
+        )
+        if how == "mean":
+            log_pi = log_pi / lengths
+        scores = iter(search_scores(f, log_pi, self._config).clamp(0.0, 1.0).tolist())
+        return [tuple(islice(scores, len(item.step_ends))) for item in items]
 
     def _trim(self) -> None:
         held = sum(piece.end - piece.start for piece in self._pieces.values())
@@ -230,23 +242,16 @@ def _judged(item: Continuation) -> int:
     return item.open_tokens + len(item.tokens)
 
 
-def _gather(row: _Row) -> list[tuple[Tensor, Tensor]]:
-    """Cached keys and values of a row that has some, for each layer [heads, cached, head size]."""
-    parts: list[tuple[tuple[Tensor, Tensor], ...]] = []
+def _gather(row: _Row) -> Tensor:
+    """Cached keys and values of a row that has some [layers, 2, heads, cached, head size]."""
+    parts: list[Tensor] = []
     at, end = row.piece, row.cached
     while at is not None and end > 0:
         if at.start < end:
-            cut = end - at.start
-            parts.append(tuple((keys[:, :cut], values[:, :cut]) for keys, values in at.layers))
+            parts.append(at.states[:, :, :, : end - at.start])
             end = at.start
         at = at.before
-    return [
-        (
-            torch.cat([part[layer][0] for part in reversed(parts)], dim=1),
-            torch.cat([part[layer][1] for part in reversed(parts)], dim=1),
-        )
-        for layer in range(len(parts[0]))
-    ]
+    return torch.cat(parts[::-1], dim=3)
 
 
 def _batches(order: Sequence[int], rows: Sequence[_Row], budget: int) -> list[list[int]]:

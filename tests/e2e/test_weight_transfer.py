@@ -100,7 +100,7 @@ def test_no_prefix_of_the_old_weights_is_used_again(pair: Pair) -> None:
     long = prompts(block + 60)
     assert block + 60 < CONTEXT - 20
     assert cached_tokens(pair.engine, long[0]) == 0
-    assert cached_tokens(pair.engine, long[0]) == block  # the cache is in use
+    assert cached_tokens(pair.engine, long[0]) >= block  # the cache is in use
     pair.engine.generate(long, [0] * 4, Sampling(1, 1.0, 2))
     pair.engine.update_weights(pair.change(11))
     assert pair.largest_difference(long) < 1e-4

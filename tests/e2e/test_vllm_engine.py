@@ -1,0 +1,60 @@
+"""What the engine computes: a prefix once, however short a model's responses are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from actors.engine import Request
+from actors.vllm_engine import VLLMEngine
+from airls_ray.config.schema import EngineConfig
+
+EOS = 1
+PREFIX = [2 + at % 20 for at in range(40)]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMEngine]:
+    folder: Path = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=24, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, head_dim=32, max_position_embeddings=96,
+            eos_token_id=EOS, pad_token_id=0, bos_token_id=None,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    config = EngineConfig(kv_cache_gib=0.05, max_sequences=16)
+    engine = VLLMEngine(folder, config, dtype="float32", context_tokens=96, eos_ids=[EOS])
+    yield engine
+    del engine
+
+
+def cached_tokens(engine: VLLMEngine, prompt: list[int]) -> int:
+    """Tokens of a prompt that the engine did not have to compute."""
+    parameters: Any = engine._parameters(Request(prompt, 1, 1.0, 2, 0))
+    [output] = engine._llm.generate([{"prompt_token_ids": prompt}], [parameters], use_tqdm=False)
+    return output.num_cached_tokens or 0
+
+
+def test_a_prefix_of_forty_tokens_is_not_computed_again(engine: VLLMEngine) -> None:
+    engine.forget_prefixes()
+    assert cached_tokens(engine, [*PREFIX, 5]) == 0
+    assert cached_tokens(engine, [*PREFIX, 6]) >= 32
+
+
+def test_a_shared_prefix_changes_no_sample(engine: VLLMEngine) -> None:
+    children = [Request([*PREFIX, token], 4, 1.0, 12, 100 * token) for token in (5, 6, 7)]
+    engine.forget_prefixes()
+    together = engine.run(children)
+    for child, shared in zip(children, together, strict=True):
+        engine.forget_prefixes()
+        [alone] = engine.run([child])
+        assert [list(one.tokens) for one in alone] == [list(one.tokens) for one in shared]
+        for one, other in zip(alone, shared, strict=True):
+            assert list(one.logprobs) == pytest.approx(list(other.logprobs), abs=1e-4)
