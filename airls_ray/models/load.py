@@ -189,7 +189,18 @@ def _from_pretrained(
         )
     if attention == "auto" and dtype == "bfloat16" and _has_short_rows(model.config):
         model.set_attn_implementation("eager")
+    _own_memory(model)
     return model, report
+
+
+def _own_memory(model: Any) -> None:
+    """Copy the weights out of the mapped file.
+
+    There they lie at whatever address its header leaves them, and some processors' matrix products round
+    by that: a run that was resumed from a checkpoint differed in the last digit from one that went through.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
 
 
 def _has_short_rows(config: Any) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from airls_ray.errors import ModelError
@@ -129,6 +131,18 @@ def test_a_saved_scalar_head_loads_equal_and_is_not_zeroed(folder: Path, tmp_pat
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
     torch.testing.assert_close(again(**inputs)[0], module(**inputs)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("words", [0, 1, 2, 3])
+def test_where_a_file_holds_its_weights_decides_nothing(folder: Path, tmp_path: Path, words: int) -> None:
+    """Weights begin at a multiple of 64 bytes, whatever the length of the file's header."""
+    weights = load_file(folder / "model.safetensors")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    save_file(weights, copy / "model.safetensors", {"format": "pt", "note": 8 * words * "x"})
+    model = load_policy_module(copy).model
+    assert {weight.data_ptr() % 64 for weight in model.parameters()} == {0}
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.named_parameters())
 
 
 def test_a_new_policy_depends_on_its_seed_only(tmp_path: Path) -> None:
