@@ -154,8 +154,10 @@ class PrefixScorer:
         members = [
             groups.setdefault((id(row.piece) if row.cached else 0, row.cached), len(groups)) for row in rows
         ]
-        first = {group: row for group, row in reversed([*zip(members, rows, strict=True)])}
-        parts = {group: _gather(row) for group, row in first.items() if row.cached}
+        parts: dict[int, Tensor] = {}
+        for group, row in zip(members, rows, strict=True):
+            if row.cached and group not in parts:
+                parts[group] = _gather(row)
         like = next(iter(parts.values()))
         layers, _, heads, _, size = like.shape
         held = like.new_zeros(layers, 2, len(groups), heads, most_cached, size)

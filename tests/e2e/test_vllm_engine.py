@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from actors.engine import Request
 from actors.vllm_engine import VLLMEngine
 from airls_ray.config.schema import EngineConfig
+from tests.e2e.engines import cached_tokens
 
 EOS = 1
 PREFIX = [2 + at % 20 for at in range(40)]
@@ -33,13 +33,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMEngine]:
     engine = VLLMEngine(folder, config, dtype="float32", context_tokens=96, eos_ids=[EOS])
     yield engine
     del engine
-
-
-def cached_tokens(engine: VLLMEngine, prompt: list[int]) -> int:
-    """Tokens of a prompt that the engine did not have to compute."""
-    parameters: Any = engine._parameters(Request(prompt, 1, 1.0, 2, 0))
-    [output] = engine._llm.generate([{"prompt_token_ids": prompt}], [parameters], use_tqdm=False)
-    return output.num_cached_tokens or 0
 
 
 def test_a_prefix_of_forty_tokens_is_not_computed_again(engine: VLLMEngine) -> None:
