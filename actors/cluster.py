@@ -6,16 +6,20 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.node import Node
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.host import Handle, Host, Target, reference, target_name
 from airls_ray.config.schema import RayConfig, Resources
 from airls_ray.errors import ProcessLost, ResourceError, RunError, UserError
 
@@ -56,25 +60,7 @@ def connect(config: RayConfig) -> None:
     common: dict[str, Any] = {"log_to_driver": config.worker_logs}
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        # As Ray does on a Mac or on Windows: its own ports are on loopback, not open to the network.
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        try:
-            ray.init(
-                address="local",
-                include_dashboard=config.dashboard,
-                dashboard_host="127.0.0.1",
-                object_store_memory=int(config.object_store_gib * 2**30),
-                logging_level="error",
-                _system_config={"worker_niceness": 0},  # the actors are the work, not a background job
-                **common,
-            )
-        except Exception as error:  # Ray has no class of its own for it
-            if "timed out during startup" not in str(error):
-                raise
-            raise RunError(
-                "Ray did not start on this machine within its 30 s, which a busy machine does not manage: "
-                "try again when less runs beside it"
-            ) from error
+        _start_own_cluster(config, common)
         return
     if address.partition(":")[0] in _LOOPBACK:
         ray_constants.ENABLE_RAY_CLUSTER = False  # else Ray asks for it at this machine's outer address
@@ -86,6 +72,48 @@ def connect(config: RayConfig) -> None:
             f"no Ray cluster answers at {address!r} ({_first_line(error)}): start one with "
             "`ray start --head`, or leave ray.address empty to start one on this machine"
         ) from error
+
+
+def _start_own_cluster(config: RayConfig, common: dict[str, Any]) -> None:
+    """Start Ray on this machine, on loopback, for this process alone."""
+    # As Ray does on a Mac or on Windows: its own ports are on loopback, not open to the network.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with nullcontext() if config.dashboard else _without_watchers(config.worker_logs):
+            ray.init(
+                address="local",
+                include_dashboard=config.dashboard,
+                dashboard_host="127.0.0.1",
+                object_store_memory=int(config.object_store_gib * 2**30),
+                logging_level="error",
+                _system_config={"worker_niceness": 0},  # the actors are the work, not a background job
+                **common,
+            )
+    except Exception as error:  # Ray has no class of its own for it
+        if "timed out during startup" not in str(error):
+            raise
+        raise RunError(
+            "Ray did not start on this machine within its 30 s, which a busy machine does not manage: "
+            "try again when less runs beside it"
+        ) from error
+
+
+@contextmanager
+def _without_watchers(worker_logs: bool) -> Iterator[None]:
+    """Start no autoscaler, no dashboard and (without `worker_logs`) no log reader inside the block.
+
+    Ray starts all of them on every head node, five seconds of processor time before the first actor, and has
+    no switch for it. On a cluster of our own nobody scales and, unless asked for, nobody watches.
+    """
+    starters = ["start_monitor", "start_api_server", *([] if worker_logs else ["start_log_monitor"])]
+    before = {name: getattr(Node, name) for name in starters}
+    try:
+        for name in starters:
+            setattr(Node, name, lambda node, **options: None)
+        yield
+    finally:
+        for name, starter in before.items():
+            setattr(Node, name, starter)
 
 
 def _probe(address: str) -> None:
@@ -171,7 +199,7 @@ def process_environment(resources: Resources, threads: int | None = None) -> dic
 
 
 def start_actor(
-    cls: type,
+    target: Target,
     name: str,
     resources: Resources,
     *args: Any,
@@ -179,25 +207,26 @@ def start_actor(
     threads: int | None = None,
     group: Any = None,
     concurrency: int | None = None,
-) -> Any:
-    """Start `cls` as an actor and return its handle at once; the class itself knows nothing of Ray.
+    yields: bool = False,
+) -> Handle:
+    """Start an actor and return its handle at once; its class knows nothing of Ray.
 
     Args:
-        cls: the class.
+        target: the class, or `module:attribute` of one that this process need not import.
         name: unique in the cluster, or empty.
         resources: what it asks of Ray.
         args: of its constructor.
-        environment: variables set before its process starts.
+        environment: variables that are set before its class is imported.
         threads: OpenMP threads, unless `resources` says how many.
         group: placement group that is its room.
         concurrency: calls that may run at once, in threads.
+        yields: its imports let other processes of the machine go before.
     """
     variables = {**process_environment(resources, threads), **(environment or {})}
     options: dict[str, Any] = {
         "num_cpus": resources.cpus,
         "num_gpus": resources.gpus,
         "resources": dict(resources.custom) or None,
-        "runtime_env": {"env_vars": variables},
         "max_restarts": 0,
     }
     if name:
@@ -206,7 +235,15 @@ def start_actor(
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, 0)
     if concurrency is not None:
         options["max_concurrency"] = concurrency
-    return ray.remote(cls).options(**options).remote(*args)
+    shown = target_name(target)
+    where = reference(target) if isinstance(target, type) else target
+    return Handle(_host(shown).options(**options).remote(where, variables, args, yields), shown)
+
+
+@lru_cache
+def _host(name: str) -> Any:
+    """`Host` as an actor class of that name, which the dashboard shows; Ray exports each of them once."""
+    return ray.remote(type(name, (Host,), {"__module__": __name__}))
 
 
 def fetch(refs: Any, deadline_seconds: float, what: str, until: float | None = None) -> Any:
@@ -278,9 +315,9 @@ def is_dead(error: BaseException) -> bool:
     return isinstance(error, RayActorError) or isinstance(error.__cause__, RayActorError)
 
 
-def kill(handle: Any) -> None:
+def kill(handle: Handle) -> None:
     """End an actor's process."""
-    ray.kill(handle, no_restart=True)
+    ray.kill(handle.process, no_restart=True)
 
 
 def node_address() -> str:

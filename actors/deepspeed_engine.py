@@ -72,13 +72,6 @@ def init_distributed(rank: int, world_size: int, address: str, port: int, deadli
     _deepspeed().init_distributed(dist_backend=backend, auto_mpi_discovery=False)
 
 
-def adopt_process_group() -> None:
-    """Let DeepSpeed use the process group that Ray Train has made (with its environment variables)."""
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    _deepspeed().init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False)
-
-
 def deepspeed_settings(config: LearnerConfig, world_size: int, *, bfloat16: bool) -> dict[str, Any]:
     """Return DeepSpeed's own configuration.
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from actors.groups import Scorer
     from actors.loop import Parts
     from actors.rollout_pool import RolloutPool
+    from actors.starting import Starting
     from actors.verifier_handle import VerifierHandle
 
 
@@ -58,7 +59,9 @@ def evaluate_policy(
     folder = run.path / "samples"
     kept = folder / f"{name}.parquet", folder / f"{name}_grades.parquet", folder / f"{name}.json"
     if not (resume and all(path.exists() for path in kept)):
-        samples = sample_problems(parts.pool, parts.verifier, problems, config, progress, name)
+        samples = sample_problems(
+            parts.pool, parts.verifier, problems, config, progress, name, meanwhile=parts.starting
+        )
         folder.mkdir(exist_ok=True)
         pq.write_table(graded_table(samples.rollouts, samples.grades), kept[0])
         pq.write_table(cluster.resolve([samples.grades])[0], kept[1])
@@ -78,8 +81,12 @@ def sample_problems(
     config: Config,
     progress: Progress,
     name: str,
+    meanwhile: Starting | None = None,
 ) -> Samples:
-    """Draw `search.samples` samples and one greedy one for each problem, and grade them."""
+    """Draw `search.samples` samples and one greedy one for each problem, and grade them.
+
+    `meanwhile`: learners that are coming up; one that fails is not found out only at the end.
+    """
     rollouts: Refs = []
     greedy: Refs = []
     size = config.search.problems_per_call
@@ -95,6 +102,8 @@ def sample_problems(
             if start == 0:
                 show_rollouts(rollouts, chunk, verifier, progress, name)
             bar.advance(chunk.num_rows)
+            if meanwhile is not None:
+                meanwhile.poll()
     grades = verifier.grade(rollouts, problems)
     accuracy = {
         "sampled": _mean_outcome(grades),

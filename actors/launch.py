@@ -118,6 +118,7 @@ def run_stages(
         shown = Shown(bar, recovery.state.iteration)
 
         def learn(parts: Parts, state: LoopState) -> LoopState:
+            parts.wait_for_learners()
             shown.go_to(state.iteration)
             learn_from = train_async if config.train.max_staleness else train
             tracker = Tracker(

@@ -18,8 +18,9 @@ from actors import cluster
 from actors.cluster import resolve
 from actors.deepspeed_engine import DeepSpeedEngine, free_port, init_distributed
 from airls_ray.config.schema import Config, LearnerConfig
+from airls_ray.data.parts import merge_parts
 from airls_ray.learning.advantages import assign_credit
-from airls_ray.learning.batches import merge_parts, token_logprobs
+from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.replay import ReplaySample
@@ -52,10 +53,12 @@ class Learner(ABC):
         """Rank 0: the address and port at which all ranks meet."""
         return cluster.node_address(), free_port()
 
-    def start(self, address: str, port: int, state: str | None, version: int) -> float:
-        """Join the other ranks, load the model and, at a resume, the state; returns seconds."""
+    def start(self, meeting: tuple[str, int], state: str | None, version: int) -> float:
+        """Join the other ranks where rank 0 said, load the model and, at a resume, the state; returns
+        seconds."""
         start = time.perf_counter()
-        init_distributed(self._rank, self._learner.ranks, address, port, self._config.train.deadline_seconds)
+        deadline = self._config.train.deadline_seconds
+        init_distributed(self._rank, self._learner.ranks, *meeting, deadline)
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._policy_folder, task, self._config.model.prompt_template)
         self._engine = DeepSpeedEngine(lambda: self._load(resumed=state is not None), self._learner)

@@ -22,6 +22,7 @@ from actors.groups import Lesson, NoPRM, NoReference, PolicyGroup, PRMPart, Refe
 from actors.rollout_pool import RolloutPool
 from actors.rollout_worker import RolloutRequest
 from actors.sampling import IterationSampling, sample_all, training_request
+from actors.starting import Starting
 from actors.tracking import LoopState, Stopwatch, Tracker
 from actors.verifier_handle import VerifierHandle
 from actors.weight_sync import NCCLWeightSync, WeightSync
@@ -42,6 +43,17 @@ class Parts:
     policy: PolicyGroup
     sync: WeightSync | NCCLWeightSync
     learners: tuple[Any, ...] = ()
+    starting: Starting | None = None
+    """The learners, which may still be coming up when sampling begins."""
+
+    def wait_for_learners(self) -> None:
+        """Return when the learners are up.
+
+        Raises:
+            UserError: one of them cannot start.
+        """
+        if self.starting is not None:
+            self.starting.wait()
 
     def close(self) -> None:
         """End the verifier's children and all actors."""

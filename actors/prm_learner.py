@@ -16,8 +16,8 @@ import pyarrow as pa
 from actors.cluster import resolve
 from actors.learners import Learner, graded_rollouts, with_logprobs
 from airls_ray.config.schema import Config
+from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
-from airls_ray.learning.batches import merge_parts
 from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.group_filter import rows_that_learn
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch

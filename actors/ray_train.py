@@ -1,7 +1,7 @@
 """The adapter to Ray Train: ranks of a supervised training, followed by the driver through their metrics.
 
-Ray Train starts the ranks and their process group; each runs one function to its end. Rank 0 appends a
-line per update to a file, which the driver shows and by which it keeps its deadline.
+Ray Train starts the ranks; they meet as the learners of a run do, and each runs one function to its end.
+Rank 0 appends a line per update to a file, which the driver shows and by which it keeps its deadline.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import cluster
+from actors.host import load
 from airls_ray import files
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.errors import RunError, UserError
@@ -34,8 +35,8 @@ class RankRun:
     """Of the training, in Ray Train."""
     what: str
     """The same in the words of messages."""
-    train_rank: Callable[[dict[str, Any]], None]
-    """What every rank runs; it gets `job` with the number of `threads` added."""
+    train_rank: str
+    """`module:function` that every rank runs; it gets `job` with the number of `threads` added."""
     job: dict[str, Any]
     learner: LearnerConfig
     folder: Path
@@ -124,20 +125,41 @@ def _storage(run: RankRun) -> Path:
 
 
 def _trainer(run: RankRun, config: Config) -> Any:
-    """Ray Train's trainer for the ranks."""
+    """Ray Train's trainer for the ranks.
+
+    Ray's `TorchTrainer` would import PyTorch here and in a process that only watches, and start actors that
+    serve data sets; neither is needed to run a function on every rank.
+    """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # else relative paths of the configuration break
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(config.ray.start_deadline_seconds))
+    start_deadline = config.ray.start_deadline_seconds
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(start_deadline))
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(start_deadline))
+    # One process each, for what no training here asks for: a lost node ends it, and --resume goes on.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    class Ranks(DataParallelTrainer):  # type: ignore[misc]
+        """Without the actor that hands out data sets, of which there are none."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [one for one in callbacks if not isinstance(one, DatasetsCallback)]
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     learner = run.learner
     resources = {"CPU": learner.resources.cpus, "GPU": learner.resources.gpus, **learner.resources.custom}
     threads = learner.resources.threads or max(1, (os.cpu_count() or 1) // learner.ranks)
-    return TorchTrainer(
-        run.train_rank,
-        train_loop_config={**run.job, "threads": threads},
-        torch_config=TorchConfig(timeout_s=int(config.train.deadline_seconds)),
+    return Ranks(
+        run_rank,
+        train_loop_config={
+            "train_rank": run.train_rank,
+            "environment": cluster.process_environment(learner.resources, threads),
+            "deadline_seconds": config.train.deadline_seconds,
+            "job": {**run.job, "threads": threads},
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=learner.ranks,
             use_gpu=learner.resources.gpus > 0,
@@ -147,9 +169,24 @@ def _trainer(run: RankRun, config: Config) -> Any:
             name=run.name,
             storage_path=str(_storage(run)),
             failure_config=ray.train.FailureConfig(max_failures=0),
-            worker_runtime_env={"env_vars": cluster.process_environment(learner.resources, threads)},
         ),
     )
+
+
+def run_rank(work: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker: set the environment, meet the other ranks, do the job."""
+    os.environ.update(work["environment"])  # before torch is imported
+    import ray.train
+    from ray.train.collective import broadcast_from_rank_zero
+
+    from actors.deepspeed_engine import free_port, init_distributed
+
+    context = ray.train.get_context()
+    rank, ranks = context.get_world_rank(), context.get_world_size()
+    own = (cluster.node_address(), free_port()) if rank == 0 else None
+    address, port = broadcast_from_rank_zero(own)
+    init_distributed(rank, ranks, address, port, work["deadline_seconds"])
+    load(work["train_rank"])(work["job"])
 
 
 def _in_words(error: BaseException, what: str) -> BaseException:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from actors import cluster
 from actors.cluster import Demand
 from actors.rollout_pool import RolloutPool
-from actors.start import wait_for_start
+from actors.start import start_verifier
+from actors.starting import wait_for_start
 from actors.verifier_handle import VerifierHandle
 from actors.workers import start_workers
 from airls_ray.config.schema import Config
@@ -39,15 +40,14 @@ def started_samplers(config: Config, policy: str, progress: Progress) -> Iterato
     Raises:
         UserError: too few resources, or a process that does not start.
     """
-    from actors.verifier import Verifier
-
     cluster.require_resources(sampler_demands(config), config.ray.resources_deadline_seconds)
     workers = start_workers(config, policy)
-    verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, policy)
+    verifier = start_verifier(config, policy)
     handle = VerifierHandle(verifier, config.train.deadline_seconds)
     try:
         starting = {"rollout worker": [worker.start.remote() for worker in workers]}
-        wait_for_start(starting | {"verifier": [verifier.start.remote()]}, config, progress)
+        starting["verifier"] = [verifier.start.remote()]
+        wait_for_start(starting, config.ray.start_deadline_seconds, progress)
         yield Samplers(RolloutPool(workers, config.rollout.deadline_seconds), handle)
         handle.close()
     finally:

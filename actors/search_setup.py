@@ -11,8 +11,9 @@ import pyarrow as pa
 from actors import cluster
 from actors.cluster import Demand
 from actors.rollout_pool import RolloutPool
-from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, StepScorer, is_prm_of_ours
-from actors.start import wait_for_start
+from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, is_prm_of_ours
+from actors.start import start_verifier
+from actors.starting import wait_for_start
 from actors.verifier_handle import VerifierHandle
 from actors.workers import start_workers
 from airls_ray.config.schema import Config
@@ -21,7 +22,7 @@ from airls_ray.evaluation.steps import Aggregate
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
 from airls_ray.planning.shapes import shape_of_path
-from airls_ray.prms.load import choose_form
+from airls_ray.prms.forms import choose_form
 from airls_ray.progress import Progress
 from airls_ray.search.driver import (
     DriverSettings,
@@ -93,8 +94,6 @@ def start(
     config: Config, policy: Path, prm: Path | None, problems: pa.Table, codec: TextCodec, progress: Progress
 ) -> SearchParts:
     """Start rollout workers, verifier and scorers side by side."""
-    from actors.verifier import Verifier
-
     search = config.search
     with_prm = search.scorer == "prm"
     asked = [
@@ -104,10 +103,10 @@ def start(
     asked += [Demand("step scorer", search.resources, search.scorers)] if with_prm else []
     cluster.require_resources(asked, config.ray.resources_deadline_seconds)
     workers = start_workers(config, str(policy))
-    judge = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, str(policy))
+    judge = start_verifier(config, str(policy))
     scorers = [
         cluster.start_actor(
-            StepScorer,
+            "actors.search_parts:StepScorer",
             f"scorer-{n}",
             search.resources,
             str(n),
@@ -123,7 +122,7 @@ def start(
         "verifier": [judge.start.remote()],
         "step scorer": [scorer.start.remote() for scorer in scorers],
     }
-    wait_for_start(starting, config, progress)
+    wait_for_start(starting, config.ray.start_deadline_seconds, progress)
     deadline = config.train.deadline_seconds
     pool, verifier = RolloutPool(workers, config.rollout.deadline_seconds), VerifierHandle(judge, deadline)
     scorer: AnyScorer = LogProbScorer()

@@ -16,8 +16,7 @@ from typing import Any
 from actors import cluster
 from actors.launch_checks import check_lengths, require_model
 from actors.ray_train import Line, RankRun, run_ranks
-from actors.sft_rank import METRICS, SUMMARY, train_rank
-from actors.sft_state import SFTState, state_folder
+from actors.sft_state import METRICS, SUMMARY, SFTState, state_folder
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream, table_to_problems, take_distinct
@@ -127,7 +126,7 @@ def _fit(
     run = RankRun(
         name="sft",
         what="warm start",
-        train_rank=train_rank,
+        train_rank="actors.sft_rank:train_rank",
         job={
             "config": config,
             "source": source,

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import ray.train
 import torch
 
-from actors.deepspeed_engine import DeepSpeedEngine, adopt_process_group
-from actors.sft_state import SFTProgress, SFTState
+from actors.deepspeed_engine import DeepSpeedEngine
+from actors.sft_state import METRICS, SUMMARY, SFTProgress, SFTState
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.detours import with_detours
@@ -27,8 +27,6 @@ from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec, encode_traces
 
-SUMMARY = "sft.json"
-METRICS = "metrics.jsonl"
 _HELD_OUT_SHARE = 10  # of a small file of problems, one in so many is held out
 
 
@@ -37,7 +35,6 @@ def train_rank(job: dict[str, Any]) -> None:
     torch.set_num_threads(job["threads"])
     config: Config = job["config"]
     folder, source = Path(job["folder"]), job["source"]
-    adopt_process_group()
     engine = DeepSpeedEngine(
         lambda: load_policy_module(
             source,

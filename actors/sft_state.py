@@ -11,8 +11,9 @@ from typing import Any
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError, RunError
-from airls_ray.models.load import save_hf
 
+SUMMARY, METRICS = "sft.json", "metrics.jsonl"
+"""What a warm start leaves beside its policy."""
 _LATEST = "latest.json"
 
 
@@ -74,6 +75,8 @@ class SFTState:
         engine.save_state(state)
         weights = dict(engine.named_weights())  # collective under ZeRO-3
         if engine.rank == 0:
+            from airls_ray.models.load import save_hf  # the driver reads states and needs no torch
+
             save_hf(engine.module, weights, source, state)
             shutil.copyfile(metrics, state / metrics.name)
         engine.sum_over_ranks({"written": 1.0})  # all have written before the state counts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from actors.groups import (
 )
 from actors.loop import Parts
 from actors.rollout_pool import RolloutPool
+from actors.starting import Starting, wait_for_start
 from actors.tracking import LoopState
 from actors.verifier_handle import VerifierHandle
 from actors.weight_sync import NCCLWeightSync, WeightSync
@@ -100,6 +100,8 @@ def start_parts(
 ) -> Parts:
     """Start all actors side by side, with a line and its seconds for each.
 
+    Returns when sampling and grading can begin; the learners are still coming up (`Parts.starting`).
+
     `control`: where `airls-ray scale` leaves the number of workers that is wanted.
     """
     cluster.require_resources(demands(config), config.ray.resources_deadline_seconds)
@@ -108,7 +110,7 @@ def start_parts(
     failures = config.failures
     judge = start_verifier(config, sources.policy)
     learners = start_learners(config, sources, progress, state)
-    wait_for_start({"verifier": [judge.start.remote()]}, config, progress)
+    wait_for_start({"verifier": [judge.start.remote()]}, config.ray.start_deadline_seconds, progress)
     wait_for_workers(fleet, config)
     verifier = VerifierHandle(
         judge,
@@ -126,6 +128,7 @@ def start_parts(
         policy=learners.policy,
         sync=make_sync(config, learners.policy, pool),
         learners=learners.actors,
+        starting=learners.starting,
     )
     if state.version:
         parts.sync.push(state.version)
@@ -151,7 +154,9 @@ def restart_learners(
         policy=learners.policy,
         sync=make_sync(config, learners.policy, parts.pool),
         learners=learners.actors,
+        starting=learners.starting,
     )
+    again.wait_for_learners()
     again.sync.push(state.version)
     return again
 
@@ -184,61 +189,74 @@ class Learners:
     prm: PRMPart
     reference: ReferenceGroup | NoReference
     actors: tuple[Any, ...]
+    starting: Starting
 
 
 def start_learners(
     config: Config, sources: Sources, progress: Progress, state: LoopState, generation: int = 0
 ) -> Learners:
-    """Start policy learner, PRM and reference server side by side and wait for them."""
-    from actors.learners import PolicyLearner, ReferenceServer
-    from actors.prm_learner import PRMLearner, PRMServer
+    """Start policy learner, PRM and reference server side by side; nobody waits for them here.
 
+    Their imports let the rollout workers' go before, which are waited for first.
+    """
     deadline = config.train.deadline_seconds
     suffix = f"-again-{generation}" if generation else ""  # a name stays taken for a while after its actor
     policy_ranks = [
         cluster.start_actor(
-            PolicyLearner, f"policy-{rank}{suffix}", config.policy.resources, rank, config, sources.policy,
-            threads=threads_each(config.policy.ranks),
+            "actors.learners:PolicyLearner", f"policy-{rank}{suffix}", config.policy.resources, rank, config,
+            sources.policy, threads=threads_each(config.policy.ranks), yields=True,
         )
         for rank in range(config.policy.ranks)
     ]  # fmt: skip
     prm_ranks = [
         cluster.start_actor(
-            PRMLearner, f"prm-{rank}{suffix}", config.prm.learner.resources, rank, config, sources.policy,
-            sources.prm, threads=threads_each(config.prm.learner.ranks),
+            "actors.prm_learner:PRMLearner", f"prm-{rank}{suffix}", config.prm.learner.resources, rank,
+            config, sources.policy, sources.prm, threads=threads_each(config.prm.learner.ranks), yields=True,
         )
         for rank in range(config.prm.learner.ranks if config.prm_learns else 0)
     ]  # fmt: skip
     prm_servers = [
         cluster.start_actor(
-            PRMServer, f"prm-0{suffix}", config.prm.learner.resources, config, sources.policy, sources.prm
+            "actors.prm_learner:PRMServer",
+            f"prm-0{suffix}",
+            config.prm.learner.resources,
+            config,
+            sources.policy,
+            sources.prm,
+            yields=True,
         )
         for _ in range(config.uses_prm and not config.prm_learns)
     ]
 
     def start_reference() -> Any:
-        return cluster.start_actor(ReferenceServer, "", config.reference.resources, config, sources.reference)
+        return cluster.start_actor(
+            "actors.learners:ReferenceServer", "", config.reference.resources, config, sources.reference,
+            yields=True,
+        )  # fmt: skip
 
     policy = PolicyGroup("policy learner", policy_ranks, deadline)
     reference: ReferenceGroup | NoReference = NoReference()
     starting = {
-        "policy learner": _start_ranks(policy_ranks, sources.policy_state, state.version, config),
-        "PRM learner": _start_ranks(prm_ranks, sources.prm_state, state.version, config),
+        "policy learner": _start_ranks(policy_ranks, sources.policy_state, state.version),
+        "PRM learner": _start_ranks(prm_ranks, sources.prm_state, state.version),
         "PRM": [server.start.remote() for server in prm_servers],
     }
     if config.uses_reference:
         reference = ReferenceGroup(start_reference, deadline, config.failures.attempts)
         starting["reference server"] = [reference.starting]
     prm = _prm_part(config, prm_ranks, prm_servers, policy, reference)
-    wait_for_start(starting, config, progress)
-    return Learners(policy, prm, reference, (*policy_ranks, *prm_ranks, *prm_servers))
+    return Learners(
+        policy,
+        prm,
+        reference,
+        (*policy_ranks, *prm_ranks, *prm_servers),
+        Starting(starting, config.ray.start_deadline_seconds, progress),
+    )
 
 
 def start_verifier(config: Config, policy: str) -> Any:
     """The verifier's actor (its model-free start is part of its constructor)."""
-    from actors.verifier import Verifier
-
-    return cluster.start_actor(Verifier, "", config.verifier.resources, config, policy)
+    return cluster.start_actor("actors.verifier:Verifier", "", config.verifier.resources, config, policy)
 
 
 def _prm_part(
@@ -259,27 +277,9 @@ def _prm_part(
     return PRMGroup(ranks, policy, replay, deadline)
 
 
-def wait_for_start(starting: dict[str, list[Any]], config: Config, progress: Progress) -> None:
-    """Wait for all actors at once, with a line and its seconds for each that comes up."""
-    names = {
-        ref: f"{name} {index}" if len(refs) > 1 else name
-        for name, refs in starting.items()
-        for index, ref in enumerate(refs)
-    }
-    until = time.monotonic() + config.ray.start_deadline_seconds
-    while names:
-        left = until - time.monotonic()
-        for ref in cluster.first_ready(list(names), max(left, 0.0)) or list(names):
-            name = names.pop(ref)
-            seconds = cluster.fetch(ref, max(left, 0.0), f"starting the {name}")
-            progress.phase_done(f"{name} ready", seconds)
-
-
-def _start_ranks(ranks: list[Any], state: str | None, version: int, config: Config) -> list[Any]:
-    """Rank 0 hands out the rendezvous, then all ranks start together."""
+def _start_ranks(ranks: list[Any], state: str | None, version: int) -> list[Any]:
+    """Rank 0 says where all meet; its answer goes from process to process, and nobody waits here."""
     if not ranks:
         return []
-    address, port = cluster.fetch(
-        ranks[0].rendezvous.remote(), config.ray.start_deadline_seconds, "starting a learner"
-    )
-    return [rank.start.remote(address, port, state, version) for rank in ranks]
+    meeting = ranks[0].rendezvous.remote()
+    return [rank.start.remote(meeting, state, version) for rank in ranks]

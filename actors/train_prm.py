@@ -15,7 +15,6 @@ from actors.prm_labels import SEED_PATH, make_labels
 from actors.ray_train import Line, RankRun, run_ranks
 from actors.samplers import sampler_demands
 from actors.start import connected
-from actors.train_prm_rank import train_prm_rank
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels
@@ -77,7 +76,7 @@ def train_prm(
         run = RankRun(
             name="train_prm",
             what="PRM training",
-            train_rank=train_prm_rank,
+            train_rank="actors.train_prm_rank:train_prm_rank",
             job={"config": config, "source": source, "policy": policy, "labels": str(file)},
             learner=config.prm.learner,
             folder=output,

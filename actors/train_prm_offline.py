@@ -15,7 +15,6 @@ from actors.evaluate import versions
 from actors.ray_train import Line, RankRun
 from actors.start import connected
 from actors.train_prm import LABELS, METRICS, PRM, SUMMARY, check_models, curve_points, fit
-from actors.train_prm_rank import train_prm_rank
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.prm_labels import LabelFacts, write_labels
@@ -128,7 +127,7 @@ def _rank_run(
     return RankRun(
         name="train_prm",
         what="PRM training",
-        train_rank=train_prm_rank,
+        train_rank="actors.train_prm_rank:train_prm_rank",
         job={
             "config": config.model_copy(update={"prm": method.prm}),
             "policy": models[0],

@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray.train
 import torch
 
-from actors.deepspeed_engine import DeepSpeedEngine, adopt_process_group
+from actors.deepspeed_engine import DeepSpeedEngine
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.prm_labels import read_labels
@@ -34,7 +34,6 @@ def train_prm_rank(job: dict[str, Any]) -> None:
     torch.set_num_threads(job["threads"])
     config: Config = job["config"]
     folder, metrics = Path(job["folder"]), Path(job["metrics"])
-    adopt_process_group()
     engine = DeepSpeedEngine(
         lambda: load_with_adapters(
             lambda source: load_prm_module(

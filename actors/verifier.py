@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from actors.cluster import resolve
 from airls_ray.config.schema import Config
+from airls_ray.data.parts import merge_parts
 from airls_ray.evaluation.examples import pick_examples
 from airls_ray.evaluation.scorers import (
     SearchResult,
@@ -18,7 +19,6 @@ from airls_ray.evaluation.scorers import (
 )
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GraderPool
 from airls_ray.grading.table import grade_table, results_to_table
-from airls_ray.learning.batches import merge_parts
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
 

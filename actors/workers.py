@@ -10,7 +10,6 @@ from typing import Any
 from actors import cluster
 from actors.cluster import Demand
 from actors.elastic_fleet import ElasticFleet, FleetEvents, Launch
-from actors.rollout_worker import RolloutWorker
 from actors.vllm_engine import engine_environment
 from airls_ray.config.schema import Config
 from airls_ray.errors import RunError
@@ -33,7 +32,7 @@ def worker_launch(config: Config, model: str) -> Launch:
 
     def actor(name: str, group: Any) -> Any:
         return cluster.start_actor(
-            RolloutWorker, name, resources, name, config, model,
+            "actors.rollout_worker:RolloutWorker", name, resources, name, config, model,
             environment=engine_environment(threads), threads=threads, group=group,
             concurrency=2 if config.rollout.interruptible else None,  # weights come while it samples
         )  # fmt: skip

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # the driver passes buffers on and never opens one: it needs no torch
+    import torch
 
 _ALIGNMENT = 64  # bytes; the widest vector load, so that views may be used in kernels directly
 
@@ -34,6 +37,8 @@ class WeightBuffer:
 
 def pack_weights(weights: Iterable[tuple[str, torch.Tensor]], version: int) -> WeightBuffer:
     """Copy the weights into one new buffer: the only copy that a sync makes on the learner's side."""
+    import torch
+
     names, tensors, offsets, size = [], [], [], 0
     for name, tensor in weights:
         names.append(name)
@@ -60,6 +65,8 @@ def unpack_weights(buffer: WeightBuffer) -> Iterator[tuple[str, torch.Tensor]]:
 
     The buffer may lie in read-only shared memory: the views must be copied, never written.
     """
+    import torch
+
     for name, dtype_name, shape, offset in zip(
         buffer.names, buffer.dtypes, buffer.shapes, buffer.offsets, strict=True
     ):

@@ -169,18 +169,18 @@ def supervised_weights(config: Config, base: str, rate: float, progress: Progres
 @contextmanager
 def evaluator(config: Config, base: str, progress: Progress) -> Iterator[tuple[RolloutPool, VerifierHandle]]:
     """A rollout pool and a verifier, without learners."""
-    from actors import cluster
     from actors.rollout_pool import RolloutPool
-    from actors.start import connected, wait_for_start
-    from actors.verifier import Verifier
+    from actors.start import connected, start_verifier
+    from actors.starting import wait_for_start
     from actors.verifier_handle import VerifierHandle
     from actors.workers import start_workers
 
     with connected(config):
         workers = start_workers(config, base)
-        verifier = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, base)
+        verifier = start_verifier(config, base)
         starting = {"rollout worker": [worker.start.remote() for worker in workers]}
-        wait_for_start(starting | {"verifier": [verifier.start.remote()]}, config, progress)
+        starting["verifier"] = [verifier.start.remote()]
+        wait_for_start(starting, config.ray.start_deadline_seconds, progress)
         handle = VerifierHandle(verifier, config.train.deadline_seconds)
         yield RolloutPool(workers, config.rollout.deadline_seconds), handle
         handle.close()

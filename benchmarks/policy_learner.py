@@ -70,8 +70,9 @@ def measure(
 ) -> tuple[Pairs, dict[str, Any]]:
     """Return tokens per second of both sides, and what they did."""
     from actors.deepspeed_engine import DeepSpeedEngine
+    from airls_ray.data.parts import merge_parts
     from airls_ray.learning.advantages import assign_credit
-    from airls_ray.learning.batches import merge_parts, token_logprobs
+    from airls_ray.learning.batches import token_logprobs
     from airls_ray.learning.policy import update_policy
     from airls_ray.models.load import load_policy_module
 

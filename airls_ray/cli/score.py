@@ -65,7 +65,7 @@ def score(
 
     check_target(target, overwrite)  # both before a large model is loaded
     rows = read_solutions(source)
-    from airls_ray.prms.load import choose_form
+    from airls_ray.prms.forms import choose_form
     from airls_ray.progress import make_progress
 
     progress = make_progress()

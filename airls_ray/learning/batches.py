@@ -120,17 +120,3 @@ def part_table(
         flat = torch.cat([torch.zeros(0), *(part.float().cpu() for part in values)])
         arrays[name] = to_list_column(flat, ends, schema.field(name).type)
     return pa.table(arrays).replace_schema_metadata(schema.metadata)
-
-
-def merge_parts(parts: Sequence[pa.Table]) -> pa.Table:
-    """Join the parts of all ranks into one table in the order of their `row` column.
-
-    Raises:
-        ValueError: a row is missing or there twice.
-    """
-    joined = pa.concat_tables(parts)
-    rows = torch.from_numpy(joined["row"].to_numpy(zero_copy_only=False).copy())
-    order = rows.argsort()
-    if not torch.equal(rows[order], torch.arange(rows.numel())):
-        raise ValueError(f"the parts of {len(parts)} ranks do not cover every row exactly once")
-    return joined.drop_columns("row").take(pa.array(order.numpy())).combine_chunks()

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.schema import Config, PRMConfig
+from airls_ray.data.parts import merge_parts
 from airls_ray.data.rollout_files import StoredRollouts, lacking_logprobs
 from airls_ray.data.schemas import TOKEN_LOGPROBS
 from airls_ray.errors import ConfigError
 from airls_ray.evaluation.rollouts import list_column
-from airls_ray.learning.batches import merge_parts, token_logprobs
+from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import ForwardEngine
 from airls_ray.learning.prm_supervised import check_form
 

@@ -15,9 +15,7 @@ from transformers import AutoModel, Qwen2Model
 
 from airls_ray.errors import ModelError
 from airls_ray.models.load import DType, quiet_transformers
-
-QWEN_PRM = "Qwen2ForProcessRewardModel"
-"""Architecture of Qwen2.5-Math-PRM: a Qwen2 backbone whose class is code in the model's hub folder."""
+from airls_ray.prms.forms import QWEN_PRM
 
 
 def load_backbone(folder: Path, architecture: str | None, dtype: DType) -> Any:

@@ -12,7 +12,8 @@ import torch
 
 from actors.deepspeed_engine import DeepSpeedEngine, init_distributed
 from airls_ray.config.schema import LearnerConfig, LoraConfig, MethodConfig, PRMConfig
-from airls_ray.learning.batches import merge_parts, token_logprobs
+from airls_ray.data.parts import merge_parts
+from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, TrainEngine, TrainModule
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch

@@ -21,11 +21,11 @@ from actors.rollout_worker import RolloutRequest
 from actors.train_prm import train_prm
 from actors.workers import start_workers
 from airls_ray.config.schema import Config, PRMConfig
+from airls_ray.data.parts import merge_parts
 from airls_ray.data.prm_labels import read_facts, read_labels
 from airls_ray.data.schemas import PREFIXES, rows_to_table
 from airls_ray.errors import DataError
 from airls_ray.evaluation.labels import measure_step_scores
-from airls_ray.learning.batches import merge_parts
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.learning.prm_supervised import split_by_problem
 from airls_ray.progress import QuietProgress

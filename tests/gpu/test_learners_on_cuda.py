@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig, PRMConfig
-from airls_ray.learning.batches import merge_parts, token_logprobs
+from airls_ray.data.parts import merge_parts
+from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, TorchEngine, own_device
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch

@@ -90,6 +90,9 @@ class FakeParts:
     policy = prm = Learner()
     pool = SimpleNamespace(fleet=SimpleNamespace(counts=lambda: {"ready": 1}))
 
+    def wait_for_learners(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from airls_ray.config.schema import LearnerConfig, PRMConfig
+from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
-from airls_ray.learning.batches import merge_parts, token_logprobs
+from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.prm_batch import Objective, PRMBatch, PRMSource, build_prm_batch
 from airls_ray.learning.prm_scores import score_steps

@@ -9,8 +9,9 @@ import pyarrow as pa
 import torch
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig
+from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS
-from airls_ray.learning.batches import merge_parts, token_logprobs
+from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.policy import update_policy
 from airls_ray.models.load import load_policy_module

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig
+from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, TOKEN_LOGPROBS
-from airls_ray.learning.batches import Sequences, merge_parts, token_logprobs
+from airls_ray.learning.batches import Sequences, token_logprobs
 from airls_ray.learning.engine import TorchEngine, learning_rate
 from airls_ray.models.load import load_policy_module
 from airls_ray.tensors import make_batch, to_packed

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from airls_ray.config.schema import PRMConfig
+from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, STEP_SCORES, TOKEN_LOGPROBS
-from airls_ray.learning.batches import merge_parts
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.prm_batch import PRMBatch, PRMSource, build_prm_batch
 from airls_ray.learning.prm_scores import score_steps

@@ -1,0 +1,122 @@
+"""The process of an actor, and the handle that its callers hold. Imports nothing heavy, on purpose.
+
+Ray can set a process's environment itself (`runtime_env`), but then every process starts twice: a first
+Python reads the environment and becomes a second one. And to hand Ray a class, the driver would have to
+import it, with PyTorch behind it. So Ray gets `Host`, which sets the environment and only then imports the
+real class.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+_LOW_PRIORITY = 10
+"""Niceness of imports that somebody else's imports go before."""
+
+Target = type | str
+"""A class, or `module:attribute` of one that only the actor's own process imports."""
+
+
+class Host:
+    """Holds an object of another class and passes calls on to it."""
+
+    def __init__(
+        self, target: Target, environment: Mapping[str, str], arguments: Sequence[Any], yields: bool
+    ) -> None:
+        """Set the environment, import the class and make its object.
+
+        Args:
+            target: the class.
+            environment: variables that libraries read when they are imported.
+            arguments: of the class's constructor.
+            yields: import with low priority, since another process is waited for first.
+        """
+        os.environ.update(environment)
+        cls = _import_with_low_priority(target) if yields else load(target)
+        self._object = cls(*arguments)
+
+    def __repr__(self) -> str:
+        """Name in Ray's dashboard."""
+        return repr(self._object)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the object; Ray has put values in the place of references."""
+        return getattr(self._object, method)(*arguments)
+
+
+@dataclass(frozen=True)
+class Handle:
+    """An actor as its callers see it: `handle.METHOD.remote(...)` returns a reference at once."""
+
+    process: Any
+    """Ray's own handle of the `Host`."""
+    name: str
+    """Of the class, for Ray's dashboard."""
+
+    def __getattr__(self, method: str) -> Method:
+        """Return the method, which need not exist: the actor's process says so when it is called."""
+        if method.startswith("_"):  # what pickle and copy look for
+            raise AttributeError(method)
+        return Method(self.process, method, f"{self.name}.{method}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of an actor."""
+
+    process: Any
+    method: str
+    shown: str
+
+    def remote(self, *arguments: Any) -> Any:
+        """Call it and return the reference of its result at once."""
+        return self.process.call.options(name=self.shown).remote(self.method, *arguments)
+
+
+def load(target: Target) -> Any:
+    """Return the class behind `target`, imported if it is named."""
+    if isinstance(target, type):
+        return target
+    module, _, attribute = target.partition(":")
+    return reduce(getattr, attribute.split("."), importlib.import_module(module))
+
+
+def reference(cls: type) -> Target:
+    """`module:attribute` of a class that can be imported under that name, else the class itself."""
+    module = sys.modules.get(cls.__module__)
+    importable = cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__
+    if not importable or module is None:
+        return cls
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def target_name(target: Target) -> str:
+    """The class's own name."""
+    return target.__name__ if isinstance(target, type) else target.rpartition(":")[2].rpartition(".")[2]
+
+
+def _import_with_low_priority(target: Target) -> Any:
+    """Import in a thread of its own: Linux lets a thread lower its priority, but not raise it again."""
+    found: list[Any] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
+        try:
+            found.append(load(target))
+        except BaseException as error:  # raised again below, in the thread that asked
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="low-priority-imports")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return found[0]
