@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.engine import OpenSample, Request, Sample, Sampling
+from actors.host import no_collection
 from airls_ray.config.schema import EngineConfig
 from airls_ray.weights import WeightBuffer
 
@@ -21,8 +22,12 @@ _CPU_BLOCK_TOKENS = 32
 responses of small models, of which nothing was ever shared. 32 is the least that its CPU attention takes."""
 
 
-def engine_environment(threads: int) -> dict[str, str]:
-    """Variables that must be set before the engine's process starts."""
+def engine_environment(threads: int, *, compiles: bool = True) -> dict[str, str]:
+    """Variables that must be set before the engine's process imports torch.
+
+    `compiles`: False compiles nothing. vLLM compiles one small function of its sampler even where it is told
+    to run eagerly: half a minute of a C++ compiler, once a machine, for what plain PyTorch does as well.
+    """
     variables = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # engine and actor are one process: dies with it
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the learners share the cores
@@ -30,6 +35,8 @@ def engine_environment(threads: int) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "OMP_NUM_THREADS": str(threads),
     }
+    if not compiles:
+        variables["TORCHDYNAMO_DISABLE"] = "1"
     return variables
 
 
@@ -48,10 +55,11 @@ class VLLMEngine:
         """Load the model. `context_tokens`: longest prompt and response together."""
         for key, value in engine_environment(int(os.environ.get("OMP_NUM_THREADS", "0")) or 1).items():
             os.environ.setdefault(key, value)
-        from actors.weight_transfer import register_object_store_transfer
+        with no_collection():
+            from actors.weight_transfer import register_object_store_transfer
 
-        register_object_store_transfer()
-        from vllm import LLM
+            register_object_store_transfer()
+            from vllm import LLM
         from vllm.config import WeightTransferConfig
 
         self._eos_ids = list(eos_ids)

@@ -29,11 +29,13 @@ def worker_launch(config: Config, model: str) -> Launch:
     """How a rollout worker is started."""
     resources = config.rollout.resources
     threads = resources.threads or threads_each(config.rollout.min_workers)
+    eager_on_cpu = config.rollout.engine.enforce_eager and resources.gpus == 0
+    environment = engine_environment(threads, compiles=not eager_on_cpu)
 
     def actor(name: str, group: Any) -> Any:
         return cluster.start_actor(
             "actors.rollout_worker:RolloutWorker", name, resources, name, config, model,
-            environment=engine_environment(threads), threads=threads, group=group,
+            environment=environment, threads=threads, group=group,
             concurrency=2 if config.rollout.interruptible else None,  # weights come while it samples
         )  # fmt: skip
 

@@ -34,10 +34,7 @@ NETWORK_SIGNS = (
     "NameResolutionError",
     "NewConnectionError",
 )
-IMPORTS = (
-    "import torch, transformers, vllm; from vllm import LLM, SamplingParams",
-    "import ray, ray.train.torch, deepspeed, peft, pyarrow, scipy.stats, typer, rich, math_verify",
-)
+FIRST_STARTS = {"engine": "sampling with vLLM", "learners": "learners, Ray and reports"}
 
 
 class InstallError(Exception):
@@ -101,7 +98,7 @@ class Pip:
 
     def run(self):
         """Start the next attempt; what pip prints goes to `.venv/install-NAME.log`."""
-        # Byte code is written at first import: most of the 60,000 files are never imported.
+        # Byte code is written at the first start: most of the 60,000 files are never imported.
         command = [python(), "-m", "pip", "install", "--no-compile", "--no-warn-conflicts", "--retries", "3"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -184,17 +181,24 @@ def install_project():
     finish([Pip("project", ["--no-deps", "--no-build-isolation", "-e", str(ROOT)])])
 
 
-def import_everything():
-    """Import the large libraries once: proves that they load and writes their byte code."""
-    running = [
-        subprocess.Popen([python(), "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in IMPORTS
-    ]
-    for line, process in zip(IMPORTS, running):
+def start_everything():
+    """Start once what a run starts (first_start.py): proves that it works and writes its byte code."""
+    script = str(ROOT / "requirements" / "first_start.py")
+    commands = {name: [python(), script, name] for name in FIRST_STARTS}
+    running = {
+        name: subprocess.Popen(
+            command, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for name, command in commands.items()
+    }
+    for name, process in running.items():
         output = process.communicate()[0]
         if process.returncode:
-            last = output.strip().splitlines()[-1]
-            raise InstallError(f"`{python()} -c '{line}'` fails with {last!r}; try `make clean install`")
+            last = (output.strip().splitlines() or ["it said nothing"])[-1]
+            raise InstallError(
+                f"{FIRST_STARTS[name]} does not work here: `{' '.join(commands[name])}` fails with {last!r}; "
+                "try `make clean install`"
+            )
 
 
 def phase(name, work):
@@ -241,7 +245,7 @@ def install(again):
     stamp.unlink(missing_ok=True)
     phase("packages", install_cpu if build == "cpu" else install_gpu)
     phase("project", install_project)
-    phase("first imports", import_everything)
+    phase("first start", start_everything)
     seconds = time.monotonic() - start
     (VENV / "install_seconds").write_text(f"{seconds:.1f}\n")
     stamp.write_text(fingerprint(build))
