@@ -20,16 +20,19 @@ _HEADING = re.compile(
     r"[\s*_]*(?:(?:the\s+)?(?:final\s+)?(?:answer|solution|result)\b|step\b|case\b|part\b)", re.IGNORECASE
 )
 _ANNOUNCED = re.compile(
-    r"(?:\banswer\b(?P<between>[^\n.:?]{0,80}?)(?:\bis\b|\bare\b|=)(?!\s*(?:not|n't|wrong|incorrect|the same)\b)\s*:?"
+    r"(?:(?<![-\w])answer\b(?P<between>[^\n.:?]{0,80}?)(?:\bis\b|\bare\b|\bbe\b)(?!\s*(?:not|n't|wrong|incorrect|the same)\b)\s*:?"
+    r"|\banswer\s*="
     r"|\b(?:final|my|correct|right)\s+(?:answer|result|solution)\b[ \t*_]*:"
     r"|^[\s#>*_-]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution|A|ans)[ \t]*[*_]*[ \t]*:"
     r"|^[ \t]*\#{1,6}[ \t]*[*_]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)[ \t*_]*:?(?=[ \t*_]*$)"
     r"|^[ \t]*\*\*[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)[ \t]*:?[ \t]*\*\*[ \t]*:?(?=[ \t]*$))"
-    r"[ \t*_]*(?P<rest>[^\n]*)",
+    r"[ \t*_]*(?=(?P<rest>[^\n]*))",
     re.IGNORECASE | re.MULTILINE,
 )
 _DENIED = re.compile(r"\bnot\b|n't\b|\bif\b|\bwhether\b", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<!\\)[.!?](?:\s|$)")
+_SENTENCE_END = re.compile(
+    r"(?<!\\)(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)(?<!\bvs)(?<!\bapprox)[.!?](?:\s|$)"
+)
 _BLOCK = re.compile(r"\s*(?:(?P<display>\$\$.*?\$\$|\\\[.*?\\\])|(?P<line>[^\n]+))", re.DOTALL)
 
 
@@ -130,14 +133,14 @@ def announcements(text: str) -> Iterator[str]:
             continue
         rest = match["rest"].strip()
         if not rest.strip("*_: $"):
-            block = _BLOCK.match(text, match.end())
+            block = _BLOCK.match(text, match.end("rest"))
             if block is None:
                 continue
             rest = (block["display"] or block["line"]).strip()
             if rest == "\\[" or rest == "$$":
                 continue
         said = sentence(rest)
-        if said:
+        if said and not rest[len(said) :].lstrip(" *_").startswith("?"):  # a question is no answer
             yield said
 
 

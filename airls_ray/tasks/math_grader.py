@@ -24,12 +24,13 @@ from airls_ray.tasks.maths.tree import Node, is_constant
 _CACHED = 4096
 _LONGEST_RESPONSE = 20_000
 """Characters at the end of a response without a sign that math-verify is given."""
+_MOST_WORDS = 5
 _CHOICE = re.compile(
     r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[:.)]|\Z))\s*(?P<words>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _LETTER_UNIT = re.compile(
-    r"(?<=\d)\s+[mgshtlLJNVWKACF](?:\s*[/*]\s*[a-zA-Z]{1,3})?(?:\s*\^\s*\{?-?[1-3]\}?)?\Z"
+    r"(?<=\d)(?:\s+|(?=[gL]))[mgshtlLJNVWKACF](?:\s*[/*]\s*[a-zA-Z]{1,3})?(?:\s*\^\s*\{?-?[1-3]\}?)?\Z"
 )
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|\b(?:or|and)\s+[A-Z]\b")
 _LETTER = re.compile(r"\W*([A-Z])\W*")
@@ -88,6 +89,8 @@ def read_response(response: str) -> Answer | None:
         return _marked(marked)
     for told in announcements(said):
         node = read_sentence(told)
+        if node is not None and node.op == "text" and len(node.args[0].split()) > _MOST_WORDS:
+            continue  # what the answer is about, not what it is
         if node is not None or chosen_letter(told) is not None:
             return Answer(told, node)
     node = read_conclusion(said)

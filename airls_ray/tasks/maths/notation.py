@@ -32,8 +32,41 @@ _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=Tr
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi "
-        "chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(),
+        [
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "epsilon",
+            "zeta",
+            "eta",
+            "theta",
+            "iota",
+            "kappa",
+            "lambda",
+            "mu",
+            "nu",
+            "xi",
+            "pi",
+            "rho",
+            "sigma",
+            "tau",
+            "upsilon",
+            "phi",
+            "chi",
+            "psi",
+            "omega",
+            "Gamma",
+            "Delta",
+            "Theta",
+            "Lambda",
+            "Xi",
+            "Pi",
+            "Sigma",
+            "Phi",
+            "Psi",
+            "Omega",
+        ],
         strict=True,
     )
 )
@@ -61,6 +94,9 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|(?<=[\d}])\s*degrees?\b
 _PERCENT = re.compile(
     r"(?<=[\d}])\s*\ue000?\s*\b(?:percent|per cent|pct)(?:age)?(?: points?)?\b\s*\ue001?", re.IGNORECASE
 )
+_ORDINAL = re.compile(
+    r"(?<=\d)(?:st|nd|rd|th)\b|(?<=\d)\s*\^\s*\{?\s*\ue000?\s*(?:st|nd|rd|th)\s*\ue001?\s*\}?"
+)
 _REPEATING = re.compile(
     r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot|overset\{[^{}]*\})\s*(?:\{(\d+)\}|(\d))|((?:\d\u0305)+)|\((\d+)\))"
 )
@@ -85,7 +121,7 @@ def plain(text: str) -> str:
             break
         text = dressed
     text = _SHORT.sub(lambda _: r"\frac", text)
-    text = _DEGREES.sub(" ", text)
+    text = _ORDINAL.sub("", _DEGREES.sub(" ", text))
     text = _CURRENCY.sub("", _PERCENT.sub("%", text))
     for separator in _THOUSANDS[1:]:
         text = separator.sub(lambda match: re.sub(r"[, ]", "", match.group()), text)
@@ -146,7 +182,7 @@ def _emphasis(match: re.Match[str]) -> str:
     """Return what is inside `**...**`, unless its marks are powers: `2**3 + 3**4`."""
     before = match.string[match.start() - 1 : match.start()]
     after = match.string[match.end() : match.end() + 1]
-    glued = before.isalnum() or before in (")", "}") and bool(before)
+    glued = before.isalnum() or (before in (")", "}") and bool(before))
     return match.group() if glued or after.isalnum() else match.group(1)
 
 

@@ -6,8 +6,8 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from airls_ray.tasks.maths.notation import LONGEST, WORD_CLOSE, WORD_OPEN, plain
 from airls_ray.tasks.maths.decimals import number
+from airls_ray.tasks.maths.notation import LONGEST, WORD_CLOSE, WORD_OPEN, plain
 from airls_ray.tasks.maths.parser import parse
 from airls_ray.tasks.maths.tree import Node
 from airls_ray.tasks.maths.words import CONSTANTS, FUNCTIONS, SHORT_WORDS
@@ -22,8 +22,8 @@ _UNIT = re.compile(
     r"|(?P<words>[A-Za-z]+(?:[ ./*-]+[A-Za-z]+)*)\.?)\s*(?:\^\s*\{?\s*[23]\s*\}?)?\s*"
 )
 _SHORT_UNITS = re.compile(
-    r"cm|mm|km|kg|mg|ml|mi|ft|in|yd|lbs?|oz|mph|kmh|kph|am|pm|hrs?|min|sec|day|cup|egg|box|pen|car|bag|dog|cat|usd|"
-    r"pts?|units?|sq|cu|hz|kw|mol|mb|gb|kb|deg|rad|eur|mile|year|[ap]\.m",
+    r"(?:cm|mm|km|kg|mg|ml|mi|yd|lb|hr|min|sec|day|cup|egg|box|pen|car|bag|dog|cat|pt|unit|mile|year)s?|ft|in|oz|mph|"
+    r"kmh|kph|am|pm|usd|eur|sq|cu|hz|kw|mol|mb|gb|kb|deg|rad|[ap]\.m",
     re.IGNORECASE,
 )
 _NO_UNITS = re.compile(
@@ -33,7 +33,7 @@ _NO_UNITS = re.compile(
     re.IGNORECASE,
 )
 _LAST_UNIT = re.compile(
-    rf"(?:(?<=[\d}})\]!])|(?<=pi))(?:\s*{WORD_OPEN}[^{WORD_CLOSE}]*{WORD_CLOSE}|\s+[A-Za-z]+[A-Za-z ./]*)"
+    rf"(?:(?<=[\d}})\]!])|(?<=pi))(?:\s*{WORD_OPEN}[^{WORD_CLOSE}]*{WORD_CLOSE}|\s*[A-Za-z]+[A-Za-z ./]*)"
     r"\s*(?:\^\s*\{?\s*[23]\s*\}?)?\s*\Z"
 )
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
@@ -88,7 +88,9 @@ def is_unit(rest: str) -> bool:
         return True
     first = re.split(r"[ /*-]|\.(?!m\b)", match["words"])[0]
     spaced = rest[:1].isspace()
-    return _SHORT_UNITS.fullmatch(first) is not None or (spaced and len(first) >= 4)
+    if _SHORT_UNITS.fullmatch(first) is not None:
+        return True
+    return spaced and (len(first) >= 4 or (len(first) > 2 and first.isupper()))
 
 
 def without_unit(clean: str) -> str:

@@ -10,7 +10,6 @@ from airls_ray.tasks.maths.polynomials import expand
 from airls_ray.tasks.maths.tree import Node, Unreadable, expressions, is_constant, is_expression
 from airls_ray.tasks.maths.values import NoValue, numeric
 
-
 RELATIONS = {
     **{"=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!="},
     **{"\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">="},
@@ -37,7 +36,7 @@ def relate(parts: list[Node], signs: list[str]) -> Node:
     if all(sign == "=" for sign in signs):
         return _equation(parts)
     if len(signs) == 1 and signs[0] == "in":
-        if parts[0].op != "var" or is_expression(parts[1]) and parts[1].op != "var":
+        if parts[0].op != "var" or (is_expression(parts[1]) and parts[1].op != "var"):
             raise Unreadable("an element of what is no set")
         return Node("solution", (parts[0].args[0], parts[1]))
     return _inequality(parts, signs)
@@ -59,7 +58,8 @@ def _equation(parts: list[Node]) -> Node:
 def _agreed(parts: list[Node]) -> Node:
     """Return the value of parts that are said to be equal: the last, or the first where the last rounds it.
 
-    Numbers that are not equal are a contradiction, which is returned as a relation and equals nothing.
+    5 = 9 is a contradiction, which is returned as a relation and equals nothing; 440 / 70 = 6 is a slip, and
+    says 6.
     """
     numbers = [part for part in parts if is_constant(part)]
     for one, other in pairwise(numbers):
@@ -71,7 +71,7 @@ def _agreed(parts: list[Node]) -> Node:
 
 
 def _last(parts: list[Node], one: Node, other: Node) -> Node:
-    return parts[-1] if _rounds(one, other) else Node("relation", ("=", one, other))
+    return Node("relation", ("=", one, other)) if one.op == "num" else parts[-1]
 
 
 def _rounds(one: Node, other: Node) -> bool:
