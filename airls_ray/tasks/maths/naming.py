@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
 from airls_ray.tasks.maths.comparison import bare
 from airls_ray.tasks.maths.polynomials import polynomial_name
+from airls_ray.tasks.maths.reading import read
 from airls_ray.tasks.maths.tree import Node, is_expression, variables
 from airls_ray.tasks.maths.values import NoValue, exact, near, numeric, samples
 
+_CALCULATION = re.compile(r"\d\s*[-+*/]\s*\(?\d.*=")
 _PLACES = 6
 _LARGEST_DENOMINATOR = 99
 """Fractions up to it keep their form; no two of them share six decimals, and few other numbers have theirs."""
@@ -44,6 +47,17 @@ def name(node: Node) -> str:
     if node.op == "ratio":
         return ":".join(map(name, node.args))
     return "(" + ", ".join(map(name, node.args)) + ")"
+
+
+def vote_name(text: str | None) -> str | None:
+    """Return the name of an answer that stands in a file, for votes; what is no mathematics keeps its text.
+
+    So does a calculation such as 3+4=7, which is more than its result.
+    """
+    if text is None or ("=" in text and _CALCULATION.search(text)):
+        return text
+    node = read(text)
+    return text.strip() or None if node is None or node.op == "text" else name(node)
 
 
 def _value_name(node: Node) -> str:

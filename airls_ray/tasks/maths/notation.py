@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, RUF002 - these signs are what is read here
 r"""Mathematical answers as people and models write them, brought to one plain notation and cut into tokens.
 
 LaTeX (`\dfrac12`), Unicode (`−½`, `2√3`), plain text (`-2*pi`, `x**2`), Markdown (`**2/3**`), thousands
@@ -211,7 +212,7 @@ TOKEN = re.compile(
     r"(?P<number>(?:\d+\.\d+|\d+\.(?!\d|\.)|\d+|\.\d+)(?:[eE][+-]?\d+(?![\d.A-Za-z^]))?)"
     r"|(?P<command>\\[A-Za-z]+|\\[{}|%&#_]|\\\\)"
     rf"|{WORD_OPEN}(?P<text>[^{WORD_CLOSE}]*){WORD_CLOSE}"
-    r"|(?P<word>[A-Za-z]+'*)"
+    r"|(?P<word>[A-Za-z]+'*)(?!\d)"
     r"|(?P<sign>\*\*|<=|>=|!=|==|->|[-+*/^_=<>!(){}\[\]|,;:%&])"
     r"|(?P<dots>\.\.\.)"
     r"|(?P<space>\s+)"
