@@ -9,7 +9,9 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-_FENCE = re.compile(r"^(?P<indent>[ \t]*(?:>[ \t]?)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n", re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*(?:>[ \t]?)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n", re.MULTILINE
+)
 _PYTHON = ("python", "py", "python3", "python2", "pypy", "pypy3")
 _READS = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0|\bos\.read\b|\bfileinput\b")
 
@@ -51,7 +53,11 @@ def _without_indent(text: str, indent: str) -> str:
         return text
     lines = [line.removeprefix(indent) for line in text.splitlines(keepends=True)]
     shifted = "".join(lines)
-    return textwrap.dedent(shifted) if any(line[:1].isspace() and line.strip() for line in lines[:1]) else shifted
+    return (
+        textwrap.dedent(shifted)
+        if any(line[:1].isspace() and line.strip() for line in lines[:1])
+        else shifted
+    )
 
 
 def _chosen(texts: list[str], details: dict[str, Any]) -> str:
