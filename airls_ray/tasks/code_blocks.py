@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from airls_ray.tasks.answers import without_thoughts
+
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*(?:>[ \t]?)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n", re.MULTILINE
 )
@@ -24,6 +26,7 @@ def program_of(response: str, details: dict[str, Any]) -> str:
     earlier blocks define come along. A block that the end of the response cuts counts. Where the problem is the
     beginning of a program and the response does not define its function, the response goes on from there.
     """
+    response = without_thoughts(response)
     blocks = list(_blocks(response))
     texts = [text for language, text in blocks if language in _PYTHON] or [text for _, text in blocks]
     found = _chosen(texts, details) if texts else response

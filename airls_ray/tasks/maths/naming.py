@@ -93,8 +93,13 @@ def _integer_name(value: int) -> str:
 
 def _places(value: Fraction) -> int:
     """Decimals that show six of them, and six digits of a small number."""
-    magnitude = len(str(abs(value.numerator))) - len(str(value.denominator)) if _short(value) else 0
-    return max(_PLACES, _PLACES - magnitude)
+    if not value or not _short(value):
+        return _PLACES
+    size = abs(value)
+    magnitude = len(str(size.numerator)) - len(str(size.denominator))
+    if size < Fraction(10) ** magnitude:
+        magnitude -= 1
+    return max(_PLACES, _PLACES - 1 - magnitude)
 
 
 def _short(value: Fraction) -> bool:

@@ -75,7 +75,7 @@ def read_conclusion(text: str) -> Node | None:
     if not lines:
         return None
     if len(lines) == 1 and (found := _value(lines[0])) is not None:
-        return found
+        return found if found.op != "text" or " " not in found.args[0] else None
     last = [part for part in _SENTENCES.split(lines[-1]) if part.strip()][-1]
     found = read_sentence(last)
     return found if found is not None and found.op != "text" else None
