@@ -17,6 +17,7 @@ from airls_ray.data.rows import Row, kind_of, optional_text, outcome_of, read_ro
 from airls_ray.data.schemas import STORED_ROLLOUTS, conform, rows_to_table
 from airls_ray.errors import DataError
 from airls_ray.tasks.generate import content_id
+from airls_ray.tasks.maths.naming import vote_name
 from airls_ray.text import TextCodec
 
 _ROUNDING = 1e-4  # a log-probability that was computed in low precision may lie this far above 0
@@ -135,7 +136,7 @@ class _Reader:
         identity, prompt = self._problem(where, row)
         response, ends = self._response(where, row, "response")
         logprobs = _logprobs(where, row, len(response))
-        answer = optional_text(where, row, "answer")
+        answer = vote_name(optional_text(where, row, "answer"))
         return identity, prompt, response, ends, logprobs, outcome_of(where, row), answer
 
     def traces(self, path: Path) -> Iterator[_Stored]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from airls_ray.data.rows import Row, kind_of, optional_text, outcome_of, read_rows, scores_of, text_of
 from airls_ray.errors import DataError
+from airls_ray.tasks.maths.naming import vote_name
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _sample(where: str, row: Row) -> Sample:
         )
     return Sample(
         problem_id=text_of(where, row, "problem_id"),
-        answer=optional_text(where, row, "answer"),
+        answer=vote_name(optional_text(where, row, "answer")),
         correct=float(correct > 0.5),
         scores=scores,
         log_prob=_log_prob(where, row),

@@ -21,6 +21,7 @@ from airls_ray.data.rows import (
 )
 from airls_ray.errors import DataError
 from airls_ray.tasks.generate import content_id
+from airls_ray.tasks.maths.naming import vote_name
 
 StepForm = Literal["processbench", "prmbench", "prm800k", "labels", "records", "prm_labels"]
 
@@ -211,7 +212,7 @@ def _labels(where: str, row: Row, subset: str) -> StepRow:
         classification=optional_text(where, row, "classification"),
         pair=optional_text(where, row, "pair"),
         outcome=share_of(where, row, "outcome") if outcome is None else outcome,
-        answer=optional_text(where, row, "answer"),
+        answer=vote_name(optional_text(where, row, "answer")),
         scores=scores_of(where, row, "scores", len(steps)),
         where=where,
     )

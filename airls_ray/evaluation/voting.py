@@ -13,6 +13,9 @@ from airls_ray.evaluation.ranking import Array, best_of_k, check_size
 
 Answers = Sequence[Sequence[str | None]]
 
+_EQUAL_VOTES = 1e-12
+"""Relative difference of votes that count as equal."""
+
 
 def vote(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> int | None:
     """Return the index of the first sample that gives the winning answer.
@@ -22,13 +25,27 @@ def vote(answers: Sequence[str | None], weights: Sequence[float] | None = None) 
         weights: not negative; None gives every sample the same.
 
     Returns:
-        None where no sample has an answer. Of answers with equal votes the first seen wins.
+        None where no sample has an answer. Of answers with equal votes the first seen wins: this is for
+        giving one answer; figures are made with `vote_shares`, which no order changes.
+    """
+    chances = vote_shares(answers, weights)
+    return int(np.flatnonzero(chances)[0]) if chances.any() else None
+
+
+def vote_shares(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> NDArray[np.float64]:
+    """Return the chance of every sample to be chosen by a vote: float64 [N], with sum 1.
+
+    Answers with equal votes share it, and so do the samples of an answer. All are 0 where no sample has an
+    answer.
     """
     codes = _codes(answers)
-    heaviness = np.ones(len(codes)) if weights is None else _valid_weights(np.asarray(weights))
     if not (codes >= 0).any():
-        return None
-    return int(_winners(codes, heaviness, np.ones((1, len(codes)), dtype=bool))[0])
+        return np.zeros(len(codes))
+    heaviness = np.ones(len(codes)) if weights is None else _valid_weights(np.asarray(weights))
+    one_hot = codes[:, None] == np.arange(codes.max() + 1)
+    winners = _winners(heaviness @ one_hot, one_hot.any(axis=0))
+    shares: NDArray[np.float64] = one_hot @ (winners / winners.sum() / one_hot.sum(axis=0))
+    return shares
 
 
 def vote_curve(
@@ -37,7 +54,8 @@ def vote_curve(
     """Return the mean correctness of the voted answer over subsets of k samples.
 
     Exact over all subsets where there are at most `draws` of them (so always at k = N), else the
-    mean over `draws` random ones, the same for every problem.
+    mean over `draws` random ones, the same for every problem. Answers with equal votes count their share:
+    the order of the samples changes nothing.
 
     Args:
         answers: [P][N].
@@ -59,8 +77,12 @@ def vote_curve(
     means = np.zeros(len(right))
     for problem, given in enumerate(answers):
         codes = _codes(given)
-        winners = _winners(codes, heaviness[problem], chosen)
-        means[problem] = np.where(codes[winners] >= 0, right[problem][winners], 0.0).mean()
+        if not (codes >= 0).any():
+            continue
+        # Random subsets are of places: the samples take them in an order of their own, not in that of the rows.
+        order = np.lexsort((right[problem], heaviness[problem], codes))
+        values = _expected(codes[order], heaviness[problem][order], right[problem][order], chosen)
+        means[problem] = values.mean()
     return means
 
 
@@ -124,28 +146,33 @@ def best_of_n_curve(
 
 
 def _codes(answers: Sequence[str | None]) -> NDArray[np.int64]:
-    """Number the answers in the order in which they are first seen; -1 for none: int64 [N]."""
-    seen: dict[str, int] = {}
-    return np.array([-1 if a is None else seen.setdefault(a, len(seen)) for a in answers], dtype=np.int64)
+    """Number the answers in the order of their names; -1 for none: int64 [N]."""
+    numbers = {name: number for number, name in enumerate(sorted({a for a in answers if a is not None}))}
+    return np.array([-1 if a is None else numbers[a] for a in answers], dtype=np.int64)
 
 
-def _winners(
-    codes: NDArray[np.int64], weights: NDArray[np.float64], chosen: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """Index of the first sample with the winning answer in each subset (`chosen`, [D, N]): [D].
+def _expected(
+    codes: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    right: NDArray[np.float64],
+    chosen: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Correctness of the winning answer in each subset (`chosen`, [D, N]), the mean of tied ones: [D]."""
+    one_hot = codes[:, None] == np.arange(codes.max() + 1)
+    counts = chosen.astype(np.float64) @ one_hot
+    winners = _winners(chosen @ (one_hot * weights[:, None]), counts > 0)
+    mean = chosen @ (one_hot * right[:, None]) / np.maximum(counts, 1.0)
+    ties = winners.sum(axis=1)
+    values: NDArray[np.float64] = (winners * mean).sum(axis=1) / np.maximum(ties, 1)
+    return values
 
-    Where a subset has no valid answer, the index of a sample without one.
-    """
-    valid = codes >= 0
-    if not valid.any():
-        return np.zeros(len(chosen), dtype=np.int64)
-    one_hot = (codes[:, None] == np.arange(codes.max() + 1)) * weights[:, None]
-    votes = (chosen @ one_hot)[:, codes]
-    # argmax over samples takes the first of equal votes, which is the first seen of tied answers.
-    votes = np.where(chosen & valid, votes, -1.0)
-    picked = votes.argmax(axis=1)
-    none_valid = ~(chosen & valid).any(axis=1)
-    return np.where(none_valid, (~valid).argmax(), picked)
+
+def _winners(votes: NDArray[np.float64], given: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which answers (last axis) have the most votes among those that are `given`."""
+    counted = np.where(given, votes, -1.0)
+    most = counted.max(axis=-1, keepdims=True)
+    # The same weights in another order have another sum in its last digits.
+    return given & (counted >= most - _EQUAL_VOTES * np.abs(most))
 
 
 def _subsets(samples: int, k: int, draws: int, seed: int) -> NDArray[np.bool_]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.search_section import AnswerRule
 from airls_ray.evaluation.steps import Aggregate
-from airls_ray.evaluation.voting import vote
+from airls_ray.evaluation.voting import vote, vote_shares
 from airls_ray.search.driver import Search
 from airls_ray.search.ledger import AXES
 from airls_ray.search.searcher import Searcher
@@ -64,7 +65,7 @@ SEARCH_RECORDS = pa.schema(
     metadata={b"airls_ray.schema": b"search_records", b"airls_ray.version": b"1"},
 )
 """`budget`: the width N. `rule`: how `answer` was chosen; `chosen` is its row in `leaves` (null: no response
-was finished, and the outcome is 0). `oracle`: the best outcome of any finished response. `stopped_by`: axis
+was finished, and the outcome is 0); where several leaves tie, `outcome` is the mean of theirs. `oracle`: the best outcome of any finished response. `stopped_by`: axis
 of the ledger whose limit ended the search. `nodes` is null unless asked for. Of a leaf, `steps` are the texts
 of its steps and `step_truth` what the task says of them (null: it does not know)."""
 
@@ -120,6 +121,21 @@ def choose(leaves: Sequence[Leaf], rule: AnswerRule) -> int | None:
     return max(range(len(leaves)), key=lambda at: (leaves[at].score, -at))
 
 
+def expected_outcome(leaves: Sequence[Leaf], rule: AnswerRule) -> float:
+    """Return the mean outcome of the leaves that the rule may choose: equal scores or votes share the choice.
+
+    So the figures do not depend on the order of the leaves, where `choose` takes the oldest.
+    """
+    outcomes = np.array([leaf.outcome for leaf in leaves])
+    if rule != "best":
+        weights = [leaf.score for leaf in leaves] if rule == "weighted" else None
+        shares = vote_shares([leaf.answer for leaf in leaves], weights)
+        if shares.any():
+            return float(shares @ outcomes)
+    scores = np.array([leaf.score for leaf in leaves])
+    return float(outcomes[scores == scores.max()].mean()) if leaves else 0.0
+
+
 def make_record(
     search: Search,
     searcher: Searcher,
@@ -156,7 +172,7 @@ def make_record(
         "prompt": prompt,
         "rule": run.rule,
         "answer": None if chosen is None else leaves[chosen].answer,
-        "outcome": 0.0 if chosen is None else leaves[chosen].outcome,
+        "outcome": expected_outcome(leaves, run.rule),
         "oracle": max((leaf.outcome for leaf in leaves), default=0.0),
         "chosen": chosen,
         "rounds": state.rounds,

@@ -1,60 +1,156 @@
-"""Where the final answer of a text is: boxed, behind `####`, or announced in words. Imports nothing heavy."""
+r"""Where the final answer of a text is. Imports nothing heavy.
+
+The plainest sign counts: a tag, a box, GSM8K's `####`, an announcement in words. What a model thinks to itself
+is cut off before (`without_thoughts`).
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+_THOUGHTS = "think|thinking|thought|thoughts|reasoning"
+_CLOSED = re.compile(rf"<({_THOUGHTS})\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_OPENED = re.compile(rf"<(?:{_THOUGHTS})\b[^<>]*>", re.IGNORECASE)
+_END = re.compile(rf"</(?:{_THOUGHTS})\s*>", re.IGNORECASE)
+_TAG = re.compile(r"<(answer|final_answer|final)>(.*?)(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b\s*")
+_BETWEEN_BOXES = re.compile(r"[\s$]*(?:,|;)?[\s$]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$]*")
+_HEADING = re.compile(
+    r"[\s*_]*(?:(?:the\s+)?(?:final\s+)?(?:answer|solution|result)\b|step\b|case\b|part\b)", re.IGNORECASE
+)
 _ANNOUNCED = re.compile(
-    r"(?:\banswer\b[^\n.:]{0,60}?(?:\bis\b|:|=)|^[ \t]*(?:final )?(?:answer|A)[ \t]*:)[ \t]*:?[ \t*_]*"
-    r"(?P<answer>[^\n]*)",
+    r"(?:(?<![-\w])answer\b(?P<between>[^\n.:?]{0,80}?)(?:\bis\b|\bare\b|\bbe\b)(?!\s*(?:not|n't|wrong|incorrect|the same)\b)\s*:?"
+    r"|\banswer\s*="
+    r"|\b(?:final|my|correct|right)\s+(?:answer|result|solution)\b[ \t*_]*:"
+    r"|^[\s#>*_-]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution|A|ans)[ \t]*[*_]*[ \t]*:"
+    r"|^[ \t]*\#{1,6}[ \t]*[*_]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)[ \t*_]*:?(?=[ \t*_]*$)"
+    r"|^[ \t]*\*\*[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)[ \t]*:?[ \t]*\*\*[ \t]*:?(?=[ \t]*$))"
+    r"[ \t*_]*(?=(?P<rest>[^\n]*))",
     re.IGNORECASE | re.MULTILINE,
 )
-_SENTENCE_END = re.compile(r"(?<!\\)[.!?](?:\s|$)")
+_DENIED = re.compile(r"\bnot\b|n't\b|\bif\b|\bwhether\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(
+    r"(?<!\\)(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)(?<!\bvs)(?<!\bapprox)[.!?](?:\s|$)"
+)
+_BLOCK = re.compile(r"\s*(?:(?P<display>\$\$.*?\$\$|\\\[.*?\\\])|(?P<line>[^\n]+))", re.DOTALL)
+
+
+def without_thoughts(text: str) -> str:
+    """Return what a response says after its thoughts; one that ends in them says nothing.
+
+    An end without a beginning counts as well: many templates put the beginning into the prompt.
+    """
+    text = _CLOSED.sub("\n", text)
+    ends = list(_END.finditer(text))
+    if ends:
+        text = text[ends[-1].end() :]
+    opened = _OPENED.search(text)
+    return text[: opened.start()] if opened else text
+
+
+def tagged(text: str) -> str | None:
+    """Return the content of the last `<answer>`, also where the response ends in it; None if there is none."""
+    contents = [match[2].strip() for match in _TAG.finditer(text)]
+    return next((content for content in reversed(contents) if content), None)
 
 
 def last_boxed(text: str) -> str | None:
     r"""Return the content of the last whole `\boxed{...}` (or `\fbox`), None if there is none.
 
-    Braces are counted, `\{` and `\}` are no braces; `\boxed 7` counts, too.
+    Braces are counted, `\{` and `\}` are no braces; `\boxed 7` counts, too; an empty box does not.
     """
-    for match in reversed(list(re.finditer(r"\\f?boxed\b\s*", text))):
-        if text[match.end() : match.end() + 1] != "{":
-            bare = re.match(r"[^\s$\\{}]+", text[match.end() :])
-            if bare:
-                return bare.group()
+    boxes = _boxes(text)
+    return boxes[-1][2] if boxes else None
+
+
+def boxed(text: str) -> str | None:
+    r"""Return what the last boxes hold: those that only a comma, `and` or `or` parts are one list."""
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    last = [boxes.pop()]
+    while boxes and _BETWEEN_BOXES.fullmatch(text, boxes[-1][1], last[0][0]):
+        last.insert(0, boxes.pop())
+    return ", ".join(content for _, _, content in last)
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """Return (start, end, content) of the outer boxes that are whole and not empty."""
+    found: list[tuple[int, int, str]] = []
+    for match in _BOX.finditer(text):
+        if found and match.start() < found[-1][1]:
             continue
-        content = _braced(text, match.end())
-        if content is not None:
-            return content.strip() or None
-    return None
+        if text[match.end() : match.end() + 1] == "{":
+            end = _closing(text, match.end())
+            content = text[match.end() + 1 : end - 1] if end else ""
+        else:
+            bare = re.compile(r"[^\s$\\{}]+").match(text, match.end())
+            end, content = (bare.end(), bare.group()) if bare else (0, "")
+        if content.strip():
+            found.append((match.start(), end, content.strip()))
+    return found
 
 
-def _braced(text: str, start: int) -> str | None:
+def _closing(text: str, start: int) -> int:
+    """Return the position behind the brace that closes the one at `start`, 0 if none does."""
     depth = 0
-    for match in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
+    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
         depth += {"{": 1, "}": -1}.get(match.group(), 0)
         if depth == 0 and match.group() == "}":
-            return text[start + 1 : start + match.start()]
-    return None
+            return match.end()
+    return 0
 
 
 def after_hash(text: str) -> str | None:
-    """Return what stands behind the last `####` on its line, None if there is nothing."""
-    _, found, tail = text.rpartition("####")
-    line = tail.strip().split("\n", 1)[0].strip()
-    return line or None if found else None
+    """Return what stands behind the last `####` on its line, None if there is nothing.
+
+    A heading of Markdown is no answer: `#### Step 2: ...`, `#### Final answer`, or words with more text behind.
+    """
+    before, found, tail = text.rpartition("####")
+    if not found or before.endswith("#"):
+        return None
+    line, _, more = tail.strip().partition("\n")
+    line = line.strip()
+    words = re.search(r"[A-Za-z]{2,}", line.split("\\")[0]) is not None
+    number = re.match(r"[\s*_$(\\+-]*\.?\d", line) is not None and not re.match(
+        r"[\s*_]*\d+[.):]\s*[A-Za-z*]", line
+    )
+    if not line or line.strip("*_ ").endswith(":") or _HEADING.match(line):
+        return None
+    return None if more.strip() and words and not number else line
 
 
 def announced(text: str) -> str | None:
-    """Return what follows the last `the answer is`, `Answer:` or `A:`, to the end of the line or sentence."""
-    matches = [match["answer"].strip() for match in _ANNOUNCED.finditer(text)]
-    matches = [one for one in matches if one]
-    if not matches:
-        return None
-    end = _SENTENCE_END.search(matches[-1])
-    return (matches[-1][: end.start()] if end else matches[-1]).strip(" *_") or None
+    """Return what the last `the answer is`, `Answer:` or `A:` says, to the end of the line or sentence."""
+    return next(announcements(text), None)
+
+
+def announcements(text: str) -> Iterator[str]:
+    """Yield what is announced as the answer, the last first; behind a heading it is the next line or formula."""
+    for match in reversed(list(_ANNOUNCED.finditer(text))):
+        if match["between"] and _DENIED.search(match["between"]):
+            continue
+        rest = match["rest"].strip()
+        if not rest.strip("*_: $"):
+            block = _BLOCK.match(text, match.end("rest"))
+            if block is None:
+                continue
+            rest = (block["display"] or block["line"]).strip()
+            if rest == "\\[" or rest == "$$":
+                continue
+        said = sentence(rest)
+        if said and not rest[len(said) :].lstrip(" *_").startswith("?"):  # a question is no answer
+            yield said
+
+
+def sentence(text: str) -> str:
+    """Return the first sentence of a text without Markdown's emphasis around it."""
+    end = _SENTENCE_END.search(text)
+    said = (text[: end.start()] if end else text).strip()
+    return said.strip(" *_") if said.count("*") % 2 or said.strip("*_ ").count("*") == 0 else said
 
 
 def final_answer(text: str) -> str | None:
-    """Return the final answer of a response by its plainest sign: boxed, `####`, announced; else None."""
-    return last_boxed(text) or after_hash(text) or announced(text)
+    """Return the final answer of a response by its plainest sign: tagged, boxed, `####`, announced; else None."""
+    return tagged(text) or boxed(text) or after_hash(text) or announced(text)

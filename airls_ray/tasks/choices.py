@@ -13,7 +13,7 @@ from dataclasses import replace
 from random import Random
 from string import ascii_uppercase
 
-from airls_ray.tasks.answers import after_hash, announced, last_boxed
+from airls_ray.tasks.answers import after_hash, announced, last_boxed, tagged, without_thoughts
 from airls_ray.tasks.base import Grade, Problem
 from airls_ray.tasks.generate import content_hash
 
@@ -41,7 +41,7 @@ def with_choices(problem: Problem, options: Sequence[str], right: int) -> Proble
 
 
 def grade_choice(problem: Problem, response: str) -> Grade:
-    """Judge the letter of a response: boxed, behind `####`, announced, alone, or the last in brackets."""
+    """Judge the letter of a response, its thoughts left out: boxed, behind `####`, announced, alone, or the last in brackets."""
     order = problem.details["permutation"]
     letter = _letter(response, len(order))
     if letter is None:
@@ -51,6 +51,9 @@ def grade_choice(problem: Problem, response: str) -> Grade:
 
 
 def _letter(response: str, count: int) -> str | None:
+    response = without_thoughts(response)
+    inside = tagged(response)
+    response = response if inside is None else inside
     places = (last_boxed(response), after_hash(response), announced(response), response.strip())
     for number, place in enumerate(places):
         if not place or (number == len(places) - 1 and len(place) > 3):

@@ -27,6 +27,33 @@ ANSWER = "passes its tests"
 """Answer of every such problem: a schema asks for one, and nothing compares it."""
 
 
+_LIVECODEBENCH_HEADER = "\n".join(
+    [
+        *(
+            f"from {name} import *"
+            for name in (
+                *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
+                *(
+                    "statistics",
+                    "itertools",
+                    "functools",
+                    "operator",
+                    "io",
+                    "sys",
+                    "json",
+                    "builtins",
+                    "typing",
+                ),
+            )
+        ),
+        "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools",
+        "import functools, operator, io, sys, json",
+        "sys.setrecursionlimit(50000)",
+    ]
+)
+"""What LiveCodeBench's own harness puts before every program."""
+
+
 def humaneval(where: str, row: Row) -> Problem:
     """Read a row of HumanEval: `task_id`, `prompt`, `entry_point`, `test`, `canonical_solution`.
 
@@ -96,18 +123,19 @@ def livecodebench(where: str, row: Row) -> Problem:
     prompt, starter = text_of(where, row, "question_content"), row.get("starter_code") or ""
     if kinds == {"stdin"}:
         pairs = [{"input": test["input"], "output": test["output"]} for test in tests]
-        details: dict[str, Any] = {"form": "stdin", "tests": pairs}
+        details: dict[str, Any] = {"form": "stdin", "tests": pairs, "test_seconds": 6.0, "decimals": True}
     elif kinds == {"functional"}:
         name = _json(where, row, "metadata", empty="{}").get("func_name")
         if not name:
             raise DataError(f"{where}: 'metadata' has no 'func_name', so the tests have no entry point")
         entry = f"Solution.{name}" if "class Solution" in starter else name
-        details = {"form": "call", "entry_point": entry, "prefix": "from typing import *"}
+        details = {"form": "call", "entry_point": entry}
         details["tests"] = [_call(where, test) for test in tests]
     else:
         raise DataError(
             f"{where}: the tests must all be 'stdin' or all 'functional', but are {sorted(map(str, kinds))}"
         )
+    details["prefix"] = _LIVECODEBENCH_HEADER
     prompt += f"\n\n{starter}" if starter.strip() else ""
     return _problem(where, row, prompt, details, None)
 
@@ -149,7 +177,7 @@ def check_details(where: str, details: Mapping[str, Any]) -> None:
         )
     if form == "assert":
         trees = [_parse(where, test) for test in tests]
-        if not any(isinstance(node, ast.Assert) for tree in trees for node in ast.walk(tree)):
+        if not any(_tests_something(node) for tree in trees for node in ast.walk(tree)):
             raise DataError(f"{where}: the tests assert nothing, so every program would pass")
         return
     needed = {"call": ("arguments", "expected"), "stdin": ("input", "output")}[str(form)]
@@ -157,6 +185,15 @@ def check_details(where: str, details: Mapping[str, Any]) -> None:
         absent = [name for name in needed if not isinstance(test, Mapping) or name not in test]
         if absent:
             raise DataError(f"{where}: test {number} lacks {' and '.join(map(repr, absent))}")
+
+
+def _tests_something(node: ast.AST) -> bool:
+    """Whether a node is an assert, or a class of unittest with tests."""
+    if not isinstance(node, ast.ClassDef):
+        return isinstance(node, ast.Assert)
+    return any("TestCase" in ast.unparse(base) for base in node.bases) and any(
+        isinstance(one, ast.FunctionDef) and one.name.startswith("test") for one in node.body
+    )
 
 
 def text_of(where: str, row: Row, name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airls_ray.grading.sandbox.box import PRELOAD, Exam, Sandbox
 from airls_ray.grading.sandbox.limits import InForce, Limits
 from airls_ray.tasks.base import Grade, Problem, Split
+from airls_ray.tasks.code_blocks import program_of
 from airls_ray.tasks.code_formats import check_details, read_code_file
 from airls_ray.tasks.problem_files import check_apart, epochs
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from airls_ray.config.schema import CodeTaskConfig
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
-_PYTHON = ("python", "py", "python3")
 _DELIMITERS = {"lines": "\n", "blocks": "\n\n"}
 
 
@@ -92,7 +90,7 @@ class CodeTask:
         return Sandbox(limits, settings.require, (*PRELOAD, *settings.preload))
 
     def _exam(self, details: dict[str, Any]) -> Exam:
-        names = ("form", "tests", "entry_point", "names", "setup", "prefix")
+        names = ("form", "tests", "entry_point", "names", "setup", "prefix", "test_seconds", "decimals")
         given = {name: details[name] for name in names if details.get(name)}
         return Exam(**given, tolerance=self._config.tolerance, stop=self._config.outcome == "all")
 
@@ -111,21 +109,6 @@ class CodeTask:
         for row, problem in enumerate(problems, 1):
             check_details(f"{path}, row {row}", problem.details)
         return problems
-
-
-def program_of(response: str, details: dict[str, Any]) -> str:
-    """Return the program of a response: its last Python block, else its last block, else all of it.
-
-    A block that the end of the response cuts counts. Where the problem is the beginning of a program and the
-    response does not define its function, the response goes on from that beginning.
-    """
-    blocks = [(match.group(1).lower(), match.group(2)) for match in _FENCE.finditer(response)]
-    marked = [text for language, text in blocks if language in _PYTHON]
-    found = marked[-1] if marked else blocks[-1][1] if blocks else response
-    beginning, entry = details.get("complete"), details.get("entry_point", "")
-    if beginning and found.strip() and not re.search(rf"^def\s+{re.escape(entry)}\b", found, re.MULTILINE):
-        return f"{beginning}{found}"
-    return found
 
 
 def digest_of(source: str) -> str:

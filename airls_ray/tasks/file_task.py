@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airls_ray.steps import StepRule
+from airls_ray.tasks.answers import without_thoughts
 from airls_ray.tasks.base import Grade, Problem, Split
 from airls_ray.tasks.choices import grade_choice
 from airls_ray.tasks.math_grader import grade_math
@@ -60,7 +61,7 @@ class FileTask:
     def warm_up(self) -> None:
         """Import what grading needs, so that the first response does not pay for it."""
         if self._config.grader == "math":
-            grade_math("$\\frac{x}{2}$", "$\\frac{y}{2}$")  # plain numbers need no math-verify
+            grade_math("\\sqrt{2}", "$\\int x$")  # plain numbers need neither mpmath nor math-verify
 
     @cached_property
     def _splits(self) -> tuple[list[Problem], list[Problem]]:
@@ -84,7 +85,8 @@ class FileTask:
 
 
 def grade_exact(answer: str, response: str, marker: str) -> Grade:
-    """Compare the text after the last `marker`, or else the last line, with `answer`."""
+    """Compare the text after the last `marker`, or else the last line, with `answer`; thoughts do not count."""
+    response = without_thoughts(response)
     _, found, tail = response.rpartition(marker) if marker else ("", "", "")
     lines = response.strip().splitlines()
     given = tail.strip() if found else lines[-1].strip() if lines else ""

@@ -68,9 +68,10 @@ def test_sizes_are_powers_of_two_up_to_the_samples(tmp_path: Path) -> None:
     assert list(summary["curves"]["majority"]) == ["1", "2", "4"]
 
 
-def test_problems_with_more_samples_give_their_first_ones_and_that_is_said_once(
+def test_problems_with_more_samples_use_them_all_and_the_fewest_are_said_once(
     tmp_path: Path, capsys: Any
 ) -> None:
+    """Of three samples the best of two is right in one of three pairs, whatever their order."""
     more = [sample("q", "right", [0.9]), sample("q", "w", [0.1]), sample("q", "w", [1.0])]
     rows = [
         sample("p", "right", [0.9]),
@@ -78,10 +79,21 @@ def test_problems_with_more_samples_give_their_first_ones_and_that_is_said_once(
         *more,
         *(one | {"problem_id": "r"} for one in more),
     ]
-    summary = run(tmp_path, rows)
-    assert (summary["problems"], summary["samples"]) == (3, 2)
-    assert summary["curves"]["best/last"]["2"]["accuracy"] == 1.0
-    assert capsys.readouterr().err.count("problems have 2 to 3 samples: the first 2 of each are used") == 1
+    for given in (rows, rows[::-1]):
+        summary = run(tmp_path, given)
+        assert (summary["problems"], summary["samples"]) == (3, 2)
+        assert summary["curves"]["best/last"]["2"]["accuracy"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+        assert capsys.readouterr().err.count("problems have 2 to 3 samples: the curves end at 2") == 1
+
+
+def test_equal_answers_are_one_vote_however_they_are_written(tmp_path: Path) -> None:
+    """Two of five say the square root of 12, three others differ: the majority is right."""
+    texts = ("2\\sqrt3", "\\sqrt{12}", "7", "8", "9")
+    rows = [
+        sample("p", "w", [0.5]) | {"answer": text, "correct": number < 2} for number, text in enumerate(texts)
+    ]
+    curve = run(tmp_path, [*rows, *rows[:1]])["curves"]["majority"]
+    assert curve["4"]["accuracy"] > 0.8
 
 
 def test_the_interval_is_over_problems(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from airls_ray.grading.sandbox.box import Sandbox
 from airls_ray.grading.table import results_to_table
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
+from airls_ray.tasks.code_blocks import program_of
 from airls_ray.tasks.code_formats import READERS, check_details, read_code_file
-from airls_ray.tasks.code_task import CodeTask, digest_of, program_of
+from airls_ray.tasks.code_task import CodeTask, digest_of
 from tests.unit.sandboxes import RIGHT, SMALL, protected_sandbox
 
 CALL = {"form": "call", "entry_point": "add", "tests": [{"arguments": [1, 2], "expected": 3}]}

@@ -13,7 +13,6 @@ from airls_ray.data.schemas import GRADES, ROLLOUTS
 from airls_ray.evaluation.rollouts import summarise_rollouts
 from airls_ray.grading.pool import GradeRequest, GradeResult, GraderPool
 from airls_ray.grading.table import results_to_table
-from airls_ray.tasks import math_grader
 from airls_ray.tasks.answers import after_hash, announced, final_answer, last_boxed
 from airls_ray.tasks.math_grader import grade_math
 
@@ -121,9 +120,8 @@ def test_equal_values_have_one_name_for_votes():
     assert {grade_math("1/2", text).answer for text in texts} == {"1/2"}
 
 
-def test_a_right_answer_that_cannot_be_read_is_no_silent_zero(monkeypatch):
-    monkeypatch.setattr(math_grader, "_math_verify", lambda: (lambda *_, **__: [], None))
-    grade = grade_math("no such thing ???", "\\boxed{1}")
+def test_a_right_answer_that_cannot_be_read_is_no_silent_zero():
+    grade = grade_math(" ??? ", "\\boxed{1}")
     assert (grade.outcome, grade.reason) == (0.0, "unparsable")
 
 

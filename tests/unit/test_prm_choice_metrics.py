@@ -47,7 +47,8 @@ def chosen(rule: str, scores: list[float], answers: list[str | None], right: lis
     for answer, score in zip(answers, scores, strict=True):
         if answer is not None:
             tally[answer] = tally.get(answer, 0.0) + (score if rule == "weighted" else 1.0)
-    return float(bool(tally) and max(tally, key=tally.__getitem__) == "b")
+    winners = [answer for answer, votes in tally.items() if votes == max(tally.values())]
+    return winners.count("b") / len(winners) if winners else 0.0
 
 
 @pytest.mark.parametrize("how", list(PLAIN))

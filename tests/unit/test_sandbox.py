@@ -205,8 +205,8 @@ def test_a_whole_program_may_use_threads_and_a_deep_stack(sandbox):
     assert sandbox.judge(source, ADD_MAIN).right
 
 
-def test_a_test_that_hands_over_a_function_is_named_as_not_supported(sandbox):
-    exam = asserts("assert add(lambda: 1, 2) == 3", entry_point="add")
+def test_a_test_that_hands_over_an_object_of_its_own_is_named_as_not_supported(sandbox):
+    exam = asserts("class Own: pass\nassert add(Own(), 2) == 3", entry_point="add")
     assert sandbox.judge(RIGHT, exam).reason == "unsupported_test"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from airls_ray.evaluation import voting
-from airls_ray.evaluation.voting import best_of_n_curve, best_of_n_values, vote, vote_curve
+from airls_ray.evaluation.voting import best_of_n_curve, best_of_n_values, vote, vote_curve, vote_shares
 
 Answer = str | None
 
@@ -25,7 +25,7 @@ def test_weights_of_equal_answers_add_up() -> None:
     assert vote(["a", "b", "b"], [0.5, 0.3, 0.3]) == 1
 
 
-def test_a_tie_goes_to_the_first_seen() -> None:
+def test_of_tied_answers_the_first_seen_is_given() -> None:
     assert vote(["b", "a", "a", "b"]) == 0
     assert vote(["a", "b"], [0.0, 0.0]) == 0
 
@@ -47,14 +47,17 @@ def test_bad_weights_are_an_error(weight: float) -> None:
 
 
 def counted_vote(answers: list[Answer], weights: list[float], correct: list[float]) -> float:
-    """One vote in plain Python: a dictionary keeps the order in which answers are first seen."""
+    """One vote in plain Python: answers with equal votes share it."""
     tally: dict[str, float] = {}
-    first: dict[str, int] = {}
-    for i, answer in enumerate(answers):
+    right: dict[str, list[float]] = {}
+    for answer, weight, one in zip(answers, weights, correct, strict=True):
         if answer is not None:
-            tally[answer] = tally.get(answer, 0.0) + weights[i]
-            first.setdefault(answer, i)
-    return correct[first[max(tally, key=tally.__getitem__)]] if tally else 0.0
+            tally[answer] = tally.get(answer, 0.0) + weight
+            right.setdefault(answer, []).append(one)
+    if not tally:
+        return 0.0
+    winners = [answer for answer, votes in tally.items() if votes == max(tally.values())]
+    return sum(sum(right[answer]) / len(right[answer]) for answer in winners) / len(winners)
 
 
 def random_problem(seed: int, samples: int = 7) -> tuple[list[Answer], list[float], list[float]]:
@@ -81,11 +84,43 @@ def test_votes_equal_all_subsets(weighted: bool) -> None:
             assert got[p] == pytest.approx(np.mean(wanted), abs=1e-12), (p, k)
 
 
-def test_a_tie_in_a_subset_goes_to_the_first_of_the_subset() -> None:
-    """`b a b a`: of the subsets of two, {1, 2} starts with a although b comes first overall."""
+def test_a_tie_in_a_subset_counts_its_share() -> None:
+    """`b a b a`, a right: of the six subsets of two, one is b alone, one a alone, and four are tied."""
     correct = np.array([[0.0, 1.0, 0.0, 1.0]])
-    # subsets 01 b, 02 b, 03 b, 12 a, 13 a, 23 b
-    assert vote_curve([["b", "a", "b", "a"]], correct, None, 2)[0] == pytest.approx(2 / 6)
+    assert vote_curve([["b", "a", "b", "a"]], correct, None, 2)[0] == pytest.approx((1 + 4 / 2) / 6)
+
+
+def test_shares_of_a_vote_by_hand() -> None:
+    """a and b tie with two votes each; the samples of an answer share its half."""
+    assert vote_shares(["a", "b", "b", "a", "c"]).tolist() == [0.25, 0.25, 0.25, 0.25, 0.0]
+    assert vote_shares(["a", "b", None], [0.1, 0.3, 9.0]).tolist() == [0.0, 1.0, 0.0]
+    assert vote_shares([None, None]).tolist() == [0.0, 0.0]
+
+
+def test_sums_that_differ_in_their_last_digit_alone_tie() -> None:
+    """0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 are not the same number to a computer."""
+    answers: list[Answer] = ["a", "a", "a", "b", "b", "b"]
+    shares = vote_shares(answers, [0.1, 0.2, 0.3, 0.3, 0.2, 0.1])
+    assert shares.tolist() == pytest.approx([1 / 6] * 6)
+
+
+@pytest.mark.parametrize("draws", [512, 20])
+def test_no_figure_depends_on_the_order_of_the_samples(draws: int) -> None:
+    problems = [random_problem(seed, 9) for seed in range(20)]
+    answers, weights, correct = ([problem[part] for problem in problems] for part in range(3))
+    order = np.random.default_rng(0).permutation(9)
+    for k in (2, 4, 9):
+        for scores in (None, np.array(weights)):
+            before = vote_curve(answers, np.array(correct), scores, k, draws=draws)
+            mixed = [[row[at] for at in order] for row in answers]
+            after = vote_curve(
+                mixed,
+                np.array(correct)[:, order],
+                scores if scores is None else scores[:, order],
+                k,
+                draws=draws,
+            )
+            np.testing.assert_allclose(before, after, atol=1e-12)
 
 
 def test_all_samples_are_voted_on_without_random_draws(monkeypatch: pytest.MonkeyPatch) -> None:

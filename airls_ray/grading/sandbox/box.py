@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import json
 import os
@@ -76,6 +77,10 @@ class Exam:
     """Largest relative or absolute difference of numbers."""
     stop: bool = True
     """End at the first test that fails."""
+    test_seconds: float | None = None
+    """Longest time of one test that reads standard input, within the limits of all."""
+    decimals: bool = False
+    """Whether lines of numbers are the same if their values are: 1.0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -197,19 +202,23 @@ class Sandbox:
     def _judge_whole(self, source: str, exam: Exam, deadline: float) -> Verdict:
         passed, first = 0, None
         for test in exam.tests:
-            reason, output = self._run_whole(source, test["input"], deadline)
+            ends = (
+                deadline if exam.test_seconds is None else min(deadline, time.monotonic() + exam.test_seconds)
+            )
+            reason, output = self._run_whole(source, exam.prefix, test["input"], ends)
             if reason is None:
-                reason = None if same_text(output, test["output"], exam.tolerance) else "wrong_answer"
+                same = same_text(output, test["output"], exam.tolerance, decimals=exam.decimals)
+                reason = None if same else "wrong_answer"
             passed += reason is None
             first = first or reason
-            if reason is not None and (exam.stop or reason == "timeout"):
+            if reason is not None and (exam.stop or time.monotonic() >= deadline):
                 break
         return Verdict(first or "graded", passed, len(exam.tests))
 
-    def _run_whole(self, source: str, text: str, deadline: float) -> tuple[str | None, str]:
+    def _run_whole(self, source: str, prefix: str, text: str, deadline: float) -> tuple[str | None, str]:
         """Return why a run failed (None: it did not) and what it wrote."""
         output, writer = open_stream(self._output_bytes)
-        files = [writer, _sealed(json.dumps({"source": source})), _sealed(text)]
+        files = [writer, _sealed(json.dumps({"source": source, "prefix": prefix})), _sealed(text)]
         try:
             nursery = self._nurseries[0]
             try:
@@ -231,10 +240,19 @@ def _exam_json(exam: Exam, limit: int) -> dict[str, Any]:
         "entry_point": exam.entry_point,
         "names": [name for name in names if "." not in name],
         "setup": exam.setup,
+        "shared": sorted(_classes(exam.setup) & _classes(exam.prefix)),
         "tolerance": exam.tolerance,
         "stop": exam.stop,
         "limit": limit,
     }
+
+
+def _classes(source: str) -> set[str]:
+    """Return the classes that a piece of Python defines at its top level."""
+    try:
+        return {node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    except (SyntaxError, ValueError):
+        return set()
 
 
 def _read_verdict(ended: Ended, verdicts: Stream, exam: Exam, limits: Limits) -> Verdict:

@@ -87,6 +87,10 @@ class Judge:
             if entry:
                 scope["candidate"] = scope[entry] if entry in scope else self._entry()
             exec(compile(self._job["setup"], "<setup>", "exec"), scope)
+            # Nodes of lists and trees are the program's: it must be able to follow and to change them.
+            for name in self._job["shared"]:
+                if self._has(name):
+                    scope[name] = self._global(name)
         except Exception as error:
             self._record(_reason(error), error)
             return
@@ -102,16 +106,41 @@ class Judge:
         return True
 
     def _run_chunk(self, tree: ast.Module, scope: dict[str, Any]) -> None:
+        self._channel.undecided = False
+        before = set(scope)
         try:
             exec(compile(tree, "<tests>", "exec"), scope)
         except Exception as error:
-            self._record(_reason(error), error)
+            self._record(self._why(error), error)
+            return
+        for name in [name for name in scope if name not in before]:
+            if _is_test_case(scope[name]):
+                self._run_cases(scope[name])
+
+    def _run_cases(self, cases: Any) -> None:
+        """Run the methods of a class of unittest, each a test; its asserts report by themselves, too."""
+        import unittest  # most tests do without
+
+        for case in unittest.defaultTestLoader.loadTestsFromTestCase(cases):
+            self._channel.undecided = False
+            found = _Errors()
+            case.run(found)
+            if not found.skipped:
+                error = found.first
+                self._record(self._why(error) if error else None, error)
 
     def _passed(self) -> None:
+        self._channel.undecided = False
         self._record(None)
 
     def _failed(self, error: Exception | None = None) -> None:
-        self._record(_reason(error) if error else "wrong_answer", error)
+        self._record(self._why(error), error)
+        self._channel.undecided = False
+
+    def _why(self, error: Exception | None) -> str:
+        """Return the reason of a failure; one that hangs on objects that cannot be compared is the test's."""
+        reason = _reason(error) if error else "wrong_answer"
+        return "unsupported_test" if reason == "wrong_answer" and self._channel.undecided else reason
 
     # ------------------------------------------------------------------------------------ verdicts
     def _decide(self, check: Callable[[], bool]) -> None:
@@ -145,7 +174,9 @@ class _Stop(BaseException):
 def _reason(error: Exception) -> str:
     if isinstance(error, NoEntryPoint):
         return "no_entry_point"
-    if isinstance(error, (NotPlain, NameError)) and not hasattr(error, "from_program"):
+    if isinstance(error, (NotPlain, NameError, ImportError)) and not hasattr(error, "from_program"):
+        return "unsupported_test"
+    if isinstance(error, (TypeError, AttributeError)) and "'Remote'" in str(error):  # the stand-in's limits
         return "unsupported_test"
     if isinstance(error, MemoryError):
         return "memory"
@@ -166,10 +197,52 @@ def equal(given: Any, expected: Any, tolerance: float) -> bool:
         return all(equal(given[key], value, tolerance) for key, value in expected.items())
     if isinstance(given, Remote):
         return False
+    if isinstance(expected, (int, float, str, list, tuple)) and hasattr(given, "tolist"):  # an array of numpy
+        return equal(given.tolist(), expected, tolerance)
     floats = isinstance(given, float) or isinstance(expected, float)
     if tolerance and floats and isinstance(given, (int, float)) and isinstance(expected, (int, float)):
         return math.isclose(given, expected, rel_tol=tolerance, abs_tol=tolerance)
     return bool(given == expected)
+
+
+def _is_test_case(value: Any) -> bool:
+    """Whether a value is a class of unittest with tests of its own."""
+    kinds = getattr(value, "__mro__", ()) if isinstance(value, type) else ()
+    return any(kind.__module__ == "unittest.case" and kind.__name__ == "TestCase" for kind in kinds[1:])
+
+
+class _Errors:
+    """The result of a test of unittest: its first error, and whether it ran."""
+
+    shouldStop = failfast = False
+
+    def __init__(self) -> None:
+        self.first: Exception | None = None
+        self.skipped = False
+
+    def addError(self, test: Any, error: Any) -> None:
+        if self.first is None:
+            self.first = error[1]
+
+    addFailure = addError
+
+    def addSubTest(self, test: Any, part: Any, error: Any) -> None:
+        if error is not None:
+            self.addError(test, error)
+
+    def addSkip(self, test: Any, reason: str) -> None:
+        self.skipped = True
+
+    def addSuccess(self, test: Any) -> None:
+        pass
+
+    startTest = stopTest = addSuccess
+
+    def addExpectedFailure(self, test: Any, error: Any) -> None:
+        pass
+
+    def addUnexpectedSuccess(self, test: Any) -> None:
+        self.first = AssertionError("a failure was expected")
 
 
 def count_asserts(text: str, stop: bool) -> ast.Module:

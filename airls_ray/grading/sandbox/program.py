@@ -7,6 +7,7 @@ what they expect.
 from __future__ import annotations
 
 import atexit
+import builtins
 import os
 import sys
 import threading
@@ -25,7 +26,7 @@ _LONGEST_REQUEST = 1 << 30
 def run_main(job: dict[str, Any]) -> int:
     """Run the program as a whole on its standard input and return its exit code."""
     try:
-        code = compile(job["source"], "<program>", "exec")
+        codes = [compile(job[name], f"<{name}>", "exec") for name in ("prefix", "source")]
     except MemoryError:
         return MEMORY_EXIT
     except (SyntaxError, ValueError, RecursionError):
@@ -34,7 +35,7 @@ def run_main(job: dict[str, Any]) -> int:
     sys.modules["__main__"] = module
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")  # those of the parent know other files
     sys.argv = ["program"]
-    status = _finished(lambda: exec(code, module.__dict__))
+    status = _finished(lambda: [exec(code, module.__dict__) for code in codes])
     for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush):  # type: ignore[attr-defined]
         status = status or _finished(last)
     return status
@@ -66,8 +67,7 @@ class ProgramServer:
         try:
             self._reply(self._load(job))
             while True:
-                request = values.receive(self._channel, _LONGEST_REQUEST)
-                self._reply(self._answer(request))
+                self._reply(self._answer(self._next()))
         except (values.ChannelClosed, BrokenPipeError, ConnectionResetError):
             return 0
         except MemoryError:
@@ -78,27 +78,66 @@ class ProgramServer:
         try:
             parts = [compile(job[name], f"<{name}>", "exec") for name in ("prefix", "source")]
         except MemoryError:
-            return ["raised", "MemoryError", "the program is too complex"]
+            return ["raised", ["MemoryError"], "the program is too complex"]
         except (SyntaxError, ValueError, RecursionError) as error:
             return ["syntax", str(error)[:_LONGEST_MESSAGE]]
         try:
             for part in parts:
                 exec(part, self._module.__dict__)
         except BaseException as error:
-            return _raised(error)
+            return self._raised(error)
         return ["value", None]
+
+    def _next(self) -> list[Any]:
+        request: list[Any] = values.receive(self._channel, _LONGEST_REQUEST)
+        return request
 
     def _answer(self, request: list[Any]) -> list[Any]:
         operation, operands, keywords = request
         try:
-            found = [values.decode(operand, self._kept.__getitem__) for operand in operands]
-            named = {name: values.decode(value, self._kept.__getitem__) for name, value in keywords.items()}
+            found = [values.decode(operand, self._object) for operand in operands]
+            named = {name: values.decode(value, self._object) for name, value in keywords.items()}
             result = self._perform(operation, found, named)
             if operation == "call_in_place":
                 result = found[1] if len(found) > 1 and result is None else result
-            return ["value", values.encode(result, self._keep)]
+            answer = ["value", values.encode(result, self._keep)]
+            # Only where nothing is returned: else a program could change what it is compared with.
+            return (
+                answer
+                if result is not None or operation != "call"
+                else [*answer, self._changes(operands, found)]
+            )
         except BaseException as error:
-            return _raised(error)
+            return self._raised(error)
+
+    def _changes(self, operands: list[Any], found: list[Any]) -> list[Any]:
+        """Return place and value of every argument that a call has changed."""
+        places = [place for place, one in enumerate(found) if isinstance(one, (list, dict, set, bytearray))]
+        now = [(place, values.encode(found[place], self._keep)) for place in places]
+        return [[place, value] for place, value in now if value != operands[place]]
+
+    def _object(self, handle: Any, fields: Any) -> Any:
+        """Return what is kept under a handle, or a function that asks the tests to call one of theirs."""
+        if isinstance(handle, dict) and "callback" in handle:
+            return lambda *arguments, **keywords: self._call_back(handle["callback"], arguments, keywords)
+        if isinstance(handle, dict):
+            first, *_ = handle["error_class"]
+            return self._kept[first[0]] if isinstance(first, list) else getattr(builtins, first)
+        return self._kept[handle]
+
+    def _call_back(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Have the tests call their function, and do meanwhile what that asks of the program."""
+        encoded = [values.encode(one, self._keep) for one in arguments]
+        named = {name: values.encode(one, self._keep) for name, one in keywords.items()}
+        self._reply(["callback", number, encoded, named])
+        while True:
+            request = self._next()
+            if request[0] == "returned":
+                return values.decode(request[1], self._object)
+            if request[0] == "threw":
+                kind = getattr(builtins, str(request[1]), RuntimeError)
+                raise kind(request[2])
+            self._reply(self._answer(request))
 
     def _perform(self, operation: str, operands: list[Any], keywords: dict[str, Any]) -> Any:
         if operation == "name":
@@ -109,7 +148,9 @@ class ProgramServer:
             "getattr": getattr,
             "setattr": setattr,
             "getitem": lambda one, key: one[key],
-            "iterate": list,
+            "iterate": _items,
+            "next": next,
+            "isinstance": isinstance,
             "length": len,
             "truth": bool,
             "text": str,
@@ -124,15 +165,20 @@ class ProgramServer:
     def _reply(self, message: list[Any]) -> None:
         values.send(self._channel, message)
 
+    def _raised(self, error: BaseException) -> list[Any]:
+        """Return an exception: the classes that it is of, and its text."""
+        if isinstance(error, MemoryError):
+            return ["raised", ["MemoryError"], ""]
+        try:
+            text = str(error)[:_LONGEST_MESSAGE]
+        except BaseException:
+            text = ""
+        return ["raised", values.error_classes(type(error), self._keep), text]
 
-def _raised(error: BaseException) -> list[Any]:
-    if isinstance(error, MemoryError):
-        return ["raised", "MemoryError", ""]
-    try:
-        text = str(error)[:_LONGEST_MESSAGE]
-    except BaseException:
-        text = ""
-    return ["raised", type(error).__name__, text]
+
+def _items(value: Any) -> Any:
+    """Return all of what has a length, else an iterator: it may have no end."""
+    return list(value) if hasattr(value, "__len__") else iter(value)
 
 
 def silence() -> None:

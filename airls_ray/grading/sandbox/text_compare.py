@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, InvalidOperation
 
 
-def same_text(given: str, expected: str, tolerance: float = 0.0) -> bool:
+def same_text(given: str, expected: str, tolerance: float = 0.0, *, decimals: bool = False) -> bool:
     """Whether two outputs are the same but for white space at the ends of lines and of the text.
 
-    With a `tolerance` words that are numbers may differ by it, relative or absolute, if one of them is
+    `decimals`, as LiveCodeBench compares: white space around the text and its lines does not count, and lines of
+    numbers are the same if their values are. With a `tolerance` words that are numbers may differ by it, relative or absolute, if one of them is
     written with a point or an exponent.
     """
+    if decimals and _same_decimals(given, expected):
+        return True
     ours, theirs = _lines(given), _lines(expected)
     if ours == theirs or not tolerance:
         return ours == theirs
@@ -21,6 +25,21 @@ def same_text(given: str, expected: str, tolerance: float = 0.0) -> bool:
         len(one) == len(other) and all(_same_word(a, b, tolerance) for a, b in zip(one, other, strict=True))
         for one, other in pairs
     )
+
+
+def _same_decimals(given: str, expected: str) -> bool:
+    ours, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (given, expected))
+    return len(ours) == len(theirs) and all(
+        one == other or (_decimals(one) is not None and _decimals(one) == _decimals(other))
+        for one, other in zip(ours, theirs, strict=True)
+    )
+
+
+def _decimals(line: str) -> list[Decimal] | None:
+    try:
+        return [Decimal(word) for word in line.split()]
+    except InvalidOperation:
+        return None
 
 
 def _lines(text: str) -> list[str]:

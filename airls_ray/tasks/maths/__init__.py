@@ -1,0 +1,1 @@
+"""Mathematical answers: notation, a strict parser, exact comparison, names for votes."""
