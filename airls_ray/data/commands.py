@@ -97,8 +97,9 @@ def convert_data(
 
 
 def check_gold(found: Imported, processes: int = 2) -> Converted:
-    """Grade every answer that is no letter of a choice against itself, in processes with deadlines."""
-    problems = [problem for problem in found.problems if "permutation" not in problem.details]
+    """Grade every answer that is compared as mathematics (no letter of a choice, no tests of a program)
+    against itself, in processes with deadlines."""
+    problems = [one for one in found.problems if not {"permutation", "tests"} & one.details.keys()]
     counts = {"answers that cannot be parsed": 0, "answers that do not equal themselves": 0}
     notes: list[str] = []
     if not problems:

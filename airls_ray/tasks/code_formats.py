@@ -14,12 +14,11 @@ import json
 import pickle
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from airls_ray.errors import DataError
-from airls_ray.files import read_unpacked
 from airls_ray.tasks.base import Problem
 
 Row = Mapping[str, Any]
@@ -121,15 +120,14 @@ READERS: dict[str, Callable[[str, Row], Problem]] = {
 
 
 def read_code_file(path: Path, form: str) -> list[Problem]:
-    """Read a JSONL file (also .gz) whose rows are in the format `form`, a key of READERS.
+    """Read a file (JSONL, also .gz) whose rows are in the format `form`, a key of READERS.
 
     Raises:
         DataError: names the file and the 1-based row.
     """
-    problems = [READERS[form](f"{path}, row {number}", row) for number, row in _rows(path)]
-    if not problems:
-        raise DataError(f"{path} has no problems; give at least one row")
-    return problems
+    from airls_ray.data.importing import import_problems  # which imports this module
+
+    return import_problems(path, form, bad_rows="error", remedy="").problems
 
 
 def check_details(where: str, details: Mapping[str, Any]) -> None:
@@ -174,23 +172,6 @@ def _problem(where: str, row: Row, prompt: str, details: dict[str, Any], solutio
     if identity is None:
         raise DataError(f"{where}: there is neither 'task_id' nor 'question_id'")
     return Problem(str(identity), prompt, ANSWER, (solution,) if solution else (), details)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        lines = read_unpacked(path).decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the problem file {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, row {number}: not a JSON object ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: must be an object")
-        yield number, row
 
 
 def _parse(where: str, text: Any) -> ast.Module:
