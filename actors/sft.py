@@ -20,6 +20,7 @@ from actors.sft_rank import METRICS, SUMMARY, train_rank
 from actors.sft_state import SFTState, state_folder
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream, table_to_problems, take_distinct
 from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress, make_progress
@@ -61,6 +62,7 @@ def run_sft(
         source = prepare_model(config, work) if before is None else _take_up(before, work, progress)
         draws = config.sft.iterations * config.sft.problems_per_iteration
         check_lengths(config, source, draws, progress, traces=True)
+        check_before(config, progress, splits=("train",), traces=True)
         cluster.connect(config.ray)
         try:
             _fit(config, source, work, progress, state, before)

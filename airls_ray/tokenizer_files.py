@@ -32,6 +32,8 @@ class LoadedTokenizer:
     sequence, with a chat template the end of the assistant's turn. The others are those of the model's
     `generation_config.json`, with which its authors end a response."""
     pad_id: int
+    folder: str
+    """Folder or hub name, for messages."""
     chat: ChatTemplate | None = None
 
     @property
@@ -43,21 +45,26 @@ class LoadedTokenizer:
         """Return the encoding of a text alone, or (`begin`) of one that begins a sequence.
 
         Raises:
-            DataError: the vocabulary itself, and no list of special tokens, makes the end of a response of
-                some of the text.
+            DataError: the vocabulary lacks some of the text; or the vocabulary itself, and no list of special
+                tokens, makes the end of a response of some of it.
         """
+        encoding = self._encode(text, begin)
         for end in self.eos_ids:
             piece = self.backend.id_to_token(end)
-            if (
-                piece is not None
-                and piece in text
-                and end in self.backend.encode(text, add_special_tokens=False).ids
-            ):
+            if piece is not None and piece in text and end in self._encode(text, begin=False).ids:
                 raise DataError(
                     f"the text {text[:80]!r} contains {piece!r}, which this tokenizer can only read as the "
                     "end of a response; take it out"
                 )
-        return self.backend.encode(text, add_special_tokens=begin)
+        return encoding
+
+    def _encode(self, text: str, begin: bool) -> Encoding:
+        try:
+            return self.backend.encode(text, add_special_tokens=begin)
+        except Exception as error:  # the library raises no narrower class for a word that it lacks
+            raise DataError(
+                f"the tokenizer of {self.folder} cannot encode {text[:60]!r} ({error})"
+            ) from error
 
 
 def word_pattern(words: list[str]) -> str:
@@ -147,7 +154,7 @@ def load_tokenizer(folder: Path | str, chat: bool) -> LoadedTokenizer:
         raise _no_eos(folder)
     pad = _token_id(backend, names.get("pad_token"))
     ends = _ends(backend, [eos, *_generation_ends(path)])
-    return LoadedTokenizer(_plain(backend, ends), ends, eos if pad is None else pad)
+    return LoadedTokenizer(_plain(backend, ends), ends, eos if pad is None else pad, str(folder))
 
 
 def require_same_tokens(policy: Path | str, prm: Path | str) -> None:
@@ -191,12 +198,12 @@ def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
     ends = _ends(control, [eos, *_generation_ends(folder)])
     plain = _plain(Tokenizer.from_str(control.to_str()), ends)
     if not chat:
-        return LoadedTokenizer(plain, ends, pad)
+        return LoadedTokenizer(plain, ends, pad, str(folder))
     template = ChatTemplate(tokenizer, plain, special_texts(control, ends))
     turn_end = template.turn_end()
     if turn_end is not None:
         ends = tuple(dict.fromkeys((turn_end, *ends)))
-    return LoadedTokenizer(_plain(plain, ends), ends, pad, template)
+    return LoadedTokenizer(_plain(plain, ends), ends, pad, str(folder), template)
 
 
 def special_texts(backend: Tokenizer, ends: Sequence[int]) -> list[str]:

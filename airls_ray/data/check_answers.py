@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 from airls_ray.config.task_sections import TaskConfig
-from airls_ray.data.problems import details_text
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GradeResult, GraderPool
 from airls_ray.tasks.base import Problem
 
@@ -113,12 +113,12 @@ def _judge(
     requests = []
     for problem in problems:
         stated = stated_answer(task, problem)
-        responses = [] if stated is None else [(None, stated)]
-        responses += list(enumerate(problem.traces)) if traces else []
+        responses: list[tuple[int | None, str]] = [] if stated is None else [(None, stated)]
+        responses += enumerate(problem.traces) if traces else ()
         for number, response in responses:
             items.append((problem, number))
             requests.append(
-                GradeRequest(problem.prompt, problem.answer, details_text(problem), response)
+                GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), response)
             )
     judged.problems += len(problems)
     unsure: set[str] = set()

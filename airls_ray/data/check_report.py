@@ -60,14 +60,16 @@ class DataReport:
         error = next((one for one in self.findings if one.severity == Severity.ERROR), None)
         if error is not None:
             raise DataError(
-                f"{len(error.cases):,} {error.what}, the first: {error.cases[0]} (`airls-ray data check` with "
-                "this configuration lists them all)"
+                f"{len(error.cases):,} {error.what}, the first: {error.cases[0]} (`airls-ray data check "
+                "CONFIG` shows all)"
             )
 
     def say(self, progress: Progress) -> None:
-        """Say each finding in one line."""
+        """Say each finding that is no error in one line."""
         for one in self.findings:
-            progress.say(f"{one.severity.name.title()}: {len(one.cases):,} {one.what}, the first: {one.cases[0]}")
+            if one.severity < Severity.ERROR:
+                kind = one.severity.name.title()
+                progress.say(f"{kind}: {len(one.cases):,} {one.what}, the first: {one.cases[0]}")
 
     def show(self, progress: Progress, title: str, most: int) -> Iterable[str]:
         """Print the figures as a table and yield the findings' lines, at most `most` cases of each."""

@@ -43,6 +43,8 @@ class Imported:
     """Rows with the prompt and the answer of an earlier one, to which they gave their traces."""
     again: int = 0
     """Problems that an earlier row has, too, under another identifier; they are kept."""
+    twice: list[str] = field(default_factory=list)
+    """One sentence for each row of `merged` and `again`."""
     other: int = 0
     """Rows that the format leaves out, such as code in a set of mathematics and code."""
     bad: list[str] = field(default_factory=list)
@@ -188,6 +190,11 @@ def _add(
     for at in (same_id, same_prompt):
         if at is not None:
             _refuse_contradiction(result, result.problems[at], where, problem)
+    first = same_prompt if same_id is None else same_id
+    if first is not None:
+        named = " under another identifier" if same_id is None else ""
+        earlier = result.places[result.problems[first].problem_id]
+        result.twice.append(f"{where}: the problem of {earlier} again{named}")
     if same_id is None:
         by_id[problem.problem_id] = len(result.problems)
         by_prompt.setdefault(problem.prompt.strip(), len(result.problems))

@@ -127,10 +127,6 @@ class ProjectScorer:
             return self._tokenizer.encode(text, begin=special)
         except DataError as error:
             raise DataError(f"{item.where}: {error}") from error
-        except Exception as error:  # the library raises no narrower class for a word that it lacks
-            raise DataError(
-                f"{item.where}: the tokenizer of {self._folder} cannot encode {text[:60]!r} ({error})"
-            ) from error
 
 
 def _refuse_form(folder: Path, config: PRMConfig) -> None:
