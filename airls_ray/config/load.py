@@ -86,7 +86,7 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         try:
             parsed = yaml.load(value, _Loader)
         except yaml.YAMLError as error:
-            problem = getattr(error, "problem", None) or str(error)
+            problem = " ".join((getattr(error, "problem", None) or str(error)).split())
             raise ConfigError(f"the value of the override {text!r} is not YAML: {problem}") from None
         for name in reversed(names):
             parsed = {name: parsed}

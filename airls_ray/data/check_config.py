@@ -79,7 +79,8 @@ def check_config(
             "traces": traces,
         }
         report.figures[_WORDS[one.split]] = figures
-        with progress.track(f"Grading {_WORDS[one.split]} problems", len(one.problems)) as bar:
+        graded = len(one.problems) if sample is None else min(sample, len(one.problems))
+        with progress.track(f"Grading {_WORDS[one.split]} problems", graded) as bar:
             effort = _effort(config, Effort(problems=sample))
             judged = judge_problems(config.task, one.problems, one.places, effort, bar.advance)
         figures |= {"graded problems": judged.problems, "graded traces": judged.traces}

@@ -60,7 +60,7 @@ class DataReport:
         error = next((one for one in self.findings if one.severity == Severity.ERROR), None)
         if error is not None:
             raise DataError(
-                f"{len(error.cases):,} {error.what}, the first: {error.cases[0]} (`airls-ray data check "
+                f"{error.what}: {len(error.cases):,}, the first: {error.cases[0]} (`airls-ray data check "
                 "CONFIG` shows all)"
             )
 
@@ -69,7 +69,7 @@ class DataReport:
         for one in self.findings:
             if one.severity < Severity.ERROR:
                 kind = one.severity.name.title()
-                progress.say(f"{kind}: {len(one.cases):,} {one.what}, the first: {one.cases[0]}")
+                progress.say(f"{kind}: {one.what}: {len(one.cases):,}, the first: {one.cases[0]}")
 
     def show(self, progress: Progress, title: str, most: int) -> Iterable[str]:
         """Print the figures as a table and yield the findings' lines, at most `most` cases of each."""
@@ -77,7 +77,7 @@ class DataReport:
         rows = [[name, *(figures.get(name) for figures in self.figures.values())] for name in names]
         progress.table(title, rows, ["", *self.figures])
         for one in sorted(self.findings, key=lambda finding: -finding.severity):
-            yield f"{one.severity.name.title()}: {len(one.cases):,} {one.what}"
+            yield f"{one.severity.name.title()}: {one.what}: {len(one.cases):,}"
             yield from (f"  {case}" for case in one.cases[:most])
             if len(one.cases) > most:
                 yield f"  ... and {len(one.cases) - most:,} more (--show)"

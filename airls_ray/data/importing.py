@@ -235,7 +235,7 @@ def _text(where: str, row: Row, name: str, path: str | None) -> str:
     text = value if name == "prompt" and isinstance(value, str) else _plain(value)
     if text is None or not text.strip():
         if value is None:
-            known = ", ".join(map(str, row)) or "none"
+            known = ", ".join(" ".join(str(key).split())[:40] for key in row) or "none"
             raise _BadField(f"{where}: no {name} at {path!r} (the row has: {known})", f"no {name}")
         raise _BadField(
             f"{where}: the {name} at {path!r} must be text, but is {kind_of(value)}", f"no {name}"

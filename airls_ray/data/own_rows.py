@@ -33,6 +33,10 @@ def problem_of_row(where: str, row: Row) -> Problem:
             raise DataError(f"{where}: field 'details' is not JSON") from error
     if details is not None and not isinstance(details, dict):
         raise DataError(f"{where}: field 'details' must be an object, but is {_kind(details)}")
+    try:
+        json.dumps(details)
+    except (TypeError, ValueError) as error:  # a row of Parquet may hold times or bytes
+        raise DataError(f"{where}: field 'details' holds what JSON has not ({error})") from error
     return Problem(identity, prompt, answer, traces, details or {})
 
 

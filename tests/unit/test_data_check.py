@@ -81,13 +81,13 @@ def test_a_trace_that_ends_in_another_answer_is_an_error_where_it_is_learned_fro
     sentence = f"{tmp_path / 'train.jsonl'}, row 3: trace 2 ends in '7', but the answer of the row is '6'"
     assert cases(check_config(config), "do not grade right") == [sentence]
     with pytest.raises(
-        DataError, match=r"^1 traces of training problems .* the first: .*row 3: trace 2 ends"
+        DataError, match=r"^traces of training problems .*: 1, the first: .*row 3: trace 2 ends"
     ):
         check_before(config, QuietProgress(), traces=True)
     check_before(config, QuietProgress(), traces=False)
     said = Said()
     check_before(config_of(tmp_path, [*GOOD, wrong], task={"bad_rows": "skip"}), said, traces=True)
-    assert said.lines[0].startswith("Warning: 1 traces of training problems that do not grade right (they")
+    assert said.lines[0].startswith("Warning: traces of training problems that do not grade right (they")
 
 
 def test_an_answer_that_the_grader_cannot_compare_is_said(tmp_path: Path) -> None:
@@ -95,9 +95,12 @@ def test_an_answer_that_the_grader_cannot_compare_is_said(tmp_path: Path) -> Non
     said = Said()
     check_before(config_of(tmp_path, rows), said, splits=("train",), traces=True)
     (line,) = said.lines
-    assert "1 answers of training problems that the grader cannot compare" in line and "row 3" in line
+    assert (
+        "answers of training problems that the grader cannot compare: right responses get 0: 1," in line
+        and "row 3" in line
+    )
     most = config_of(tmp_path, [{"prompt": f"p{n}", "answer": "#### 2"} for n in range(3)])
-    with pytest.raises(DataError, match="3 answers of training problems"):
+    with pytest.raises(DataError, match=r"answers of training problems .*: 3, the first"):
         check_before(most, QuietProgress(), traces=True)
 
 
@@ -191,7 +194,7 @@ def test_the_command_lists_findings_and_exits_by_their_severity(
         (tmp_path / "own.yaml").write_text(yaml.safe_dump({"task": config["task"]}))
         assert run(["data", "check", str(tmp_path / "own.yaml"), f"output={tmp_path}", "--show", "2"]) == code
     out = capsys.readouterr().out
-    assert "Error: 30 rows of" in out and "... and 28 more (--show)" in out
+    assert "that cannot be used: 30" in out and "... and 28 more (--show)" in out
     assert run(["data", "check", str(tmp_path / "own.yaml"), "task.bad_rows=skip", "task.nothing=1"]) == 2
     assert "unknown key task.nothing" in capsys.readouterr().err
 

@@ -149,6 +149,16 @@ def test_a_bad_parquet_row_is_named(tmp_path):
         read_problems(path)
 
 
+def test_details_that_json_has_not_are_refused(tmp_path):
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "own.parquet"
+    row = {"prompt": "p", "answer": "a", "details": {"level": b"1"}}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    with pytest.raises(DataError, match=r"row 1: field 'details' holds what JSON has not"):
+        read_problems(path)
+
+
 @pytest.mark.parametrize(
     "name", ["missing.jsonl", "missing.parquet", "table.csv", "empty.jsonl", "broken.parquet"]
 )
