@@ -14,6 +14,7 @@ from actors.rollout_worker import RolloutRequest
 from actors.samplers import Samplers, started_samplers
 from actors.start import connected
 from airls_ray.config.schema import Config
+from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.schemas import OUTPUTS, rows_to_table
 from airls_ray.data.stored_outputs import grade_responses, read_responses
@@ -47,6 +48,7 @@ def evaluate_policy(config: Config, policy: str, output: Path, resume: bool) -> 
     check_model_folder(policy, context_tokens=config.model.context_tokens)
     policy = str(Path(policy).resolve()) if Path(policy).is_dir() else policy
     progress, problems = make_progress(), test_problems(config)
+    check_before(config, progress, splits=("test",), traces=False)
     engine = {
         "policy": policy_fingerprint(policy),
         "max_response_tokens": config.rollout.max_response_tokens,
@@ -66,6 +68,7 @@ def evaluate_policy(config: Config, policy: str, output: Path, resume: bool) -> 
 def evaluate_endpoint(config: Config, url: str, model: str, output: Path, resume: bool) -> dict[str, Any]:
     """The same with an OpenAI-compatible endpoint; starts no engine and no cluster."""
     progress, problems = make_progress(), test_problems(config)
+    check_before(config, progress, splits=("test",), traces=False)
     tokens = config.rollout.max_response_tokens
     settings = _settings(config) | {"endpoint": url, "model": model, "max_response_tokens": tokens}
     parts = OutputParts(output, settings, resume)
@@ -86,6 +89,7 @@ def evaluate_files(config: Config, paths: Sequence[Path], output: Path, resume: 
     """Grade and measure stored responses; starts no engine and no cluster."""
     progress, problems = make_progress(), test_problems(config)
     responses = read_responses(paths, problems)
+    check_before(config, progress, splits=("test",), traces=False)
     settings = _settings(config) | {"files": [str(path) for path in paths], "responses": len(responses)}
     settings = {name: value for name, value in settings.items() if name not in ("samples", "temperature")}
     parts = OutputParts(output, settings, resume)

@@ -82,7 +82,7 @@ def _piece(
     ends = codec.step_ends(tokens)
     if not whole and ends[0] < len(tokens):
         tokens, logprobs, ends = tokens[: ends[0]], logprobs[: ends[0]], ends[:1]
-    if tokens[-1] == codec.eos_id:
+    if tokens[-1] in codec.eos_ids:
         finish = "stop"
     elif whole:
         finish = "length"

@@ -8,6 +8,7 @@ from pathlib import Path
 from airls_ray.checkpoint_record import Inputs, check_files, check_inputs, fingerprints, read_record
 from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
+from airls_ray.data.check_config import check_before
 from airls_ray.data.lengths import Lengths, fit_of
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.learning.prm_folder import read_prm_form
@@ -15,7 +16,7 @@ from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress
 from airls_ray.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
-from airls_ray.tasks import Problem, make_task
+from airls_ray.tasks import Problem, Task, make_task
 from airls_ray.text import TextCodec
 
 _CHECKED_PROBLEMS = 500
@@ -116,31 +117,41 @@ def base_policy(config: Config) -> str:
 def check_data(config: Config, policy: str, progress: Progress) -> None:
     """Read the problems as the actors will, so that a bad row or trace shows now and not in hours.
 
-    Of files every problem that the run may draw is read, of generated problems the first ones.
+    Of files every problem that the run may draw is read, of generated problems the first ones; a sample is
+    graded (`check_before`).
 
     Raises:
         UserError: a data file is wrong, a problem is too long or the tokenizer is another task's.
     """
     traces = config.prm_learns and config.method.prm_objective != "prime"
     draws = config.iterations * config.train.problems_per_iteration
-    check_lengths(config, policy, draws, progress, traces=traces)
     task = make_task(config.task)
+    check_lengths(config, policy, draws, progress, traces=traces, task=task)
     lengths = Lengths.of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
     test = islice(task.problems("test", config.seed), config.search.problems)
     lengths.check(test, "test problems", skip=False, traces=False)
+    check_before(config, progress, traces=traces)
 
 
 def check_lengths(
-    config: Config, policy: str, draws: int, progress: Progress, *, traces: bool, stream: str = "problems"
+    config: Config,
+    policy: str,
+    draws: int,
+    progress: Progress,
+    *,
+    traces: bool,
+    stream: str = "problems",
+    task: Task | None = None,
 ) -> None:
     """Refuse prompts and (with `traces`) traces that do not fit the context; says what will be left out.
 
-    Looked at are the first `draws` training problems of the stream whose seed `stream` names.
+    Looked at are the first `draws` training problems of the stream whose seed `stream` names; `task` is that
+    of the configuration where it has read its files already.
 
     Raises:
         UserError: as of `check_data`.
     """
-    task = make_task(config.task)
+    task = task or make_task(config.task)
     codec = TextCodec.from_folder(policy, task, config.model.prompt_template)
     lengths, is_file = Lengths.of(config, codec), config.task.name in ("file", "code")
     train: dict[str, Problem] = {}

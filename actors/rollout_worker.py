@@ -92,7 +92,7 @@ class RolloutWorker:
         self._codec = TextCodec.from_folder(
             self._model, make_task(self._config.task), self._config.model.prompt_template
         )
-        self._engine = self._factory(self._model, self._config, [self._codec.eos_id])
+        self._engine = self._factory(self._model, self._config, self._codec.eos_ids)
         return time.perf_counter() - start
 
     def generate(self, problems: pa.Table, groups: Sequence[int], request: RolloutRequest) -> pa.Table:

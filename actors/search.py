@@ -15,6 +15,7 @@ from actors.start import connected
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.config.search_section import AlgorithmName
+from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream
 from airls_ray.progress import Progress, make_progress
 from airls_ray.search import journal as journals
@@ -60,6 +61,7 @@ def run_search(
     problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     journal = journals.Journal(output, _settings(config, policy, prm), resume)
     progress = make_progress()
+    check_before(config, progress, splits=("test",), traces=False)
     codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
     order = [
         (name, config.search.scorer, budget, config.seed, problem_id)

@@ -19,6 +19,7 @@ from actors.ray_train import Line, RankRun, run_ranks
 from actors.sft_state import METRICS, SUMMARY, SFTState, state_folder
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream, table_to_problems, take_distinct
 from airls_ray.models.check import check_model_folder
 from airls_ray.progress import Progress, make_progress
@@ -60,6 +61,7 @@ def run_sft(
         source = prepare_model(config, work) if before is None else _take_up(before, work, progress)
         draws = config.sft.iterations * config.sft.problems_per_iteration
         check_lengths(config, source, draws, progress, traces=True)
+        check_before(config, progress, splits=("train",), traces=True)
         cluster.connect(config.ray)
         try:
             _fit(config, source, work, progress, state, before)

@@ -123,7 +123,7 @@ class Check:
             self._prompts,
             temperature=config.rollout.temperature,
             max_response_tokens=config.rollout.max_response_tokens,
-            eos_id=self._codec.eos_id,
+            eos_ids=self._codec.eos_ids,
             pad_id=self._codec.pad_id,
             seed=derive_seed(config.seed, "sft check", update, engine.rank),
             in_step_with_others=engine.stage == 3 and engine.world_size > 1,

@@ -17,6 +17,7 @@ from actors.samplers import sampler_demands
 from actors.start import connected
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.data.check_config import check_before
 from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels
 from airls_ray.errors import DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob
@@ -68,6 +69,7 @@ def train_prm(
     if given is None:
         draws = config.supervised_prm.problems
         check_lengths(config, policy, draws, progress, traces=False, stream=SEED_PATH[0])
+        check_before(config, progress, splits=("train",), traces=False)
     output = output.resolve()
     guard = files.FullDisk(output.parent, "the PRM or its labels", "free some space and run train-prm again")
     with guard, connected(config):

@@ -17,6 +17,7 @@ from actors.start import connected
 from actors.train_prm import LABELS, METRICS, PRM, SUMMARY, check_models, curve_points, fit
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.data.check_config import check_before
 from airls_ray.data.prm_labels import LabelFacts, write_labels
 from airls_ray.data.rollout_files import (
     StoredRollouts,
@@ -90,6 +91,8 @@ def train_prm_offline(
         traces=stored_files.traces,
         problems=stored_files.problems,
     )
+    if stored_files.problems == config.task.train_file:
+        check_before(config, progress, splits=("train",), traces=stored.traces.num_rows > 0)
     method = choose_method(config, stored)
     learn, held_out = split_stored(stored, config.supervised_prm.held_out, config.seed)
     updates = config.supervised_prm.epochs * updates_of_an_epoch(config, method, learn)

@@ -16,6 +16,7 @@ from actors.samplers import started_samplers
 from actors.start import connected
 from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
+from airls_ray.data.check_config import check_before
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream, take_distinct, write_problems
 from airls_ray.errors import DataError
@@ -56,6 +57,7 @@ def write_unsolved(
     progress = progress or make_progress()
     check_model_folder(policy, context_tokens=config.model.context_tokens)
     check_lengths(config, policy, problems, progress, traces=False, stream=STREAM)
+    check_before(config, progress, splits=("train",), traces=False)
     task = make_task(config.task)
     fit = fit_of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
     stream = ProblemStream(task, "train", derive_seed(config.seed, STREAM), fit=fit)

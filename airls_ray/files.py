@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from airls_ray.characters import whole_characters
 from airls_ray.errors import DataError, RunError
 
 TEMPORARY = ".unfinished-"
@@ -87,9 +88,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, all of it or nothing."""
+    """Write a UTF-8 text file, all of it or nothing; half a character becomes the replacement character."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(whole_characters(text), encoding="utf-8")
 
 
 def read_unpacked(path: Path) -> bytes:
@@ -147,7 +148,8 @@ def finite(value: Any) -> float | None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Return JSON that any parser reads: NaN and infinity become null, NumPy scalars numbers, paths text."""
+    """Return JSON that any parser reads and UTF-8 holds: NaN and infinity become null, NumPy scalars numbers,
+    paths text, halves of surrogate pairs the replacement character."""
     return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
@@ -170,13 +172,13 @@ def read_json(path: Path, kind: type[_T]) -> _T | None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {whole_characters(str(key)): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str | Path):
+        return whole_characters(str(value))
+    if value is None or isinstance(value, bool | int):
         return value
-    if isinstance(value, Path):
-        return str(value)
     if hasattr(value, "item"):  # NumPy and torch scalars
         return _plain(value.item())
     return finite(value)

@@ -33,15 +33,19 @@ class TextCodec:
 
     def __init__(self, loaded: LoadedTokenizer, task: Task, where: str) -> None:
         """Wrap `loaded`; `where` names its folder in errors."""
+        self._loaded = loaded
         self._backend: Tokenizer = loaded.backend
         self._chat = loaded.chat
         self._delimiter = task.step_delimiter
         self._rule: StepRule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
         self._wrapper = task if isinstance(task, WrapsPrompts) else None
         self.eos_id: int = loaded.eos_id
-        """Token that ends a response."""
+        """Token that ends a response of ours: under a chat template the end of the assistant's turn."""
+        self.eos_ids: tuple[int, ...] = loaded.eos_ids
+        """All tokens that end a response, `eos_id` first; none of them is text."""
         self.pad_id: int = loaded.pad_id
         """Token of padding (the end of sequence where the tokenizer has none)."""
+        self._silent = frozenset((*self.eos_ids, self.pad_id))
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(vocabulary.values()) + 1
         """Number of token ids, special ones included."""
@@ -62,33 +66,49 @@ class TextCodec:
         return cls(load_tokenizer(folder, chat=template == "chat"), task, str(folder))
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the tokens of a prompt, template and begin-of-sequence included where the model has one."""
+        """Return the tokens of a prompt, template and begin-of-sequence included where the model has one.
+
+        Special tokens are those of the template: their texts in `prompt` stay text, here and in traces.
+
+        Raises:
+            DataError: the text cannot be written in the tokenizer's tokens, or the template refuses it.
+        """
         if self._words is not None:
             return self._words.encode(prompt)
         system, user = ("", prompt) if self._wrapper is None else self._wrapper.wrap(prompt)
         if self._chat is not None:
             messages = [{"role": "system", "content": system}] if system else []
-            messages.append({"role": "user", "content": user})
-            ids: Any = self._chat.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-            return list(ids)
-        text = f"{system}\n\n{user}" if system else user
-        tokens: list[int] = self._backend.encode(text).ids
-        while tokens and tokens[-1] == self.eos_id:  # some tokenizers close every text
+            return self._conversation([*messages, {"role": "user", "content": user}])
+        tokens: list[int] = self._loaded.encode(f"{system}\n\n{user}" if system else user, begin=True).ids
+        while tokens and tokens[-1] in self.eos_ids:  # some tokenizers close every text
             tokens.pop()
         return tokens
 
+    def _conversation(self, messages: list[dict[str, str]]) -> list[int]:
+        from jinja2 import TemplateError
+
+        assert self._chat is not None
+        try:
+            return self._chat.apply_chat_template(messages)
+        except TemplateError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"the model's chat template refuses this prompt ({reason})") from error
+
     def encode_trace(self, trace: str) -> list[int]:
-        """Return the tokens of a trace with the end of sequence appended."""
+        """Return the tokens of a trace with the end of a response appended.
+
+        Raises:
+            DataError: the text cannot be written in the tokenizer's tokens.
+        """
         if self._words is not None:
             return [*self._words.encode(trace), self.eos_id]
-        return [*self._backend.encode(trace, add_special_tokens=False).ids, self.eos_id]
+        return [*self._loaded.encode(trace).ids, self.eos_id]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of `tokens` without end of sequence and padding."""
+        """Return the text of `tokens` without padding and what ends a response."""
         if self._words is not None:
             return self._words.decode(tokens)
-        special = (self.eos_id, self.pad_id)
-        kept = [int(token) for token in tokens if token not in special]
+        kept = [int(token) for token in tokens if token not in self._silent]
         return str(self._backend.decode(kept, skip_special_tokens=False))
 
     def step_ends(self, response: Sequence[int]) -> list[int]:
@@ -108,7 +128,7 @@ class TextCodec:
         tail = response[ends[-1] if ends else 0 :]
         if not len(tail):
             return ends
-        if ends and all(token in (self.eos_id, self.pad_id) for token in tail):
+        if ends and all(token in self._silent for token in tail):
             ends[-1] = len(response)
         else:
             ends.append(len(response))
@@ -134,7 +154,7 @@ class TextCodec:
 
     def is_blank(self, tokens: Sequence[int]) -> bool:
         """Whether `tokens` have no text of their own: an end of sequence, padding, blanks."""
-        return not self.decode([token for token in tokens if token != self.eos_id]).strip()
+        return not self.decode(tokens).strip()
 
     def step_texts(self, response: Sequence[int], step_ends: Sequence[int]) -> list[str]:
         """Return the text of every step, its delimiter included."""
@@ -146,9 +166,8 @@ class TextCodec:
         stream = DecodeStream(skip_special_tokens=False)
         ends: list[int] = []
         step = ""  # the text since the last end, or what of it can still matter
-        special = (self.eos_id, self.pad_id)
         for position, token in enumerate(response, 1):
-            step += ("" if token in special else stream.step(self._backend, int(token))) or ""
+            step += ("" if token in self._silent else stream.step(self._backend, int(token))) or ""
             if self._delimiter not in step:
                 continue
             blank, step = not step.replace(self._delimiter, "").strip(), step.rpartition(self._delimiter)[2]
@@ -163,13 +182,12 @@ class TextCodec:
     def _rule_ends(self, response: Sequence[int], rule: StepRule) -> list[int]:
         """Cut the text, then the tokens: one that begins before a cut belongs to the step before it."""
         stream = DecodeStream(skip_special_tokens=False)
-        special = (self.eos_id, self.pad_id)
         pieces: list[str] = []
         begins: list[int] = []  # in the text, of each token
         size = 0
         for token in response:
             begins.append(size)
-            piece = ("" if token in special else stream.step(self._backend, int(token))) or ""
+            piece = ("" if token in self._silent else stream.step(self._backend, int(token))) or ""
             pieces.append(piece)
             size += len(piece)
         text = "".join(pieces)

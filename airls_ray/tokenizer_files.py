@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from airls_ray.errors import ModelError
+from airls_ray.chat_template import ChatTemplate
+from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks.base import Task
 
 PAD, EOS = "<pad>", "<eos>"
@@ -20,12 +21,50 @@ _FEWEST = 258
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
-    """A fast tokenizer and its special tokens; `chat` is the transformers object for chat templates."""
+    """A fast tokenizer and its special tokens.
+
+    `backend` reads all text as text: that of a special token does not become the token.
+    """
 
     backend: Tokenizer
-    eos_id: int
+    eos_ids: tuple[int, ...]
+    """Tokens that end a response. The first is the one that a response of ours ends with: the end of
+    sequence, with a chat template the end of the assistant's turn. The others are those of the model's
+    `generation_config.json`, with which its authors end a response."""
     pad_id: int
-    chat: Any | None = None
+    folder: str
+    """Folder or hub name, for messages."""
+    chat: ChatTemplate | None = None
+
+    @property
+    def eos_id(self) -> int:
+        """Token that ends a response of ours."""
+        return self.eos_ids[0]
+
+    def encode(self, text: str, begin: bool = False) -> Encoding:
+        """Return the encoding of a text alone, or (`begin`) of one that begins a sequence.
+
+        Raises:
+            DataError: the vocabulary lacks some of the text; or the vocabulary itself, and no list of special
+                tokens, makes the end of a response of some of it.
+        """
+        encoding = self._encode(text, begin)
+        for end in self.eos_ids:
+            piece = self.backend.id_to_token(end)
+            if piece is not None and piece in text and end in self._encode(text, begin=False).ids:
+                raise DataError(
+                    f"the text {text[:80]!r} contains {piece!r}, which this tokenizer can only read as the "
+                    "end of a response; take it out"
+                )
+        return encoding
+
+    def _encode(self, text: str, begin: bool) -> Encoding:
+        try:
+            return self.backend.encode(text, add_special_tokens=begin)
+        except Exception as error:  # the library raises no narrower class for a word that it lacks
+            raise DataError(
+                f"the tokenizer of {self.folder} cannot encode {text[:60]!r} ({error})"
+            ) from error
 
 
 def word_pattern(words: list[str]) -> str:
@@ -109,14 +148,13 @@ def load_tokenizer(folder: Path | str, chat: bool) -> LoadedTokenizer:
         backend = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
     except Exception as error:  # the library raises no narrower class for a file that it cannot read
         raise ModelError(f"cannot read the tokenizer {path / 'tokenizer.json'}: {error}") from error
-    backend.no_padding()
-    backend.no_truncation()
     names = _special_names(path)
     eos = _token_id(backend, names.get("eos_token"))
     if eos is None:
         raise _no_eos(folder)
     pad = _token_id(backend, names.get("pad_token"))
-    return LoadedTokenizer(backend, eos, eos if pad is None else pad)
+    ends = _ends(backend, [eos, *_generation_ends(path)])
+    return LoadedTokenizer(_plain(backend, ends), ends, eos if pad is None else pad, str(folder))
 
 
 def require_same_tokens(policy: Path | str, prm: Path | str) -> None:
@@ -155,9 +193,73 @@ def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
         raise ModelError(
             f"the tokenizer in {folder} has no chat template; set model.prompt_template to plain"
         )
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    backend = tokenizer.backend_tokenizer
-    return LoadedTokenizer(backend, tokenizer.eos_token_id, pad, tokenizer if chat else None)
+    eos, control = int(tokenizer.eos_token_id), tokenizer.backend_tokenizer
+    pad = eos if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    ends = _ends(control, [eos, *_generation_ends(folder)])
+    plain = _plain(Tokenizer.from_str(control.to_str()), ends)
+    if not chat:
+        return LoadedTokenizer(plain, ends, pad, str(folder))
+    template = ChatTemplate(tokenizer, plain, special_texts(control, ends))
+    turn_end = template.turn_end()
+    if turn_end is not None:
+        ends = tuple(dict.fromkeys((turn_end, *ends)))
+    return LoadedTokenizer(_plain(plain, ends), ends, pad, str(folder), template)
+
+
+def special_texts(backend: Tokenizer, ends: Sequence[int]) -> list[str]:
+    """Return the texts that `backend` turns into special tokens, or into tokens that end a response."""
+    added = backend.get_added_tokens_decoder()
+    return [token.content for number, token in added.items() if token.special or number in ends]
+
+
+def _plain(backend: Tokenizer, ends: Sequence[int]) -> Tokenizer:
+    """Let `backend` read the text of special tokens, and of what ends a response, as text."""
+    added = backend.get_added_tokens_decoder()
+    backend.add_special_tokens([AddedToken(added[end].content, special=True) for end in ends if end in added])
+    backend.encode_special_tokens = True
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def _ends(backend: Tokenizer, ends: Sequence[int]) -> tuple[int, ...]:
+    """Return each end once: the tokenizer's own, and of the model's those that are no words of its language.
+
+    A model that was saved without a generation configuration of its own has the default of its class there,
+    which may be any token of another vocabulary.
+    """
+    added = backend.get_added_tokens_decoder()
+    return tuple(dict.fromkeys([ends[0], *(end for end in ends[1:] if end in added)]))
+
+
+def generation_file(folder: Path | str) -> Path | None:
+    """Return the generation configuration of a model folder or hub name, None where there is none."""
+    if Path(folder).is_dir():
+        file = Path(folder) / "generation_config.json"
+        return file if file.is_file() else None
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        str(folder),
+        "generation_config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
+
+
+def _generation_ends(folder: Path | str) -> list[int]:
+    """Return `eos_token_id` of the generation configuration, which may hold one, several or none."""
+    file = generation_file(folder)
+    if file is None:
+        return []
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file} is not JSON; restore it from the model") from error
+    found = content.get("eos_token_id") if isinstance(content, dict) else None
+    ends = found if isinstance(found, list) else [found]
+    return [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
 
 
 def _special_names(path: Path) -> dict[str, Any]:

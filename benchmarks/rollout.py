@@ -113,7 +113,7 @@ def bare_arguments(worker: RolloutWorker, problems: pa.Table, request: RolloutRe
             temperature=request.temperature,
             max_tokens=MAX_TOKENS,
             seed=derive_seed(request.seed, "rollout", *request.seed_path, identifier),
-            stop_token_ids=[codec.eos_id],
+            stop_token_ids=list(codec.eos_ids),
             logprobs=0,
         )
         for identifier in problems["problem_id"].to_pylist()

@@ -11,9 +11,8 @@ import typer
 from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from airls_ray.config.task_sections import FieldsConfig
+    from airls_ray.data.importing import Imported
 
 app = typer.Typer(help="Make, check and convert files of problems and traces.", no_args_is_help=True)
 
@@ -26,11 +25,7 @@ class SplitName(StrEnum):
 
 
 _OWN_FORMATS = (".jsonl", ".json", ".parquet")
-
-FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file.", show_default=False)
-]
-
+_CONFIG_FILES = (".yaml", ".yml")
 
 SourceArgument = Annotated[
     str,
@@ -91,11 +86,43 @@ def unsolved(
 
 
 @app.command("check")
-def check(file: FileArgument) -> None:
-    """Read a file of your own and say what is in it, or which row and field is wrong."""
-    from airls_ray.data.problems import read_problems
+def check(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML file or a run folder; or a file of problems in our own fields.",
+            show_default=False,
+        ),
+    ],
+    overrides: OverridesArgument = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Grade only so many problems of each file, drawn by the seed.")
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many cases of each finding are printed.")] = 20,
+) -> None:
+    """Check problems and traces as CONFIG will see them: rows, fields, grader, steps, lengths, duplicates.
 
-    typer.echo(f"{file}: {_describe(read_problems(file))}")
+    Of a file of problems: say what is in it, or which row and field is wrong. Exit codes with CONFIG: 0
+    nothing is wrong, 1 warnings, 2 errors (training would be wrong or would not start).
+    """
+    if target.suffix not in _CONFIG_FILES and not (target / "config.yaml").is_file():
+        from airls_ray.data.importing import import_problems
+        from airls_ray.errors import ConfigError
+
+        if overrides:
+            raise ConfigError(f"{' '.join(overrides)}: settings belong to a YAML file, and {target} is none")
+        found = import_problems(target, None, bad_rows="error", remedy="")
+        typer.echo(f"{target}: {_describe(found)}")
+        return
+    settings = read_config(target, overrides)
+    from airls_ray.data.check_config import check_config
+    from airls_ray.progress import make_progress
+
+    report = check_config(settings, sample, make_progress())
+    for line in report.show(make_progress(), f"{settings.name}: {settings.task.name}", show):
+        typer.echo(line)
+    raise typer.Exit(report.severity)
 
 
 @app.command("convert")
@@ -106,8 +133,11 @@ def convert(
     fields: FieldOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that is bad.")] = False,
     check_answers: Annotated[
-        bool, typer.Option(help="With --format or --field: grade every answer against itself.")
+        bool, typer.Option(help="With --format or --field: grade every answer against itself, and traces.")
     ] = True,
+    drop_wrong_traces: Annotated[
+        bool, typer.Option("--drop-wrong-traces", help="Leave out traces that do not grade right.")
+    ] = False,
     tokenizer: Annotated[
         str | None, typer.Option(help="Model folder whose tokens --max-tokens counts.")
     ] = None,
@@ -118,12 +148,14 @@ def convert(
 ) -> None:
     """Convert between JSONL and Parquet, or from other data (--format, --field); every row is checked."""
     chosen = _fields(fields)
-    if form is None and chosen is None and tokenizer is None and Path(source).suffix in _OWN_FORMATS:
-        from airls_ray.data.problems import read_problems, write_problems
+    as_it_is = form is None and chosen is None and tokenizer is None and not drop_wrong_traces
+    if as_it_is and Path(source).suffix in _OWN_FORMATS:
+        from airls_ray.data.importing import import_problems
+        from airls_ray.data.problems import problems_to_table, write_problems
 
-        table = read_problems(Path(source))
-        write_problems(table, target)
-        typer.echo(f"{target}: {_describe(table)}")
+        found = import_problems(source, None, bad_rows="error", remedy="")
+        write_problems(problems_to_table(found.problems), target)
+        typer.echo(f"{target}: {_describe(found)}")
         return
     from airls_ray.config.task_sections import FieldsConfig
     from airls_ray.data.commands import convert_data
@@ -135,6 +167,7 @@ def convert(
         chosen or FieldsConfig(),
         bad_rows="error" if strict else "skip",
         check_answers=check_answers,
+        drop_wrong_traces=drop_wrong_traces,
         tokenizer=tokenizer,
         max_tokens=max_tokens,
     )
@@ -205,9 +238,7 @@ def _show_counts(title: str, counts: dict[str, int]) -> None:
     make_progress().table(title, [(name, count) for name, count in counts.items()], ("what", "count"))
 
 
-def _describe(table: pa.Table) -> str:
-    import pyarrow.compute as pc
-
-    counts = pc.list_value_length(table["traces"])
-    without = pc.sum(pc.equal(counts, 0)).as_py() or 0
-    return f"{table.num_rows} problems, {pc.sum(counts).as_py() or 0} traces, {without} problems without one"
+def _describe(found: Imported) -> str:
+    without = sum(not problem.traces for problem in found.problems)
+    text = f"{len(found.problems)} problems, {found.traces} traces, {without} problems without one"
+    return f"{text}, {len(found.twice)} rows with the problem of an earlier one" if found.twice else text

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from airls_ray.characters import half_character
 from airls_ray.config.explain import explain
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
@@ -50,6 +51,11 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     tree = {} if path is None else _read_layers(Path(path), ())
     changes = parse_overrides(overrides)
     merged = merge(tree, changes)
+    half = half_character(merged)
+    if half is not None:
+        raise ConfigError(
+            f"a key or value of the configuration has {half}, which is no character: take it out"
+        )
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -80,7 +86,7 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         try:
             parsed = yaml.load(value, _Loader)
         except yaml.YAMLError as error:
-            problem = getattr(error, "problem", None) or str(error)
+            problem = " ".join((getattr(error, "problem", None) or str(error)).split())
             raise ConfigError(f"the value of the override {text!r} is not YAML: {problem}") from None
         for name in reversed(names):
             parsed = {name: parsed}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
@@ -24,6 +24,9 @@ FormatName = Literal[
     "eurus2_rl",
 ]
 """Published data sets whose fields `airls_ray.data.formats` knows."""
+
+CodeFormatName = Literal["humaneval", "mbpp", "leetcode", "livecodebench"]
+"""Published sets of programs with tests, which `airls_ray.tasks.code_formats` reads."""
 
 
 class ArithmeticTaskConfig(StrictModel):
@@ -126,6 +129,15 @@ class FileTaskConfig(StrictModel):
     test_problems: PositiveInt = 500
     """How many problems of the test file are used at most."""
 
+    @field_validator("format", mode="before")
+    @classmethod
+    def _is_of_answers(cls, name: Any) -> Any:
+        if name in get_args(CodeFormatName):
+            raise ValueError(
+                f"must be a format of answers, but {name} is one of programs: set task.name=code"
+            )
+        return name
+
     @field_validator("prompt_template")
     @classmethod
     def _holds_the_prompt(cls, template: str) -> str:
@@ -166,7 +178,7 @@ class CodeTaskConfig(StrictModel):
     """Problems to train on."""
     test_file: Path
     """Problems to measure on; a problem that occurs in both files is an error."""
-    format: Literal["problems", "humaneval", "mbpp", "leetcode", "livecodebench"] = "problems"
+    format: Literal["problems", CodeFormatName] = "problems"
     """Form of both files: `problems` are rows with `prompt`, `answer` and `details` (docs/code_grader.md),
     the others are the published JSONL files, also with .gz."""
     outcome: Literal["all", "share"] = "all"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from airls_ray.config.schema import Config
 from airls_ray.config.task_sections import FieldsConfig, FileTaskConfig
+from airls_ray.data.check_answers import Effort, judge_problems
 from airls_ray.data.contamination import Contamination, Text, find_contamination
 from airls_ray.data.importing import Imported, import_problems
 from airls_ray.data.problems import ProblemStream, problems_to_table, write_problems
 from airls_ray.errors import ConfigError, DataError
-from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem, Split
@@ -57,6 +57,7 @@ def convert_data(
     *,
     bad_rows: Literal["error", "skip"] = "skip",
     check_answers: bool = True,
+    drop_wrong_traces: bool = False,
     tokenizer: str | None = None,
     max_tokens: int | None = None,
 ) -> Converted:
@@ -68,18 +69,22 @@ def convert_data(
         form: name of a published data set, or None.
         fields: where our fields are, before those of `form`.
         bad_rows: whether a row that cannot be used stops the command or is left out and counted.
-        check_answers: grade every answer against itself and count those that cannot be parsed; they are kept.
+        check_answers: grade every answer against itself, and every trace, and count what fails; it is kept.
+        drop_wrong_traces: leave out the traces that fail (`check_answers` must be set).
         tokenizer: model folder or hub name, with `max_tokens`: leaves out prompts that are longer, and
             traces that with their prompt are.
         max_tokens: see there.
 
     Raises:
-        ConfigError: only one of `tokenizer` and `max_tokens` is given, or `fields` are not usable.
+        ConfigError: only one of `tokenizer` and `max_tokens` is given, traces are to be dropped but not
+            graded, or `fields` are not usable.
         DataError: see `import_problems`.
         RunError: the file cannot be written.
     """
     if (tokenizer is None) != (max_tokens is None):
         raise ConfigError("give --tokenizer and --max-tokens together: the length is counted in its tokens")
+    if drop_wrong_traces and not check_answers:
+        raise ConfigError("--drop-wrong-traces needs the grader: leave out --no-check-answers")
     found = import_problems(source, form, fields, bad_rows)
     counts, notes = found.counts(), list(found.bad)
     if tokenizer is not None and max_tokens is not None:
@@ -87,8 +92,8 @@ def convert_data(
         counts |= {"problems": len(found.problems), "traces": found.traces} | long.counts
         notes += long.notes
     if check_answers:
-        answers = check_gold(found)
-        counts |= answers.counts
+        answers = check_gold(found, drop_wrong_traces=drop_wrong_traces)
+        counts |= {"traces": found.traces} | answers.counts
         notes += answers.notes
     if not found.problems:
         raise DataError(f"{source}: every problem is longer than {max_tokens} tokens; raise --max-tokens")
@@ -96,26 +101,38 @@ def convert_data(
     return Converted(counts, notes)
 
 
-def check_gold(found: Imported, processes: int = 2) -> Converted:
-    """Grade every answer that is no letter of a choice against itself, in processes with deadlines."""
-    problems = [problem for problem in found.problems if "permutation" not in problem.details]
-    counts = {"answers that cannot be parsed": 0, "answers that do not equal themselves": 0}
-    notes: list[str] = []
+def check_gold(found: Imported, processes: int = 2, *, drop_wrong_traces: bool = False) -> Converted:
+    """Grade every answer that is compared as mathematics against itself, and every trace against its answer,
+    in processes with deadlines; `drop_wrong_traces` takes those that grade wrong out of `found`.
+
+    Programs are left out: only `airls-ray data check` with a configuration runs them.
+    """
+    problems = [one for one in found.problems if "tests" not in one.details]
+    names = (
+        "answers that cannot be parsed",
+        "answers that do not equal themselves",
+        "traces that grade wrong",
+    )
     if not problems:
-        return Converted(counts)
+        return Converted(dict.fromkeys(names, 0))
     task = FileTaskConfig(train_file=Path("-"), test_file=Path("-"), grader="math")
-    requests = [GradeRequest("", one.answer, "{}", f"\\boxed{{{one.answer}}}") for one in problems]
-    with GraderPool(task.model_dump_json(), processes, _ANSWER_SECONDS) as pool:
-        results = pool.grade(requests)
-    for problem, result in zip(problems, results, strict=True):
-        where, shown = found.places[problem.problem_id], problem.answer[:60]
-        if result.status != "graded":
-            counts["answers that cannot be parsed"] += 1
-            notes.append(f"{where}: the answer {shown!r} cannot be parsed ({result.status}); the row is kept")
-        elif result.outcome < 1:
-            counts["answers that do not equal themselves"] += 1
-            notes.append(f"{where}: the answer {shown!r} does not grade as equal to itself; the row is kept")
-    return Converted(counts, notes)
+    effort = Effort(processes=processes, deadline_seconds=_ANSWER_SECONDS)
+    judged = judge_problems(task, problems, found.places, effort)
+    if drop_wrong_traces:
+        found.problems = [_without(problem, judged.wrong) for problem in found.problems]
+    kept = "the row is kept"
+    notes = [f"{sentence}; {kept}" for sentence in (*judged.unreadable, *judged.unequal)]
+    notes += [f"{one}; {'left out' if drop_wrong_traces else kept}" for one in judged.wrong_traces]
+    counts = map(len, (judged.unreadable, judged.unequal, judged.wrong_traces))
+    return Converted(dict(zip(names, counts, strict=True)), notes)
+
+
+def _without(problem: Problem, wrong: Collection[tuple[str, int]]) -> Problem:
+    """Return a problem without the traces that are named by its identifier and their positions."""
+    traces = tuple(
+        trace for number, trace in enumerate(problem.traces) if (problem.problem_id, number) not in wrong
+    )
+    return replace(problem, traces=traces)
 
 
 def _drop_long(found: Imported, tokenizer: str, max_tokens: int) -> Converted:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from airls_ray.config.task_sections import FieldsConfig, FormatName
 from airls_ray.data.formats import FORMATS, merged_fields, read_field
-from airls_ray.data.problems import problem_of_row
+from airls_ray.data.own_rows import problem_of_row
 from airls_ray.data.rows import Row, kind_of
 from airls_ray.data.sources import open_source
 from airls_ray.errors import DataError
+from airls_ray.tasks import code_formats
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.choices import with_choices
 from airls_ray.tasks.generate import content_id
@@ -25,8 +26,8 @@ _SHOWN = 3
 Reader = Callable[[str, Row], Problem]
 """Makes a problem of a row (first argument: where it is, for messages); raises DataError for a bad one."""
 
-READERS: dict[str, Reader] = {}
-"""Formats that no mapping of fields describes, such as problems with programs and tests, by name."""
+READERS: dict[str, Reader] = dict(code_formats.READERS)
+"""Formats that no mapping of fields describes (problems with programs and tests), by name."""
 
 
 @dataclass
@@ -40,6 +41,10 @@ class Imported:
     rows: int = 0
     merged: int = 0
     """Rows with the prompt and the answer of an earlier one, to which they gave their traces."""
+    again: int = 0
+    """Problems that an earlier row has, too, under another identifier; they are kept."""
+    twice: list[str] = field(default_factory=list)
+    """One sentence for each row of `merged` and `again`."""
     other: int = 0
     """Rows that the format leaves out, such as code in a set of mathematics and code."""
     bad: list[str] = field(default_factory=list)
@@ -63,6 +68,7 @@ class Imported:
             "traces": self.traces,
             "problems without a trace": without,
             "rows joined to an earlier one": self.merged,
+            "problems that an earlier row has under another identifier": self.again,
             "rows of another kind": self.other,
             "bad rows": len(self.bad),
         }
@@ -74,8 +80,14 @@ def import_problems(
     form: FormatName | str | None,
     fields: FieldsConfig | None = None,
     bad_rows: Literal["error", "skip"] = "skip",
+    *,
+    remedy: str = "; mend it, or leave such rows out with task.bad_rows=skip",
 ) -> Imported:
     """Read the problems of a file or of a data set of the hub.
+
+    Rows with the same identifier (without one: the same prompt) and answer are one problem with all their
+    traces. A row whose prompt or identifier an earlier one has, with another answer, is a bad row: which of
+    the two is right cannot be known.
 
     Args:
         source: see `open_source`.
@@ -83,6 +95,7 @@ def import_problems(
             fields where none is set.
         fields: go before those of the format.
         bad_rows: `skip` leaves out rows that cannot be used and counts them.
+        remedy: ends the sentence of an `error`.
 
     Raises:
         ConfigError: the fields are not usable.
@@ -90,19 +103,21 @@ def import_problems(
     """
     result = Imported()
     read, only = _reader(form, fields or FieldsConfig())
+    stop = remedy if bad_rows == "error" else None
     by_id: dict[str, int] = {}
+    by_prompt: dict[str, int] = {}
     for where, row in open_source(source):
         result.rows += 1
         if isinstance(row, DataError):
-            _reject(result, bad_rows, row, "not readable")
+            _reject(result, stop, row, "not readable")
             continue
         if only and read_field(row, only[0]) not in (None, only[1]):
             result.other += 1
             continue
         try:
-            _add(result, by_id, where, read(where, row))
+            _add(result, by_id, by_prompt, where, read(where, row))
         except DataError as error:
-            _reject(result, bad_rows, error, getattr(error, "kind", "not usable"))
+            _reject(result, stop, error, getattr(error, "kind", "not usable"))
     if not result.problems:
         reason = f"; the first: {result.bad[0]}" if result.bad else ""
         raise DataError(f"{source} has no usable problem among {result.rows} rows{reason}")
@@ -167,28 +182,49 @@ def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
     return Problem(identity, prompt, _text(where, row, "answer", fields.answer), traces, details)
 
 
-def _add(result: Imported, by_id: dict[str, int], where: str, problem: Problem) -> None:
-    at = by_id.setdefault(problem.problem_id, len(result.problems))
-    if at == len(result.problems):
+def _add(
+    result: Imported, by_id: dict[str, int], by_prompt: dict[str, int], where: str, problem: Problem
+) -> None:
+    """Take a problem into `result`; the dictionaries say where identifiers and prompts stand there."""
+    same_id, same_prompt = by_id.get(problem.problem_id), by_prompt.get(problem.prompt.strip())
+    for at in (same_id, same_prompt):
+        if at is not None:
+            _refuse_contradiction(result, result.problems[at], where, problem)
+    first = same_prompt if same_id is None else same_id
+    if first is not None:
+        named = " under another identifier" if same_id is None else ""
+        earlier = result.places[result.problems[first].problem_id]
+        result.twice.append(f"{where}: the problem of {earlier} again{named}")
+    if same_id is None:
+        by_id[problem.problem_id] = len(result.problems)
+        by_prompt.setdefault(problem.prompt.strip(), len(result.problems))
         result.problems.append(problem)
         result.places[problem.problem_id] = where
+        result.again += same_prompt is not None
         return
-    before = result.problems[at]
-    if (before.prompt, before.answer) != (problem.prompt, problem.answer):
-        what = "prompts" if before.prompt != problem.prompt else "answers"
-        first = result.places[problem.problem_id]
-        raise _BadField(
-            f"{where}: the problem {problem.problem_id!r} is in {first}, too, but the {what} differ",
-            "contradicts an earlier row",
-        )
-    traces = dict.fromkeys((*before.traces, *problem.traces))
-    result.problems[at] = replace(before, traces=tuple(traces))
+    before = result.problems[same_id]
+    result.problems[same_id] = replace(before, traces=tuple(dict.fromkeys((*before.traces, *problem.traces))))
     result.merged += 1
 
 
-def _reject(result: Imported, bad_rows: str, error: DataError, kind: str) -> None:
-    if bad_rows == "error":
-        raise DataError(f"{error}; mend it, or leave such rows out with task.bad_rows=skip") from error
+def _refuse_contradiction(result: Imported, before: Problem, where: str, problem: Problem) -> None:
+    """Raise a `_BadField` where two rows with one prompt or identifier cannot both be right."""
+    first = result.places[before.problem_id]
+    if before.prompt.strip() != problem.prompt.strip():
+        what = "prompts differ"
+    elif before.answer.strip() != problem.answer.strip():
+        what = f"answers differ ({before.answer.strip()[:40]!r} and {problem.answer.strip()[:40]!r})"
+    elif before.details.get("tests") != problem.details.get("tests"):
+        what = "tests differ"
+    else:
+        return
+    same = f"problem {problem.problem_id!r}" if before.problem_id == problem.problem_id else "problem"
+    raise _BadField(f"{where}: the {same} is in {first}, too, but the {what}", "contradicts an earlier row")
+
+
+def _reject(result: Imported, stop: str | None, error: DataError, kind: str) -> None:
+    if stop is not None:
+        raise DataError(f"{error}{stop}") from error
     result.bad.append(str(error))
     result.kinds[kind] += 1
 
@@ -199,7 +235,7 @@ def _text(where: str, row: Row, name: str, path: str | None) -> str:
     text = value if name == "prompt" and isinstance(value, str) else _plain(value)
     if text is None or not text.strip():
         if value is None:
-            known = ", ".join(map(str, row)) or "none"
+            known = ", ".join(" ".join(str(key).split())[:40] for key in row) or "none"
             raise _BadField(f"{where}: no {name} at {path!r} (the row has: {known})", f"no {name}")
         raise _BadField(
             f"{where}: the {name} at {path!r} must be text, but is {kind_of(value)}", f"no {name}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from airls_ray.data.row_files import json_rows, parquet_rows
 from airls_ray.errors import DataError
 
 Row = Mapping[str, Any]
@@ -16,53 +16,22 @@ Row = Mapping[str, Any]
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Yield the rows of a file, each with its place for messages, such as `a.jsonl, line 3`.
 
-    By content: a `.parquet` file; a JSON list of objects (`row 3`); else one JSON object a line.
+    A `.parquet` file; by content a JSON list of objects (`row 3`), else one JSON object a line (also .gz).
 
     Raises:
         DataError: the file cannot be read, holds no rows, or one of them is no object.
     """
-    rows = _parquet(path) if path.suffix == ".parquet" else _json(path)
+    rows = parquet_rows(path) if path.suffix == ".parquet" else json_rows(path, "line")
     empty = True
     for where, row in rows:
+        if isinstance(row, DataError):
+            raise row
         if not isinstance(row, Mapping):
             raise DataError(f"{where}: must be an object, but is {kind_of(row)}")
         empty = False
         yield where, row
     if empty:
         raise DataError(f"{path} has no rows")
-
-
-def _json(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if text.lstrip().startswith("["):
-        rows = _parse(text, str(path), "a JSON list")
-        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield where, _parse(line, where, "a JSON object")
-
-
-def _parse(text: str, where: str, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not {what} ({error.msg} at column {error.colno})") from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
-    yield from ((f"{path}, row {number}", row) for number, row in enumerate(table.to_pylist(), 1))
 
 
 def text_of(where: str, row: Row, name: str) -> str:

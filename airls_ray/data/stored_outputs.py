@@ -36,15 +36,15 @@ def read_responses(paths: Sequence[Path], problems: pa.Table) -> list[Response]:
     ignored.
 
     Raises:
-        DataError: one sentence with file and row: a field is missing, or there is no such problem.
+        DataError: one sentence with file and row: a field is missing, or there is no such problem, or several
+            with different answers.
     """
-    by_id = {name: row for row, name in enumerate(problems["problem_id"].to_pylist())}
-    by_prompt = {text.strip(): row for row, text in enumerate(problems["prompt"].to_pylist())}
+    known = _Known(problems)
     counts: Counter[int] = Counter()
     responses = []
     for path in paths:
         for where, row in read_rows(path):
-            problem = _problem(where, row, by_id, by_prompt)
+            problem = known.problem(where, row)
             greedy = row.get("index") == GREEDY
             responses.append(
                 Response(
@@ -80,16 +80,32 @@ def grade_responses(responses: Sequence[Response], problems: pa.Table, pool: Gra
     return rows_to_table(rows, OUTPUTS)
 
 
-def _problem(where: str, row: Row, by_id: dict[str, int], by_prompt: dict[str, int]) -> int:
-    name = "problem_id" if row.get("problem_id") is not None else "prompt"
-    given = text_of(where, row, name)
-    found = by_id.get(given) if name == "problem_id" else by_prompt.get(given.strip())
-    if found is None:
-        raise DataError(
-            f"{where}: {name} {given[:60]!r} is none of the {len(by_id)} test problems of the task: correct "
-            "it, or raise search.problems and task.test_problems"
-        )
-    return found
+class _Known:
+    """The problems that a row may name."""
+
+    def __init__(self, problems: pa.Table) -> None:
+        self._answers: list[str] = problems["answer"].to_pylist()
+        self._rows: dict[str, dict[str, list[int]]] = {"problem_id": {}, "prompt": {}}
+        for name, rows in self._rows.items():
+            for row, value in enumerate(problems[name].to_pylist()):
+                rows.setdefault(value.strip(), []).append(row)
+
+    def problem(self, where: str, row: Row) -> int:
+        """Return the row of the problem, the first of several with one answer."""
+        name = "problem_id" if row.get("problem_id") is not None else "prompt"
+        given = text_of(where, row, name)
+        found = self._rows[name].get(given.strip(), [])
+        if not found:
+            raise DataError(
+                f"{where}: {name} {given[:60]!r} is none of the {len(self._answers)} test problems of the "
+                "task: correct it, or raise search.problems and task.test_problems"
+            )
+        if len({self._answers[at] for at in found}) > 1:
+            raise DataError(
+                f"{where}: {name} {given[:60]!r} is that of {len(found)} test problems with different "
+                "answers: name the right one by 'problem_id', or mend the test file"
+            )
+        return found[0]
 
 
 def _response(where: str, row: Row) -> str:

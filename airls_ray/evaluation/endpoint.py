@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from airls_ray.characters import whole_characters
 from airls_ray.data.stored_outputs import Response
 from airls_ray.errors import ConfigError, RunError
 from airls_ray.evaluation.outputs import GREEDY
@@ -81,7 +82,7 @@ class Endpoint:
             wanted = asked.samples - len(sampled)
             sampled += self._ask(prompt, wanted, asked.temperature, asked.max_tokens, seed + len(sampled))
         return [
-            Response(row, index, choice.message.content or "", None, choice.finish_reason)
+            Response(row, index, whole_characters(choice.message.content or ""), None, choice.finish_reason)
             for index, choice in ((GREEDY, greedy[0]), *enumerate(sampled[: asked.samples]))
         ]
 

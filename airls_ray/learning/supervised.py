@@ -52,7 +52,7 @@ def sample_responses(
     *,
     temperature: float,
     max_response_tokens: int,
-    eos_id: int,
+    eos_ids: Sequence[int],
     pad_id: int,
     seed: int,
     rows_at_once: int = 256,
@@ -67,7 +67,7 @@ def sample_responses(
         prompts: tokens.
         temperature: of sampling; no other truncation of the distribution.
         max_response_tokens: end of sequence included.
-        eos_id: ends a response and is its last token.
+        eos_ids: any of them ends a response and is its last token.
         pad_id: padding token.
         seed: of the samples.
         rows_at_once: rows decoded together.
@@ -83,7 +83,7 @@ def sample_responses(
         top_p=1.0,
         repetition_penalty=1.0,
         max_new_tokens=max_response_tokens,
-        eos_token_id=eos_id,
+        eos_token_id=list(eos_ids),
         pad_token_id=pad_id,
         use_cache=True,
     )
@@ -102,13 +102,14 @@ def sample_responses(
             output = module.model.generate(
                 ids, attention_mask=mask, generation_config=settings, synced_gpus=in_step_with_others
             )
-            responses += [_until_eos(row, eos_id) for row in output[:, width:].tolist()]
+            responses += [_until_eos(row, eos_ids) for row in output[:, width:].tolist()]
     module.train()
     return responses
 
 
-def _until_eos(tokens: list[int], eos_id: int) -> list[int]:
-    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+def _until_eos(tokens: list[int], eos_ids: Sequence[int]) -> list[int]:
+    end = next((at for at, token in enumerate(tokens) if token in eos_ids), len(tokens))
+    return tokens[: end + 1]
 
 
 def updates_until_check(curve: Sequence[tuple[int, float]], target: float, every: int) -> int:

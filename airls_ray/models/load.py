@@ -16,6 +16,7 @@ from transformers.utils import logging
 from airls_ray.errors import ModelError
 from airls_ray.models.check import ModelInfo, check_model_folder
 from airls_ray.models.modules import PolicyModule, PRMModule, ScalarHeadModule
+from airls_ray.tokenizer_files import generation_file
 
 DType = Literal["float32", "bfloat16"]
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2"]
@@ -30,6 +31,7 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "generation_config.json",  # which tokens end a response
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
@@ -130,11 +132,15 @@ def save_hf(
 
 
 def copy_tokenizer(source: Path | str, folder: Path) -> None:
-    """Copy the tokenizer's files of `source` into `folder`; a hub name is loaded and saved."""
+    """Copy the tokenizer's files of `source` into `folder`, with what says which tokens end a response; a hub
+    name is loaded and saved."""
     if not Path(source).is_dir():
         from transformers import AutoTokenizer
 
         AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
+        file = generation_file(source)
+        if file is not None:
+            shutil.copyfile(file, folder / "generation_config.json")
         return
     if Path(source).resolve() == folder.resolve():
         return

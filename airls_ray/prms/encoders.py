@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from airls_ray.errors import ModelError
-from airls_ray.prms.items import StepText, refuse_marker
+from airls_ray.prms.items import StepText, refuse_marker, refuse_special
 from airls_ray.prms.tokenizer import PRMTokenizer
 
 SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -69,11 +69,11 @@ class SeparatedSteps:
             raise ModelError(f"the separator {separator!r} has no tokens in {tokenizer.folder}: give another")
 
     def __call__(self, item: StepText) -> Encoded:
-        ids = self._prompt(item.problem)
+        ids = self._prompt(item)
         positions = []
         for step in item.steps:
             text = step.removesuffix(self._separator)
-            ids += [*self._tokenizer.encode(text), *self._separator_ids]
+            ids += [*self._tokenizer.encode_plain(text), *self._separator_ids]
             positions.append(len(ids) - 1)
         return Encoded(tuple(ids), tuple(positions))
 
@@ -81,12 +81,13 @@ class SeparatedSteps:
         """See `Encoder.beginning`."""
         return self._tokenizer.beginning(step.removesuffix(self._separator), tokens)
 
-    def _prompt(self, problem: str) -> list[int]:
+    def _prompt(self, item: StepText) -> list[int]:
         if self._template == "chat":
-            message = {"role": "user", "content": problem}
+            refuse_special(item, self._tokenizer.special, [item.problem])
+            message = {"role": "user", "content": item.problem}
             return self._tokenizer.encode(self._tokenizer.render([message], generation_prompt=True))
         begin = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
-        return [*begin, *self._tokenizer.encode(problem)]
+        return [*begin, *self._tokenizer.encode_plain(item.problem)]
 
 
 class MarkedChat:
@@ -108,6 +109,7 @@ class MarkedChat:
 
     def __call__(self, item: StepText) -> Encoded:
         refuse_marker(item, self._marker, [item.problem, *item.steps])
+        refuse_special(item, self._tokenizer.special, [item.problem, *item.steps])
         solution = "".join(step.strip() + self._marker for step in item.steps)
         text = self._tokenizer.render(
             [
@@ -150,6 +152,7 @@ class MarkedText:
 
     def __call__(self, item: StepText) -> Encoded:
         refuse_marker(item, self._marker, item.steps)
+        refuse_special(item, self._tokenizer.special, [item.problem, *item.steps])
         first, *others = [step.strip() for step in item.steps]
         ids = [*self._tokenizer.encode_start(f"{item.problem} {first}"), self._marker_id]
         positions = [len(ids) - 1]
@@ -189,6 +192,7 @@ class Conversation:
         tokenizer.render([{"role": "user", "content": "1"}], generation_prompt=True)
 
     def __call__(self, item: StepText) -> Encoded:
+        refuse_special(item, self._tokenizer.special, [item.problem, *item.steps])
         messages: list[dict[str, str]] = []
         answers = []  # the character at which each answer begins
         for number, step in enumerate(item.steps):

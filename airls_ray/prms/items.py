@@ -129,6 +129,20 @@ def refuse_blank_steps(item: StepText) -> None:
             raise DataError(f"{item.where}: step {number} is blank; remove it or join it to another step")
 
 
+def refuse_special(item: StepText, special: Sequence[str], texts: Sequence[str]) -> None:
+    """Raise a DataError if one of the item's `texts` contains the text of a special token of the PRM.
+
+    For forms that put texts among special tokens before all is encoded: there the two look the same.
+    """
+    for text in texts:
+        found = next((token for token in special if token in text), None)
+        if found is not None:
+            raise DataError(
+                f"{item.where}: {text.strip()[:60]!r} contains {found!r}, which this PRM would take for its "
+                "special token and not for text; take it out of the text"
+            )
+
+
 def refuse_marker(item: StepText, marker: str, texts: Sequence[str]) -> None:
     """Raise a DataError if one of the item's `texts` contains the marker that the PRM reads scores at."""
     for text in texts:

@@ -54,7 +54,7 @@ class ProjectScorer:
         _refuse_form(folder, config)
         self._prompt_form = read_prompt_form(folder) or PromptForm(prompt_template)
         loaded = load_tokenizer(folder, chat=self._prompt_form.template == "chat")
-        self._backend, self._chat, self._eos_id = loaded.backend, loaded.chat, loaded.eos_id
+        self._tokenizer = loaded
         self._folder = folder
         self._limit = check_model_folder(folder).context_tokens
         module = load_prm_module(folder, config.parameterisation, dtype).to(device)
@@ -100,8 +100,8 @@ class ProjectScorer:
                 raise DataError(f"{item.where}: step {number} has no tokens for the PRM {self._folder}")
             tokens += ids
             ends.append(len(tokens))
-        if item.finished and tokens[-1] != self._eos_id:  # as in rollouts: it belongs to the last step
-            tokens.append(self._eos_id)
+        if item.finished:  # as in rollouts: it belongs to the last step
+            tokens.append(self._tokenizer.eos_id)
             ends[-1] += 1
         if not prompt:
             raise DataError(f"{item.where}: the problem has no tokens for the PRM {self._folder}")
@@ -110,14 +110,12 @@ class ProjectScorer:
 
     def _prompt(self, item: StepText) -> list[int]:
         system, user = self._prompt_form.system, self._prompt_form.wrap(item.problem)
-        if self._chat is not None:
+        if self._tokenizer.chat is not None:
             messages = [{"role": "system", "content": system}] if system else []
             messages.append({"role": "user", "content": user})
-            return list(
-                self._chat.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-            )
+            return self._tokenizer.chat.apply_chat_template(messages)
         ids = self._ids(item, f"{system}\n\n{user}" if system else user, special=True)
-        while ids and ids[-1] == self._eos_id:  # some tokenizers close every text
+        while ids and ids[-1] in self._tokenizer.eos_ids:  # some tokenizers close every text
             ids.pop()
         return ids
 
@@ -126,11 +124,9 @@ class ProjectScorer:
 
     def _encoding(self, item: StepText, text: str, special: bool) -> Any:
         try:
-            return self._backend.encode(text, add_special_tokens=special)
-        except Exception as error:  # the library raises no narrower class for a word that it lacks
-            raise DataError(
-                f"{item.where}: the tokenizer of {self._folder} cannot encode {text[:60]!r} ({error})"
-            ) from error
+            return self._tokenizer.encode(text, begin=special)
+        except DataError as error:
+            raise DataError(f"{item.where}: {error}") from error
 
 
 def _refuse_form(folder: Path, config: PRMConfig) -> None:

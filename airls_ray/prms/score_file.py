@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from airls_ray.data.row_files import json_rows
 from airls_ray.errors import DataError
 from airls_ray.files import replacing
 from airls_ray.prms.items import StepScorer, StepText
@@ -26,11 +27,7 @@ def read_solutions(path: Path) -> list[SolutionRow]:
     Raises:
         DataError: one sentence with the file and the 1-based line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the solutions {path}: {error}") from error
-    rows = [_check(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [_check(where, row) for where, row in json_rows(path, "line")]
     if not rows:
         raise DataError(f"{path} has no rows; give at least one with 'problem' and 'steps'")
     return rows
@@ -77,11 +74,9 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise DataError(f"{target} exists: give another name, or --overwrite to replace it")
 
 
-def _check(where: str, line: str) -> SolutionRow:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not a JSON object ({error.msg} at column {error.colno})") from error
+def _check(where: str, row: Any) -> SolutionRow:
+    if isinstance(row, DataError):
+        raise row
     if not isinstance(row, dict):
         raise DataError(f"{where}: must be a JSON object with 'problem' and 'steps'")
     problem, steps = row.get("problem"), row.get("steps")

@@ -34,6 +34,9 @@ class PRMTokenizer:
         self._tokenizer = tokenizer
         self.bos_id: int | None = tokenizer.bos_token_id
         """Token that begins a text, where the model has one."""
+        added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+        self.special = [token.content for token in added if token.special]
+        """Texts of the special tokens."""
 
     @property
     def has_chat_template(self) -> bool:
@@ -41,8 +44,12 @@ class PRMTokenizer:
         return bool(self._tokenizer.chat_template)
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of `text` alone: nothing is put before or behind them."""
+        """Return the tokens of `text` alone, special tokens included: of a separator or a rendered turn."""
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Return the tokens of a problem or step alone: the text of a special token in it stays text."""
+        return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def encode_start(self, text: str) -> list[int]:
         """Return the tokens of a text that begins a sequence: with a begin of sequence, without an end."""

@@ -14,12 +14,11 @@ import json
 import pickle
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from airls_ray.errors import DataError
-from airls_ray.files import read_unpacked
 from airls_ray.tasks.base import Problem
 
 Row = Mapping[str, Any]
@@ -69,8 +68,8 @@ def humaneval(where: str, row: Row) -> Problem:
         "complete": prompt,
         "tests": [f"{text_of(where, row, 'test')}\ncheck({entry})\n"],
     }
-    solution = row.get("canonical_solution")
-    return _problem(where, row, prompt, details, prompt + solution if isinstance(solution, str) else None)
+    solution = _optional(where, row, "canonical_solution")
+    return _problem(where, row, prompt, details, prompt + solution if solution else None)
 
 
 def mbpp(where: str, row: Row) -> Problem:
@@ -82,12 +81,15 @@ def mbpp(where: str, row: Row) -> Problem:
     tests = row.get("test_list")
     if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
         raise DataError(f"{where}: field 'test_list' must be a list of at least one text")
-    setup = "\n".join([*row.get("test_imports", ()), row.get("test_setup_code") or ""]).strip()
-    solution = row.get("code")
+    imports = row.get("test_imports") or []
+    if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
+        raise DataError(f"{where}: field 'test_imports' must be a list of texts")
+    setup = "\n".join([*imports, _optional(where, row, "test_setup_code")]).strip()
+    solution = _optional(where, row, "code")
     used = _names(where, "\n".join([setup, *tests]))
-    if isinstance(solution, str):  # tests rely on what the reference imports, too
+    if solution:  # tests rely on what the reference imports, too
         setup = "\n".join([*_imports(solution, used), setup]).strip()
-    defined = _definitions(solution) if isinstance(solution, str) else []
+    defined = _definitions(solution)
     names = [name for name in used if name in defined]
     if not names:
         raise DataError(
@@ -96,7 +98,7 @@ def mbpp(where: str, row: Row) -> Problem:
     called = _first_call(tests[0], names)
     details = {"form": "assert", "entry_point": called, "names": names, "setup": setup, "tests": list(tests)}
     prompt = f"{text}\nYour code should pass these tests:\n" + "\n".join(tests) + "\n"
-    return _problem(where, row, prompt, details, solution if isinstance(solution, str) else None)
+    return _problem(where, row, prompt, details, solution)
 
 
 def leetcode(where: str, row: Row) -> Problem:
@@ -106,27 +108,28 @@ def leetcode(where: str, row: Row) -> Problem:
     list of call tests with `arguments` and `expected`.
     """
     entry = text_of(where, row, "entry_point").replace("()", "")
-    helpers = row.get("prompt") or ""
+    helpers = _optional(where, row, "prompt")
     details: dict[str, Any] = {"entry_point": entry, "prefix": helpers}
     if isinstance(row.get("test"), str):
         details |= {"form": "assert", "setup": helpers, "tests": [f"{row['test']}\ncheck(candidate)\n"]}
     else:
         details |= {"form": "call", "tests": row.get("input_output")}
     question = "query" if row.get("query") else "problem_description"
-    return _problem(where, row, text_of(where, row, question), details, row.get("completion"))
+    return _problem(where, row, text_of(where, row, question), details, _optional(where, row, "completion"))
 
 
 def livecodebench(where: str, row: Row) -> Problem:
     """Read a row of LiveCodeBench: `question_content`, `starter_code`, `metadata` and two fields of tests."""
-    tests = _json(where, row, "public_test_cases") + _json(where, row, "private_test_cases", packed=True)
+    tests = _tests(where, row, "public_test_cases") + _tests(where, row, "private_test_cases", packed=True)
     kinds = {test.get("testtype") for test in tests}
-    prompt, starter = text_of(where, row, "question_content"), row.get("starter_code") or ""
+    prompt, starter = text_of(where, row, "question_content"), _optional(where, row, "starter_code")
     if kinds == {"stdin"}:
-        pairs = [{"input": test["input"], "output": test["output"]} for test in tests]
+        pairs = [{key: test[key] for key in ("input", "output") if key in test} for test in tests]
         details: dict[str, Any] = {"form": "stdin", "tests": pairs, "test_seconds": 6.0, "decimals": True}
     elif kinds == {"functional"}:
-        name = _json(where, row, "metadata", empty="{}").get("func_name")
-        if not name:
+        metadata = _json(where, row, "metadata", empty="{}")
+        name = metadata.get("func_name") if isinstance(metadata, Mapping) else None
+        if not isinstance(name, str) or not name:
             raise DataError(f"{where}: 'metadata' has no 'func_name', so the tests have no entry point")
         entry = f"Solution.{name}" if "class Solution" in starter else name
         details = {"form": "call", "entry_point": entry}
@@ -149,15 +152,14 @@ READERS: dict[str, Callable[[str, Row], Problem]] = {
 
 
 def read_code_file(path: Path, form: str) -> list[Problem]:
-    """Read a JSONL file (also .gz) whose rows are in the format `form`, a key of READERS.
+    """Read a file (JSONL, also .gz) whose rows are in the format `form`, a key of READERS.
 
     Raises:
         DataError: names the file and the 1-based row.
     """
-    problems = [READERS[form](f"{path}, row {number}", row) for number, row in _rows(path)]
-    if not problems:
-        raise DataError(f"{path} has no problems; give at least one row")
-    return problems
+    from airls_ray.data.importing import import_problems  # which imports this module
+
+    return import_problems(path, form, bad_rows="error", remedy="").problems
 
 
 def check_details(where: str, details: Mapping[str, Any]) -> None:
@@ -205,29 +207,20 @@ def text_of(where: str, row: Row, name: str) -> str:
     return value
 
 
+def _optional(where: str, row: Row, name: str) -> str:
+    """Return a field that may be absent or null (then it is empty), but must be text."""
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{where}: field {name!r} must be text")
+    return value or ""
+
+
 def _problem(where: str, row: Row, prompt: str, details: dict[str, Any], solution: str | None) -> Problem:
     check_details(where, details)
     identity = next((row[name] for name in ("task_id", "question_id") if row.get(name) is not None), None)
-    if identity is None:
-        raise DataError(f"{where}: there is neither 'task_id' nor 'question_id'")
+    if not isinstance(identity, str | int):
+        raise DataError(f"{where}: there is neither 'task_id' nor 'question_id', as text or a number")
     return Problem(str(identity), prompt, ANSWER, (solution,) if solution else (), details)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        lines = read_unpacked(path).decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the problem file {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, row {number}: not a JSON object ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: must be an object")
-        yield number, row
 
 
 def _parse(where: str, text: Any) -> ast.Module:
@@ -283,6 +276,17 @@ def _first_call(test: str, names: list[str]) -> str:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
             return node.func.id
     return names[0]
+
+
+def _tests(where: str, row: Row, name: str, *, packed: bool = False) -> list[Row]:
+    """Return tests of LiveCodeBench: objects whose fields are texts."""
+    tests = _json(where, row, name, packed=packed)
+    if not isinstance(tests, list) or not all(isinstance(test, Mapping) for test in tests):
+        raise DataError(f"{where}: field {name!r} must be a list of tests")
+    for test in tests:
+        for key in ("input", "output", "testtype"):
+            _optional(f"{where}, {name}", test, key)
+    return tests
 
 
 def _call(where: str, test: Row) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from airls_ray.grading.sandbox.box import PRELOAD, Exam, Sandbox
 from airls_ray.grading.sandbox.limits import InForce, Limits
 from airls_ray.tasks.base import Grade, Problem, Split
 from airls_ray.tasks.code_blocks import program_of
-from airls_ray.tasks.code_formats import check_details, read_code_file
+from airls_ray.tasks.code_formats import check_details
 from airls_ray.tasks.problem_files import check_apart, epochs
 
 if TYPE_CHECKING:
@@ -101,14 +101,13 @@ class CodeTask:
         return train, test[: self._config.test_problems]
 
     def _read(self, path: Path) -> list[Problem]:
-        if self._config.format != "problems":
-            return read_code_file(path, self._config.format)
-        from airls_ray.data.problems import read_problems, table_to_problems
+        from airls_ray.data.importing import import_problems
 
-        problems = table_to_problems(read_problems(path))
-        for row, problem in enumerate(problems, 1):
-            check_details(f"{path}, row {row}", problem.details)
-        return problems
+        form = None if self._config.format == "problems" else self._config.format
+        found = import_problems(path, form, bad_rows="error", remedy="")
+        for problem in found.problems:
+            check_details(found.places[problem.problem_id], problem.details)
+        return found.problems
 
 
 def digest_of(source: str) -> str:

@@ -7,7 +7,6 @@ texts are those of the public test files of Dream (github.com/DreamLM/Dream, `ev
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.tasks.base import Grade, Problem, Split
@@ -202,22 +201,18 @@ def read_public_file(path: Path, numbers: int | None = None) -> list[Problem]:
     Raises:
         DataError: the file cannot be read, or a row is not a solved puzzle (of that many numbers).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the Countdown test file {path}: {error}") from error
-    problems = [_read_row(path, row, line, numbers) for row, line in enumerate(lines, 1) if line.strip()]
+    # Grader processes never come here and need no reader of files.
+    from airls_ray.data.row_files import json_rows
+
+    problems = [_read_row(where, row, numbers) for where, row in json_rows(path)]
     if not problems:
         raise DataError(f"the Countdown test file {path} has no problems")
     return problems
 
 
-def _read_row(path: Path, row: int, line: str, numbers: int | None) -> Problem:
-    where = f"{path}, row {row}"
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not a JSON object ({error.msg} at column {error.colno})") from error
+def _read_row(where: str, fields: Any, numbers: int | None) -> Problem:
+    if isinstance(fields, DataError):
+        raise fields
     for name in ("input", "output"):
         if not isinstance(fields, dict) or not isinstance(fields.get(name), str):
             raise DataError(f"{where}: field {name!r} is missing or not text")

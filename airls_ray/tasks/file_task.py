@@ -71,14 +71,9 @@ class FileTask:
 
     def _read(self, source: Path) -> list[Problem]:
         # Grader processes never come here and must not pay for the import of Arrow.
-        from airls_ray.config.task_sections import FieldsConfig
         from airls_ray.data.importing import import_problems, log_bad_rows
-        from airls_ray.data.problems import read_problems, table_to_problems
 
         config = self._config
-        own = config.format is None and config.fields == FieldsConfig()
-        if own and config.bad_rows == "error" and source.suffix in (".jsonl", ".json", ".parquet"):
-            return table_to_problems(read_problems(source))
         found = import_problems(source, config.format, config.fields, config.bad_rows)
         log_bad_rows(source, found)
         return found.problems

@@ -19,16 +19,16 @@ def read_training_file(path: Path, may_train: Callable[[Problem], bool]) -> list
         DataError: the file is malformed, or a row is a test problem or none of this task.
     """
     # Grader processes never come here and must not pay for the import of Arrow.
-    from airls_ray.data.problems import read_problems, table_to_problems
+    from airls_ray.data.importing import import_problems
 
-    problems = table_to_problems(read_problems(path))
-    for row, problem in enumerate(problems, 1):
+    found = import_problems(path, None, bad_rows="error", remedy="")
+    for problem in found.problems:
         if not may_train(problem):
             raise DataError(
-                f"{path}, row {row}: {problem.prompt.strip()[:60]!r} is a test problem of this task or "
-                "none of its problems at all; make the file with the same task settings"
+                f"{found.places[problem.problem_id]}: {problem.prompt.strip()[:60]!r} is a test problem of "
+                "this task or none of its problems at all; make the file with the same task settings"
             )
-    return problems
+    return found.problems
 
 
 def check_apart(train: Sequence[Problem], test: Sequence[Problem], train_file: Path, test_file: Path) -> None:

@@ -107,3 +107,13 @@ def test_step_truth_and_vocabulary_are_unknown(tmp_path):
     made = task(tmp_path)
     assert made.vocabulary() is None
     assert made.step_truth(next(made.problems("train", 0)), ["It is\n\n", "a"]) is None
+
+
+def test_a_format_of_programs_names_the_task_that_reads_it():
+    from airls_ray.config import load_config
+    from airls_ray.errors import ConfigError
+
+    with pytest.raises(
+        ConfigError, match=r"task\.format: must be a format of answers, but mbpp .* set task\.name=code"
+    ):
+        load_config(None, ["task=file", "task.train_file=a", "task.test_file=b", "task.format=mbpp"])

@@ -120,6 +120,38 @@ def test_every_row_is_accounted_for(tmp_path):
         assert sentence.startswith(f"{path}, {part}")
 
 
+def test_rows_are_tests_of_one_program_or_a_contradiction(tmp_path):
+    row = {"task_id": 1, "text": "Double x.", "code": "def f(x): return 2 * x"}
+    same = row | {"test_list": ["assert f(1) == 2"]}
+    assert import_problems(write(tmp_path / "a.jsonl", same, same), "mbpp").merged == 1
+    own = [{"prompt": "p", "answer": "-", "details": {"tests": [n]}} for n in (1, 2)]
+    found = import_problems(write(tmp_path / "b.jsonl", *own), None)
+    assert found.kinds == {"contradicts an earlier row": 1} and "the tests differ" in found.bad[0]
+
+
+def test_a_problem_under_two_identifiers_is_two_problems_and_is_counted(tmp_path):
+    rows = [{"prompt": "p", "answer": "a", "problem_id": name} for name in "xy"]
+    found = import_problems(write(tmp_path / "a.jsonl", *rows), None)
+    assert (len(found.problems), found.again, found.merged, found.bad) == (2, 1, 0, [])
+
+
+@pytest.mark.parametrize("form", ["humaneval", "mbpp"])
+def test_programs_with_tests_are_converted(tmp_path, form):
+    rows = {
+        "humaneval": {
+            "prompt": "def f(x):\n    ...\n",
+            "entry_point": "f",
+            "test": "def check(f):\n assert f(1) == 2",
+        },
+        "mbpp": {"text": "Double x.", "code": "def f(x): return 2 * x", "test_list": ["assert f(1) == 2"]},
+    }
+    path = write(tmp_path / "a.jsonl", rows[form] | {"task_id": 1})
+    done = convert_data(path, tmp_path / "out.jsonl", form, FieldsConfig())
+    assert (done.counts["problems"], done.notes) == (1, [])
+    (problem,) = table_to_problems(read_problems(tmp_path / "out.jsonl"))
+    assert problem.details["entry_point"] == "f"
+
+
 @pytest.mark.parametrize(
     ("form", "row"),
     [

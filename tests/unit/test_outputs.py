@@ -270,3 +270,24 @@ def test_an_endpoint_is_told_the_words_around_a_problem(address: str) -> None:
 def test_an_endpoint_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(RunError, match=r"the endpoint http://127\.0\.0\.1:9/v1 did not answer"):
         Endpoint("http://127.0.0.1:9/v1", "m", 5).responses(PROBLEMS, 0, Asked(1, 1.0, 8, seed=1))
+
+
+def test_a_prompt_of_two_answers_is_no_place_for_a_response(tmp_path: Path) -> None:
+    twice = [
+        Problem("a", "1+1=", "2"),
+        Problem("b", "1+1=", "3"),
+        Problem("c", "3=", "3"),
+        Problem("d", "3=", "3"),
+    ]
+    file = stored(tmp_path, {"prompt": "1+1=", "response": "3"})
+    with pytest.raises(DataError, match=r"line 1: prompt '1\+1=' is that of 2 test problems with different"):
+        read_responses([file], problems_to_table(twice))
+    named = stored(tmp_path, {"problem_id": "b", "response": "3"}, {"prompt": "3=", "response": "3"})
+    assert [one.problem for one in read_responses([named], problems_to_table(twice))] == [1, 2]
+
+
+def test_half_a_character_in_a_stored_response_is_said_before_anything_is_graded(tmp_path: Path) -> None:
+    file = tmp_path / "cut.jsonl"
+    file.write_text('{"prompt": "1+1=", "response": "\\ud83d"}\n')
+    with pytest.raises(DataError, match=r"cut\.jsonl, line 1: a text has \\ud83d, half of a surrogate pair"):
+        read_responses([file], PROBLEMS)

@@ -157,6 +157,19 @@ def test_a_marker_in_a_text_is_refused(tmp_path, text):
         load_step_scorer(tmp_path).score([StepText(*text, where="row 7")])
 
 
+def test_the_text_of_a_special_token_is_text_or_refused(tmp_path):
+    vocabulary = token_classifier(tmp_path / "trl", 2, "<|im_end|>")
+    ids = [*in_bytes(vocabulary, "a<|im_end|>\n"), *in_bytes(vocabulary, "b<|im_end|>\n")]
+    with torch.no_grad():
+        model = Qwen2ForTokenClassification.from_pretrained(tmp_path / "trl")
+        logits = model(torch.tensor([[*in_bytes(vocabulary, "p<eos>"), *ids]])).logits[0, [-13, -1]]
+    item = StepText("p<eos>", ["a<|im_end|>", "b<|im_end|>"], where="row 7")
+    assert close(load_step_scorer(tmp_path / "trl").score([item])[0], softmax_of_last(logits))
+    qwen_prm(tmp_path / "chat")
+    with pytest.raises(DataError, match=r"row 7: '.*' contains '<\|im_end\|>', which this PRM would take"):
+        load_step_scorer(tmp_path / "chat").score([StepText("p", ["a<|im_end|>"], where="row 7")])
+
+
 # ----------------------------------------------------------------------------------- plus, minus
 def pair_logits(folder: Path, ids: Sequence[int], places: Sequence[int], minus: int, plus: int) -> Any:
     with torch.no_grad():

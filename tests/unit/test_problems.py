@@ -52,16 +52,22 @@ def test_users_may_give_one_trace_no_id_and_other_fields(tmp_path):
     ("row", "message"),
     [
         ("{", "row 2: not a JSON object"),
-        ("[1]", "row 2: must be an object .* but is a list"),
+        ("[1]", "row 2: must be an object, but is a list"),
         ('{"answer": "a"}', "row 2: field 'prompt' is missing"),
         ('{"prompt": "p"}', "row 2: field 'answer' is missing"),
         ('{"prompt": "p", "answer": 7}', "row 2: field 'answer' must be text, but is a number"),
         ('{"prompt": "p", "answer": " "}', "row 2: field 'answer' is empty"),
-        ('{"prompt": "p", "answer": "a", "traces": "t"}', "row 2: field 'traces' must be a list"),
+        (
+            '{"prompt": "p", "answer": "a", "traces": "t"}',
+            "row 2: field 'traces' must be a list .* is text; give one",
+        ),
         ('{"prompt": "p", "answer": "a", "traces": ["t", 1]}', "element 2 is a number"),
         ('{"prompt": "p", "answer": "a", "trace": "t", "traces": ["t"]}', "either field 'trace' or"),
         ('{"prompt": "p", "answer": "a", "problem_id": 5}', "row 2: field 'problem_id' must be text"),
-        ('{"prompt": "p", "answer": "a", "problem_id": "one"}', "'one' like that of row 1"),
+        (
+            '{"prompt": "p", "answer": "a", "problem_id": "one"}',
+            "'one' is in .*row 1, too, but the prompts differ",
+        ),
         ('{"prompt": "p", "answer": "a", "details": [1]}', "row 2: field 'details' must be an object"),
     ],
 )
@@ -72,12 +78,84 @@ def test_a_bad_row_is_named_with_file_row_and_field(tmp_path, row, message):
         read_problems(path)
 
 
+ROW = '{"prompt": "p", "answer": "é"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (ROW.encode("latin-1"), r"own.jsonl, row 1: not UTF-8 \(byte 28 is 0xe9\); save the file as UTF-8$"),
+        (ROW.encode("utf-16"), "own.jsonl: it is UTF-16; save it as UTF-8$"),
+        (b'{"prompt": "\\ud83d", "answer": "a"}', r"own.jsonl, row 1: a text has \\ud83d, half of a"),
+        (b'{"prompt": "p", "answer": "a", "details": {"\\udc00": 1}}', r"row 1: a text has \\udc00"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"prompt": "p", "answer": ' + b"1" * 5000 + b"}", "row 1: .* too many digits"),
+    ],
+    ids=["latin-1", "UTF-16", "half a character", "half a character in a key", "deep", "long number"],
+)
+def test_what_is_no_text_is_one_sentence(tmp_path, content, message):
+    path = tmp_path / "own.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_problems(path)
+
+
+def test_a_mark_before_utf8_and_whole_characters_from_two_escapes_are_read(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"prompt": "\\ud83d\\ude00", "answer": "a"}')
+    assert read_problems(path)["prompt"].to_pylist() == ["\U0001f600"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("nowhere.jsonl", "no such file"), ("folder.jsonl", "a folder")]
+)
+def test_a_file_that_cannot_be_opened_is_said_in_plain_words(tmp_path, name, reason):
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(DataError, match=rf"cannot read .*{name}: .*{reason}"):
+        read_problems(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"prompt": "1+1", "answer": "3"},
+        {"prompt": " 1+1 ", "answer": "3"},
+        {"prompt": "1+1", "answer": "3", "problem_id": "another"},
+    ],
+)
+def test_one_prompt_with_two_answers_is_an_error_that_names_both_rows(tmp_path, second):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"prompt": "1+1", "answer": "2"}) + "\n" + json.dumps(second) + "\n")
+    with pytest.raises(
+        DataError, match=r"row 2: the problem .*row 1, too, but the answers differ \('2' and '3'\)$"
+    ):
+        read_problems(path)
+
+
+def test_the_same_problem_twice_is_one_problem_with_the_traces_of_both(tmp_path):
+    path = tmp_path / "own.jsonl"
+    rows = [{"prompt": "p", "answer": "a", "traces": traces} for traces in (["s"], ["s", "t"])]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (problem,) = table_to_problems(read_problems(path))
+    assert problem.traces == ("s", "t")
+
+
 def test_a_bad_parquet_row_is_named(tmp_path):
     import pyarrow.parquet as pq
 
     path = tmp_path / "own.parquet"
     pq.write_table(pa.table({"prompt": ["p", "q"], "answer": ["a", None]}), path)
     with pytest.raises(DataError, match=r"own.parquet, row 2: field 'answer' is missing"):
+        read_problems(path)
+
+
+def test_details_that_json_has_not_are_refused(tmp_path):
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "own.parquet"
+    row = {"prompt": "p", "answer": "a", "details": {"level": b"1"}}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    with pytest.raises(DataError, match=r"row 1: field 'details' holds what JSON has not"):
         read_problems(path)
 
 

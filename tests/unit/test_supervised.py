@@ -60,7 +60,14 @@ def test_updates_learn_the_traces_by_heart(folder: Path) -> None:
 
 
 def sample(module: Any, prompts: list[list[int]], **changes: Any) -> list[list[int]]:
-    options = {"temperature": 1.0, "max_response_tokens": 8, "eos_id": 1, "pad_id": 0, "seed": 3, **changes}
+    options = {
+        "temperature": 1.0,
+        "max_response_tokens": 8,
+        "eos_ids": [1],
+        "pad_id": 0,
+        "seed": 3,
+        **changes,
+    }
     return sample_responses(module, prompts, **options)
 
 

@@ -1,0 +1,302 @@
+"""Problems and traces as a configuration will see them: what is wrong with them, before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, get_args
+
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, TaskConfig
+from airls_ray.data.check_answers import Effort, Judged, judge_problems
+from airls_ray.data.check_report import DataReport, Severity
+from airls_ray.data.importing import Imported, import_problems
+from airls_ray.data.lengths import Lengths
+from airls_ray.errors import DataError, ModelError
+from airls_ray.formatting import Cell
+from airls_ray.progress import Progress, QuietProgress
+from airls_ray.steps import cut
+from airls_ray.tasks import make_task
+from airls_ray.tasks.base import CutsSteps, Problem, Split, Task
+from airls_ray.tasks.code_formats import check_details
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+    from airls_ray.text import TextCodec
+
+GENERATED = 200
+"""Problems of a generated task that are looked at, of each split."""
+_BEFORE = Effort(problems=500, seconds=20.0)
+"""What a command grades before it starts: enough to find a systematic mistake."""
+_WORDS = {"train": "training", "test": "test"}
+_FEW = 0.5
+"""Share of answers that cannot be read above which it is the grader that does not fit the data."""
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Problems of a split with the place of each, by its identifier."""
+
+    split: Split
+    name: str
+    """The file, or that they are generated."""
+    problems: Sequence[Problem]
+    places: Mapping[str, str]
+
+
+def check_config(
+    config: Config,
+    sample: int | None = None,
+    progress: Progress | None = None,
+) -> DataReport:
+    """Check all problems that `config` may draw; of a generated task the first of each split.
+
+    Lengths are measured where the policy's tokenizer is there.
+
+    Args:
+        config: task, model, verifier and lengths.
+        sample: most problems of a split that are graded; None: all.
+        progress: where bars go.
+
+    Raises:
+        RunError: a grader process cannot be started.
+    """
+    report, progress = DataReport(), progress or QuietProgress()
+    codec = None
+    try:
+        codec = measuring_codec(config)
+    except ModelError as error:
+        report.add(Severity.NOTE, "lengths that are not measured", [str(error)])
+    found = [one for split in get_args(Split) if (one := _read(report, config, split)) is not None]
+    _check_apart(report, found)
+    for one in found:
+        traces = sum(len(problem.traces) for problem in one.problems)
+        figures: dict[str, Cell] = {
+            "from": Path(one.name).name,
+            "problems": len(one.problems),
+            "traces": traces,
+        }
+        report.figures[_WORDS[one.split]] = figures
+        graded = len(one.problems) if sample is None else min(sample, len(one.problems))
+        with progress.track(f"Grading {_WORDS[one.split]} problems", graded) as bar:
+            effort = _effort(config, Effort(problems=sample))
+            judged = judge_problems(config.task, one.problems, one.places, effort, bar.advance)
+        figures |= {"graded problems": judged.problems, "graded traces": judged.traces}
+        _add_judged(report, config, one.split, judged)
+        _add_steps(report, figures, make_task(config.task), one)
+        if codec is not None:
+            _add_lengths(report, figures, config, codec, one)
+    return report
+
+
+def check_before(
+    config: Config, progress: Progress, *, splits: Sequence[Split] = ("train", "test"), traces: bool
+) -> None:
+    """Check files of problems before a command starts: all rows, and the grader on a sample of them.
+
+    What is no error is said in a line. A generated task has nothing to check.
+
+    Args:
+        config: task and verifier.
+        progress: where the lines go.
+        splits: which problems the command uses.
+        traces: whether it learns from traces.
+
+    Raises:
+        DataError: a file cannot be used, or a trace that is learned from grades wrong.
+        RunError: a grader process cannot be started.
+    """
+    report = DataReport()
+    for split in splits:
+        if _source(config.task, split) is None:
+            continue
+        one = _read(report, config, split)
+        if one is None:
+            continue
+        effort = _effort(config, _BEFORE, traces and split == "train")
+        _add_judged(report, config, split, judge_problems(config.task, one.problems, one.places, effort))
+        if effort.traces:
+            _add_steps(report, {}, make_task(config.task), one)
+    report.say(progress)
+    report.raise_error()
+
+
+def _effort(config: Config, wanted: Effort, traces: bool = True) -> Effort:
+    verifier = config.verifier
+    return Effort(
+        wanted.problems, wanted.seconds, config.seed, traces, verifier.processes, verifier.deadline_seconds
+    )
+
+
+# ----------------------------------------------------------------------------------------------- reading
+def _source(task: TaskConfig, split: Split) -> Path | None:
+    """Return the file of rows of a split; None: its problems are generated, or in a form of the task's."""
+    if split == "train":
+        return task.train_file
+    return task.test_file if isinstance(task, FileTaskConfig | CodeTaskConfig) else None
+
+
+def _read(report: DataReport, config: Config, split: Split) -> Problems | None:
+    """Read a split and add what is wrong with its rows; None where nothing can be used."""
+    task, source = config.task, _source(config.task, split)
+    try:
+        if source is None:
+            drawn = list(islice(make_task(task).problems(split, config.seed), GENERATED))
+            places = {one.problem_id: f"problem {one.problem_id}" for one in drawn}
+            return Problems(split, "built-in", drawn, places)
+        found = _import(task, source)
+        if not isinstance(task, FileTaskConfig | CodeTaskConfig):  # which rows these tasks may learn from
+            next(make_task(task).problems(split, config.seed))
+    except DataError as error:
+        report.add(Severity.ERROR, f"{_WORDS[split]} files that cannot be used", [str(error)])
+        return None
+    skips = isinstance(task, FileTaskConfig) and task.bad_rows == "skip"
+    left_out = ", which are left out" if skips else ""
+    report.add(
+        Severity.WARNING if skips else Severity.ERROR,
+        f"rows of {source} that cannot be used{left_out}",
+        found.bad,
+    )
+    report.add(Severity.NOTE, f"rows of {source} with the problem of an earlier row", found.twice)
+    problems = found.problems
+    if split == "test":
+        problems = problems[: task.test_problems]
+    return Problems(split, str(source), problems, found.places)
+
+
+def _import(task: TaskConfig, source: Path) -> Imported:
+    """Read all rows, the bad ones as sentences."""
+    if isinstance(task, FileTaskConfig):
+        return import_problems(source, task.format, task.fields, "skip")
+    if not isinstance(task, CodeTaskConfig):
+        return import_problems(source, None, None, "skip")
+    found = import_problems(source, None if task.format == "problems" else task.format, None, "skip")
+    usable = []
+    for problem in found.problems:
+        try:
+            check_details(found.places[problem.problem_id], problem.details)
+            usable.append(problem)
+        except DataError as error:
+            found.bad.append(str(error))
+    found.problems = usable
+    return found
+
+
+def _check_apart(report: DataReport, found: Sequence[Problems]) -> None:
+    """Add the test problems that are training problems, too."""
+    train, test = (next((one for one in found if one.split == split), None) for split in get_args(Split))
+    if train is None or test is None:
+        return
+    places = {problem.prompt.strip(): train.places[problem.problem_id] for problem in train.problems}
+    places |= train.places
+    report.add(
+        Severity.ERROR,
+        "test problems that are training problems, too",
+        (
+            f"{test.places[one.problem_id]}: the problem {one.problem_id!r} is in {same}"
+            for one in test.problems
+            if (same := places.get(one.prompt.strip()) or places.get(one.problem_id))
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- findings
+def _add_judged(report: DataReport, config: Config, split: Split, judged: Judged) -> None:
+    unknown = [*judged.unreadable, *judged.unequal]
+    report.add(
+        Severity.ERROR if len(unknown) > _FEW * judged.problems else Severity.WARNING,
+        f"answers of {_WORDS[split]} problems that the grader cannot compare: right responses get 0",
+        unknown,
+    )
+    skips = isinstance(config.task, FileTaskConfig) and config.task.bad_rows == "skip"
+    kept = " (they are kept: `airls-ray data convert --drop-wrong-traces` leaves them out)" if skips else ""
+    report.add(
+        Severity.WARNING if skips or split == "test" else Severity.ERROR,
+        f"traces of {_WORDS[split]} problems that do not grade right{kept}",
+        judged.wrong_traces,
+    )
+    report.add(Severity.WARNING, f"traces of {_WORDS[split]} problems without a verdict", judged.lost_traces)
+
+
+def _add_steps(report: DataReport, figures: dict[str, Cell], task: Task, found: Problems) -> None:
+    """Add how many steps the traces have."""
+    counts = [len(_steps(task, trace)) for problem in found.problems for trace in problem.traces]
+    if not counts:
+        return
+    cuts_none = found.split == "train" and max(counts) == 1 < len(counts)
+    figures |= {"steps of a trace, median": median(counts), "steps of a trace, most": max(counts)}
+    rule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
+    what = f"task.steps={rule}" + (f" with {task.step_delimiter!r}" if rule == "delimiter" else "")
+    report.add(
+        Severity.WARNING,
+        "files whose traces are a single step each, so that a PRM judges whole responses",
+        [f"{found.name}: {what} cuts none of {len(counts):,} traces"] if cuts_none else [],
+    )
+
+
+def _steps(task: Task, text: str) -> list[str]:
+    """Cut a trace as the task does, but for what depends on tokens."""
+    if isinstance(task, CutsSteps) and task.step_rule != "delimiter":
+        return [text[start:end] for start, end in pairwise([0, *cut(text, task.step_rule), len(text)])]
+    return [piece for piece in text.split(task.step_delimiter) if piece.strip()]
+
+
+def _add_lengths(
+    report: DataReport, figures: dict[str, Cell], config: Config, codec: TextCodec, found: Problems
+) -> None:
+    """Add how long prompts and traces are in the policy's tokens, and those that are too long."""
+    limits = Lengths.of(config, codec)
+    prompts: list[int] = []
+    traces: list[int] = []
+    long: list[str] = []
+    unwritten: list[str] = []
+    for problem in found.problems:
+        where = found.places[problem.problem_id]
+        try:
+            prompt = len(codec.encode_prompt(problem.prompt))
+            sizes = [len(codec.encode_trace(trace)) for trace in problem.traces]
+        except DataError as error:
+            unwritten.append(f"{where}: {error}")
+            continue
+        prompts.append(prompt)
+        traces += sizes
+        if prompt > limits.prompt:
+            long.append(f"{where}: the prompt has {prompt:,} tokens, more than {limits.prompt:,}")
+        elif found.split == "train":
+            long += [
+                f"{where}: prompt and trace have {prompt + size:,} tokens, more than {limits.context:,}"
+                for size in sizes
+                if prompt + size > limits.context
+            ]
+    for name, counts in (("prompt", prompts), ("trace", traces)):
+        if counts:
+            figures |= {
+                f"tokens of a {name}, median": median(counts),
+                f"tokens of a {name}, most": max(counts),
+            }
+    skips = (
+        isinstance(config.task, FileTaskConfig) and config.task.bad_rows == "skip" and found.split == "train"
+    )
+    report.add(
+        Severity.WARNING if skips else Severity.ERROR,
+        f"prompts and traces of {_WORDS[found.split]} problems that do not fit model.context_tokens"
+        + (" and are left out" if skips else ""),
+        long,
+    )
+    report.add(Severity.ERROR, f"{_WORDS[found.split]} problems that the tokenizer cannot write", unwritten)
+
+
+def measuring_codec(config: Config) -> TextCodec:
+    """Return what measures lengths: by the tokenizer of `model.path`, or of the warm-started policy.
+
+    Raises:
+        ModelError: there is none yet, or it cannot be read.
+    """
+    from airls_ray.text import TextCodec
+
+    folder = config.model.path or config.output / config.name / "sft"
+    if config.model.path is None and not Path(folder).is_dir():
+        raise ModelError("model.path is not set and the policy is not warm-started yet")
+    return TextCodec.from_folder(folder, make_task(config.task), config.model.prompt_template)

@@ -1,0 +1,74 @@
+"""A row in our own fields."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airls_ray.data.rows import Row, kind_of
+from airls_ray.errors import DataError
+from airls_ray.tasks.base import Problem
+from airls_ray.tasks.generate import content_id
+
+
+def problem_of_row(where: str, row: Row) -> Problem:
+    """Return the problem of a row.
+
+    Fields: `prompt` and `answer` (text, required); `traces` (list of text) or `trace` (text); `problem_id`
+    (text; made from the prompt if absent); `details` (object). Others are ignored.
+
+    Raises:
+        DataError: a field is missing or of another type; the sentence begins with `where`.
+    """
+    prompt, answer = _text(where, row, "prompt"), _text(where, row, "answer")
+    traces = _traces(where, row)
+    identity = (
+        content_id("file", prompt) if row.get("problem_id") is None else _text(where, row, "problem_id")
+    )
+    details = row.get("details")
+    if isinstance(details, str):  # the form that a Parquet file of ours has
+        try:
+            details = json.loads(details)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: field 'details' is not JSON") from error
+    if details is not None and not isinstance(details, dict):
+        raise DataError(f"{where}: field 'details' must be an object, but is {_kind(details)}")
+    try:
+        json.dumps(details)
+    except (TypeError, ValueError) as error:  # a row of Parquet may hold times or bytes
+        raise DataError(f"{where}: field 'details' holds what JSON has not ({error})") from error
+    return Problem(identity, prompt, answer, traces, details or {})
+
+
+def _text(where: str, row: Row, name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        raise DataError(f"{where}: field {name!r} is missing; it must be text")
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {name!r} must be text, but is {_kind(value)}")
+    if not value.strip():
+        raise DataError(f"{where}: field {name!r} is empty")
+    return value
+
+
+def _traces(where: str, row: Row) -> tuple[str, ...]:
+    if row.get("trace") is not None:
+        if row.get("traces") is not None:
+            raise DataError(f"{where}: give either field 'trace' or field 'traces', not both")
+        return (_text(where, row, "trace"),)
+    traces = row.get("traces")
+    if traces is None:
+        return ()
+    if not isinstance(traces, list):
+        hint = "; give one text as 'trace'" if isinstance(traces, str) else ""
+        raise DataError(f"{where}: field 'traces' must be a list of texts, but is {_kind(traces)}{hint}")
+    for index, trace in enumerate(traces, 1):
+        if not isinstance(trace, str) or not trace.strip():
+            kind = "empty text" if isinstance(trace, str) else _kind(trace)
+            raise DataError(f"{where}: field 'traces' must hold texts, but element {index} is {kind}")
+    return tuple(traces)
+
+
+def _kind(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "a number" if is_number else kind_of(value)
