@@ -273,11 +273,6 @@ def put(value: Any) -> Any:
     return ray.put(value)
 
 
-def is_dead(error: BaseException) -> bool:
-    """Whether an error means that an actor's process is gone."""
-    return isinstance(error, RayActorError) or isinstance(error.__cause__, RayActorError)
-
-
 def kill(handle: Any) -> None:
     """End an actor's process."""
     ray.kill(handle, no_restart=True)

@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.cluster import Demand
+from actors.elastic_fleet import ElasticFleet
 from actors.rollout_pool import RolloutPool
 from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, StepScorer, is_prm_of_ours
 from actors.start import wait_for_start
 from actors.verifier_handle import VerifierHandle
-from actors.workers import start_workers
+from actors.workers import make_fleet, wait_for_workers
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
 from airls_ray.evaluation.steps import Aggregate
@@ -42,17 +43,18 @@ class SearchParts:
     problems: pa.Table
     generator: PoolGenerator
     pool: RolloutPool
+    fleet: ElasticFleet
     scorer: AnyScorer
     verifier: VerifierHandle
     settings: DriverSettings
     aggregate: Aggregate
-    actors: tuple[Any, ...]
 
     def close(self) -> None:
         """End all actors."""
         self.verifier.close()
-        for actor in self.actors:
-            cluster.kill(actor)
+        self.fleet.close()
+        if isinstance(self.scorer, ScorerGroup):
+            self.scorer.close()
 
 
 def check_models(config: Config, policy: Path, prm: Path | None) -> Config:
@@ -92,10 +94,24 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
 def start(
     config: Config, policy: Path, prm: Path | None, problems: pa.Table, codec: TextCodec, progress: Progress
 ) -> SearchParts:
-    """Start rollout workers, verifier and scorers side by side."""
+    """Start rollout workers, verifier and scorers side by side; one that dies later is replaced."""
     from actors.verifier import Verifier
 
     search = config.search
+    prompts = problems["prompt"].to_pylist() or None
+
+    def start_verifier(name: str = "") -> Any:
+        return cluster.start_actor(Verifier, name, config.verifier.resources, config, str(policy))
+
+    def start_scorer(number: int, name: str = "") -> Any:
+        arguments = (str(number), config, str(policy), str(prm), prompts)
+        return cluster.start_actor(StepScorer, name, search.resources, *arguments)
+
+    def restart_scorer() -> Any:
+        scorer = start_scorer(0)
+        cluster.fetch(scorer.start.remote(), config.ray.start_deadline_seconds, "starting a step scorer")
+        return scorer
+
     with_prm = search.scorer == "prm"
     asked = [
         Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
@@ -103,32 +119,22 @@ def start(
     ]
     asked += [Demand("step scorer", search.resources, search.scorers)] if with_prm else []
     cluster.require_resources(asked, config.ray.resources_deadline_seconds)
-    workers = start_workers(config, str(policy))
-    judge = cluster.start_actor(Verifier, "verifier", config.verifier.resources, config, str(policy))
-    scorers = [
-        cluster.start_actor(
-            StepScorer,
-            f"scorer-{n}",
-            search.resources,
-            str(n),
-            config,
-            str(policy),
-            str(prm),
-            problems["prompt"].to_pylist() or None,
-        )
-        for n in range(search.scorers if with_prm else 0)
-    ]
+    fleet = make_fleet(config, str(policy), progress, None)
+    fleet.step(busy=())
+    judge = start_verifier("verifier")
+    scorers = [start_scorer(n, f"scorer-{n}") for n in range(search.scorers if with_prm else 0)]
     starting = {
-        "rollout worker": [worker.start.remote() for worker in workers],
         "verifier": [judge.start.remote()],
         "step scorer": [scorer.start.remote() for scorer in scorers],
     }
     wait_for_start(starting, config, progress)
-    deadline = config.train.deadline_seconds
-    pool, verifier = RolloutPool(workers, config.rollout.deadline_seconds), VerifierHandle(judge, deadline)
+    wait_for_workers(fleet, config)
+    deadline, attempts = config.train.deadline_seconds, config.failures.attempts
+    pool = RolloutPool(fleet, config.rollout.deadline_seconds, config.failures)
+    verifier = VerifierHandle(judge, deadline, start_verifier, attempts)
     scorer: AnyScorer = LogProbScorer()
     if with_prm:
-        scorer = ScorerGroup(scorers, deadline)
+        scorer = ScorerGroup(scorers, deadline, restart_scorer, attempts)
     elif search.scorer == "oracle":
         scorer = OracleScorer(verifier, problems)
     settings = DriverSettings(
@@ -144,11 +150,11 @@ def start(
         problems=problems,
         generator=PoolGenerator(pool),
         pool=pool,
+        fleet=fleet,
         scorer=scorer,
         verifier=verifier,
         settings=settings,
         aggregate=search.aggregate or config.prm.search_aggregate,
-        actors=(*workers, judge, *scorers),
     )
 
 

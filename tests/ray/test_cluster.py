@@ -62,9 +62,8 @@ def test_a_users_error_in_an_actor_arrives_as_it_was() -> None:
 
 def test_a_dead_actor_is_an_error_that_says_whose_process_died() -> None:
     worker = cluster.start_actor(Worker, "dying", SMALL)
-    with pytest.raises(RunError, match="grading: its process died") as caught:
+    with pytest.raises(RunError, match="grading: its process died"):
         cluster.fetch(worker.die.remote(), 120, "grading")
-    assert cluster.is_dead(caught.value)
 
 
 def test_an_actors_threads_are_set_on_purpose() -> None:
