@@ -22,14 +22,14 @@ OverridesArgument = Annotated[
 
 
 def read_config(path: Path, overrides: list[str] | None) -> Config:
-    """Return the configuration of a YAML file, or of a run folder by its config.yaml.
+    """Return the configuration of a YAML file, or of a run folder, wherever it stands now.
 
     Raises:
         ConfigError: see `load_config`.
     """
-    from airls_ray.config import load_config
+    from airls_ray.config.load import load_config, load_run_config
 
-    return load_config(path / "config.yaml" if path.is_dir() else path, overrides or [])
+    return (load_run_config if path.is_dir() else load_config)(path, overrides or [])
 
 
 def show_sizes(config: Config) -> None:

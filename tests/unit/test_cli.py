@@ -214,10 +214,44 @@ def test_a_run_folder_serves_as_configuration(fake, tmp_path):
 
     seen: list[Config] = []
     fake("actors.launch", run_training=lambda config, resume: seen.append(config) or {})
-    config = Config(seed=11)
-    dump_config(config, tmp_path / "config.yaml")
+    dump_config(Config(seed=11), tmp_path / "config.yaml")
     assert cli.run(["train", str(tmp_path)]) == 0
-    assert seen == [config]
+    assert seen[0].seed == 11
+
+
+@pytest.mark.parametrize("name", ["run", "another", "mein Lauf (2)", ".kept"])
+def test_a_run_folder_is_itself_whatever_it_is_called(fake, tmp_path, monkeypatch, name):
+    """The run was made as runs/run from another folder, where another run of that name is now."""
+    from airls_ray.run_folder import RunFolder
+
+    seen: list[tuple[Any, ...]] = []
+    fake("actors.search", run_search=lambda *arguments: seen.append(arguments) or {})
+    other = RunFolder(tmp_path / "runs" / "run")
+    moved = RunFolder(tmp_path / "kept" / name)
+    for run in (other, moved):
+        run.create(Config(name="run"))
+        (run.checkpoints_folder / "iteration_000003" / "policy").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for given in (moved.path, moved.path.relative_to(tmp_path)):
+        assert cli.run(["search", str(given)]) == 0
+    monkeypatch.chdir(moved.path)
+    assert cli.run(["search", "."]) == 0
+    for config, policy, _, target, _ in seen:
+        assert policy == moved.checkpoints_folder / "iteration_000003" / "policy"
+        assert target == moved.path / "search"
+        assert config.output / config.name == moved.path
+
+
+def test_a_run_folder_gives_a_new_run_its_settings(fake, tmp_path):
+    from airls_ray.run_folder import RunFolder
+
+    seen: list[Config] = []
+    fake("actors.launch", run_training=lambda config, resume: seen.append(config) or {})
+    RunFolder(tmp_path / "old").create(Config(seed=11))
+    assert cli.run(["train", str(tmp_path / "old"), "name=new"]) == 0
+    assert cli.run(["train", str(tmp_path / "old"), f"output={tmp_path / 'x'}"]) == 0
+    assert [one.output / one.name for one in seen] == [tmp_path / "new", tmp_path / "x" / "old"]
+    assert {one.seed for one in seen} == {11}
 
 
 def test_search_takes_policy_and_prm_of_the_latest_checkpoint(fake, tmp_path):
