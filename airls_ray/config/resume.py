@@ -29,8 +29,8 @@ MAY_CHANGE = frozenset(
         *(
             f"train.{field}"
             for field in (
-                "best_metric", "checkpoint_every", "deadline_seconds", "iterations", "keep_best",
-                "keep_checkpoints", "rollouts_every", "storage", "storage_deadline_seconds", "sync_check",
+                "best_metric", "checkpoint_every", "deadline_seconds", "grace_seconds", "iterations",
+                "keep_best", "keep_checkpoints", "rollouts_every", "storage", "storage_deadline_seconds", "sync_check",
                 "sync_tolerance",
             )
         ),

@@ -147,6 +147,8 @@ class TrainConfig(StrictModel):
     a single very unlikely token may differ by as much from rounding; old weights differ by far more."""
     deadline_seconds: PositiveFloat = 900.0
     """Longest time for one learner call or collective."""
+    grace_seconds: PositiveFloat = 60.0
+    """How long a run that is asked to stop (Ctrl-C, SIGTERM) may go on, to end its iteration and save it."""
 
 
 class RayConfig(StrictModel):

@@ -12,7 +12,7 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config
-from airls_ray.errors import ModelError, ResourceError, RunError
+from airls_ray.errors import Interrupted, ModelError, ResourceError, RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = str(ROOT / "configs" / "demo_arithmetic.yaml")
@@ -119,11 +119,16 @@ def test_a_full_disk_is_one_sentence_and_code_2(fake, capsys, wrap):
 
 
 def test_ctrl_c_gives_code_130_and_says_how_to_go_on(fake, capsys):
-    fake("actors.launch", run_training=raising(KeyboardInterrupt()))
+    fake("actors.launch", run_training=raising(Interrupted("--resume goes on with iteration 19 of 60")))
     assert cli.run(["train", DEMO]) == 130
     error = capsys.readouterr().err.strip()
-    assert error.startswith("Interrupted: ")
-    assert "--resume" in error
+    assert error == "Interrupted: --resume goes on with iteration 19 of 60."
+
+
+def test_ctrl_c_elsewhere_gives_code_130(fake, capsys):
+    fake("actors.search", run_search=raising(KeyboardInterrupt()))
+    assert cli.run(["search", DEMO, "--policy", "p"]) == 130
+    assert capsys.readouterr().err.strip() == "Interrupted: what was written stays readable."
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "a broken disk")])
