@@ -20,6 +20,7 @@ from airls_ray.checkpoints import checkpoint_iteration, iteration_name
 from airls_ray.config.schema import Config
 from airls_ray.diagnostics import RunWatch
 from airls_ray.errors import RunError
+from airls_ray.grading.worker import RAISED
 from airls_ray.mirror import Copies, NoCopies
 from airls_ray.progress import Track
 from airls_ray.run_control import RunControl
@@ -181,6 +182,11 @@ class Tracker:
             self._run.log_warning(state.iteration, finding.kind, finding.sentence)
             if self._say is not None:
                 self._say(f"Warning at iteration {state.iteration}: {finding.sentence}")
+        if metrics.get(f"grade/{RAISED}_share"):
+            for text in parts.verifier.call("complaints"):
+                self._run.log_warning(state.iteration, "grader_raised", text)
+                if self._say is not None:
+                    self._say(f"Warning at iteration {state.iteration}: {text}")
         if state.iteration % self._config.train.rollouts_every == 0 or state.iteration in (1, self._last):
             self._run.write_rollouts(state.iteration, graded_table(rollouts, grades))
         if state.iteration % self._config.train.checkpoint_every == 0 or state.iteration == self._last:

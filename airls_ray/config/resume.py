@@ -30,8 +30,8 @@ MAY_CHANGE = frozenset(
             f"train.{field}"
             for field in (
                 "best_metric", "checkpoint_every", "deadline_seconds", "grace_seconds", "iterations",
-                "keep_best", "keep_checkpoints", "rollouts_every", "storage", "storage_deadline_seconds", "sync_check",
-                "sync_tolerance",
+                "keep_best", "keep_checkpoints", "rollouts_every", "storage", "storage_deadline_seconds",
+                "sync_check", "sync_tolerance",
             )
         ),
     }

@@ -146,7 +146,7 @@ GRADES = _versioned(
 )
 """Joined to rollouts by position. `answer`: canonical form, null if none was found. `step_truth`: one
 value per step, null where the task does not know. `status`: "graded", the reason that the task gives (such
-as "wrong_answer", or "unparsable" for the problem's own answer), "timeout" or "crashed"."""
+as "wrong_answer", or "unparsable" for the problem's own answer), "timeout", "crashed" or "raised"."""
 
 OUTPUTS = _versioned(
     "outputs",
