@@ -54,7 +54,7 @@ class GradeResult:
     answer: str | None
     step_truth: list[bool] | None
     status: str
-    """"graded" or the reason that the task gives; "timeout", "crashed" or "raised" if there was no verdict."""
+    """"graded" or the reason that the task gives; without a verdict "timeout", "crashed" or "raised"."""
 
 
 class GraderPool:
