@@ -17,11 +17,11 @@ from actors.start import wait_for_start
 from actors.verifier_handle import VerifierHandle
 from actors.workers import make_fleet, wait_for_workers
 from airls_ray.config.schema import Config
-from airls_ray.errors import ConfigError
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
 from airls_ray.planning.shapes import shape_of_path
+from airls_ray.prms.forms import check_search_models
 from airls_ray.prms.load import choose_form
 from airls_ray.progress import Progress
 from airls_ray.search.driver import (
@@ -64,7 +64,8 @@ def check_models(config: Config, policy: Path, prm: Path | None) -> Config:
         ConfigError: the scorer is the PRM, but none is given.
         ModelError: a folder is missing, broken, or the two do not fit.
     """
-    info = check_model_folder(policy, context_tokens=config.model.context_tokens)
+    check_search_models(config, policy, prm)
+    info = check_model_folder(policy)
     config = with_prm_form(config, prm)
     if prm is not None and config.search.scorer == "prm" and is_prm_of_ours(prm):
         check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
@@ -76,15 +77,10 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
     """Return the configuration with the form of the given PRM.
 
     Raises:
-        ConfigError: the scorer is the PRM, but none is given.
         ModelError: the folder is no PRM of a known form.
     """
-    if config.search.scorer != "prm":
+    if config.search.scorer != "prm" or prm is None:
         return config
-    if prm is None:
-        raise ConfigError(
-            "search.scorer is prm, but no PRM is given: give --prm, or set search.scorer=policy_log_prob"
-        )
     if is_prm_of_ours(prm):
         return config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
     choose_form(prm)

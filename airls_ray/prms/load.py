@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from airls_ray.errors import ConfigError, ModelError
+from airls_ray.errors import ModelError
 from airls_ray.learning.engine import own_device
 from airls_ray.learning.prm_folder import FILE as PROJECT_FILE
 from airls_ray.models.check import ModelInfo, check_model_folder
@@ -21,6 +21,7 @@ from airls_ray.prms.encoders import (
     PromptTemplate,
     SeparatedSteps,
 )
+from airls_ray.prms.forms import FORMS, check_form, refuse_options
 from airls_ray.prms.heads import (
     QWEN_PRM,
     has_weight,
@@ -33,15 +34,6 @@ from airls_ray.prms.items import StepScorer
 from airls_ray.prms.project import ProjectScorer
 from airls_ray.prms.scorer import HeadScorer
 from airls_ray.prms.tokenizer import PRMTokenizer
-
-FORMS = {
-    "token_classification": "a token classifier read at the end of each step (TRL's PRMTrainer)",
-    "marker": "a classifier read at marker tokens in the assistant's turn (Qwen2.5-Math-PRM)",
-    "plus_minus": "a language model, + against - at markers in a text (Math-Shepherd)",
-    "plus_minus_chat": "a language model, + against - as answers in a conversation (RLHFlow)",
-    "project": "a PRM that this project trained (prm.json)",
-}
-"""The forms, and whose they are."""
 
 _CHAT_MARKER, _TEXT_MARKER = "<extra_0>", "ки"
 
@@ -77,7 +69,7 @@ def load_step_scorer(
     """
     folder = _local_folder(path)
     form = choose_form(path, form)
-    _refuse_options(form, separator, prompt_template)
+    refuse_options(form, separator, prompt_template)
     place = own_device() if device is None else torch.device(device)
     if form == "project":
         return ProjectScorer(
@@ -112,9 +104,8 @@ def choose_form(path: Path | str, form: str = "auto") -> str:
     Raises:
         ModelError: unknown form, nothing known speaks for one, or the folder is broken.
     """
+    check_form(form)
     if form != "auto":
-        if form not in FORMS:
-            raise ModelError(f"there is no PRM form {form!r}: the forms are {', '.join(FORMS)} and auto")
         return form
     folder = _local_folder(path)
     if (folder / PROJECT_FILE).is_file():
@@ -177,13 +168,6 @@ def _labels(folder: Path) -> int:
 def _config(folder: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
-
-
-def _refuse_options(form: str, separator: str | None, prompt_template: PromptTemplate) -> None:
-    if separator is not None and form != "token_classification":
-        raise ConfigError(f"a separator is for form token_classification, but this PRM's form is {form}")
-    if prompt_template != "plain" and form not in ("token_classification", "project"):
-        raise ConfigError(f"form {form} has a prompt of its own: leave prompt_template at plain")
 
 
 def _refuse_architecture(info: ModelInfo, form: str) -> None:

@@ -215,14 +215,11 @@ def test_what_clients_send_beside_a_prompt_is_honoured(endpoint: Endpoint) -> No
     assert all(chunk.usage is None for chunk in chunks[:-1]) and chunks[-1].usage.total_tokens > 0
 
 
-def test_a_request_that_the_engine_refuses_costs_no_worker(endpoint: Endpoint) -> None:
+def test_a_greedy_request_of_a_wide_search_is_refused_and_costs_no_worker(endpoint: Endpoint) -> None:
     client = endpoint.client()
     before = workers(endpoint)
     with pytest.raises(openai.BadRequestError, match="temperature 0 gives the same response"):
         client.completions.create(model=MODEL, prompt=PROMPT, temperature=0)
-    options = {"search": {"algorithm": "mcts", "budget": 1}}  # which asks for four children at once
-    with pytest.raises(openai.BadRequestError, match="n must be 1 when using greedy sampling"):
-        client.completions.create(model=MODEL, prompt=PROMPT, temperature=0, extra_body=options)
     greedy = client.completions.create(
         model=MODEL, prompt=PROMPT, temperature=0, extra_body={"search": {"budget": 1}}
     )

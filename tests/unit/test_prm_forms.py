@@ -14,8 +14,9 @@ from transformers import (
 )
 
 from airls_ray.errors import ConfigError, DataError, ModelError
+from airls_ray.prms.forms import FORMS
 from airls_ray.prms.items import StepText
-from airls_ray.prms.load import FORMS, choose_form, load_step_scorer
+from airls_ray.prms.load import choose_form, load_step_scorer
 from tests.unit.prm_folders import (
     MAKERS,
     SIZES,

@@ -11,8 +11,9 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.errors import DataError
+from airls_ray.prms.forms import FORMS
 from airls_ray.prms.items import StepText
-from airls_ray.prms.load import FORMS, load_step_scorer
+from airls_ray.prms.load import load_step_scorer
 from airls_ray.prms.score_file import read_solutions, write_scores
 from tests.unit.prm_folders import token_classifier
 
@@ -60,6 +61,7 @@ def loaded(monkeypatch) -> list[tuple[Any, ...]]:
     module = types.ModuleType("airls_ray.prms.load")
     vars(module).update(load_step_scorer=load, choose_form=lambda path, form: f"chosen {form}")
     monkeypatch.setitem(sys.modules, "airls_ray.prms.load", module)
+    monkeypatch.setattr("airls_ray.prms.forms.check_prm", lambda *_: None)
     return seen
 
 
