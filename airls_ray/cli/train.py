@@ -59,7 +59,13 @@ def train(
         base_policy(with_given_prm(settings))
     from actors.launch import run_training
 
-    show_result(f"Run {settings.output / settings.name}", run_training(settings, resume))
+    summary = run_training(settings, resume)
+    from actors.demo import show_summary
+    from airls_ray.progress import make_progress
+
+    show_summary(summary, make_progress())
+    folder = settings.output / settings.name
+    typer.echo(f"Report: {folder / 'report.html'}; all figures: {folder / 'summary.json'}")
 
 
 def demo(

@@ -39,6 +39,9 @@ def any_folder(request, monkeypatch):
         from airls_ray.models import check
         from airls_ray.prms import forms
 
+        shown = types.ModuleType("actors.demo")
+        vars(shown)["show_summary"] = lambda summary, progress: None
+        monkeypatch.setitem(sys.modules, "actors.demo", shown)
         monkeypatch.setattr(launch_checks, "base_policy", lambda config: "policy")
         monkeypatch.setattr(check, "check_model_folder", lambda *_, **__: None)
         monkeypatch.setattr(forms, "check_model_folder", lambda *_, **__: None)
