@@ -28,6 +28,7 @@ from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import Interrupted
 from airls_ray.mirror import Mirror, NoCopies, open_mirror
+from airls_ray.planning.room import check_room
 from airls_ray.progress import Progress, make_progress
 from airls_ray.run_control import RunControl
 from airls_ray.run_folder import RunFolder
@@ -89,6 +90,8 @@ def _run_locked(
         check_resumed(config, run, checkpoint, progress)
     state = read_state(checkpoint) if checkpoint else LoopState()
     check_data(config, base, progress)
+    for warning in check_room(config):
+        progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
     if resume:
         progress.say(f"Resuming {run.path}: {going_on(run, config)}")

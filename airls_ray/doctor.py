@@ -243,7 +243,7 @@ def look() -> Machine:
     return Machine(
         python=(major, minor, patch),
         versions={name: found for name in (*TESTED, *TRAP) if (found := _version(name)) is not None},
-        gpus=_gpus(),
+        gpus=gpus(),
         compiler=_compiler(),
         shared_memory=shutil.disk_usage(shm).total if shm.is_dir() else None,
         disk_free=shutil.disk_usage(Path.cwd()).free,
@@ -277,7 +277,8 @@ def _compiler() -> str | None:
     return None
 
 
-def _gpus() -> tuple[tuple[str, int], ...]:
+def gpus() -> tuple[tuple[str, int], ...]:
+    """Name and memory in MiB of each GPU of this machine, by its driver."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
