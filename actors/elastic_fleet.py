@@ -170,7 +170,7 @@ class ElasticFleet:
             if member.state == "waiting":
                 member.node = placement.node_of(member.group)
                 if member.node is not None:
-                    member.facts["room"] = now - self._node_seen.setdefault(member.node, now)
+                    self._note(member, "room")
                     self._enter(member, "loading", member.pending)
             elif member.node is not None and member.node not in found.alive:
                 self.lost(member, "its node is gone")
@@ -241,7 +241,7 @@ class ElasticFleet:
             if member.node is None and member.group is not None:
                 member.node = placement.node_of(member.group)
             if member.node is not None:
-                member.facts["ready"] = now - self._node_seen.setdefault(member.node, now)
+                self._note(member, "ready")
 
     def _start_missing(self, now: float) -> None:
         staying = sum(member.state != "draining" for member in self.members)
@@ -251,7 +251,7 @@ class ElasticFleet:
             group = placement.reserve(self._launch.bundle, name)
             handle = self._launch.actor(name, group)
             self.members.append(
-                Member(name, handle, "waiting", group, pending=handle.start.remote(), since=now)
+                Member(name, handle, "waiting", group, pending=handle.start.remote(), since=now, asked=now)
             )
 
     def _enter(self, member: Member, state: State, pending: Any = None) -> None:
@@ -301,10 +301,18 @@ class ElasticFleet:
         """See `Fleet`."""
         self._failed_in_a_row = 0
         if "first rollout" not in member.facts and member.node is not None:
-            member.facts["first rollout"] = self._clock() - self._node_seen.get(member.node, self._clock())
+            self._note(member, "first rollout")
             if self._version:  # it joined a run that was under way
                 facts = ", ".join(f"{name} after {seconds:.1f} s" for name, seconds in member.facts.items())
-                self._say(f"{member.name} has joined; since its node came up: {facts}")
+                is_new = self._node_seen.get(member.node, member.asked) > member.asked
+                begin = "its node came up" if is_new else "it was asked for"
+                self._say(f"{member.name} has joined; since {begin}: {facts}")
+
+    def _note(self, member: Member, what: str) -> None:
+        """Keep how long something took: its node may have been there long before it was asked for."""
+        now = self._clock()
+        seen = now if member.node is None else self._node_seen.setdefault(member.node, now)
+        member.facts[what] = now - max(seen, member.asked)
 
     def close(self) -> None:
         """End all workers and give their room back."""

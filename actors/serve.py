@@ -132,7 +132,7 @@ def run_serve(
     check_defaults(config)
     config = check_models(config, policy, prm)
     codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
-    if config.ray.address is None and "RAY_ADDRESS" not in os.environ:
+    if _starts_cluster(config):
         _check_port(host, port)
     progress = make_progress()
     model = policy.resolve().name
@@ -159,9 +159,9 @@ def _serving(
     Raises:
         RunError: the cluster serves something already, or the deployment fails.
     """
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # which its import has set
     found = serve.status()
     if found.applications or found.proxies:
         raise RunError("this cluster runs Ray Serve already: end that (`serve shutdown`), or use another one")
@@ -204,7 +204,12 @@ def _serving(
         progress.say(f"What fails is written to {log}")
         yield
     finally:
-        serve.shutdown()
+        if not _starts_cluster(parts.config):
+            serve.shutdown()
+        elif _APPLICATION in serve.status().applications:
+            # Requests under way may end; Serve itself ends with the cluster. Its own shutdown ends with a
+            # line of Ray's about a task that failed.
+            serve.delete(_APPLICATION)
 
 
 def log_file(config: Config) -> Path:
@@ -219,6 +224,11 @@ def _log_to(file: Path) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("actors", "airls_ray"):
         logging.getLogger(name).addHandler(handler)
+
+
+def _starts_cluster(config: Config) -> bool:
+    """Whether the cluster is this command's own."""
+    return config.ray.address is None and "RAY_ADDRESS" not in os.environ
 
 
 def _in_words(act: Callable[[], Any]) -> None:

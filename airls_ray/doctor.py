@@ -210,8 +210,9 @@ def check_ray_token(machine: Machine) -> Check:
     if mode is not None:
         return Check(name, Status.OK, f"RAY_AUTH_MODE={mode}")
     if machine.ray_token:
-        remedy = "for `ray job submit`: export RAY_AUTH_MODE=token"
-        return Check(name, Status.WARN, "a token file, but RAY_AUTH_MODE is not set", remedy)
+        found = "~/.ray/auth_token: each `ray start --head` asks for it, and RAY_AUTH_MODE is not set"
+        remedy = "export RAY_AUTH_MODE=token before `ray job submit`, or remove the file"
+        return Check(name, Status.WARN, found, remedy)
     return Check(name, Status.OK, "none: a run starts its own cluster")
 
 

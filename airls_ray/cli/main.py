@@ -75,7 +75,9 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:  # wrong usage: unknown command or option, missing argument
         message = error.format_message().rstrip(".")
         # Without a command Typer has printed the help, and the message is empty.
-        return _fail(f"{message}; see airls-ray --help", error.exit_code) if message else error.exit_code
+        context = getattr(error, "ctx", None)
+        command = "airls-ray" if context is None else context.command_path
+        return _fail(f"{message}; see {command} --help", error.exit_code) if message else error.exit_code
     except Interrupted as error:
         return _fail(str(error), EXIT_INTERRUPTED, "Interrupted")
     except (UserError, OSError) as error:

@@ -164,7 +164,9 @@ class GraderPool:
 
     def _start(self) -> Child:
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        # A grader needs nothing of the cluster, and must not be able to join it.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        environment = {**inherited, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         return Child(self._command, environment, self._setup)
 
     def _wait(self) -> None:

@@ -287,4 +287,6 @@ def test_ctrl_c_ends_it_and_every_process(endpoint: Endpoint) -> None:
     assert not alive
     log = endpoint.log.read_text()
     assert "Traceback" not in log
+    assert "graceful_shutdown" not in log
+    assert " -- " not in log  # Ray Serve's own lines
     assert TOKEN not in log

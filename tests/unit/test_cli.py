@@ -196,6 +196,17 @@ def test_ctrl_c_gives_code_130_and_says_how_to_go_on(fake, capsys):
     assert error == "Interrupted: --resume goes on with iteration 19 of 60."
 
 
+def test_wrong_usage_names_the_help_of_its_own_command(capsys):
+    for arguments, command in (
+        (["train"], "airls-ray train"),
+        (["data", "make", "--x"], "airls-ray data make"),
+    ):
+        assert cli.run(arguments) == 2
+        assert f"see {command} --help" in capsys.readouterr().err
+    assert cli.run(["trian"]) == 2
+    assert "see airls-ray --help" in capsys.readouterr().err
+
+
 def test_ctrl_c_elsewhere_gives_code_130(fake, capsys):
     fake("actors.search", run_search=raising(KeyboardInterrupt()))
     assert cli.run(["search", DEMO, "--policy", "p"]) == 130
@@ -224,7 +235,7 @@ def test_train_passes_the_configuration_and_resume_and_prints_sizes_and_result(f
     output = capsys.readouterr().out
     assert "rollouts per iteration" in output
     assert "48" in output
-    assert "accuracy.trained.sampled" in output
+    assert "report.html" in output
     assert "0.625" in output
 
 
