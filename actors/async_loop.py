@@ -28,7 +28,8 @@ def train_async(parts: Parts, config: Config, state: LoopState, tracker: Tracker
     )
     with stream:
         while state.iteration < config.iterations:
-            state = run_iteration(parts, stream, config, state, tracker)
+            with tracker.whole(state, parts):
+                state = run_iteration(parts, stream, config, state, tracker)
     return state
 
 

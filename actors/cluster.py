@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import socket
 import time
 from collections import Counter
@@ -10,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants
 from ray._private.node import Node
+from ray._raylet import AuthenticationTokenLoader
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -27,6 +31,9 @@ from airls_ray.errors import ProcessLost, ResourceError, RunError, UserError
 _THREAD_ENVIRONMENT = {"KMP_BLOCKTIME": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 _PROBE_SECONDS = 5.0
 _LOOPBACK = ("127.0.0.1", "localhost")
+_OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
+_own_token: list[str] = []
+"""The token of a cluster that this process started, while it runs."""
 
 Refs = list[Any]
 """References to tables, one a share or a rank; the driver never holds the tokens behind them."""
@@ -68,6 +75,11 @@ def connect(config: RayConfig) -> None:
         _probe(address)
         ray.init(address=address, logging_level="warning", **common)
     except (OSError, RuntimeError, ValueError, RayError) as error:
+        if "InvalidAuthToken" in str(error):
+            raise RunError(
+                f"the Ray cluster at {address!r} asks for a token that this shell does not send: "
+                "export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where it is not the one in ~/.ray/auth_token"
+            ) from error
         raise RunError(
             f"no Ray cluster answers at {address!r} ({_first_line(error)}): start one with "
             "`ray start --head`, or leave ray.address empty to start one on this machine"
@@ -78,6 +90,8 @@ def _start_own_cluster(config: RayConfig, common: dict[str, Any]) -> None:
     """Start Ray on this machine, on loopback, for this process alone."""
     # As Ray does on a Mac or on Windows: its own ports are on loopback, not open to the network.
     ray_constants.ENABLE_RAY_CLUSTER = False
+    if not config.dashboard:  # which asks its user for the token of the file
+        _keep_token_out_of_home()
     try:
         with nullcontext() if config.dashboard else _without_watchers(config.worker_logs):
             ray.init(
@@ -116,6 +130,27 @@ def _without_watchers(worker_logs: bool) -> Iterator[None]:
             setattr(Node, name, starter)
 
 
+def _keep_token_out_of_home() -> None:
+    """Give a cluster of our own a token in the environment, which its processes inherit.
+
+    Ray would write one to ~/.ray/auth_token, and that file turns token mode on in every later `ray start`.
+    """
+    file = Path.home() / ".ray" / "auth_token"
+    if not file.exists() and not any(name in os.environ for name in (*_OWN_TOKEN, "RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_AUTH_MODE"] = "token"
+        AuthenticationTokenLoader.instance().reset_cache()
+        _own_token.append(os.environ["RAY_AUTH_TOKEN"])
+
+
+def _forget_own_token() -> None:
+    """What was set for a cluster that has ended must not be sent to another one."""
+    if _own_token and os.environ.get("RAY_AUTH_TOKEN") == _own_token.pop():
+        for name in _OWN_TOKEN:
+            os.environ.pop(name, None)
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
 def _probe(address: str) -> None:
     """Open and close a connection to `host:port`: Ray itself tries for minutes, with a line for each try."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -132,6 +167,7 @@ def disconnect() -> None:
     """Leave the cluster; one that `connect` started ends with all its processes."""
     if ray.is_initialized():
         ray.shutdown()
+        _forget_own_token()
 
 
 def require_resources(demands: Sequence[Demand], deadline_seconds: float) -> None:
@@ -274,7 +310,7 @@ def fetch(refs: Any, deadline_seconds: float, what: str, until: float | None = N
             raise ProcessLost(f"{what}: what it reads is lost ({_first_line(cause)})") from error
         raise
     except RayActorError as error:
-        raise ProcessLost(f"{what}: its process died ({_first_line(error)})") from error
+        raise ProcessLost(f"{what}: its process died ({_whose(error)}{_first_line(error)})") from error
     except ObjectLostError as error:
         raise ProcessLost(f"{what}: its result is lost ({_first_line(error)})") from error
 
@@ -310,11 +346,6 @@ def put(value: Any) -> Any:
     return ray.put(value)
 
 
-def is_dead(error: BaseException) -> bool:
-    """Whether an error means that an actor's process is gone."""
-    return isinstance(error, RayActorError) or isinstance(error.__cause__, RayActorError)
-
-
 def kill(handle: Handle) -> None:
     """End an actor's process."""
     ray.kill(handle.process, no_restart=True)
@@ -335,6 +366,12 @@ def sentence(error: BaseException) -> str:
     """One line that says what failed: the last of an actor's traceback, or the error's own."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if isinstance(error, RayTaskError) else 0].strip()[:300]
+
+
+def _whose(error: RayActorError) -> str:
+    """Class and name of the actor that died, as Ray's message has them."""
+    found = dict(re.findall(r"^\s*(class_name|name): (\S+)", str(error), re.MULTILINE))
+    return " ".join(found.values()) + ": " if found else ""
 
 
 def _first_line(error: BaseException) -> str:

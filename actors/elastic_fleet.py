@@ -10,13 +10,14 @@ from typing import Any
 from actors import cluster, placement
 from actors.fleet import Member, State
 from airls_ray.config.schema import FailureConfig
-from airls_ray.errors import RunError
+from airls_ray.errors import RunError, UserError
 
 _LOOK_SECONDS = 1.0
 """Between two looks at nodes and at workers without room."""
 _STEP_SECONDS = 0.02
 """Between two steps: the pool asks after every share."""
 _BACKOFF_LIMIT = 15.0
+_DOUBLINGS = 16
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class ElasticFleet:
             if member.state == "waiting":
                 member.node = placement.node_of(member.group)
                 if member.node is not None:
-                    member.facts["room"] = now - self._node_seen.setdefault(member.node, now)
+                    self._note(member, "room")
                     self._enter(member, "loading", member.pending)
             elif member.node is not None and member.node not in found.alive:
                 self.lost(member, "its node is gone")
@@ -218,6 +219,9 @@ class ElasticFleet:
         except cluster.ACTOR_FAILURES as error:
             self.lost(member, cluster.sentence(error))
             return
+        except UserError:  # its own sentence on why it cannot start
+            self._remove(member)
+            raise
         if member.state == "ready":  # it answered a probe
             member.probes, member.since = 0, now
             return
@@ -237,7 +241,7 @@ class ElasticFleet:
             if member.node is None and member.group is not None:
                 member.node = placement.node_of(member.group)
             if member.node is not None:
-                member.facts["ready"] = now - self._node_seen.setdefault(member.node, now)
+                self._note(member, "ready")
 
     def _start_missing(self, now: float) -> None:
         staying = sum(member.state != "draining" for member in self.members)
@@ -247,7 +251,7 @@ class ElasticFleet:
             group = placement.reserve(self._launch.bundle, name)
             handle = self._launch.actor(name, group)
             self.members.append(
-                Member(name, handle, "waiting", group, pending=handle.start.remote(), since=now)
+                Member(name, handle, "waiting", group, pending=handle.start.remote(), since=now, asked=now)
             )
 
     def _enter(self, member: Member, state: State, pending: Any = None) -> None:
@@ -264,7 +268,11 @@ class ElasticFleet:
             return
         self.deaths += 1
         now = self._clock()
+        self._remove(member)
         if now >= self._not_before:  # else it belongs to the same incident: a node goes with all its workers
+            # Before the error: a service outlives it, and goes on as soon as a replacement is there.
+            wait = self._failures.backoff_seconds * 2.0 ** min(self._failed_in_a_row, _DOUBLINGS)
+            self._not_before = now + min(wait, _BACKOFF_LIMIT)
             self._failed_in_a_row += 1
             if self._failed_in_a_row > self._failures.worker_failures:
                 raise RunError(
@@ -272,10 +280,7 @@ class ElasticFleet:
                     f"share; the last one, {member.name}: {why}; look into its log, or raise "
                     "failures.worker_failures"
                 )
-            wait = self._failures.backoff_seconds * 2.0 ** (self._failed_in_a_row - 1)
-            self._not_before = now + min(wait, _BACKOFF_LIMIT)
         self._say(f"{member.name} is lost and will be replaced: {why}")
-        self._remove(member)
 
     def _remove(self, member: Member) -> None:
         self.members = [one for one in self.members if one is not member]
@@ -283,14 +288,31 @@ class ElasticFleet:
         if member.group is not None:
             placement.release(member.group)
 
+    def follow(self, events: FleetEvents) -> None:
+        """Tell others from now on; in another process, whose clock may be another, times begin anew."""
+        self._events, self._say = events, events.say
+        self._looked = self._stepped = float("-inf")
+        self._not_before = 0.0
+        self._node_seen.clear()
+        for member in self.members:
+            member.since = self._clock()
+
     def delivered(self, member: Member) -> None:
         """See `Fleet`."""
         self._failed_in_a_row = 0
         if "first rollout" not in member.facts and member.node is not None:
-            member.facts["first rollout"] = self._clock() - self._node_seen.get(member.node, self._clock())
+            self._note(member, "first rollout")
             if self._version:  # it joined a run that was under way
                 facts = ", ".join(f"{name} after {seconds:.1f} s" for name, seconds in member.facts.items())
-                self._say(f"{member.name} has joined; since its node came up: {facts}")
+                is_new = self._node_seen.get(member.node, member.asked) > member.asked
+                begin = "its node came up" if is_new else "it was asked for"
+                self._say(f"{member.name} has joined; since {begin}: {facts}")
+
+    def _note(self, member: Member, what: str) -> None:
+        """Keep how long something took: its node may have been there long before it was asked for."""
+        now = self._clock()
+        seen = now if member.node is None else self._node_seen.setdefault(member.node, now)
+        member.facts[what] = now - max(seen, member.asked)
 
     def close(self) -> None:
         """End all workers and give their room back."""

@@ -11,6 +11,9 @@ import numpy as np
 from airls_ray.seeding import derive_seed
 from airls_ray.weights import WeightBuffer
 
+GREEDY_BELOW = 1e-5
+"""Temperatures below it are greedy to vLLM, which then takes one sample of a prompt and no more."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -38,6 +41,10 @@ class Request:
     seed: int
     stop_ids: Sequence[int] = ()
     """Tokens that end a sample, besides the end of sequence; the sample contains the token."""
+    top_p: float = 1.0
+    """Sample among the most probable tokens that together have this probability; 1: among all."""
+    top_k: int = 0
+    """Sample among so many of the most probable tokens; 0: among all."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from actors import cluster
 from actors.rollout_worker import RolloutRequest
 from actors.tracking import LoopState, graded_table
+from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import GRADES, ROLLOUTS, conform
 from airls_ray.progress import Progress
@@ -128,15 +129,36 @@ def _mean_outcome(grades: Any) -> float:
     return float(np.mean(cluster.resolve([grades])[0]["outcome"].to_numpy()))
 
 
-def measure_samples(samples: Samples, prm: Scorer, verifier: VerifierHandle) -> dict[str, Any]:
-    """AUROCs, search curves and examples of one policy's samples under the PRM as it is now."""
+def measure_samples(
+    samples: Samples, prm: Scorer, verifier: VerifierHandle, run: RunFolder
+) -> dict[str, Any]:
+    """AUROCs, search curves and examples of one policy's samples under the PRM as it is now.
+
+    The samples in the run folder get answers and scores, so that `airls-ray aggregate` can read them.
+    """
     scores = prm.score(samples.rollouts)
+    keep_scores(run.path / "samples" / f"{samples.name}.parquet", samples, scores)
     arguments = (samples.rollouts, samples.grades, scores)
     return {
         "scorers": verifier.call("measure", *arguments) | verifier.call("first_errors", *arguments),
         "search": verifier.call("search", *arguments),
         "examples": verifier.call("examples", *arguments, samples.problems, samples.name),
     }
+
+
+def keep_scores(path: Path, samples: Samples, scores: Refs) -> None:
+    """Add answer, log-probability and (where there is a PRM) step scores to the file of the samples."""
+    kept, grades = pq.read_table(path), cluster.resolve([samples.grades])[0]
+    columns = {
+        "answer": grades["answer"],
+        "log_prob": pa.array([sum(row) for row in kept["logprobs"].to_pylist()], pa.float64()),
+    }
+    if scores:
+        columns["scores"] = pa.concat_tables(cluster.resolve(scores)).sort_by("row")["scores"]
+    for name, column in columns.items():
+        kept = kept.drop_columns([name] if name in kept.column_names else []).append_column(name, column)
+    with files.replacing(path) as temporary:
+        pq.write_table(kept, temporary)
 
 
 def finish_run(
@@ -151,7 +173,7 @@ def finish_run(
     """Score both policies' samples with the trained PRM; write summary, examples and report."""
     from airls_ray.report import write_report
 
-    measured = {s.name: measure_samples(s, parts.prm, parts.verifier) for s in (before, after)}
+    measured = {s.name: measure_samples(s, parts.prm, parts.verifier, run) for s in (before, after)}
     trained = measured["trained"]["scorers"]
     summary: dict[str, Any] = {
         "name": config.name,

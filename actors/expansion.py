@@ -58,6 +58,8 @@ def expand(
                 asked,
                 row["seed"],
                 () if row["whole"] else stops,
+                row["top_p"],
+                row["top_k"],
             )
         )
     pieces = [

@@ -30,10 +30,12 @@ class Member:
     """When it came into its state, or its probe began."""
     version: int | None = None
     """Of the weights that were sent to it last."""
+    asked: float = 0.0
+    """When it was asked for."""
     probes: int = 0
     """Unanswered ones in a row."""
     facts: dict[str, float] = field(default_factory=dict)
-    """Seconds after the driver saw its node: room, ready, first rollout."""
+    """Seconds after it was asked for, or its node came up if that was later: room, ready, first rollout."""
 
 
 class Fleet(Protocol):

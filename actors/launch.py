@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.async_loop import train_async
 from actors.evaluate import Samples, evaluate_policy, finish_run
+from actors.interrupts import StopSignals
 from actors.launch_checks import (
     absolute,
     base_policy,
@@ -25,7 +26,9 @@ from actors.start import Sources, connected, restart_learners, start_parts
 from actors.tracking import LoopState, Shown, Tracker, read_state
 from airls_ray.config.schema import Config
 from airls_ray.data.problems import ProblemStream
+from airls_ray.errors import Interrupted
 from airls_ray.mirror import Mirror, NoCopies, open_mirror
+from airls_ray.planning.room import check_room
 from airls_ray.progress import Progress, make_progress
 from airls_ray.run_control import RunControl
 from airls_ray.run_folder import RunFolder
@@ -37,6 +40,7 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
 
     Raises:
         UserError: with one sentence; the run folder keeps what was written.
+        Interrupted: by Ctrl-C or SIGTERM, where to go on.
     """
     started = time.perf_counter()
     kept = config.train.keep_checkpoints, config.train.keep_best, config.train.best_metric
@@ -47,7 +51,23 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         if mirror is not None:
             stack.enter_context(mirror)
             _join_storage(mirror, resume, progress)
-        return _run_locked(config, run, mirror, resume, progress, started)
+        try:
+            return _run_locked(config, run, mirror, resume, progress, started)
+        except KeyboardInterrupt:
+            raise Interrupted(f"{run.path} stays readable; with --resume {going_on(run, config)}") from None
+
+
+def going_on(run: RunFolder, config: Config) -> str:
+    """Where a resume of the run would begin, and what it would do again."""
+    checkpoint = run.latest_checkpoint()
+    done = read_state(checkpoint).iteration if checkpoint else 0
+    reached = max((line["iteration"] for line in run.read_metrics()), default=0)
+    again = f" ({reached - done} iterations are done again)" if reached > done else ""
+    if checkpoint is None:
+        return f"iteration 1 of {config.iterations} comes next{again}, since there is no checkpoint"
+    if done >= config.iterations:
+        return "the evaluation comes next, since all iterations are done"
+    return f"iteration {done + 1} of {config.iterations} comes next{again}"
 
 
 def _join_storage(mirror: Mirror, resume: bool, progress: Progress) -> None:
@@ -70,7 +90,11 @@ def _run_locked(
         check_resumed(config, run, checkpoint, progress)
     state = read_state(checkpoint) if checkpoint else LoopState()
     check_data(config, base, progress)
+    for warning in check_room(config):
+        progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
+    if resume:
+        progress.say(f"Resuming {run.path}: {going_on(run, config)}")
     run.use(checkpoint)
     if resume:
         run.rewind(state.iteration)
@@ -122,11 +146,14 @@ def run_stages(
             shown.go_to(state.iteration)
             learn_from = train_async if config.train.max_staleness else train
             tracker = Tracker(
-                run, config, shown, progress.say, control, monitor, recovery.rebuilds, mirror or NoCopies()
-            )
+                run, config, shown, progress.say, control, monitor, recovery.rebuilds, mirror or NoCopies(),
+                stop,
+            )  # fmt: skip
             return learn_from(parts, config, state, tracker)
 
-        recovery.state = recovery.work(learn)
+        stop = StopSignals(config.train.grace_seconds)
+        with stop.installed():
+            recovery.state = recovery.work(learn)
     started_search = time.perf_counter()
     control.say(phase="evaluation")
     after = evaluate("trained", resume=False)

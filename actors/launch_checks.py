@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from airls_ray.checkpoint_record import Inputs, check_files, check_inputs, fingerprints, read_record
+from airls_ray.config.load import with_absolute_paths
 from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
 from airls_ray.data.check_config import check_before
@@ -33,7 +34,7 @@ def check_resumed(config: Config, run: RunFolder, checkpoint: Path, progress: Pr
     if record is not None:
         same |= check_inputs(record, run.store.inputs, checkpoint.name)
         check_files(checkpoint, record)
-    changed = check_resume(read_run_config(run.config_file), config, same)
+    changed = check_resume(read_run_config(run.config_file), with_absolute_paths(config), same)
     shown = {name: pair for name, pair in changed.items() if name not in ("name", "output", "train.storage")}
     if shown:
         progress.say(f"Resuming with another configuration: {describe(shown)}")

@@ -71,9 +71,10 @@ def train(parts: Parts, config: Config, state: LoopState, tracker: Tracker) -> L
         ProcessLost: a learner or the PRM died or hung (see `actors.recovery`); others are replaced in place.
     """
     while state.iteration < config.iterations:
-        state = run_iteration(
-            parts, config, state, tracker, warmup=state.iteration < config.warmup_iterations
-        )
+        with tracker.whole(state, parts):
+            state = run_iteration(
+                parts, config, state, tracker, warmup=state.iteration < config.warmup_iterations
+            )
     return state
 
 

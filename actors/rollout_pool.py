@@ -15,10 +15,12 @@ from actors.node_calls import tell_all
 from actors.rollout_worker import RolloutRequest
 from airls_ray.config.schema import FailureConfig
 from airls_ray.dispatch import Dispatch, Share, by_owner, cut
-from airls_ray.errors import RunError, UserError
+from airls_ray.errors import ProcessLost, RunError, UserError
 
 _TICK_SECONDS = 0.5
 """Longest wait between two looks at the fleet."""
+_PROOF_SECONDS = 60.0
+"""Longest time for a worker to sample a token, after an error of a share."""
 
 
 class RolloutPool:
@@ -174,14 +176,19 @@ class RolloutPool:
         return job
 
     def finish(self, job: Job) -> None:
-        """Work until a job is finished."""
-        while not job.finished:
-            self.advance(_TICK_SECONDS)
-        self.close(job)
+        """Work until a job is finished; an error ends this job alone, and the pool can be used again."""
+        try:
+            while not job.finished:
+                self.advance(_TICK_SECONDS)
+        except BaseException:
+            self._dispatch.forget(job.number)
+            raise
+        finally:
+            self.close(job)
 
     def close(self, job: Job) -> None:
         """Forget a finished job."""
-        del self._jobs[job.number]
+        self._jobs.pop(job.number, None)
 
     def advance(self, timeout: float) -> None:
         """Hand out shares, wait for one to finish until the timeout (seconds), and take in what has.
@@ -207,6 +214,11 @@ class RolloutPool:
                 self._take_in(ref)
         self._end_hung()
 
+    def rest(self) -> bool:
+        """Look after the workers while nothing is asked; returns whether one is ready."""
+        self.advance(0.0)
+        return bool(self.fleet.ready)
+
     def give_up(self) -> None:
         """Forget all jobs; what workers are doing for them is waited for and thrown away."""
         for number in list(self._jobs):
@@ -230,29 +242,57 @@ class RolloutPool:
             member, share, _ = self._running.pop(ref)
         try:
             cluster.wait_done(ref, self._deadline, "rollouts")
-        except cluster.ACTOR_FAILURES as error:
-            if isinstance(error, UserError) and not isinstance(error, RunError):
-                raise  # bad input, which no other worker can take either
+        except ProcessLost as error:
             self._failed(member, cluster.sentence(error))
-            return
+        except cluster.ACTOR_FAILURES as error:  # it raised, so its process lives
+            if share is not None and self._works(member):
+                self._give_back(member, cluster.sentence(error))
+            else:
+                self._failed(member, cluster.sentence(error))
+        except UserError:  # bad input, which no other worker can take either
+            self._dispatch.refuse(member.name)
+            raise
+        else:
+            self._deliver(member, share, ref)
+
+    def _deliver(self, member: Member, share: Share | None, ref: Any) -> None:
         if share is None:
             return
-        job = self._jobs[share.job]  # type: ignore[index]
-        job.done[share.rows] = ref
+        job = self._jobs.get(share.job)  # type: ignore[call-overload]
+        if job is not None:  # else an error has ended it
+            job.done[share.rows] = ref
         self._dispatch.deliver(member.name)
         self.fleet.delivered(member)
+
+    def _works(self, member: Member) -> bool:
+        """Whether a worker whose share raised an error samples all the same: then the share is to blame."""
+        try:
+            cluster.fetch(
+                member.handle.prove.remote(), min(_PROOF_SECONDS, self._deadline), "a proof of life"
+            )
+        except cluster.ACTOR_FAILURES:
+            return False
+        return True
 
     def _failed(self, member: Member, why: str) -> None:
         # Whatever else it was doing is void: a result that still came would be a second delivery.
         self._running = {ref: one for ref, one in self._running.items() if one[0] is not member}
         self._syncing = {ref: one for ref, one in self._syncing.items() if one[0] is not member}
+        self._give_back(member, why)
+        self.fleet.lost(member, why)
+
+    def _give_back(self, member: Member, why: str) -> None:
+        """The share that a worker has is tried again, or dropped where it failed too often."""
         dropped = len(self._dispatch.dropped)
         share = self._dispatch.fail(member.name, time.monotonic())
-        if share is not None:
-            self._jobs[share.job].reason = why  # type: ignore[index]
-        for number, row in self._dispatch.dropped[dropped:]:
-            self._jobs[number].dropped.append(row)  # type: ignore[index]
-        self.fleet.lost(member, why)
+        if share is None:
+            return
+        job = self._jobs.get(share.job)  # type: ignore[call-overload]
+        if job is None:  # an error has ended it
+            self._dispatch.forget(share.job)
+            return
+        job.reason = why
+        job.dropped += [row for _, row in self._dispatch.dropped[dropped:]]
 
     def _end_hung(self) -> None:
         now = time.monotonic()

@@ -172,6 +172,11 @@ class RolloutWorker:
         most = self._config.rollout.max_response_tokens
         return expand(self._engine, self._codec, expansions, most, self._config.search.max_step_tokens)
 
+    def prove(self) -> None:
+        """Sample a token, to show that the engine works."""
+        with self._engine_lock:
+            self._engine.generate([[self._codec.eos_id]], [0], Sampling(1, 1.0, 1))
+
     def forget_prefixes(self) -> None:
         """Empty the engine's prefix cache, so that what follows depends on nothing before."""
         self._engine.forget_prefixes()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from actors.rollout_pool import RolloutPool
 from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import CONTINUATIONS
-from airls_ray.errors import RunError
+from airls_ray.errors import ProcessLost, RunError
 from airls_ray.search.scoring import Continuation, Scores
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
@@ -115,20 +116,36 @@ class StepScorer:
 class ScorerGroup:
     """Several scorers as one; a problem stays on one of them, whose cache holds its tree."""
 
-    def __init__(self, actors: Sequence[Any], deadline_seconds: float) -> None:
-        """`actors`: started StepScorers."""
+    def __init__(
+        self,
+        actors: Sequence[Any],
+        deadline_seconds: float,
+        restart: Callable[[], Any] | None = None,
+        attempts: int = 1,
+    ) -> None:
+        """Share scoring out over some actors.
+
+        Args:
+            actors: started StepScorers.
+            deadline_seconds: longest time for one call.
+            restart: starts another one in the place of one that is lost; None: the others take its share.
+            attempts: times that a share is tried where scorers are replaced.
+        """
         self._actors = list(actors)
         self._deadline = deadline_seconds
+        self._restart = restart
+        self._attempts = attempts
 
     def score(self, items: Sequence[Continuation]) -> Scores:
-        """See `StepScorer.score`. The share of a scorer that dies goes to the others.
+        """See `StepScorer.score`. The share of a scorer that is lost is scored again.
 
         Raises:
-            RunError: no scorer is left, or one passed its deadline.
+            RunError: no scorer is left, or a share was lost too often.
         """
         scores: list[tuple[float, ...]] = [()] * len(items)
         costs = [0] * len(items)
         left = list(range(len(items)))
+        losses = 0
         while left:
             actors = list(self._actors)
             shares = [
@@ -142,8 +159,11 @@ class ScorerGroup:
             ]
             left = []
             for actor, share, ref in asked:
-                answer = self._answer(actor, ref)
-                if answer is None:
+                try:
+                    answer: Scores = cluster.fetch(ref, self._deadline, "step scoring")
+                except ProcessLost as error:
+                    losses += 1
+                    self._replace(actor, error, losses)
                     left += share
                     continue
                 for at, one, cost in zip(share, *answer, strict=True):
@@ -151,8 +171,17 @@ class ScorerGroup:
         return scores, costs
 
     def forget(self) -> None:
-        """Drop all cached prefixes."""
-        cluster.fetch([actor.forget.remote() for actor in self._actors], self._deadline, "step scorers")
+        """Drop all cached prefixes; a scorer that is lost has none any more."""
+        for actor, ref in [(actor, actor.forget.remote()) for actor in self._actors]:
+            try:
+                cluster.fetch(ref, self._deadline, "step scorers")
+            except ProcessLost as error:
+                self._replace(actor, error, 1)
+
+    def close(self) -> None:
+        """End all scorers."""
+        for actor in self._actors:
+            cluster.kill(actor)
 
     def tokens(self) -> tuple[int, int]:
         """Tokens computed, and tokens of prefixes asked about, over all scorers."""
@@ -161,18 +190,19 @@ class ScorerGroup:
         )
         return sum(one for one, _ in found), sum(other for _, other in found)
 
-    def _answer(self, actor: Any, ref: Any) -> Scores | None:
-        """What a scorer answered, or None if it died; the last one's death is an error."""
-        try:
-            answer: Scores = cluster.fetch(ref, self._deadline, "step scoring")
-        except RunError as error:
-            if not cluster.is_dead(error):
-                raise
-            self._actors = [one for one in self._actors if one is not actor]
+    def _replace(self, actor: Any, error: ProcessLost, losses: int) -> None:
+        """Put another scorer in the place of one that died or hung, or go on without it."""
+        cluster.kill(actor)
+        at = self._actors.index(actor)
+        if self._restart is None:
+            del self._actors[at]
             if not self._actors:
                 raise RunError(f"the last step scorer died: {error}") from error
-            return None
-        return answer
+            return
+        logging.getLogger(__name__).warning("%s; a step scorer is started again", error)
+        self._actors[at] = self._restart()
+        if losses >= self._attempts:
+            raise RunError(f"step scorers were lost {losses} times in one batch, the last time: {error}")
 
 
 class OracleScorer:

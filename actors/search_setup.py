@@ -10,19 +10,19 @@ import pyarrow as pa
 
 from actors import cluster
 from actors.cluster import Demand
+from actors.elastic_fleet import ElasticFleet
 from actors.rollout_pool import RolloutPool
 from actors.search_parts import OracleScorer, PoolGenerator, ScorerGroup, is_prm_of_ours
 from actors.start import start_verifier
 from actors.starting import wait_for_start
 from actors.verifier_handle import VerifierHandle
-from actors.workers import start_workers
+from actors.workers import make_fleet, wait_for_workers
 from airls_ray.config.schema import Config
-from airls_ray.errors import ConfigError
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
 from airls_ray.planning.shapes import shape_of_path
-from airls_ray.prms.forms import choose_form
+from airls_ray.prms.forms import check_search_models, choose_form
 from airls_ray.progress import Progress
 from airls_ray.search.driver import (
     DriverSettings,
@@ -43,17 +43,18 @@ class SearchParts:
     problems: pa.Table
     generator: PoolGenerator
     pool: RolloutPool
+    fleet: ElasticFleet
     scorer: AnyScorer
     verifier: VerifierHandle
     settings: DriverSettings
     aggregate: Aggregate
-    actors: tuple[Any, ...]
 
     def close(self) -> None:
         """End all actors."""
         self.verifier.close()
-        for actor in self.actors:
-            cluster.kill(actor)
+        self.fleet.close()
+        if isinstance(self.scorer, ScorerGroup):
+            self.scorer.close()
 
 
 def check_models(config: Config, policy: Path, prm: Path | None) -> Config:
@@ -63,7 +64,8 @@ def check_models(config: Config, policy: Path, prm: Path | None) -> Config:
         ConfigError: the scorer is the PRM, but none is given.
         ModelError: a folder is missing, broken, or the two do not fit.
     """
-    info = check_model_folder(policy, context_tokens=config.model.context_tokens)
+    check_search_models(config, policy, prm)
+    info = check_model_folder(policy)
     config = with_prm_form(config, prm)
     if prm is not None and config.search.scorer == "prm" and is_prm_of_ours(prm):
         check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
@@ -75,15 +77,10 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
     """Return the configuration with the form of the given PRM.
 
     Raises:
-        ConfigError: the scorer is the PRM, but none is given.
         ModelError: the folder is no PRM of a known form.
     """
-    if config.search.scorer != "prm":
+    if config.search.scorer != "prm" or prm is None:
         return config
-    if prm is None:
-        raise ConfigError(
-            "search.scorer is prm, but no PRM is given: give --prm, or set search.scorer=policy_log_prob"
-        )
     if is_prm_of_ours(prm):
         return config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
     choose_form(prm)
@@ -93,8 +90,19 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
 def start(
     config: Config, policy: Path, prm: Path | None, problems: pa.Table, codec: TextCodec, progress: Progress
 ) -> SearchParts:
-    """Start rollout workers, verifier and scorers side by side."""
+    """Start rollout workers, verifier and scorers side by side; one that dies later is replaced."""
     search = config.search
+    prompts = problems["prompt"].to_pylist() or None
+
+    def start_scorer(number: int, name: str = "") -> Any:
+        arguments = (str(number), config, str(policy), str(prm), prompts)
+        return cluster.start_actor("actors.search_parts:StepScorer", name, search.resources, *arguments)
+
+    def restart_scorer() -> Any:
+        scorer = start_scorer(0)
+        cluster.fetch(scorer.start.remote(), config.ray.start_deadline_seconds, "starting a step scorer")
+        return scorer
+
     with_prm = search.scorer == "prm"
     asked = [
         Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
@@ -102,32 +110,22 @@ def start(
     ]
     asked += [Demand("step scorer", search.resources, search.scorers)] if with_prm else []
     cluster.require_resources(asked, config.ray.resources_deadline_seconds)
-    workers = start_workers(config, str(policy))
+    fleet = make_fleet(config, str(policy), progress, None)
+    fleet.step(busy=())
     judge = start_verifier(config, str(policy))
-    scorers = [
-        cluster.start_actor(
-            "actors.search_parts:StepScorer",
-            f"scorer-{n}",
-            search.resources,
-            str(n),
-            config,
-            str(policy),
-            str(prm),
-            problems["prompt"].to_pylist() or None,
-        )
-        for n in range(search.scorers if with_prm else 0)
-    ]
+    scorers = [start_scorer(n, f"scorer-{n}") for n in range(search.scorers if with_prm else 0)]
     starting = {
-        "rollout worker": [worker.start.remote() for worker in workers],
         "verifier": [judge.start.remote()],
         "step scorer": [scorer.start.remote() for scorer in scorers],
     }
     wait_for_start(starting, config.ray.start_deadline_seconds, progress)
-    deadline = config.train.deadline_seconds
-    pool, verifier = RolloutPool(workers, config.rollout.deadline_seconds), VerifierHandle(judge, deadline)
+    wait_for_workers(fleet, config)
+    deadline, attempts = config.train.deadline_seconds, config.failures.attempts
+    pool = RolloutPool(fleet, config.rollout.deadline_seconds, config.failures)
+    verifier = VerifierHandle(judge, deadline, lambda: start_verifier(config, str(policy)), attempts)
     scorer: AnyScorer = LogProbScorer()
     if with_prm:
-        scorer = ScorerGroup(scorers, deadline)
+        scorer = ScorerGroup(scorers, deadline, restart_scorer, attempts)
     elif search.scorer == "oracle":
         scorer = OracleScorer(verifier, problems)
     settings = DriverSettings(
@@ -143,11 +141,11 @@ def start(
         problems=problems,
         generator=PoolGenerator(pool),
         pool=pool,
+        fleet=fleet,
         scorer=scorer,
         verifier=verifier,
         settings=settings,
         aggregate=search.aggregate or config.prm.search_aggregate,
-        actors=(*workers, judge, *scorers),
     )
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from actors import cluster
+from actors.elastic_fleet import FleetEvents
+from actors.search_parts import PoolGenerator
 from actors.search_setup import SearchParts, check_models, start
 from actors.start import connected
 from actors.verifier_handle import VerifierHandle
@@ -36,6 +38,7 @@ from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
 from airls_ray.tokenizer_files import load_tokenizer
 
+_LOG = logging.getLogger(__name__)
 _APPLICATION = "airls-ray"
 _REFUSALS = 64  # requests beyond the queue that the replica must have room for, to refuse them itself
 
@@ -43,7 +46,9 @@ _REFUSALS = 64  # requests beyond the queue that the replica must have room for,
 class SearchEndpoint:
     """The replica: one, since all requests share the ticks of one driver."""
 
-    def __init__(self, config: Config, policy: str, model: str, token: bytes | None, **parts: Any) -> None:
+    def __init__(
+        self, config: Config, policy: str, model: str, token: bytes | None, log: Path, **parts: Any
+    ) -> None:
         """Start the queue.
 
         Args:
@@ -51,13 +56,17 @@ class SearchEndpoint:
             policy: folder or hub name, for the tokenizer.
             model: the name that requests give.
             token: digest of the bearer token.
-            parts: generator, scorer, settings, aggregate and verifier of `SearchParts`.
+            log: file of what fails.
+            parts: pool, fleet, scorer, settings, aggregate and verifier of `SearchParts`.
         """
+        _log_to(log)
+        pool = parts["pool"]
+        parts["fleet"].follow(FleetEvents(say=_LOG.warning))
         template = config.model.prompt_template
         codec = TextCodec.from_folder(policy, make_task(config.task), template)
         chat = load_tokenizer(policy, chat=True).chat if template == "chat" else None
-        driver = SearchDriver(parts["generator"], parts["scorer"], codec.is_blank, parts["settings"])
-        queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue)
+        driver = SearchDriver(PoolGenerator(pool), parts["scorer"], codec.is_blank, parts["settings"])
+        queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue, pool.rest)
         service = SearchService(
             config,
             model,
@@ -80,13 +89,15 @@ def reading(verifier: VerifierHandle) -> Canonical:
     """Return what reads answers: the task's grader, in the verifier's child processes.
 
     It is given no right answer, which its reading does not depend on (its verdict does, and is dropped),
-    and no steps, whose truth is not asked for.
+    and no steps, whose truth is not asked for. One call at a time: it replaces a verifier that died.
     """
+    lock = threading.Lock()
 
     def read(problem: str, responses: Sequence[Sequence[int]]) -> list[str | None]:
         problems = pa.table({"prompt": [problem], "answer": [""], "details": ["{}"]})
         count = len(responses)
-        grades = verifier.call("judge", problems, [0] * count, responses, [[]] * count)
+        with lock:
+            grades = verifier.call("judge", problems, [0] * count, responses, [[]] * count)
         answers: list[str | None] = grades["answer"].to_pylist()
         return answers
 
@@ -121,7 +132,7 @@ def run_serve(
     check_defaults(config)
     config = check_models(config, policy, prm)
     codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
-    if config.ray.address is None and "RAY_ADDRESS" not in os.environ:
+    if _starts_cluster(config):
         _check_port(host, port)
     progress = make_progress()
     model = policy.resolve().name
@@ -148,9 +159,9 @@ def _serving(
     Raises:
         RunError: the cluster serves something already, or the deployment fails.
     """
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # which its import has set
     found = serve.status()
     if found.applications or found.proxies:
         raise RunError("this cluster runs Ray Serve already: end that (`serve shutdown`), or use another one")
@@ -166,6 +177,8 @@ def _serving(
             "runtime_env": {"env_vars": cluster.process_environment(parts.config.search.resources, 1)},
         },
     )(serve.ingress()(SearchEndpoint))
+    log = log_file(parts.config)
+    parts.fleet.follow(FleetEvents())  # whom it told has a terminal; the replica looks after the workers now
     try:
         with progress.phase("endpoint ready"):
             _in_words(
@@ -176,7 +189,9 @@ def _serving(
                 str(policy),
                 model,
                 token,
-                generator=parts.generator,
+                log,
+                pool=parts.pool,
+                fleet=parts.fleet,
                 scorer=parts.scorer,
                 settings=parts.settings,
                 aggregate=parts.aggregate,
@@ -186,9 +201,34 @@ def _serving(
         secret = "with the bearer token" if token is not None else "without a token"
         where = f"[{host}]" if ":" in host else host
         progress.say(f"Serving model {model} at http://{where}:{port}/v1 ({secret}); Ctrl-C ends it")
+        progress.say(f"What fails is written to {log}")
         yield
     finally:
-        serve.shutdown()
+        if not _starts_cluster(parts.config):
+            serve.shutdown()
+        elif _APPLICATION in serve.status().applications:
+            # Requests under way may end; Serve itself ends with the cluster. Its own shutdown ends with a
+            # line of Ray's about a task that failed.
+            serve.delete(_APPLICATION)
+
+
+def log_file(config: Config) -> Path:
+    """Where the endpoint writes what fails: in the run folder, on the machine of the replica."""
+    return (config.output / config.name / "serve.log").absolute()
+
+
+def _log_to(file: Path) -> None:
+    """Write warnings and errors of our own modules to a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("actors", "airls_ray"):
+        logging.getLogger(name).addHandler(handler)
+
+
+def _starts_cluster(config: Config) -> bool:
+    """Whether the cluster is this command's own."""
+    return config.ray.address is None and "RAY_ADDRESS" not in os.environ
 
 
 def _in_words(act: Callable[[], Any]) -> None:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from actors import cluster, placement
 from actors.cluster import resolve
+from actors.interrupts import StopSignals
 from actors.monitoring import Monitor, NoMonitor
-from airls_ray.checkpoints import iteration_name
+from airls_ray.checkpoints import checkpoint_iteration, iteration_name
 from airls_ray.config.schema import Config
 from airls_ray.diagnostics import RunWatch
 from airls_ray.errors import RunError
+from airls_ray.grading.worker import RAISED
 from airls_ray.mirror import Copies, NoCopies
 from airls_ray.progress import Track
 from airls_ray.run_control import RunControl
@@ -108,6 +111,7 @@ class Tracker:
         monitor: Monitor | None = None,
         rebuilds: int = 0,
         copies: Copies | None = None,
+        stop: StopSignals | None = None,
     ) -> None:
         """Begin to follow a run.
 
@@ -120,6 +124,7 @@ class Tracker:
             monitor: shows the metrics on Ray's Prometheus endpoint (none are shown without).
             rebuilds: times that the learners were built again before.
             copies: where checkpoints are copied to.
+            stop: says when the run is to end early.
         """
         self._control = control
         self._monitor = monitor or NoMonitor()
@@ -131,6 +136,27 @@ class Tracker:
         self._config = config
         self._bar = bar
         self._last = config.iterations
+        self._stop = stop or StopSignals()
+        self._whole: tuple[LoopState, Parts] | None = None
+        self._draining: frozenset[str] = frozenset()
+
+    @contextmanager
+    def whole(self, state: LoopState, parts: Parts) -> Iterator[None]:
+        """The learners are in `state` until the block learns; an interrupt before that saves it."""
+        self._whole = (state, parts)
+        self._stop.learning = False
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self._stop.learning:
+                self._keep(state, parts)
+            raise
+
+    def _keep(self, state: LoopState, parts: Parts) -> None:
+        """Write a checkpoint of a state that has none yet."""
+        latest = self._run.latest_checkpoint()
+        if state.iteration and (latest is None or checkpoint_iteration(latest) != state.iteration):
+            self.checkpoint(state, parts)
 
     def record(
         self,
@@ -156,6 +182,11 @@ class Tracker:
             self._run.log_warning(state.iteration, finding.kind, finding.sentence)
             if self._say is not None:
                 self._say(f"Warning at iteration {state.iteration}: {finding.sentence}")
+        if metrics.get(f"grade/{RAISED}_share"):
+            for text in parts.verifier.call("complaints"):
+                self._run.log_warning(state.iteration, "grader_raised", text)
+                if self._say is not None:
+                    self._say(f"Warning at iteration {state.iteration}: {text}")
         if state.iteration % self._config.train.rollouts_every == 0 or state.iteration in (1, self._last):
             self._run.write_rollouts(state.iteration, graded_table(rollouts, grades))
         if state.iteration % self._config.train.checkpoint_every == 0 or state.iteration == self._last:
@@ -168,13 +199,28 @@ class Tracker:
                 tokens_per_second=metrics["tokens_per_second/rollout"],
                 workers=parts.pool.fleet.counts(),
             )
+        if self._stop.asked:
+            self._keep(state, parts)
+            raise KeyboardInterrupt
         return state
 
     def stage(self, name: str) -> None:
         """A stage of the iteration begins."""
+        self._stop.stage(name)
+        if not self._stop.learning and self._whole is not None and self._more_drains():
+            self._keep(*self._whole)
         self._monitor.stage(name)
         if self._control is not None:
             self._control.say(phase=name)
+
+    def _more_drains(self) -> bool:
+        """Whether a node is about to go that was not before: what is on it may be lost in a minute."""
+        draining = placement.nodes().draining if cluster.is_connected() else frozenset()
+        more = draining - self._draining
+        self._draining = draining
+        if more and self._say is not None:
+            self._say(f"A node is drained ({', '.join(sorted(more))[:100]}), so a checkpoint is due")
+        return bool(more)
 
     def _check_sync(self, metrics: dict[str, float]) -> None:
         """The engine's log-probabilities and the learner's own must agree after every sync (fp32)."""

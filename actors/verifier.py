@@ -68,6 +68,10 @@ class Verifier:
         ]
         return results_to_table(self._pool.grade(requests))
 
+    def complaints(self) -> list[str]:
+        """What graders raised since the last call; see `GraderPool.complaints`."""
+        return self._pool.complaints()
+
     def summarise(self, rollouts: Sequence[Any], grades: pa.Table) -> dict[str, float]:
         """Means that every iteration logs: outcome, length, share of groups without variance."""
         from airls_ray.evaluation.rollouts import summarise_rollouts

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.engine import OpenSample, Request, Sample, Sampling
+from actors.engine import GREEDY_BELOW, OpenSample, Request, Sample, Sampling
 from actors.host import no_collection
 from airls_ray.config.schema import EngineConfig
+from airls_ray.errors import RequestRefused
 from airls_ray.weights import WeightBuffer
 
 if TYPE_CHECKING:
@@ -118,9 +120,10 @@ class VLLMEngine:
 
     def run(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """See `Engine.run`."""
-        parameters = [self._parameters(request) for request in requests]
-        prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
-        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        with _refusals():
+            parameters = [self._parameters(request) for request in requests]
+            prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+            outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
         return [[_to_sample(completion) for completion in output.outputs] for output in outputs]
 
     def _parameters(self, request: Request, **more: Any) -> Any:
@@ -129,8 +132,10 @@ class VLLMEngine:
         return SamplingParams(
             n=request.samples,
             temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
             max_tokens=request.max_tokens,
-            seed=None if request.temperature == 0 else request.seed,
+            seed=None if request.temperature < GREEDY_BELOW else request.seed,
             stop_token_ids=[*self._eos_ids, *request.stop_ids],
             logprobs=0,  # of the sampled token alone
             flat_logprobs=True,
@@ -149,8 +154,13 @@ class VLLMEngine:
         """
         samples = [OpenSample(request, index) for request in requests for index in range(request.samples)]
         live: dict[str, OpenSample] = {}
-        for sample in samples:
-            self._add(sample, live)
+        try:
+            with _refusals():
+                for sample in samples:
+                    self._add(sample, live)
+        except RequestRefused:  # whoever asks next must not get the others' tokens
+            self._llm.llm_engine.abort_request(list(live))
+            raise
         while live:
             weights = news()
             if weights is not None:
@@ -218,6 +228,21 @@ class VLLMEngine:
         self.start_weight_update()
         self.receive_weights({"weights": weights})
         self.finish_weight_update(weights.version)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """VLLM's word for what is wrong with a request, in the pool's.
+
+    Raises:
+        RequestRefused: vLLM refused it, and works as before.
+    """
+    from vllm.exceptions import VLLMClientError
+
+    try:
+        yield
+    except VLLMClientError as error:
+        raise RequestRefused(f"the engine refuses a request: {str(error).strip()[:300]}") from None
 
 
 def _show_metrics(llm: LLM) -> None:

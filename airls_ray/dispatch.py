@@ -116,6 +116,12 @@ class Dispatch:
         self.requeued += len(share.rows)
         return share
 
+    def refuse(self, worker: str) -> None:
+        """The worker's share cannot be done by anybody: it counts as if it had never been submitted."""
+        share = self._running.pop(worker, None)
+        if share is not None:
+            self.submitted -= len(share.rows)
+
     def free(self, worker: str) -> None:
         """What waits for this worker may be done by any (it leaves)."""
         self._waiting = deque(

@@ -210,8 +210,9 @@ def check_ray_token(machine: Machine) -> Check:
     if mode is not None:
         return Check(name, Status.OK, f"RAY_AUTH_MODE={mode}")
     if machine.ray_token:
-        remedy = "for `ray job submit`: export RAY_AUTH_MODE=token"
-        return Check(name, Status.WARN, "a token file, but RAY_AUTH_MODE is not set", remedy)
+        found = "~/.ray/auth_token: each `ray start --head` asks for it, and RAY_AUTH_MODE is not set"
+        remedy = "export RAY_AUTH_MODE=token before `ray job submit`, or remove the file"
+        return Check(name, Status.WARN, found, remedy)
     return Check(name, Status.OK, "none: a run starts its own cluster")
 
 
@@ -243,7 +244,7 @@ def look() -> Machine:
     return Machine(
         python=(major, minor, patch),
         versions={name: found for name in (*TESTED, *TRAP) if (found := _version(name)) is not None},
-        gpus=_gpus(),
+        gpus=gpus(),
         compiler=_compiler(),
         shared_memory=shutil.disk_usage(shm).total if shm.is_dir() else None,
         disk_free=shutil.disk_usage(Path.cwd()).free,
@@ -277,7 +278,8 @@ def _compiler() -> str | None:
     return None
 
 
-def _gpus() -> tuple[tuple[str, int], ...]:
+def gpus() -> tuple[tuple[str, int], ...]:
+    """Name and memory in MiB of each GPU of this machine, by its driver."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

@@ -27,5 +27,13 @@ class RunError(UserError):
     """A run could not go on: a deadline passed, a process died, a disk is full."""
 
 
+class Interrupted(UserError):
+    """The user stopped a command; the sentence says what is left and how to go on."""
+
+
+class RequestRefused(UserError):
+    """An engine takes what it is asked for from nobody: the request is wrong, and no worker is to blame."""
+
+
 class ProcessLost(RunError):
     """A process died, hung or took data with it; what it did can be done again."""

@@ -146,9 +146,9 @@ def read_status(folder: Path) -> Status:
 
 
 def _limits(folder: Path) -> tuple[int, int]:
-    from airls_ray.config import load_config
+    from airls_ray.config.load import load_run_config
 
-    rollout = load_config(folder / "config.yaml").rollout
+    rollout = load_run_config(folder).rollout
     return rollout.min_workers, rollout.max_workers
 
 

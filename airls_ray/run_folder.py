@@ -78,7 +78,7 @@ class RunFolder:
             RunError: the folder holds results already and `resume` is false; there is no run and
                 `resume` is true; or the folder cannot be written.
         """
-        from airls_ray.config.load import dump_config
+        from airls_ray.config.load import dump_config, with_absolute_paths
         from airls_ray.storage import without_credentials
 
         results = self._results()
@@ -99,7 +99,7 @@ class RunFolder:
         for folder in (self.path, self.rollouts_folder, self.checkpoints_folder):
             files.remove_leftovers(folder)
         with self._full_disk("the configuration"), files.replacing(self.config_file) as temporary:
-            dump_config(without_credentials(config), temporary)
+            dump_config(with_absolute_paths(without_credentials(config)), temporary)
         self._trains = config.train.iterations > 0
 
     def rewind(self, iteration: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -22,17 +23,24 @@ def aggregate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random subsets and bootstrap intervals.")] = 0,
 ) -> None:
-    """Compare ways of choosing among stored samples: last, min, prod or mean; best, majority or weighted."""
+    """Compare ways of choosing among stored samples: last, min, prod or mean; best, majority or weighted.
+
+    Also of a run (`RUN/samples/trained.parquet`) and of a search (`records.parquet`), each search by itself.
+    """
     from airls_ray.data.sample_files import read_sample_files
     from airls_ray.evaluation.prm_metrics.report import sample_table, write_sample_results
     from airls_ray.evaluation.prm_metrics.stored_samples import measure_samples
     from airls_ray.progress import make_progress
 
     progress = make_progress()
-    samples = read_sample_files(data)
-    summary = {"data": data, "seed": seed, **measure_samples(samples, seed, progress)}
+    searches = read_sample_files(data)
     target = output or Path("runs") / "aggregate" / data[0].stem
-    write_sample_results(target, summary)
-    table = sample_table(summary["curves"], summary["problems"])
-    progress.table(table.title, table.rows, table.columns)
-    typer.echo(f"Summary and curves: {target}")
+    for name, problems in searches.items():
+        if len(searches) > 1:
+            progress.say(f"{name or 'samples'}:")
+        summary = {"data": data, "seed": seed, **measure_samples(problems, seed, progress)}
+        folder = target if len(searches) == 1 else target / re.sub(r"\W+", "_", name or "samples")
+        write_sample_results(folder, summary)
+        table = sample_table(summary["curves"], summary["problems"])
+        progress.table(table.title, table.rows, table.columns)
+        typer.echo(f"Summary and curves: {folder}")

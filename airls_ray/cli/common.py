@@ -22,14 +22,31 @@ OverridesArgument = Annotated[
 
 
 def read_config(path: Path, overrides: list[str] | None) -> Config:
-    """Return the configuration of a YAML file, or of a run folder by its config.yaml.
+    """Return the configuration of a YAML file, or of a run folder, wherever it stands now.
 
     Raises:
         ConfigError: see `load_config`.
     """
-    from airls_ray.config import load_config
+    from airls_ray.config.load import load_config, load_run_config
 
-    return load_config(path / "config.yaml" if path.is_dir() else path, overrides or [])
+    return (load_run_config if path.is_dir() else load_config)(path, overrides or [])
+
+
+def latest_policy(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
+    """Return policy and PRM of the run's latest checkpoint (or the PRM that is given).
+
+    Raises:
+        ModelError: there is no checkpoint.
+    """
+    from airls_ray.errors import ModelError
+    from airls_ray.run_folder import RunFolder
+
+    run = RunFolder(config.output / config.name)
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is None:
+        raise ModelError(f"{run.path} has no checkpoint to search with: train it first, or give --policy")
+    theirs = checkpoint / "prm"
+    return checkpoint / "policy", prm or (theirs if theirs.is_dir() else None)
 
 
 def show_sizes(config: Config) -> None:

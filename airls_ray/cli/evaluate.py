@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
-
-if TYPE_CHECKING:
-    from airls_ray.config.schema import Config
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, latest_policy, read_config
 
 
 def search(
@@ -38,6 +35,9 @@ def search(
     settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)])
     if policy is None:
         policy, prm = latest_policy(settings, prm)
+    from airls_ray.prms.forms import check_search_models
+
+    check_search_models(settings, policy, prm)
     from actors.search import run_search
 
     target = output or settings.output / settings.name / "search"
@@ -67,20 +67,3 @@ def report(
     if not (run / "config.yaml").is_file():
         raise RunError(f"{run} is not a run folder: it has no config.yaml")
     typer.echo(f"Report: {write_report(run)}")
-
-
-def latest_policy(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
-    """Return policy and PRM of the run's latest checkpoint (or the PRM that is given).
-
-    Raises:
-        ModelError: there is no checkpoint.
-    """
-    from airls_ray.errors import ModelError
-    from airls_ray.run_folder import RunFolder
-
-    run = RunFolder(config.output / config.name)
-    checkpoint = run.latest_checkpoint()
-    if checkpoint is None:
-        raise ModelError(f"{run.path} has no checkpoint to search with: train it first, or give --policy")
-    theirs = checkpoint / "prm"
-    return checkpoint / "policy", prm or (theirs if theirs.is_dir() else None)

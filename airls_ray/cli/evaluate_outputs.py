@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, latest_policy, read_config
 
 
 def evaluate(
@@ -44,6 +44,11 @@ def evaluate(
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
     settings = read_config(config, overrides)
+    if not responses and not endpoint:
+        from airls_ray.models.check import check_model_folder
+
+        policy = policy or str(latest_policy(settings, None)[0])
+        check_model_folder(policy, context_tokens=settings.model.context_tokens)
     from actors.evaluate_outputs import evaluate_endpoint, evaluate_files, evaluate_policy
 
     target = output or settings.output / settings.name / "evaluation"
@@ -51,8 +56,6 @@ def evaluate(
         evaluate_files(settings, responses, target, resume)
     elif endpoint:
         evaluate_endpoint(settings, endpoint, model, target, resume)
-    else:
-        from airls_ray.cli.evaluate import latest_policy
-
-        evaluate_policy(settings, policy or str(latest_policy(settings, None)[0]), target, resume)
+    elif policy:
+        evaluate_policy(settings, policy, target, resume)
     typer.echo(f"Responses and summary: {target}")

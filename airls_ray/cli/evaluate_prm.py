@@ -81,6 +81,10 @@ def evaluate_prm(
 ) -> None:
     """Measure a PRM on labelled steps: first wrong step, PRM-Score, AUROC, calibration, biases."""
     _refuse_options(prm, partial_tokens)
+    if prm is not None:
+        from airls_ray.prms.forms import check_prm
+
+        check_prm(prm, form, separator, prompt_template.value)
     from airls_ray.data.step_files import read_step_files
     from airls_ray.progress import make_progress
 

@@ -51,10 +51,12 @@ def status(
         return
     from airls_ray.progress import make_progress
 
-    make_progress().table(f"Run {run}", _rows(found), ("", "now"))
+    make_progress().table(f"Run {run}", _rows(found), ("", "at its end" if found.over else "now"))
 
 
 def _rows(status: Status) -> list[tuple[str, str]]:
+    if status.over:
+        return _rows_of_the_past(status)
     workers = ", ".join(f"{count} {state}" for state, count in (status.workers or {}).items() if count)
     phase = status.phase + (" (but its driver is gone: --resume goes on)" if status.stale else "")
     rows = [
@@ -69,4 +71,14 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     rows.append(("last error", status.last_error or "none"))
     rows.append(("last sign of life", f"{max(0.0, time.time() - status.updated):.0f} s ago"))
     rows.append(("driver", f"process {status.pid} on {status.host}"))
+    return rows
+
+
+def _rows_of_the_past(status: Status) -> list[tuple[str, str]]:
+    """A run that has ended has no workers, no speed and no driver."""
+    ended = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
+    rows = [(status.phase, ended), ("iterations done", f"{status.iteration} of {status.iterations}")]
+    if status.outcome is not None:
+        rows.append(("mean outcome of the last", f"{status.outcome:.3f}"))
+    rows.append(("last error", status.last_error or "none"))
     return rows

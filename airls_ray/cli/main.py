@@ -22,7 +22,7 @@ from airls_ray.cli import (
     train,
     train_prm,
 )
-from airls_ray.errors import UserError
+from airls_ray.errors import Interrupted, UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # what a shell gives for a process that SIGINT ended
@@ -75,14 +75,18 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:  # wrong usage: unknown command or option, missing argument
         message = error.format_message().rstrip(".")
         # Without a command Typer has printed the help, and the message is empty.
-        return _fail(f"{message}; see airls-ray --help", error.exit_code) if message else error.exit_code
+        context = getattr(error, "ctx", None)
+        command = "airls-ray" if context is None else context.command_path
+        return _fail(f"{message}; see {command} --help", error.exit_code) if message else error.exit_code
+    except Interrupted as error:
+        return _fail(str(error), EXIT_INTERRUPTED, "Interrupted")
     except (UserError, OSError) as error:
         sentence = sentence_of(error)
         if sentence is None:
             raise
         return _fail(sentence, EXIT_USER_ERROR)
     if code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this code
-        return _fail(_interrupted(arguments), EXIT_INTERRUPTED, "Interrupted")
+        return _fail("what was written stays readable", EXIT_INTERRUPTED, "Interrupted")
     return code if isinstance(code, int) else 0
 
 
@@ -101,12 +105,6 @@ def sentence_of(error: BaseException) -> str | None:
         where = f" while {error.filename} was written" if error.filename else ""
         return f"the disk is full{where}: free some space, or set output= to a folder on another disk"
     return None
-
-
-def _interrupted(arguments: Sequence[str]) -> str:
-    if "train" in arguments[:1]:
-        return "what was written stays readable, and the same command with --resume goes on from there"
-    return "what was written stays readable"
 
 
 def _fail(sentence: str, code: int, kind: str = "Error") -> int:

@@ -61,11 +61,12 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
 ) -> None:
     """Score every step of the solutions in INPUT with a PRM: one number in [0, 1] each."""
+    from airls_ray.prms.forms import check_prm, choose_form
     from airls_ray.prms.score_file import check_target, read_solutions, write_scores
 
-    check_target(target, overwrite)  # both before a large model is loaded
+    check_target(target, overwrite)  # all before anything heavy is imported
     rows = read_solutions(source)
-    from airls_ray.prms.forms import choose_form
+    check_prm(prm, form, separator, prompt_template.value)
     from airls_ray.progress import make_progress
 
     progress = make_progress()

@@ -7,15 +7,21 @@ from typing import Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, latest_policy, read_config
 
 
 def serve(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
-    *,
-    policy: Annotated[Path, typer.Option(help="Policy folder; its name is the model's name.")],
-    prm: Annotated[Path | None, typer.Option(help="PRM folder, unless search.scorer needs none.")] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="Policy folder, whose name is the model's; by default that of the run's latest checkpoint."
+        ),
+    ] = None,
+    prm: Annotated[
+        Path | None, typer.Option(help="PRM folder; by default the latest one, or none beside --policy.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     token_file: Annotated[
@@ -25,6 +31,11 @@ def serve(
 ) -> None:
     """Answer OpenAI's completions and chat completions by search, until Ctrl-C."""
     settings = read_config(config, overrides)
+    if policy is None:
+        policy, prm = latest_policy(settings, prm)
+    from airls_ray.prms.forms import check_search_models
+
+    check_search_models(settings, policy, prm)
     from actors.serve import run_serve
 
     run_serve(settings, policy, prm, host, port, token_file)

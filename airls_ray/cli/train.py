@@ -53,9 +53,19 @@ def train(
         show_plan(settings, gpus_per_node, gpu_memory_gib)
         return
     show_sizes(settings)
+    from actors.launch_checks import base_policy, with_given_prm
+
+    if not (resume and settings.train.storage):  # which may bring the warm start
+        base_policy(with_given_prm(settings))
     from actors.launch import run_training
 
-    show_result(f"Run {settings.output / settings.name}", run_training(settings, resume))
+    summary = run_training(settings, resume)
+    from actors.demo import show_summary
+    from airls_ray.progress import make_progress
+
+    show_summary(summary, make_progress())
+    folder = settings.output / settings.name
+    typer.echo(f"Report: {folder / 'report.html'}; all figures: {folder / 'summary.json'}")
 
 
 def demo(

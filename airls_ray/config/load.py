@@ -62,6 +62,42 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(explain(error, merged, changes, path)) from None
 
 
+def load_run_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration of a run folder. Name and output are those of the folder where it stands now,
+    whatever they were when it was made, unless `overrides` give others.
+
+    Raises:
+        ConfigError: as of `load_config`.
+    """
+    # A folder may be called what no configuration would call it.
+    config = load_config(folder / "config.yaml", ["name=run", *overrides])
+    place = folder.resolve()
+    now = {"name": place.name, "output": place.parent}
+    given = parse_overrides(overrides)
+    return config.model_copy(update={key: value for key, value in now.items() if key not in given})
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Return `config` with paths that name the same from every folder; names of a hub stay."""
+
+    def here(path: str | None) -> str | None:
+        return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
+
+    task: Tree = {
+        name: getattr(config.task, name).absolute()
+        for name in ("train_file", "test_file")
+        if getattr(config.task, name, None) is not None
+    }
+    if held := getattr(config.task, "hold_out_files", None):
+        task["hold_out_files"] = [path.absolute() for path in held]
+    sections = {
+        "task": config.task.model_copy(update=task),
+        "model": config.model.model_copy(update={"path": here(config.model.path)}),
+        "prm": config.prm.model_copy(update={"path": here(config.prm.path)}),
+    }
+    return config.model_copy(update=sections)
+
+
 def dump_config(config: Config, path: Path | None = None) -> str:
     """Return `config` as YAML, every field present, so that `load_config` gives it back; with `path` the
     text is written there too."""

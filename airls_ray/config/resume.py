@@ -29,9 +29,9 @@ MAY_CHANGE = frozenset(
         *(
             f"train.{field}"
             for field in (
-                "best_metric", "checkpoint_every", "deadline_seconds", "iterations", "keep_best",
-                "keep_checkpoints", "rollouts_every", "storage", "storage_deadline_seconds", "sync_check",
-                "sync_tolerance",
+                "best_metric", "checkpoint_every", "deadline_seconds", "grace_seconds", "iterations",
+                "keep_best", "keep_checkpoints", "rollouts_every", "storage", "storage_deadline_seconds",
+                "sync_check", "sync_tolerance",
             )
         ),
     }
@@ -100,12 +100,15 @@ def changes(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
 def read_run_config(path: Path) -> Config:
     """Return the configuration that a run wrote; fields that it did not know yet have their defaults.
 
+    Its name is left out: a folder may have been given another one, which no configuration would have.
+
     Raises:
         RunError: it is missing, broken or of a version with other fields.
     """
     try:
-        return Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Config.model_validate({key: value for key, value in tree.items() if key != "name"})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise RunError(
             f"{path} is missing or broken, so that nobody can tell whether the run goes on as it began: "
             "write it again with the configuration of the run"

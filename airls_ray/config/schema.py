@@ -147,6 +147,8 @@ class TrainConfig(StrictModel):
     a single very unlikely token may differ by as much from rounding; old weights differ by far more."""
     deadline_seconds: PositiveFloat = 900.0
     """Longest time for one learner call or collective."""
+    grace_seconds: PositiveFloat = 60.0
+    """How long a run that is asked to stop (Ctrl-C, SIGTERM) may go on, to end its iteration and save it."""
 
 
 class RayConfig(StrictModel):
@@ -157,7 +159,8 @@ class RayConfig(StrictModel):
     object_store_gib: PositiveFloat = 1.0
     """Object store of a cluster that this command starts, in GiB."""
     dashboard: bool = False
-    """Start the dashboard (on loopback) with a cluster that this command starts."""
+    """Start the dashboard (on loopback) with a cluster that this command starts. It asks for the
+    token that Ray then keeps in ~/.ray/auth_token."""
     worker_logs: bool = False
     """Repeat the actors' own output here (it is in Ray's log folder anyway)."""
     start_deadline_seconds: PositiveFloat = 300.0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import Any
 
 from airls_ray.data.rows import Row, kind_of, optional_text, outcome_of, read_rows, scores_of, text_of
 from airls_ray.errors import DataError
@@ -28,40 +27,35 @@ class Sample:
     """Of the policy, in nats; None: unknown."""
 
 
-def read_sample_files(paths: Sequence[Path]) -> dict[str, list[Sample]]:
+def read_sample_files(paths: Sequence[Path]) -> dict[str, dict[str, list[Sample]]]:
     """Read JSONL, JSON or Parquet files of samples.
 
     Fields of a row: `problem_id` (text), `scores` (list of numbers in [0, 1], one a step), `correct` or,
     where that is absent, `outcome` (true, false or a number from 0 to 1, of which more than 1/2 is right),
     `answer` (text; null or absent: none), and optionally `log_prob` (a number). Others are ignored.
-    Records of a search (`records.parquet`, with `leaves`) give a sample for each finished response; they must
-    be of one algorithm and budget, since each of those has samples of its own.
+    Records of a search (`records.parquet`, with `leaves`) give a sample for each finished response.
 
     Returns:
-        The samples of each problem, problems and samples in the order in which they are first seen.
+        For each search of records (by algorithm, budget and seed; "" for rows of samples) the samples of each
+        problem. All in the order in which they are first seen.
 
     Raises:
         DataError: one sentence with the file, the line (JSONL) or row and what is wrong.
     """
-    problems: dict[str, list[Sample]] = {}
-    searches = set()
+    searches: dict[str, dict[str, list[Sample]]] = {}
     for path in paths:
         for where, row in read_rows(path):
-            if "leaves" in row:
-                searches.add((row.get("algorithm"), row.get("budget"), row.get("seed")))
-                if len(searches) > 1:
-                    raise DataError(
-                        f"{where}: these records are of several searches ({_named(searches)}); keep those of "
-                        "one algorithm, budget and seed, for example of `airls-ray search --algorithm "
-                        "best_of_n --budget 16`"
-                    )
+            problems = searches.setdefault(_search(row), {})
             for sample in _samples(where, row):
                 problems.setdefault(sample.problem_id, []).append(sample)
-    return problems
+    return {name: problems for name, problems in searches.items() if problems}
 
 
-def _named(searches: Iterable[tuple[Any, ...]]) -> str:
-    return ", ".join(f"{name} with N = {budget}, seed {seed}" for name, budget, seed in sorted(searches))
+def _search(row: Row) -> str:
+    """Name of the search that a record is of; a sample is of none."""
+    if "leaves" not in row:
+        return ""
+    return f"{row.get('algorithm')} with N = {row.get('budget')}, seed {row.get('seed')}"
 
 
 def _samples(where: str, row: Row) -> list[Sample]:

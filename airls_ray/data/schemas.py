@@ -106,10 +106,14 @@ EXPANSIONS = _versioned(
         ("lookahead", pa.int32()),
         ("temperature", pa.float32()),
         ("seed", pa.int64()),
+        ("top_p", pa.float32()),
+        ("top_k", pa.int32()),
     ],
 )
 """What a search wants: `count` continuations of prompt and response, each of one step (or `whole`, to the
 end of the response) and at most `max_tokens` tokens (null: no such cut), and greedy steps to look ahead.
+Sampled is among the `top_k` most probable tokens (0: all), and of these among those that together have
+probability `top_p` (1: all).
 Continuation i has seed + i."""
 
 CONTINUATIONS = _versioned(
@@ -142,7 +146,7 @@ GRADES = _versioned(
 )
 """Joined to rollouts by position. `answer`: canonical form, null if none was found. `step_truth`: one
 value per step, null where the task does not know. `status`: "graded", the reason that the task gives (such
-as "wrong_answer", or "unparsable" for the problem's own answer), "timeout" or "crashed"."""
+as "wrong_answer", or "unparsable" for the problem's own answer), "timeout", "crashed" or "raised"."""
 
 OUTPUTS = _versioned(
     "outputs",

@@ -36,7 +36,7 @@ def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]
     """Outcome, length, truncation, sampler entropy estimate and share of groups without variance.
 
     `grade/REASON_share`: responses that were graded, and those with an outcome of 0 for a reason of the
-    grader (`timeout`, `crashed`) or of the task (`unparsable`, `wrong_answer`, ...);
+    grader (`timeout`, `crashed`, `raised`) or of the task (`unparsable`, `wrong_answer`, ...);
     `grade/no_answer_share`: graded ones that are wrong for want of an answer.
     """
     outcomes = grades["outcome"].to_numpy()

@@ -3,12 +3,14 @@
 Verdicts come back one line a response, so the head of a child's pending queue is the response it works
 on. If it makes no progress for the deadline, its process group is killed by id and replaced; only that
 response is lost (outcome 0, status "timeout", or "crashed" if the child died by itself), the others are
-sent again.
+sent again. A grader that raises has given no verdict on that response (outcome 0, status "raised"), and its
+traceback is told once.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import selectors
@@ -16,7 +18,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,9 @@ from typing import Any, Literal
 from airls_ray.errors import RunError
 from airls_ray.grading.child import Child
 
+_LOG = logging.getLogger(__name__)
+_MOST_KINDS = 10
+"""Kinds of errors of a grader that are told; what comes after them is more of the same."""
 LARGEST_CHUNK = 64
 """Responses per line to a child: amortises the system calls."""
 
@@ -49,7 +54,7 @@ class GradeResult:
     answer: str | None
     step_truth: list[bool] | None
     status: str
-    """"graded" or the reason that the task gives, "timeout" or "crashed" if there was no verdict."""
+    """"graded" or the reason that the task gives; without a verdict "timeout", "crashed" or "raised"."""
 
 
 class GraderPool:
@@ -87,6 +92,8 @@ class GraderPool:
             f"--memory-gib={memory_gib}",
         ]
         self._setup = json.dumps(json.loads(task_config_json)).encode() + b"\n"  # one line
+        self._told: set[str] = set()
+        self._complaints: list[str] = []
         self._children: list[Child] = []
         # Also when the owner is dropped or the interpreter ends: no process stays behind.
         self._finalizer = weakref.finalize(self, _kill_all, self._children)
@@ -101,11 +108,37 @@ class GraderPool:
         """Judge `items` and return their results in the same order.
 
         Raises:
-            RunError: a child cannot be started, or the pool is closed.
+            RunError: a child cannot be started, an outcome is no number from 0 to 1, or the pool is closed.
         """
         if not self._finalizer.alive:
             raise RunError("the grader pool is closed; make a new one")
-        batch = _Batch(items, len(self._children), self._largest_chunk)
+        batch = _Batch(items, len(self._children), self._largest_chunk, self._complain)
+        try:
+            self._work(batch)
+        except BaseException:  # what children still answer to this batch must not reach the next
+            for position, child in enumerate(self._children):
+                if child.pending or not child.ready:
+                    child.kill()
+                    self._children[position] = self._start()
+            raise
+        return batch.finished()
+
+    def complaints(self) -> list[str]:
+        """Sentences about what graders raised since the last call, with its traceback; each kind once."""
+        found, self._complaints = self._complaints, []
+        return found
+
+    def _complain(self, trace: str) -> None:
+        lines = trace.strip().splitlines()
+        kind = "\n".join([*(line for line in lines if line.lstrip().startswith("File "))][-1:])
+        kind += lines[-1].partition(":")[0]
+        if kind not in self._told and len(self._told) < _MOST_KINDS:
+            self._told.add(kind)
+            text = f"the grader raised an error, and such responses count as wrong:\n{trace.strip()}"
+            self._complaints.append(text)
+            _LOG.warning("%s", text)
+
+    def _work(self, batch: _Batch) -> None:
         for child in self._children:
             if not child.ready:  # it may have waited long for us: its time to become ready begins now
                 child.last_progress = time.monotonic()
@@ -116,7 +149,6 @@ class GraderPool:
                 batch.feed(self._children[position])
             if batch.unfinished:
                 self._wait()
-        return batch.finished()
 
     def close(self) -> None:
         """Kill all children; harmless when done twice."""
@@ -132,7 +164,9 @@ class GraderPool:
 
     def _start(self) -> Child:
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        # A grader needs nothing of the cluster, and must not be able to join it.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        environment = {**inherited, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         return Child(self._command, environment, self._setup)
 
     def _wait(self) -> None:
@@ -173,8 +207,15 @@ class GraderPool:
 class _Batch:
     """The requests of one `grade` call: what waits, and what is done."""
 
-    def __init__(self, items: Sequence[GradeRequest], children: int, largest_chunk: int) -> None:
+    def __init__(
+        self,
+        items: Sequence[GradeRequest],
+        children: int,
+        largest_chunk: int,
+        complain: Callable[[str], None],
+    ) -> None:
         self._items = items
+        self._complain = complain
         self._results: list[GradeResult | None] = [None] * len(items)
         self._waiting = deque(range(len(items)))
         self._chunk = max(1, min(largest_chunk, math.ceil(len(items) / (2 * children))))
@@ -192,10 +233,21 @@ class _Batch:
         """Store what `child` has answered."""
         lines = child.read()
         if lines and not child.ready:
+            if lines[0] != b"ready":
+                trace = json.loads(lines[0]).strip()
+                raise RunError(f"a grader process cannot start: {trace.splitlines()[-1]}")
             child.ready = True
             lines = lines[1:]
         for line in lines:
-            outcome, answer, truth, reason = json.loads(line)
+            outcome, answer, truth, reason, trace = json.loads(line)
+            if trace is not None:
+                self._complain(trace)
+            if not 0.0 <= outcome <= 1.0:  # NaN, too
+                problem = self._items[child.pending[0]].prompt
+                raise RunError(
+                    f"the grader gave the outcome {outcome} for a response to {problem[:80]!r}, and an "
+                    "outcome is a number from 0 to 1: correct the grader"
+                )
             self._store(child.pending.popleft(), GradeResult(outcome, answer, truth, reason))
 
     def give_up(self, child: Child, status: Lost) -> None:

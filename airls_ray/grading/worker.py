@@ -2,9 +2,10 @@
 
 Started as `python -m airls_ray.grading.worker --deadline-seconds S --memory-gib M`. Standard input: the
 task's configuration as one line of JSON, then one line per chunk, a list of
-`[prompt, answer, details, response, steps]`. Standard output: `ready`, then one line per response,
-`[outcome, answer, step_truth, reason]`, written at once, so that the parent knows which response a dead or
-hanging child was working on.
+`[prompt, answer, details, response, steps]`. Standard output: `ready` (or the traceback of why not, as a JSON
+string), then one line per response, `[outcome, answer, step_truth, reason, traceback]`, written at once, so
+that the parent knows which response a dead or hanging child was working on. A grader that raises has given no
+verdict: outcome 0, reason "raised", and the traceback, which is null otherwise.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import math
 import os
 import resource
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from airls_ray.tasks.base import Problem, Task
 
 _CPU_MARGIN_SECONDS = 5
+RAISED = "raised"
 
 
 @runtime_checkable
@@ -42,23 +45,49 @@ def serve(make: Callable[[str], Task]) -> None:
     os.dup2(2, 1)  # whatever a grader prints must not get between the verdicts
     _limit_memory(options.memory_gib)
     requests = sys.stdin.buffer
-    task = make(requests.readline().decode())
-    if isinstance(task, NeedsWarmUp):
-        task.warm_up()
+    try:
+        task = make(requests.readline().decode())
+        if isinstance(task, NeedsWarmUp):
+            task.warm_up()
+    except Exception:
+        _write(output, json.dumps(traceback.format_exc()).encode() + b"\n")
+        raise
     _write(output, b"ready\n")
     for line in requests:
         items = json.loads(line)
         _limit_cpu(len(items) * options.deadline_seconds)
         for item in items:
-            _write(output, json.dumps(judge(task, item)).encode() + b"\n")
+            _write(output, _verdict(task, item) + b"\n")
 
 
-def judge(task: Task, item: list[Any]) -> tuple[float, str | None, list[bool] | None, str]:
-    """Return the outcome, the canonical answer, the truth of the steps and the reason of one request."""
+Verdict = tuple[float, str | None, list[bool] | None, str, str | None]
+
+
+def _verdict(task: Task, item: list[Any]) -> bytes:
+    """One line; a grader's own error is its verdict, and the process lives on (without memory it ends)."""
+    try:
+        return json.dumps(judge(task, item)).encode()
+    except MemoryError:
+        raise
+    except Exception:
+        return json.dumps((0.0, None, None, RAISED, traceback.format_exc())).encode()
+
+
+def judge(task: Task, item: list[Any]) -> Verdict:
+    """Return the outcome, the canonical answer, the truth of the steps and the reason of one request, in
+    Python's own types (and null for the traceback)."""
     prompt, answer, details, response, steps = item
     problem = Problem("", prompt, answer, (), json.loads(details))
     grade = task.grade(problem, response)
-    return grade.outcome, grade.answer, task.step_truth(problem, steps), grade.reason
+    found = None if grade.answer is None else str(grade.answer).encode("utf-8", "replace").decode()
+    truth = task.step_truth(problem, steps)
+    return (
+        float(grade.outcome),
+        found,
+        None if truth is None else [bool(one) for one in truth],
+        str(grade.reason),
+        None,
+    )
 
 
 def _limit_memory(gib: float) -> None:

@@ -78,7 +78,7 @@ def make_plan(config: Config, *, gpus_per_node: int = 8, gpu_memory_gib: float =
         unknown = prm
     warnings = [
         *placement.never,
-        *_over_memory(placement, memory, engine, gpu_memory),
+        *over_memory(placement, memory, engine, gpu_memory),
         *missing_settings(config, shape),
     ]
     if engine is not None and engine.sequences < 1:
@@ -147,7 +147,7 @@ def _memory(config: Config, shape: ModelShape, prm: ModelShape | None) -> dict[s
     return memory
 
 
-def _over_memory(
+def over_memory(
     placement: Placement, memory: Mapping[str, Memory], engine: EngineMemory | None, gpu_memory: int
 ) -> list[str]:
     """A sentence for each kind of GPU (by who shares it) whose actors need more than it has."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from airls_ray.errors import ConfigError, ModelError
+from airls_ray.errors import ModelError
 from airls_ray.learning.engine import own_device
 from airls_ray.models.check import ModelInfo, check_model_folder
 from airls_ray.models.load import DType
@@ -18,7 +18,15 @@ from airls_ray.prms.encoders import (
     PromptTemplate,
     SeparatedSteps,
 )
-from airls_ray.prms.forms import CHAT_MARKER, FORMS, QWEN_PRM, TEXT_MARKER, choose_form, local_folder
+from airls_ray.prms.forms import (
+    CHAT_MARKER,
+    FORMS,
+    QWEN_PRM,
+    TEXT_MARKER,
+    choose_form,
+    local_folder,
+    refuse_options,
+)
 from airls_ray.prms.heads import (
     has_weight,
     linear_head,
@@ -63,7 +71,7 @@ def load_step_scorer(
     """
     folder = local_folder(path)
     form = choose_form(path, form)
-    _refuse_options(form, separator, prompt_template)
+    refuse_options(form, separator, prompt_template)
     place = own_device() if device is None else torch.device(device)
     if form == "project":
         return ProjectScorer(
@@ -85,13 +93,6 @@ def load_step_scorer(
     else:
         head = two_layer_head(folder) if has_weight(folder, "score.0.weight") else linear_head(folder)
     return HeadScorer(backbone.to(place), head, encoder, folder=str(path), batch_tokens=batch_tokens)
-
-
-def _refuse_options(form: str, separator: str | None, prompt_template: PromptTemplate) -> None:
-    if separator is not None and form != "token_classification":
-        raise ConfigError(f"a separator is for form token_classification, but this PRM's form is {form}")
-    if prompt_template != "plain" and form not in ("token_classification", "project"):
-        raise ConfigError(f"form {form} has a prompt of its own: leave prompt_template at plain")
 
 
 def _refuse_architecture(info: ModelInfo, form: str) -> None:

@@ -119,6 +119,8 @@ SEARCH = {
 }  # fmt: skip
 """Name, colour, dash and marker of each way to choose an answer."""
 
+_DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted")
+"""By metric of a panel: a line that another one covers is seen through its gaps."""
 _SPECIAL = {"time/iteration", "tokens_per_second/rollout"}
 
 
@@ -128,7 +130,7 @@ def panel_chart(run: RunData, panel: Panel) -> Chart | None:
     for colour, (metric, name) in enumerate(panel.metrics.items(), start=1):
         x, y = run.curve(metric)
         if x:
-            lines += smoothed(name, x, y, colour)
+            lines += smoothed(name, x, y, colour, _DASHES[(colour - 1) % len(_DASHES)])
     if not lines:
         return None
     levels = list(panel.levels)

@@ -63,6 +63,11 @@ class Search:
     state: SearchState
     limits: Limits = field(default_factory=Limits)
     temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    end_of: Callable[[Sequence[int]], int | None] | None = None
+    """Where a response ends before its end of sequence: tokens of a response to how many of them stay, or
+    None where it goes on."""
     ledger: Ledger = field(default_factory=Ledger)
     stopped_by: str | None = None
     """Axis of the ledger whose limit ended it."""
@@ -171,7 +176,7 @@ class SearchDriver:
         before = time.perf_counter()
         found = self._generator.expand(_expansions(asks), [ask.search.problem.number for ask in asks])
         self.seconds.generate += time.perf_counter() - before
-        rows = found.to_pylist()
+        rows = [_ended(asks[row["expansion"]], row) for row in found.to_pylist()]
         items = [_item(asks[row["expansion"]], row, self._is_blank) for row in rows]
         before = time.perf_counter()
         scores, costs = self._scorer.score(items)
@@ -224,10 +229,24 @@ def _expansions(asks: Sequence[_Ask]) -> pa.Table:
             want.lookahead,
             temperature,
             ask.expansion.seed,
+            ask.search.top_p,
+            ask.search.top_k,
         )
         for name, value in zip(EXPANSIONS.names, values, strict=True):
             columns[name].append(value)
     return pa.table(columns, schema=EXPANSIONS)
+
+
+def _ended(ask: _Ask, row: dict[str, Any]) -> dict[str, Any]:
+    """A continuation without what is behind the end that its search sets; all that was sampled is paid."""
+    end_of, before = ask.search.end_of, len(ask.response)
+    end = None if end_of is None else end_of((*ask.response, *row["tokens"]))
+    if end is None:
+        return row
+    kept = max(end - before, 1)
+    ends = [*(one for one in row["step_ends"] if one < kept), kept]
+    cut = {"tokens": row["tokens"][:kept], "logprobs": row["logprobs"][:kept], "step_ends": ends}
+    return {**row, **cut, "finish": "stop", "ahead": [], "ahead_ends": []}
 
 
 def _item(ask: _Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bool]) -> Continuation:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _PANELS = {
     "policy_tokens": "policy tokens a problem",
@@ -47,7 +50,7 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> No
                 alpha=0.10,
                 linewidth=0,
             )
-        panel.set_xscale("log")
+        _scale(panel, [max(row[axis], 1.0) for row in rows])
         panel.set_xlabel(label)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.3)
@@ -57,3 +60,15 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> No
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
+
+
+def _scale(panel: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis, unless its values lie so near each other that the labels of its ticks would lie
+    on one another."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    if max(values) >= 10.0 * min(values):
+        panel.set_xscale("log")
+        return
+    panel.xaxis.set_major_locator(MaxNLocator(4))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,10 +31,18 @@ class Answer:
     """Finished responses among which it was chosen."""
 
 
-def choose_answer(
-    search: Search, problem: str, rule: AnswerRule, how: Aggregate, codec: TextCodec, canonical: Canonical
-) -> Answer:
-    """Return the answer of a search that is over.
+def choose_answers(
+    search: Search,
+    problem: str,
+    rule: AnswerRule,
+    how: Aggregate,
+    codec: TextCodec,
+    canonical: Canonical,
+    *,
+    count: int = 1,
+    stops: Sequence[str] = (),
+) -> list[Answer]:
+    """Return the answers of a search that is over, the one that it gives first.
 
     A search that ended (by a limit) before any response was finished gives the best beginning of one.
 
@@ -45,14 +54,17 @@ def choose_answer(
         how: aggregation of step scores into a response's score.
         codec: tokens to text.
         canonical: asked only for a vote.
+        count: most answers; a search that has fewer finished responses gives these. After a vote the next
+            one is a response of the next answer; when all answers had their turn, the rest by score.
+        stops: a response ends before the first of these texts.
     """
     state = search.state
     nodes = search.searcher.leaves(state)
     if not nodes:
         begun = max(state.last, key=lambda node: (state.value(node, how), -node), default=None)
         if begun is None:
-            return Answer((), "length", None, 0)
-        return Answer(pieces(state, begun, codec), "length", state.value(begun, how), 0)
+            return [Answer((), "length", None, 0)]
+        return [Answer(cut(pieces(state, begun, codec), stops), "length", state.value(begun, how), 0)]
     answers: Sequence[str | None] = [None] * len(nodes)
     if rule != "best":
         answers = _answers(state, nodes, problem, codec, canonical)
@@ -60,11 +72,61 @@ def choose_answer(
         Leaf(node, state.value(node, how), state.log_prob(node), answer, 0.0)
         for node, answer in zip(nodes, answers, strict=True)
     ]
-    chosen = choose(leaves, rule)
-    assert chosen is not None
-    node = nodes[chosen]
-    finish = "stop" if state.nodes[node].finish == "stop" else "length"
-    return Answer(pieces(state, node, codec), finish, leaves[chosen].score, len(nodes))
+    return [
+        Answer(
+            cut(pieces(state, nodes[at], codec), stops),
+            "stop" if state.nodes[nodes[at]].finish == "stop" else "length",
+            leaves[at].score,
+            len(nodes),
+        )
+        for at in in_order(leaves, rule, count)
+    ]
+
+
+def in_order(leaves: Sequence[Leaf], rule: AnswerRule, count: int) -> list[int]:
+    """Return the positions of the first `count` leaves as `choose` would take them, one after the other.
+
+    Where `rule` is a vote, an answer that was chosen has had its turn until all have had theirs.
+    """
+    order: list[int] = []
+    left = list(range(len(leaves)))
+    while left and len(order) < count:
+        chosen = choose([leaves[at] for at in left], rule)
+        assert chosen is not None
+        first = left[chosen]
+        order.append(first)
+        said = leaves[first].answer if rule != "best" else None
+        left = [at for at in left if at != first and (said is None or leaves[at].answer != said)]
+    if len(order) < count:  # all answers had their turn
+        rest = [at for at in range(len(leaves)) if at not in order]
+        order += sorted(rest, key=lambda at: (-leaves[at].score, at))[: count - len(order)]
+    return order
+
+
+def cut(texts: Sequence[str], stops: Sequence[str]) -> tuple[str, ...]:
+    """Return the pieces of a text without what comes from the first of `stops` on."""
+    whole = "".join(texts)
+    end = min((whole.index(stop) for stop in stops if stop in whole), default=len(whole))
+    kept, size = [], 0
+    for text in texts:
+        kept.append(text[: max(end - size, 0)])
+        size += len(text)
+    return tuple(text for text in kept if text)
+
+
+def end_of(stops: Sequence[str], codec: TextCodec) -> Callable[[Sequence[int]], int | None]:
+    """Return what finds the tokens of a response that hold the first whole one of `stops`."""
+
+    def is_over(tokens: Sequence[int]) -> bool:
+        text = codec.decode(tokens)
+        return any(stop in text for stop in stops)
+
+    def find(tokens: Sequence[int]) -> int | None:
+        if not is_over(tokens):
+            return None
+        return bisect_left(range(len(tokens)), True, lo=1, key=lambda size: is_over(tokens[:size]))
+
+    return find
 
 
 def pieces(state: SearchState, node: int, codec: TextCodec) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The endpoint's HTTP side: an ASGI application over a `SearchService`.
 
-POST /v1/completions   POST /v1/chat/completions   GET /v1/models   GET /health
+POST /v1/completions   POST /v1/chat/completions   GET /v1/models   GET /v1/models/ID
+GET /health   GET /metrics   GET /version
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -18,33 +20,46 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from airls_ray import __version__
 from airls_ray.search.driver import Search
-from airls_ray.serving.answers import Answer
-from airls_ray.serving.errors import ApiError, bad_request, engine_failed, too_large, too_slow, wrong_token
-from airls_ray.serving.replies import Replies
+from airls_ray.serving.errors import (
+    ApiError,
+    bad_request,
+    engine_failed,
+    too_large,
+    too_slow,
+    wrong_token,
+)
+from airls_ray.serving.metrics import CONTENT_TYPE, Metrics
+from airls_ray.serving.replies import Found, Replies
 from airls_ray.serving.requests import ChatRequest, CompletionRequest, parse
+from airls_ray.serving.search_queue import REFUSALS
 from airls_ray.serving.service import Job, SearchService
 from airls_ray.serving.token import is_allowed
 
 _LOG = logging.getLogger(__name__)
 _CLIENT_GONE = 499  # nobody reads it
+_COUNTED = ("/v1/completions", "/v1/chat/completions")
 
 T = TypeVar("T")
 
 
 def make_app(service: SearchService, token: bytes | None) -> Starlette:
     """Return the application; `token`: digest of the bearer token that /v1 asks for, None for none."""
-    endpoint = _Endpoint(service)
+    endpoint, metrics = _Endpoint(service), service.metrics
     return Starlette(
         routes=[
             Route("/v1/completions", endpoint.complete, methods=["POST"]),
             Route("/v1/chat/completions", endpoint.chat, methods=["POST"]),
             Route("/v1/models", endpoint.models, methods=["GET"]),
+            Route("/v1/models/{name:path}", endpoint.model, methods=["GET"]),
             Route("/health", endpoint.health, methods=["GET"]),
+            Route("/metrics", endpoint.metrics, methods=["GET"]),
+            Route("/version", endpoint.version, methods=["GET"]),
         ],
-        middleware=[Middleware(_Gate, token=token)],
+        middleware=[Middleware(_Count, metrics=metrics), Middleware(_Gate, token=token)],
         exception_handlers={
             ApiError: _api_error,
             ClientDisconnect: _client_gone,
@@ -70,6 +85,31 @@ class _Gate:
         await self._app(scope, receive, send)
 
 
+class _Count:
+    """Counts the requests for completions and chats."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in _COUNTED:
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), _CLIENT_GONE
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            self._metrics.request(scope["path"], status, time.perf_counter() - start)
+
+
 class _Endpoint:
     def __init__(self, service: SearchService) -> None:
         self._service = service
@@ -85,8 +125,26 @@ class _Endpoint:
         return await self._generate(request, parsed)
 
     async def models(self, request: Request) -> Response:
-        one = {"id": self._service.model, "object": "model", "created": 0, "owned_by": "airls-ray"}
-        return _json({"object": "list", "data": [one]})
+        return _json({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        self._service.require_model(request.path_params["name"])
+        return _json(self._model())
+
+    def _model(self) -> dict[str, Any]:
+        longest = self._service.config.model.context_tokens
+        return {
+            "id": self._service.model, "object": "model", "created": 0, "owned_by": "airls-ray",
+            "max_model_len": longest,
+        }  # fmt: skip
+
+    async def metrics(self, request: Request) -> Response:
+        queue = self._service.queue
+        text = self._service.metrics.text(*queue.counts(), queue.failing)
+        return Response(text, media_type=CONTENT_TYPE)
+
+    async def version(self, request: Request) -> Response:
+        return _json({"version": __version__})
 
     async def health(self, request: Request) -> Response:
         live, waiting = self._service.queue.counts()
@@ -108,10 +166,10 @@ class _Endpoint:
 
     async def _generate(self, request: Request, parsed: CompletionRequest | ChatRequest) -> Response:
         service = self._service
-        job = await asyncio.to_thread(service.prepare, parsed)
-        search, answer = await self._search(request, job)
+        jobs = await asyncio.to_thread(service.prepare, parsed)
+        found = await self._search(request, jobs)
         chat = isinstance(parsed, ChatRequest)
-        replies = Replies(chat, service.model, service.config.search.scorer, job, search, answer)
+        replies = Replies(chat, service.model, service.config.search.scorer, found)
         if not parsed.stream:
             return _json(replies.whole())
         events = replies.events(parsed.stream_options.include_usage)
@@ -119,25 +177,36 @@ class _Endpoint:
             events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
 
-    async def _search(self, request: Request, job: Job) -> tuple[Search, Answer]:
-        """Wait for the search and its answer; whatever ends the wait, the search ends with it."""
+    async def _search(self, request: Request, jobs: Sequence[Job]) -> list[Found]:
+        """Wait for the searches and their answers; whatever ends the wait, the searches end with it."""
         seconds = self._service.config.serve.deadline_seconds
         until = asyncio.get_running_loop().time() + seconds
-        future = self._service.submit(job)
+        futures: list[Future[Search]] = []
         try:
-            search = await _wait(asyncio.wrap_future(future), request, until)
-            choosing = self._answers.submit(self._service.answer, job, search)
-            answer = await _wait(asyncio.wrap_future(choosing), request, until)
+            for job in jobs:
+                futures.append(self._service.submit(job))
+            gathered = asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
+            searches = await _wait(gathered, request, until)
+            choosing = self._answers.submit(self._choose, jobs, searches)
+            return await _wait(asyncio.wrap_future(choosing), request, until)
         except TimeoutError as error:
             raise too_slow(seconds) from error
         except (ApiError, ClientDisconnect):
             raise
+        except REFUSALS as error:
+            raise bad_request(str(error)) from error
         except Exception as error:
             _LOG.error("a request failed: %s: %s", type(error).__name__, error)
             raise engine_failed() from error
         finally:
-            future.cancel()
-        return search, answer
+            for future in futures:
+                future.cancel()
+
+    def _choose(self, jobs: Sequence[Job], searches: Sequence[Search]) -> list[Found]:
+        return [
+            Found(job, search, self._service.answer(job, search))
+            for job, search in zip(jobs, searches, strict=True)
+        ]
 
 
 async def _wait(result: Awaitable[T], request: Request, until: float) -> T:

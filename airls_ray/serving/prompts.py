@@ -7,7 +7,7 @@ from typing import Any
 
 from airls_ray.errors import DataError
 from airls_ray.serving.errors import bad_request
-from airls_ray.serving.requests import ChatRequest, CompletionRequest, Message
+from airls_ray.serving.requests import ChatRequest, CompletionRequest, Message, Prompt
 from airls_ray.text import TextCodec
 
 
@@ -19,22 +19,26 @@ class PromptEncoder:
         self._codec = codec
         self._chat = chat
 
-    def encode(self, request: CompletionRequest | ChatRequest) -> tuple[str, tuple[int, ...]]:
-        """Return the problem's text and the tokens of the prompt.
+    def encode(self, request: CompletionRequest | ChatRequest) -> list[tuple[str, tuple[int, ...]]]:
+        """Return the problem's text and the tokens of each prompt. Tokens that are given stay as they are.
 
         Raises:
-            ApiError: (400) the text cannot be written in the model's tokens, or is empty, or the
-                conversation needs a chat template that there is not.
+            ApiError: (400) the text cannot be written in the model's tokens, or is empty, a token is none of
+                the model's, or the conversation needs a chat template that there is not.
         """
-        if isinstance(request, CompletionRequest):
-            problem, param = request.prompt, "prompt"
-            tokens = self._text(problem, param)
-        else:
-            problem, param = request.messages[-1].text, "messages"
-            tokens = self._conversation(request.messages)
-        if not tokens:
-            raise bad_request("the prompt is empty", param)
-        return problem, tuple(tokens)
+        if isinstance(request, ChatRequest):
+            problem, tokens = request.messages[-1].text, self._conversation(request.messages)
+            return [(problem, _filled(tokens, "messages"))]
+        return [self._prompt(prompt) for prompt in request.prompt]
+
+    def _prompt(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:
+        if isinstance(prompt, str):
+            return prompt, _filled(self._text(prompt, "prompt"), "prompt")
+        size = self._codec.vocab_size
+        strange = [token for token in prompt if not 0 <= token < size]
+        if strange:
+            raise bad_request(f"{strange[0]} is no token of the model, which has 0 to {size - 1}", "prompt")
+        return self._codec.decode(prompt), prompt
 
     def _conversation(self, messages: Sequence[Message]) -> list[int]:
         if messages[-1].role != "user":
@@ -63,3 +67,9 @@ class PromptEncoder:
             return self._codec.encode_prompt(text)
         except DataError as error:
             raise bad_request(str(error), param) from error
+
+
+def _filled(tokens: Sequence[int], param: str) -> tuple[int, ...]:
+    if not tokens:
+        raise bad_request("the prompt is empty", param)
+    return tuple(tokens)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -33,6 +34,9 @@ class SearchReport(BaseModel):
     scorer: str
     seed: int
     score: float | None
+    """Of the first choice."""
+    scores: list[float | None]
+    """Of all choices."""
     finished_responses: int
     rounds: int
     stopped_by: str | None
@@ -83,67 +87,94 @@ class Reply(BaseModel):
     model: str
     choices: list[TextChoice | ChatChoice | ChatPiece]
     usage: Usage | None = None
-    search: SearchReport | None = None
+    search: SearchReport | list[SearchReport] | None = None
+    """One where there is one prompt, else one for each."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What has come of a prompt."""
+
+    job: Job
+    search: Search
+    answers: Sequence[Answer]
 
 
 class Replies:
-    """All that is sent about one answer."""
+    """All that is sent about the answers to one request."""
 
-    def __init__(self, chat: bool, model: str, scorer: str, job: Job, search: Search, answer: Answer) -> None:
-        """`chat`: the form."""
+    def __init__(self, chat: bool, model: str, scorer: str, found: Sequence[Found]) -> None:
+        """`chat`: the form; `found`: by prompt."""
         self._chat = chat
-        self._answer = answer
+        self._answers = [answer for one in found for answer in one.answers]
         self._fields = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
         }
-        sampled = search.ledger.policy_tokens
-        prompt = len(job.prompt)
+        prompt = sum(len(one.job.prompt) for one in found)
+        sampled = sum(one.search.ledger.policy_tokens for one in found)
         self._usage = Usage(prompt_tokens=prompt, completion_tokens=sampled, total_tokens=prompt + sampled)
-        self._report = SearchReport(
-            algorithm=job.algorithm,
-            budget=job.budget,
-            answer=job.rule,
-            aggregate=job.aggregate,
-            scorer=scorer,
-            seed=job.seed,
-            score=answer.score,
-            finished_responses=answer.finished,
-            rounds=search.state.rounds,
-            stopped_by=search.stopped_by,
-            ledger=search.ledger.figures(),
-        )
+        reports = [_report(one, scorer) for one in found]
+        self._report = reports[0] if len(reports) == 1 else reports
 
     def whole(self) -> dict[str, Any]:
         """The reply as one body."""
-        text, finish = "".join(self._answer.pieces), self._answer.finish
-        choice: TextChoice | ChatChoice = TextChoice(text=text, finish_reason=finish)
-        if self._chat:
-            choice = ChatChoice(message=ReplyMessage(content=text), finish_reason=finish)
         name = "chat.completion" if self._chat else "text_completion"
-        reply = Reply(**self._fields, object=name, choices=[choice], usage=self._usage, search=self._report)
+        choices = [self._choice(number, answer) for number, answer in enumerate(self._answers)]
+        reply = Reply(**self._fields, object=name, choices=choices, usage=self._usage, search=self._report)
         return reply.model_dump()
 
-    def events(self, include_usage: bool) -> Iterator[str]:
-        """The reply as server-sent events: the steps, the reason of the end (with `search`), the usage."""
+    def _choice(self, index: int, answer: Answer) -> TextChoice | ChatChoice | ChatPiece:
+        text = "".join(answer.pieces)
         if self._chat:
-            yield self._event([ChatPiece(delta={"role": "assistant", "content": ""})])
-        for text in self._answer.pieces:
-            yield self._event([ChatPiece(delta={"content": text}) if self._chat else TextChoice(text=text)])
-        finish = self._answer.finish
-        last = (
-            ChatPiece(delta={}, finish_reason=finish)
-            if self._chat
-            else TextChoice(text="", finish_reason=finish)
-        )
-        yield self._event([last], search=self._report)
+            return ChatChoice(index=index, message=ReplyMessage(content=text), finish_reason=answer.finish)
+        return TextChoice(index=index, text=text, finish_reason=answer.finish)
+
+    def events(self, include_usage: bool) -> Iterator[str]:
+        """The reply as server-sent events: the steps of each answer and the reason of its end.
+
+        The last of these has `search`. With `include_usage` an event without choices has the usage, and
+        those before it have a null there.
+        """
+        null = {"usage": None} if include_usage else {}
+        for number, answer in enumerate(self._answers):
+            if self._chat:
+                delta = {"role": "assistant", "content": ""}
+                yield self._event([ChatPiece(index=number, delta=delta)], **null)
+            for text in answer.pieces:
+                yield self._event([self._piece(number, text, None)], **null)
+            more = {"search": self._report} if number == len(self._answers) - 1 else {}
+            yield self._event([self._piece(number, "", answer.finish)], **null, **more)
         if include_usage:
             yield self._event([], usage=self._usage)
         yield "data: [DONE]\n\n"
+
+    def _piece(self, index: int, text: str, finish: str | None) -> TextChoice | ChatPiece:
+        if self._chat:
+            return ChatPiece(index=index, delta={"content": text} if text else {}, finish_reason=finish)
+        return TextChoice(index=index, text=text, finish_reason=finish)
 
     def _event(self, choices: list[Any], **more: Any) -> str:
         name = "chat.completion.chunk" if self._chat else "text_completion"
         reply = Reply(**self._fields, object=name, choices=choices, **more)
         body = reply.model_dump(exclude={"usage", "search"} - more.keys())
         return f"data: {json.dumps(body)}\n\n"
+
+
+def _report(found: Found, scorer: str) -> SearchReport:
+    job, search, answers = found.job, found.search, found.answers
+    return SearchReport(
+        algorithm=job.algorithm,
+        budget=job.budget,
+        answer=job.rule,
+        aggregate=job.aggregate,
+        scorer=scorer,
+        seed=job.seed,
+        score=answers[0].score,
+        scores=[answer.score for answer in answers],
+        finished_responses=answers[0].finished,
+        rounds=search.state.rounds,
+        stopped_by=search.stopped_by,
+        ledger=search.ledger.figures(),
+    )

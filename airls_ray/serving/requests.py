@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PositiveInt, ValidationError
 
 from airls_ray.config.search_section import AnswerRule
 from airls_ray.serving.errors import ApiError, bad_request
 
 _IGNORED = {"metadata", "prompt_cache_key", "safety_identifier", "service_tier", "user"}
 """Fields that change no answer."""
+_MOST_STOPS = 64
 
 _FIXED: Mapping[str, tuple[Any, ...]] = {
     "best_of": (1,),
@@ -23,16 +24,13 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "logprobs": (False,),
     "modalities": (["text"],),
-    "n": (1,),
     "parallel_tool_calls": (True, False),
     "presence_penalty": (0,),
     "response_format": ({"type": "text"},),
-    "stop": ([],),
     "store": (False,),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_p": (1,),
 }
 """Fields of the interface that search does not have, and the values under which they mean nothing."""
 
@@ -59,10 +57,48 @@ class StreamOptions(_Part):
     include_obfuscation: bool = False
 
 
+Prompt = str | tuple[int, ...]
+"""A text, or the tokens of a whole prompt."""
+
+
+def _prompts(given: Any) -> tuple[Prompt, ...]:
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, list) and given:
+        if all(isinstance(one, str) for one in given):
+            return tuple(given)
+        if _is_tokens(given):
+            return (tuple(given),)
+        if all(_is_tokens(one) for one in given):
+            return tuple(tuple(one) for one in given)
+    raise ValueError("give a text, a list of texts, the token ids of a prompt, or a list of such lists")
+
+
+def _is_tokens(given: Any) -> bool:
+    return isinstance(given, list) and bool(given) and all(type(one) is int for one in given)
+
+
+def _stops(given: Any) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(one, str) and one for one in texts):
+        raise ValueError("give a text or a list of texts, none of them empty")
+    if len(texts) > _MOST_STOPS:
+        raise ValueError(f"give at most {_MOST_STOPS} texts")
+    return tuple(texts)
+
+
 class _Request(_Part):
-    model: str
+    model: str | None = None
+    """Null: the one that is served."""
+    n: PositiveInt = 1
+    """Answers: the search's best, its second best ..."""
     max_tokens: PositiveInt | None = None
     """Longest response."""
+    stop: Annotated[tuple[str, ...], PlainValidator(_stops)] = ()
+    """A response ends before the first of these texts."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
+    """0 and -1: all tokens."""
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stream: bool = False
@@ -78,7 +114,8 @@ class _Request(_Part):
 class CompletionRequest(_Request):
     """Body of POST /v1/completions."""
 
-    prompt: str
+    prompt: Annotated[tuple[Prompt, ...], PlainValidator(_prompts)]
+    """Each is searched by itself."""
 
 
 class TextPart(_Part):
@@ -123,17 +160,20 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
         ApiError: (400) it is no JSON object, or a field is missing, wrong, unknown or not supported.
     """
     try:
-        given = json.loads(body)
+        given = _without_nulls(json.loads(body))
+        json.dumps(given, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise bad_request("the body has half of a surrogate pair, which is no character") from error
     except (ValueError, RecursionError) as error:
         raise bad_request(f"the body is not JSON ({type(error).__name__})") from error
     if not isinstance(given, dict):
         raise bad_request("the body must be a JSON object")
-    fields: dict[str, Any] = _without_nulls(given)
+    fields: dict[str, Any] = given
     for name in [*fields]:
         if name in _IGNORED or _is_neutral(name, fields[name]):
             del fields[name]
         elif name in _FIXED and name not in kind.model_fields:
-            raise bad_request(f"{name} is not supported: a search gives one answer, leave it out", name)
+            raise bad_request(f"{name} is not supported: it means nothing to a search, leave it out", name)
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -157,5 +197,7 @@ def _without_nulls(value: Any) -> Any:
 def _explain(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_input=False)[0]
     param = ".".join(str(part) for part in first["loc"])
-    reason = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"]
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        reason = "there is no such field"
     return bad_request(f"{param[:100]}: {reason}", param[:100])

@@ -16,7 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from airls_ray.errors import DataError, RequestRefused
 from airls_ray.search.driver import Search
+
+_IDLE_SECONDS = 1.0
+"""Between two looks after the workers while nothing is searched."""
+REFUSALS = (RequestRefused, DataError)
+"""What a request can bring on itself: the engine or the scorer does not take what it asks for."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,9 +49,19 @@ class _Entry:
 class SearchQueue:
     """At most `max_live` searches at once, and at most `max_queue` that wait."""
 
-    def __init__(self, driver: Ticks, max_live: int, max_queue: int) -> None:
-        """Run nothing yet: call `start` (or `turn` by hand)."""
+    def __init__(
+        self, driver: Ticks, max_live: int, max_queue: int, mend: Callable[[], bool] | None = None
+    ) -> None:
+        """Run nothing yet: call `start` (or `turn` by hand).
+
+        Args:
+            driver: runs the rounds.
+            max_live: most searches at once.
+            max_queue: most that wait.
+            mend: looks after the workers while nothing is searched, and says whether any is ready.
+        """
         self._driver = driver
+        self._mend = mend
         self._max_live = max_live
         self._max_queue = max_queue
         self._waiting: deque[_Entry] = deque()
@@ -56,7 +72,7 @@ class SearchQueue:
 
     @property
     def failing(self) -> bool:
-        """Whether the last tick failed."""
+        """Whether the last tick failed, and nothing was mended since."""
         return self._failing
 
     @property
@@ -121,10 +137,12 @@ class SearchQueue:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._waiting or self._live)
+                wait = None if self._mend is None else _IDLE_SECONDS
+                self._changed.wait_for(lambda: self._closing or self._waiting or self._live, wait)
                 if self._closing:
                     break
-            self.turn()
+            if not self.turn():
+                self.rest()
         with self._changed:
             for entry in [*self._live, *self._waiting]:
                 with suppress(InvalidStateError):
@@ -132,18 +150,42 @@ class SearchQueue:
             self._live.clear()
             self._waiting.clear()
 
+    def rest(self) -> None:
+        """Nothing is searched: look after the workers, so that a dead one is replaced before it is missed."""
+        if self._mend is None:
+            return
+        try:
+            ready = self._mend()
+        except Exception:  # the thread must live, and try again
+            _LOG.exception("the workers could not be looked after")
+            return
+        self._failing = self._failing and not ready
+
     def _tick(self, entries: Sequence[_Entry]) -> None:
         try:
-            searches = [self._search(entry) for entry in entries]
-            over = {id(search) for search in self._driver.tick(searches)}
+            self._round(entries)
         except Exception as error:  # whatever it is, the clients must be told, and the thread must live
-            _LOG.exception("a tick failed, and with it %d searches", len(entries))
+            if len(entries) > 1:  # one of them may be to blame: nobody was told anything, so all ask again
+                _LOG.warning("a round of %d searches failed and is done one by one: %s", len(entries), error)
+                for entry in entries:
+                    if not entry.future.cancelled():
+                        self._tick([entry])
+                return
+            self._fail(entries[0], error)
+
+    def _fail(self, entry: _Entry, error: Exception) -> None:
+        if isinstance(error, REFUSALS):
+            _LOG.warning("a search was refused: %s", error)
+        else:
+            _LOG.error("a search failed", exc_info=error)
             self._failing = True
-            self._leave(entries)
-            for entry in entries:
-                with suppress(InvalidStateError):
-                    entry.future.set_exception(error)
-            return
+        self._leave([entry])
+        with suppress(InvalidStateError):
+            entry.future.set_exception(error)
+
+    def _round(self, entries: Sequence[_Entry]) -> None:
+        searches = [self._search(entry) for entry in entries]
+        over = {id(search) for search in self._driver.tick(searches)}
         self._failing = False
         done = [entry for entry in entries if id(entry.search) in over]
         self._leave(done)

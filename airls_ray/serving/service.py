@@ -16,13 +16,17 @@ from airls_ray.search.driver import Search, SearchDriver, SearchProblem
 from airls_ray.search.registry import ALGORITHMS, make_searcher
 from airls_ray.search.searcher import Searcher
 from airls_ray.seeding import derive_seed
-from airls_ray.serving.answers import Answer, Canonical, choose_answer
+from airls_ray.serving.answers import Answer, Canonical, choose_answers, end_of
 from airls_ray.serving.cap import Capped
 from airls_ray.serving.errors import bad_request, too_many, unknown_model
+from airls_ray.serving.metrics import Metrics
 from airls_ray.serving.prompts import PromptEncoder
 from airls_ray.serving.requests import ChatRequest, CompletionRequest
 from airls_ray.serving.search_queue import QueueFullError, SearchQueue
 from airls_ray.text import TextCodec
+
+_GREEDY_BELOW = 1e-5
+"""Temperatures below it are greedy to the engine."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Job:
     seed: int
     """As given, or drawn."""
     max_policy_tokens: int | None
+    count: int
+    """Answers that are wanted."""
+    stops: tuple[str, ...]
+    top_p: float
+    top_k: int
 
 
 class SearchService:
@@ -71,23 +80,55 @@ class SearchService:
         self._aggregate = aggregate
         self._canonical = canonical
         self._numbers = count()
+        self.metrics = Metrics()
         check_defaults(config)
 
-    def prepare(self, request: CompletionRequest | ChatRequest) -> Job:
-        """Check a request.
+    def prepare(self, request: CompletionRequest | ChatRequest) -> list[Job]:
+        """Check a request; returns a job for each of its prompts.
 
         Raises:
             ApiError: (404) another model; (400) a field is beyond what is served, or the prompt does not fit.
         """
-        if request.model != self.model:
-            raise unknown_model(request.model, self.model)
+        if request.model is not None:
+            self.require_model(request.model)
+        prompts = self._prompts.encode(request)
+        if len(prompts) > self.queue.most:
+            raise bad_request(
+                f"there are {len(prompts)} prompts, and at most {self.queue.most} can be live or waiting "
+                "here: send fewer at once",
+                "prompt",
+            )
+        return [self._job(request, problem, prompt) for problem, prompt in prompts]
+
+    def require_model(self, name: str) -> None:
+        """Check that a model is the one that is served.
+
+        Raises:
+            ApiError: (404) it is another one.
+        """
+        if name != self.model:
+            raise unknown_model(name, self.model)
+
+    def _job(self, request: CompletionRequest | ChatRequest, problem: str, prompt: tuple[int, ...]) -> Job:
         options, search = request.search, self.config.search
         algorithm, budget = self._algorithm(options.algorithm), options.budget or search.budgets[0]
         if budget > self.config.serve.max_budget:
             most = self.config.serve.max_budget
             raise bad_request(f"search.budget must be at most {most} here, but is {budget}", "search.budget")
+        if request.n > budget:
+            raise bad_request(
+                f"n is {request.n}, but a search of budget {budget} has no more responses than that: raise "
+                "search.budget or lower n",
+                "n",
+            )
+        temperature = search.temperature if request.temperature is None else request.temperature
+        if temperature < _GREEDY_BELOW and budget > 1:
+            raise bad_request(
+                f"temperature {temperature:g} gives the same response every time, and a search of budget "
+                f"{budget} needs different ones: leave temperature out, or set search.budget to 1",
+                "temperature",
+            )
         aggregate = options.aggregate or self._aggregate
-        problem, prompt = self._prompts.encode(request)
         longest = self._longest(algorithm, request, len(prompt))
         try:
             searcher = make_searcher(algorithm, search, budget, aggregate)
@@ -101,9 +142,13 @@ class SearchService:
             budget=budget,
             rule=options.answer or search.answer or ALGORITHMS[algorithm].answer,
             aggregate=aggregate,
-            temperature=search.temperature if request.temperature is None else request.temperature,
+            temperature=temperature,
             seed=secrets.randbits(31) if request.seed is None else request.seed,
             max_policy_tokens=options.max_policy_tokens,
+            count=request.n,
+            stops=request.stop,
+            top_p=request.top_p,
+            top_k=max(request.top_k, 0),
         )
 
     def submit(self, job: Job) -> Future[Search]:
@@ -118,9 +163,14 @@ class SearchService:
         except QueueFullError as error:
             raise too_many(self.queue.most) from error
 
-    def answer(self, job: Job, search: Search) -> Answer:
+    def answer(self, job: Job, search: Search) -> list[Answer]:
         """Choose among the responses of a job's search; a vote may wait for the graders."""
-        return choose_answer(search, job.problem, job.rule, job.aggregate, self._codec, self._canonical)
+        answers = choose_answers(
+            search, job.problem, job.rule, job.aggregate, self._codec, self._canonical,
+            count=job.count, stops=job.stops,
+        )  # fmt: skip
+        self.metrics.search(len(job.prompt), search.ledger.policy_tokens, search.ledger.prm_tokens)
+        return answers
 
     def _begin(self, job: Job, number: int) -> Search:
         """Start a job's search; equal seeds give equal searches, whatever is searched beside them."""
@@ -128,7 +178,9 @@ class SearchService:
         search = self._driver.start(
             job.searcher, SearchProblem(number, f"request-{number}", job.prompt, seed)
         )
-        search.temperature = job.temperature
+        search.temperature, search.top_p, search.top_k = job.temperature, job.top_p, job.top_k
+        if job.stops:
+            search.end_of = end_of(job.stops, self._codec)
         if job.max_policy_tokens is not None:
             most = min(job.max_policy_tokens, search.limits.policy_tokens or float("inf"))
             search.limits = replace(search.limits, policy_tokens=most)
@@ -148,7 +200,13 @@ class SearchService:
     ) -> int:
         """Longest response, such that the engine's context holds whatever a search may try."""
         own, context = self.config.rollout.max_response_tokens, self.config.model.context_tokens
-        most = min(request.longest or own, own)
+        most = request.longest or own
+        if most > own:
+            raise bad_request(
+                f"max_tokens is {most}, but a response has at most {own} tokens here "
+                "(rollout.max_response_tokens): lower it or leave it out",
+                "max_completion_tokens" if getattr(request, "max_completion_tokens", None) else "max_tokens",
+            )
         room = own if algorithm == "lookahead" else most  # which looks beyond the cap
         if prompt + room > context:
             raise bad_request(

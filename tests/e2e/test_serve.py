@@ -109,6 +109,22 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
+def ask(client: openai.OpenAI, seed: int) -> str:
+    return client.completions.create(model=MODEL, prompt=PROMPT, seed=seed).choices[0].text
+
+
+def tokens_of(prompt: str) -> list[int]:
+    """Arithmetic's tokens, by their places."""
+    words = ["<pad>", "<eos>", *"01234+-*=;"]
+    return [words.index(word) for word in prompt]
+
+
+def workers(endpoint: Endpoint) -> list[int]:
+    """Processes of the rollout workers."""
+    children = psutil.Process(endpoint.process.pid).children(recursive=True)
+    return sorted(one.pid for one in children if any("RolloutWorker" in word for word in one.cmdline()))
+
+
 def test_a_completion_is_searched(endpoint: Endpoint) -> None:
     options = {"search": {"algorithm": "beam", "budget": 8}}
     done = endpoint.client().completions.create(model=MODEL, prompt=PROMPT, seed=1, extra_body=options)
@@ -172,9 +188,64 @@ def test_errors_are_those_of_the_client(endpoint: Endpoint) -> None:
     with pytest.raises(openai.NotFoundError, match="tiny-policy"):
         client.completions.create(model="other", prompt=PROMPT)
     with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(model=MODEL, prompt=PROMPT, n=2)
+        client.completions.create(model=MODEL, prompt=PROMPT, n=5)
     assert caught.value.param == "n"
     assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+
+
+def test_what_clients_send_beside_a_prompt_is_honoured(endpoint: Endpoint) -> None:
+    client = endpoint.client()
+    prompts = [PROMPT, "3+1-2="]
+    done = client.completions.create(
+        model=MODEL, prompt=prompts, n=2, stop=[";"], top_p=0.95, seed=1, extra_body={"top_k": 5}
+    )
+    assert [choice.index for choice in done.choices] == [0, 1, 2, 3]
+    assert all(";" not in choice.text and choice.finish_reason == "stop" for choice in done.choices)
+    assert len(done.model_extra["search"]) == 2
+    by_tokens = client.completions.create(model=MODEL, prompt=tokens_of(PROMPT), seed=7)
+    assert by_tokens.choices[0].text == ask(client, 7)
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": PROMPT}], n=2, stop=";", stream=True,
+            stream_options={"include_usage": True},
+        )
+    )  # fmt: skip
+    assert {choice.index for chunk in chunks for choice in chunk.choices} == {0, 1}
+    assert all(chunk.usage is None for chunk in chunks[:-1]) and chunks[-1].usage.total_tokens > 0
+
+
+def test_a_greedy_request_of_a_wide_search_is_refused_and_costs_no_worker(endpoint: Endpoint) -> None:
+    client = endpoint.client()
+    before = workers(endpoint)
+    with pytest.raises(openai.BadRequestError, match="temperature 0 gives the same response"):
+        client.completions.create(model=MODEL, prompt=PROMPT, temperature=0)
+    greedy = client.completions.create(
+        model=MODEL, prompt=PROMPT, temperature=0, extra_body={"search": {"budget": 1}}
+    )
+    assert STEPS.match(greedy.choices[0].text)
+    assert ask(client, 1)
+    assert workers(endpoint) == before
+    assert endpoint.health()["status"] == "ok"
+
+
+def test_a_worker_that_dies_is_replaced(endpoint: Endpoint) -> None:
+    client = endpoint.client()
+    (before,) = workers(endpoint)
+    text = ask(client, 5)
+    psutil.Process(before).kill()
+    assert ask(client, 5) == text  # it waits for the new worker
+    assert workers(endpoint) != [before]
+    assert endpoint.health()["status"] == "ok"
+    found = re.search(r"What fails is written to\s+(\S+serve\.log)", endpoint.log.read_text())
+    assert found is not None
+    assert "is lost and will be replaced" in Path(found[1]).read_text()
+
+
+def test_the_metrics_and_the_version_are_there_for_tools(endpoint: Endpoint) -> None:
+    text = httpx.get(f"{endpoint.address}/metrics", timeout=30).text
+    assert 'airls_ray_endpoint_requests_total{path="/v1/completions",status="200"}' in text
+    assert httpx.get(f"{endpoint.address}/version", timeout=30).json().keys() == {"version"}
 
 
 def test_clients_that_go_free_their_places(endpoint: Endpoint) -> None:
@@ -216,4 +287,6 @@ def test_ctrl_c_ends_it_and_every_process(endpoint: Endpoint) -> None:
     assert not alive
     log = endpoint.log.read_text()
     assert "Traceback" not in log
+    assert "graceful_shutdown" not in log
+    assert " -- " not in log  # Ray Serve's own lines
     assert TOKEN not in log

@@ -21,7 +21,7 @@ from actors.rollout_worker import RolloutRequest, RolloutWorker
 from actors.sampling import IterationSampling, sample_all
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, FailureConfig, Resources
 from airls_ray.data.problems import ProblemStream
-from airls_ray.errors import RunError
+from airls_ray.errors import RequestRefused, RunError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import build_tokenizer
@@ -34,17 +34,25 @@ QUICK = FailureConfig(backoff_seconds=0.1)
 
 
 class Moody(FakeEngine):
-    """Dies of some seeds, and hangs once where a file does not say that it has."""
+    """Dies of some seeds, raises or refuses others, and hangs or breaks once where a file does not say that
+    it has."""
 
-    def __init__(self, eos: int, deadly: frozenset[int], hangs: Path | None) -> None:
+    def __init__(self, eos: int, of: Engines) -> None:
         super().__init__(12, eos)
-        self.deadly, self.hangs = deadly, hangs
+        self.deadly, self.hangs, self.raises, self.refused = of.deadly, of.hangs, of.raises, of.refused
+        self.broken = of.breaks is not None and not of.breaks.exists()
+        if self.broken and of.breaks is not None:
+            of.breaks.touch()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> list[list[Sample]]:
         if self.deadly & set(seeds):
             os._exit(1)
+        if self.broken or self.raises & set(seeds):
+            raise RuntimeError("an illegal memory access")
+        if self.refused & set(seeds):
+            raise RequestRefused("the engine refuses a request: n must be 1")
         if self.hangs is not None and not self.hangs.exists():
             self.hangs.touch()
             time.sleep(300)
@@ -55,9 +63,12 @@ class Moody(FakeEngine):
 class Engines:
     deadly: frozenset[int] = frozenset()
     hangs: Path | None = None
+    raises: frozenset[int] = frozenset()
+    refused: frozenset[int] = frozenset()
+    breaks: Path | None = None
 
     def __call__(self, model: str | Path, config: Config, eos_ids: Sequence[int]) -> Moody:
-        return Moody(eos_ids[0], self.deadly, self.hangs)
+        return Moody(eos_ids[0], self)
 
 
 MakeFleet = Callable[..., ElasticFleet]
@@ -164,6 +175,48 @@ def test_a_group_that_kills_every_worker_is_left_out_alone(make_fleet: MakeFleet
     pool.finish(job)
     assert job.dropped == [2]
     assert groups([ref for _, ref in job.in_order()]) == [0, 0, 1, 1, 3, 3]
+
+
+def test_a_request_that_the_engine_refuses_costs_no_worker(make_fleet: MakeFleet) -> None:
+    table = problems(4)
+    fleet = make_fleet(maximum=2, engines=Engines(refused=frozenset({seed_of(0, table)})))
+    pool = RolloutPool(fleet, 60, QUICK)
+    for _ in range(3):
+        with pytest.raises(RequestRefused, match="n must be 1"):
+            pool.generate(table, REQUEST)
+    assert groups(pool.generate(table.slice(1), REQUEST)) == [0, 0, 1, 1, 2, 2]
+    assert fleet.deaths == 0
+    counts = pool.counts
+    assert counts.submitted == counts.delivered + counts.running + counts.waiting
+
+
+def test_a_group_that_always_fails_is_left_out_alone_and_costs_no_worker(make_fleet: MakeFleet) -> None:
+    table = problems(4)
+    fleet = make_fleet(engines=Engines(raises=frozenset({seed_of(2, table)})))
+    pool = RolloutPool(fleet, 60, QUICK)
+    job = pool.start_sampling(table, REQUEST)
+    pool.finish(job)
+    assert job.dropped == [2]
+    assert "illegal memory access" in job.reason
+    assert groups([ref for _, ref in job.in_order()]) == [0, 0, 1, 1, 3, 3]
+    assert fleet.deaths == 0
+
+
+def test_a_worker_whose_engine_is_broken_is_replaced(make_fleet: MakeFleet, tmp_path: Path) -> None:
+    fleet = make_fleet(engines=Engines(breaks=tmp_path / "broken"))
+    pool = RolloutPool(fleet, 60, QUICK)
+    assert groups(pool.generate(problems(3), REQUEST)) == [0, 0, 1, 1, 2, 2]
+    assert fleet.deaths == 1
+
+
+def test_a_pool_whose_workers_died_too_often_goes_on_with_the_next(make_fleet: MakeFleet) -> None:
+    table = problems(3)
+    failures = QUICK.model_copy(update={"worker_failures": 1, "attempts": 50})
+    fleet = make_fleet(engines=Engines(deadly=frozenset({seed_of(0, table)})), failures=failures)
+    pool = RolloutPool(fleet, 60, failures)
+    with pytest.raises(RunError, match="2 times in a row"):
+        pool.generate(table.slice(0, 1), REQUEST)
+    assert groups(pool.generate(table.slice(1), REQUEST)) == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(("dropped", "expected"), [("replace", [0, 1, 2]), ("shrink", [0, 2])])

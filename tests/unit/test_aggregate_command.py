@@ -135,13 +135,17 @@ def test_records_of_a_search_are_a_sample_for_each_finished_response(tmp_path: P
     assert searched["curves"] == run(tmp_path, ONE_PROBLEM)["curves"]
 
 
-def test_records_of_several_searches_are_not_mixed(tmp_path: Path, capsys: Any) -> None:
+def test_records_of_several_searches_are_measured_each_by_itself(tmp_path: Path) -> None:
     rows = [
-        {"problem_id": "p", "algorithm": name, "budget": 1, "seed": 0, "leaves": [ONE_PROBLEM[0]]}
-        for name in ("beam", "best_of_n")
+        {"problem_id": "p", "algorithm": name, "budget": 1, "seed": 0, "leaves": leaves}
+        for name, leaves in (("beam", ONE_PROBLEM[:1]), ("best_of_n", ONE_PROBLEM))
     ]
-    assert cli.run(["aggregate", str(write(tmp_path / "records.jsonl", rows))]) == 2
-    assert "several searches (beam with N = 1, seed 0, best_of_n" in capsys.readouterr().err
+    data = write(tmp_path / "records.jsonl", rows)
+    assert cli.run(["aggregate", str(data), "--output", str(tmp_path / "out")]) == 0
+    folders = (tmp_path / "out").iterdir()
+    summaries = {folder.name: json.loads((folder / "summary.json").read_text()) for folder in folders}
+    assert summaries["beam_with_N_1_seed_0"]["samples"] == 1
+    assert summaries["best_of_n_with_N_1_seed_0"]["curves"] == run(tmp_path, ONE_PROBLEM)["curves"]
 
 
 def test_the_seed_decides_the_intervals(tmp_path: Path) -> None:

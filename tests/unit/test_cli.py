@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config
-from airls_ray.errors import ModelError, ResourceError, RunError
+from airls_ray.errors import Interrupted, ModelError, ResourceError, RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = str(ROOT / "configs" / "demo_arithmetic.yaml")
@@ -28,6 +29,76 @@ def fake(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
 
     return put
+
+
+@pytest.fixture(autouse=True)
+def any_folder(request, monkeypatch):
+    """Folders of models need not exist, unless a test asks for `checked`."""
+    if "checked" not in request.fixturenames:
+        from actors import launch_checks
+        from airls_ray.models import check
+        from airls_ray.prms import forms
+
+        shown = types.ModuleType("actors.demo")
+        vars(shown)["show_summary"] = lambda summary, progress: None
+        monkeypatch.setitem(sys.modules, "actors.demo", shown)
+        monkeypatch.setattr(launch_checks, "base_policy", lambda config: "policy")
+        monkeypatch.setattr(check, "check_model_folder", lambda *_, **__: None)
+        monkeypatch.setattr(forms, "check_model_folder", lambda *_, **__: None)
+        monkeypatch.setattr(forms, "check_search_models", lambda *_: None)
+
+
+@pytest.fixture
+def checked():
+    """Folders of models are looked at."""
+
+
+HEAVY = {"torch", "transformers", "ray", "vllm"}
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        (["score", "no/folder/prm", "{rows}", "{out}"], "there is no model folder no/folder/prm"),
+        (["score", "{policy}", "{rows}", "{out}", "--form", "magic"], "no PRM form 'magic'"),
+        (
+            ["score", "{policy}", "{rows}", "{out}", "--form", "marker", "--separator", "x"],
+            "a separator is for",
+        ),
+        (["evaluate-prm", "{rows}", "--prm", "no/folder/prm"], "there is no model folder no/folder/prm"),
+        (["search", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
+        (["search", DEMO, "--policy", "{policy}"], "no PRM is given"),
+        (
+            ["search", DEMO, "--policy", "{policy}", "--prm", "no/folder/prm"],
+            "there is no model folder no/folder",
+        ),
+        (["serve", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
+        (["serve", DEMO, "output={out}"], "has no checkpoint to search with"),
+        (["evaluate", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
+        (["evaluate", DEMO, "output={out}"], "has no checkpoint to search with"),
+        (["train", DEMO, "output={out}"], "there is no policy to start from"),
+        (["train", DEMO, "model.path=no/folder/policy"], "there is no model folder no/folder/policy"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_a_wrong_path_is_said_before_anything_heavy_is_imported(checked, tmp_path, command, part):
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    (policy / "config.json").write_text(json.dumps({"model_type": "qwen2", "architectures": ["X"]}))
+    (policy / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    (policy / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"problem": "p", "steps": ["a"], "label": -1}\n')
+    names = {"policy": policy, "rows": rows, "out": tmp_path / "out"}
+    arguments = [one.format(**names) for one in command]
+    code = (
+        "import sys\nfrom airls_ray.cli import main as cli\n"
+        f"code = cli.run({arguments!r})\n"
+        f"print(code, sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert part in done.stderr
+    assert done.stdout.splitlines()[-1] == "2 []"
 
 
 def raising(error: BaseException) -> Any:
@@ -119,11 +190,27 @@ def test_a_full_disk_is_one_sentence_and_code_2(fake, capsys, wrap):
 
 
 def test_ctrl_c_gives_code_130_and_says_how_to_go_on(fake, capsys):
-    fake("actors.launch", run_training=raising(KeyboardInterrupt()))
+    fake("actors.launch", run_training=raising(Interrupted("--resume goes on with iteration 19 of 60")))
     assert cli.run(["train", DEMO]) == 130
     error = capsys.readouterr().err.strip()
-    assert error.startswith("Interrupted: ")
-    assert "--resume" in error
+    assert error == "Interrupted: --resume goes on with iteration 19 of 60."
+
+
+def test_wrong_usage_names_the_help_of_its_own_command(capsys):
+    for arguments, command in (
+        (["train"], "airls-ray train"),
+        (["data", "make", "--x"], "airls-ray data make"),
+    ):
+        assert cli.run(arguments) == 2
+        assert f"see {command} --help" in capsys.readouterr().err
+    assert cli.run(["trian"]) == 2
+    assert "see airls-ray --help" in capsys.readouterr().err
+
+
+def test_ctrl_c_elsewhere_gives_code_130(fake, capsys):
+    fake("actors.search", run_search=raising(KeyboardInterrupt()))
+    assert cli.run(["search", DEMO, "--policy", "p"]) == 130
+    assert capsys.readouterr().err.strip() == "Interrupted: what was written stays readable."
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "a broken disk")])
@@ -148,7 +235,7 @@ def test_train_passes_the_configuration_and_resume_and_prints_sizes_and_result(f
     output = capsys.readouterr().out
     assert "rollouts per iteration" in output
     assert "48" in output
-    assert "accuracy.trained.sampled" in output
+    assert "report.html" in output
     assert "0.625" in output
 
 
@@ -214,10 +301,44 @@ def test_a_run_folder_serves_as_configuration(fake, tmp_path):
 
     seen: list[Config] = []
     fake("actors.launch", run_training=lambda config, resume: seen.append(config) or {})
-    config = Config(seed=11)
-    dump_config(config, tmp_path / "config.yaml")
+    dump_config(Config(seed=11), tmp_path / "config.yaml")
     assert cli.run(["train", str(tmp_path)]) == 0
-    assert seen == [config]
+    assert seen[0].seed == 11
+
+
+@pytest.mark.parametrize("name", ["run", "another", "mein Lauf (2)", ".kept"])
+def test_a_run_folder_is_itself_whatever_it_is_called(fake, tmp_path, monkeypatch, name):
+    """The run was made as runs/run from another folder, where another run of that name is now."""
+    from airls_ray.run_folder import RunFolder
+
+    seen: list[tuple[Any, ...]] = []
+    fake("actors.search", run_search=lambda *arguments: seen.append(arguments) or {})
+    other = RunFolder(tmp_path / "runs" / "run")
+    moved = RunFolder(tmp_path / "kept" / name)
+    for run in (other, moved):
+        run.create(Config(name="run"))
+        (run.checkpoints_folder / "iteration_000003" / "policy").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for given in (moved.path, moved.path.relative_to(tmp_path)):
+        assert cli.run(["search", str(given)]) == 0
+    monkeypatch.chdir(moved.path)
+    assert cli.run(["search", "."]) == 0
+    for config, policy, _, target, _ in seen:
+        assert policy == moved.checkpoints_folder / "iteration_000003" / "policy"
+        assert target == moved.path / "search"
+        assert config.output / config.name == moved.path
+
+
+def test_a_run_folder_gives_a_new_run_its_settings(fake, tmp_path):
+    from airls_ray.run_folder import RunFolder
+
+    seen: list[Config] = []
+    fake("actors.launch", run_training=lambda config, resume: seen.append(config) or {})
+    RunFolder(tmp_path / "old").create(Config(seed=11))
+    assert cli.run(["train", str(tmp_path / "old"), "name=new"]) == 0
+    assert cli.run(["train", str(tmp_path / "old"), f"output={tmp_path / 'x'}"]) == 0
+    assert [one.output / one.name for one in seen] == [tmp_path / "new", tmp_path / "x" / "old"]
+    assert {one.seed for one in seen} == {11}
 
 
 def test_search_takes_policy_and_prm_of_the_latest_checkpoint(fake, tmp_path):

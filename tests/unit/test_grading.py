@@ -23,6 +23,11 @@ import ctypes, os, sys, time
 from airls_ray.grading.worker import serve
 from airls_ray.tasks.base import Grade
 
+class Odd:
+    def __init__(self, value): self.value = value
+    def __float__(self): return float(self.value)
+    def __str__(self): return self.value
+
 class Fake:
     def grade(self, problem, response):
         if response == "hang":
@@ -34,6 +39,10 @@ class Fake:
         if response == "exit": os._exit(3)
         if response == "segfault": ctypes.string_at(0)
         if response == "raise": raise ValueError("a bug in a grader")
+        if response == "nan": return Grade(float("nan"), None)
+        if response == "two": return Grade(2.0, None)
+        if response == "array": return Grade(Odd(1), Odd("yes"))
+        if response == "half": return Grade(1.0, chr(0xd800))
         if response == "memory": return Grade(float(len(bytearray(6 << 30))), None)
         if response == "print": print("noise"); sys.stdout.flush(); os.write(1, b"more noise")
         return Grade(float(response == problem.answer), response)
@@ -97,10 +106,39 @@ def test_a_hang_costs_the_deadline_and_a_restart_and_no_more():
 
 def test_a_crashing_grader_costs_its_response_alone(capfd):
     with fake_pool() as pool:
-        results = pool.grade(requests("yes", "exit", "no", "segfault", "raise", "memory", "yes"))
+        results = pool.grade(requests("yes", "exit", "no", "segfault", "memory", "yes"))
     crashed = ["crashed"]
-    assert [r.status for r in results] == ["graded", *crashed, "graded", *crashed * 3, "graded"]
-    assert [r.outcome for r in results] == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    assert [r.status for r in results] == ["graded", *crashed, "graded", *crashed * 2, "graded"]
+    assert [r.outcome for r in results] == [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_a_grader_that_raises_costs_its_response_alone_and_no_process(caplog):
+    with fake_pool() as pool:
+        pool.grade(requests("yes"))
+        before = pool.pids
+        results = pool.grade(requests("yes", *["raise"] * 20, "no", "raise", "yes"))
+        assert pool.pids == before
+        complaints = pool.complaints() + pool.complaints()
+    assert [r.status for r in results] == ["graded", *["raised"] * 20, "graded", "raised", "graded"]
+    assert {r.outcome for r in results if r.status == "raised"} == {0.0}
+    assert len(complaints) == 1  # the same error is told once
+    assert "ValueError: a bug in a grader" in complaints[0] and "Traceback" in complaints[0]
+    assert caplog.text.count("a bug in a grader") == 1
+
+
+@pytest.mark.parametrize("wrong", ["nan", "two"])
+def test_an_outcome_that_is_none_is_refused_and_the_pool_can_be_used_again(wrong):
+    with fake_pool(deadline=5.0) as pool:
+        with pytest.raises(RunError, match=r"outcome (nan|2\.0) for a response to 'p'.*from 0 to 1"):
+            pool.grade(requests("yes", wrong, "yes", "no", "yes"))
+        assert [r.outcome for r in pool.grade(requests("no", "yes"))] == [0.0, 1.0]
+
+
+def test_verdicts_of_odd_types_arrive_as_numbers_and_text():
+    with fake_pool() as pool:
+        one, two = pool.grade(requests("array", "half"))
+    assert (one.outcome, one.answer) == (1.0, "yes")
+    assert two.answer == "?"  # a lone surrogate is no character, and no table holds it
 
 
 def test_the_deadline_is_per_response_and_not_per_chunk():
@@ -182,6 +220,12 @@ def test_a_child_that_cannot_start_is_an_error(capfd):
         fake_pool(code="raise SystemExit('no such task')") as pool,
         pytest.raises(RunError, match=r"at its start"),
     ):
+        pool.grade(requests("yes"))
+
+
+def test_why_a_task_cannot_be_made_is_in_the_error(capfd):
+    code = FAKE_TASK.replace("serve(lambda config: Fake())", "serve(lambda config: {}['no such grader'])")
+    with fake_pool(code=code) as pool, pytest.raises(RunError, match="cannot start: KeyError: 'no such"):
         pool.grade(requests("yes"))
 
 

@@ -63,6 +63,7 @@ def loaded(monkeypatch) -> list[tuple[Any, ...]]:
     vars(module).update(load_step_scorer=load)
     monkeypatch.setitem(sys.modules, "airls_ray.prms.load", module)
     monkeypatch.setattr(forms, "choose_form", lambda path, form: f"chosen {form}")
+    monkeypatch.setattr("airls_ray.prms.forms.check_prm", lambda *_: None)
     return seen
 
 

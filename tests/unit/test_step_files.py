@@ -237,7 +237,7 @@ SAMPLE = {"problem_id": "p", "answer": "2", "correct": True, "scores": [0.5, 0.2
 def test_samples_are_gathered_by_problem_in_order(tmp_path: Path) -> None:
     first = write(tmp_path / "a.jsonl", SAMPLE, SAMPLE | {"problem_id": "q", "answer": None})
     second = write(tmp_path / "b.jsonl", {"problem_id": "p", "outcome": 0.4, "scores": []})
-    problems = read_sample_files([first, second])
+    problems = read_sample_files([first, second])[""]
     assert list(problems) == ["p", "q"]
     one, two = problems["p"]
     assert (one.answer, one.correct, one.scores, one.log_prob) == ("2", 1.0, (0.5, 0.25), -3.5)

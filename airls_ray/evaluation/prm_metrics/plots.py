@@ -57,7 +57,7 @@ def _draw_reliability(axes: Axes, table: Mapping[str, Sequence[float]], figures:
         f"Reliability: calibration error {figures['calibration_error']:.3f}, Brier {figures['brier']:.3f}",
         fontsize=10,
     )
-    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    _legend_below(axes)
 
 
 def _wilson(share: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -84,7 +84,12 @@ def _draw_drift(axes: Axes, table: Mapping[str, Sequence[float]]) -> None:
     axes.set_xlabel(f"place of the step (with {_FEWEST} or more of a kind)")
     axes.set_ylabel("mean score (band: 95 %)")
     axes.set_title("Score by place of the step", fontsize=10)
-    axes.legend(frameon=False, fontsize=9)
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes) -> None:
+    """Under the axis, where no data is."""
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 
 def draw_sample_curves(

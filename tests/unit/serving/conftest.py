@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -41,6 +41,7 @@ def make(codec: TextCodec) -> Iterator[Make]:
         token: str | None = None,
         is_open: bool = True,
         chat: Any = None,
+        mend: Callable[[], bool] | None = None,
         **sections: dict[str, Any],
     ) -> Endpoint:
         sampler = chains or Chains()
@@ -56,7 +57,7 @@ def make(codec: TextCodec) -> Iterator[Make]:
         config = Config.model_validate(tree)
         settings = DriverSettings(temperature=config.search.temperature)
         driver = SearchDriver(sampler, LogProbScorer(), codec.is_blank, settings)
-        queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue)
+        queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue, mend)
         prompts = PromptEncoder(codec, chat)
         service = SearchService(config, "tiny", codec, prompts, driver, queue, "prod", canonical)
         queue.start()

@@ -44,14 +44,17 @@ class Chains:
     gate: threading.Event = field(default_factory=threading.Event)
     """Calls wait until it is set."""
     error: Exception | None = None
+    poison: Callable[[dict[str, Any]], Exception | None] = lambda row: None
+    """What a row raises, and all rows of its call with it."""
 
     def expand(self, expansions: pa.Table, owners: Sequence[int]) -> pa.Table:
         asked = expansions.to_pylist()
         self.calls.append([row["problem_id"] for row in asked])
         self.rows += asked
         assert self.gate.wait(WAIT_SECONDS)
-        if self.error is not None:
-            raise self.error
+        for error in [self.error, *map(self.poison, asked)]:
+            if error is not None:
+                raise error
         found = [
             self.sample(number, row, index)
             for number, row in enumerate(asked)

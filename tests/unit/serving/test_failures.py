@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.serving.fakes import Chains, Make, fields, scope, until
+from airls_ray.errors import RequestRefused, RunError
+from tests.unit.serving.fakes import PROMPT, Chains, Make, fields, scope, until
 
 
 # ------------------------------------------------------------------------------- overload and failures
@@ -122,6 +123,67 @@ def test_health_comes_back_with_the_engine(make: Make) -> None:
     endpoint.chains.error = None
     assert endpoint.post().status_code == 200
     assert endpoint.get("/health").json() == {"status": "ok", "live": 0, "waiting": 0}
+
+
+def bad(kind: type[Exception]) -> Any:
+    """A row of the prompt `1+1=` raises, whoever is beside it."""
+    return lambda row: kind("n must be 1") if len(row["prompt"]) == len("1+1=") else None
+
+
+def test_a_request_that_the_engine_refuses_is_told_why_and_the_endpoint_is_well(make: Make) -> None:
+    endpoint = make(Chains(poison=bad(RequestRefused)))
+    reply = endpoint.post(prompt="1+1=")
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"] == "n must be 1"
+    assert endpoint.get("/health").status_code == 200
+    assert endpoint.post().status_code == 200
+
+
+@pytest.mark.parametrize(("kind", "status"), [(RequestRefused, 400), (RunError, 500), (ValueError, 500)])
+def test_a_search_that_breaks_a_round_breaks_no_other(make: Make, kind: type[Exception], status: int) -> None:
+    asked = [
+        {"prompt": prompt, "seed": 2, "search": {"algorithm": "beam"}}
+        for prompt in (PROMPT, "1+1=", "7*7-2=")
+    ]
+    endpoint = make(Chains(poison=bad(kind)), is_open=False)
+
+    async def act(client: httpx.AsyncClient) -> list[httpx.Response]:
+        def post(body: dict[str, Any]) -> asyncio.Task[httpx.Response]:
+            return asyncio.ensure_future(client.post("/v1/completions", json=fields("", body)))
+
+        first = post({})  # it holds the round, so that the others share the next
+        await until(lambda: len(endpoint.chains.calls) == 1)
+        others = [post(body) for body in asked]
+        await until(lambda: endpoint.queue.counts() == (1, 3))
+        endpoint.chains.gate.set()
+        return await asyncio.gather(first, *others)
+
+    replies = endpoint.talk(act)
+    assert [reply.status_code for reply in replies] == [200, 200, status, 200]
+    assert len(set(endpoint.chains.calls[1])) == 3
+    alone = [make().post(**body).json()["choices"] for body in (asked[0], asked[2])]
+    assert [replies[at].json()["choices"] for at in (1, 3)] == alone
+    assert endpoint.get("/health").status_code == 200
+
+
+def test_health_comes_back_when_a_worker_is_ready_again(make: Make) -> None:
+    ready = [False]
+    endpoint = make(Chains(error=RunError("no worker")), mend=lambda: ready[0])
+    assert endpoint.post().status_code == 500
+    endpoint.queue.rest()
+    assert endpoint.get("/health").status_code == 503
+    ready[0] = True
+    endpoint.queue.rest()
+    assert endpoint.get("/health").status_code == 200
+
+
+def test_workers_that_cannot_be_mended_do_not_end_the_endpoint(make: Make) -> None:
+    def broken() -> bool:
+        raise RunError("died 6 times in a row")
+
+    endpoint = make(mend=broken)
+    endpoint.queue.rest()
+    assert endpoint.post().status_code == 200
 
 
 def test_a_grader_that_fails_fails_its_request_alone(make: Make) -> None:

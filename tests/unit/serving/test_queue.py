@@ -59,10 +59,11 @@ def test_the_seed_that_was_drawn_gives_the_same_answer_again(make: Make) -> None
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, 0.5), ({"temperature": 0.25}, 0.25), ({"temperature": 0}, 0)]
+    ("given", "expected"),
+    [({}, 0.5), ({"temperature": 0.25}, 0.25), ({"temperature": 0, "search": {"budget": 1}}, 0)],
 )
 def test_the_temperature_is_the_requests_or_the_configurations(
-    make: Make, given: dict[str, float], expected: float
+    make: Make, given: dict[str, Any], expected: float
 ) -> None:
     endpoint = make(search={"temperature": 0.5})
     endpoint.post(**given)

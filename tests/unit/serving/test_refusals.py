@@ -22,20 +22,35 @@ from tests.unit.serving.fakes import PROMPT, Chains, Make, fields, scope
 # ------------------------------------------------------------------------------- wrong requests
 WRONG: list[tuple[dict[str, Any], int, str | None]] = [
     ({"model": "gpt-9"}, 404, "model"),
-    ({"model": None}, 400, "model"),
+    ({"model": ""}, 404, "model"),
+    ({"model": 1}, 400, "model"),
     ({"prompt": "absent"}, 400, "prompt"),
-    ({"prompt": ["7+3=", "1+1="]}, 400, "prompt"),
+    ({"prompt": []}, 400, "prompt"),
+    ({"prompt": [[]]}, 400, "prompt"),
+    ({"prompt": ["7+3=", 5]}, 400, "prompt"),
+    ({"prompt": [9, 1.5]}, 400, "prompt"),
+    ({"prompt": [True, False]}, 400, "prompt"),
+    ({"prompt": [9, 17]}, 400, "prompt"),
+    ({"prompt": [9, -1]}, 400, "prompt"),
+    ({"prompt": ["7+3="] * 161}, 400, "prompt"),
     ({"prompt": ""}, 400, "prompt"),
     ({"prompt": "what is 7+3?"}, 400, "prompt"),
     ({"prompt": "7" * 65}, 400, "prompt"),
-    ({"n": 2}, 400, "n"),
+    ({"n": 5}, 400, "n"),
+    ({"n": 0}, 400, "n"),
     ({"n": True}, 400, "n"),
     ({"best_of": 4}, 400, "best_of"),
     ({"logprobs": 0}, 400, "logprobs"),
     ({"logprobs": True}, 400, "logprobs"),
     ({"tools": [{"type": "function"}]}, 400, "tools"),
-    ({"stop": "\n"}, 400, "stop"),
-    ({"top_p": 0.9}, 400, "top_p"),
+    ({"stop": ""}, 400, "stop"),
+    ({"stop": [";", ""]}, 400, "stop"),
+    ({"stop": [";"] * 65}, 400, "stop"),
+    ({"stop": 5}, 400, "stop"),
+    ({"top_p": 0}, 400, "top_p"),
+    ({"top_p": 1.5}, 400, "top_p"),
+    ({"top_k": -2}, 400, "top_k"),
+    ({"top_k": 1.5}, 400, "top_k"),
     ({"frequency_penalty": 0.1}, 400, "frequency_penalty"),
     ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
     ({"response_format": {"type": "json_object"}}, 400, "response_format"),
@@ -43,7 +58,10 @@ WRONG: list[tuple[dict[str, Any], int, str | None]] = [
     ({"temprature": 1}, 400, "temprature"),
     ({"temperature": 2.5}, 400, "temperature"),
     ({"temperature": "1"}, 400, "temperature"),
+    ({"temperature": 0}, 400, "temperature"),
+    ({"temperature": 1e-6}, 400, "temperature"),
     ({"max_tokens": 0}, 400, "max_tokens"),
+    ({"max_tokens": 41}, 400, "max_tokens"),
     ({"seed": "x"}, 400, "seed"),
     ({"stream": 1}, 400, "stream"),
     ({"search": {"algorithm": "magic"}}, 400, "search.algorithm"),
@@ -86,7 +104,9 @@ def test_wrong_messages_are_refused(make: Make, messages: Any) -> None:
     assert reply.json()["error"]["param"].startswith("messages")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000], ids=repr)
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"prompt": "7+3=\\ud800"}'], ids=repr
+)
 def test_a_body_that_is_no_object_is_refused(make: Make, body: bytes) -> None:
     endpoint = make()
     reply = endpoint.talk(lambda client: client.post("/v1/completions", content=body))
@@ -136,7 +156,7 @@ def conversation(*turns: tuple[str, Any]) -> ChatRequest:
 def test_turns_go_through_the_chat_template(codec: TextCodec) -> None:
     parts = [{"type": "text", "text": "1+1"}, {"type": "text", "text": "="}]
     asked = conversation(("user", "7+3="), ("assistant", "7+3=0;"), ("user", parts))
-    assert PromptEncoder(codec, Template()).encode(asked) == ("1+1=", (4, 6, 4))
+    assert PromptEncoder(codec, Template()).encode(asked) == [("1+1=", (4, 6, 4))]
 
 
 def test_what_a_template_refuses_is_the_clients_mistake(codec: TextCodec) -> None:

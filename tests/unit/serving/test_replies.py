@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from airls_ray.cli import main as cli
-from airls_ray.config.schema import ArithmeticTaskConfig, CountdownTaskConfig, FileTaskConfig
+from airls_ray.config.schema import ArithmeticTaskConfig, Config, CountdownTaskConfig, FileTaskConfig
+from airls_ray.run_folder import RunFolder
 from airls_ray.search.tree import Node, SearchState
 from airls_ray.serving.answers import pieces
 from airls_ray.tasks import make_task
@@ -29,6 +30,7 @@ def test_the_command_passes_what_was_asked(monkeypatch: pytest.MonkeyPatch, tmp_
     module = types.ModuleType("actors.serve")
     vars(module)["run_serve"] = lambda config, *given: seen.append((config.serve.max_live, *given))
     monkeypatch.setitem(sys.modules, "actors.serve", module)
+    monkeypatch.setattr("airls_ray.prms.forms.check_search_models", lambda *_: None)
     file = tmp_path / "experiment.yaml"
     file.write_text("serve: {max_live: 3}\n")
     assert cli.run(["serve", str(file), "--policy", "p"]) == 0
@@ -38,6 +40,21 @@ def test_the_command_passes_what_was_asked(monkeypatch: pytest.MonkeyPatch, tmp_
         (3, Path("p"), None, "127.0.0.1", 8000, None),
         (5, Path("p"), Path("r"), "::1", 80, Path("t")),
     ]
+
+
+def test_the_command_finds_the_models_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[tuple[Any, ...]] = []
+    module = types.ModuleType("actors.serve")
+    vars(module)["run_serve"] = lambda config, *given: seen.append(given)
+    monkeypatch.setitem(sys.modules, "actors.serve", module)
+    monkeypatch.setattr("airls_ray.prms.forms.check_search_models", lambda *_: None)
+    run = RunFolder(tmp_path / "made" / "run")
+    run.create(Config())
+    newest = run.checkpoints_folder / "iteration_000004"
+    for name in ("policy", "prm"):
+        (newest / name).mkdir(parents=True)
+    assert cli.run(["serve", str(run.path)]) == 0
+    assert seen[0][:2] == (newest / "policy", newest / "prm")
 
 
 # ------------------------------------------------------------------------------------- replies
