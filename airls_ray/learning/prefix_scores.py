@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from airls_ray.config.schema import PRMConfig
 from airls_ray.learning.prm_scores import search_scores, step_reduction
-from airls_ray.models.modules import PRMModule
+from airls_ray.models.modules import PRMModule, ScalarHeadModule
 from airls_ray.objectives.airl import reduce_to_steps
 from airls_ray.search.scoring import Continuation, Scores
 
@@ -198,10 +198,10 @@ class PrefixScorer:
             [torch.arange(end - _judged(item), end) for end, item in zip(ends, items, strict=True)]
         )
         flat = hidden.flatten(0, 1)
-        if self._config.parameterisation == "scalar_head":
+        if isinstance(self._module, ScalarHeadModule):
             head = self._module.model.score
             return head(flat[token_index.to(self._device)]).float().squeeze(1).cpu()
-        logits = self._module.model.get_output_embeddings()(flat[(token_index - 1).to(self._device)]).float()
+        logits = self._module.logits(flat[(token_index - 1).to(self._device)])
         targets = ids.flatten()[token_index].to(self._device)
         log_phi = torch.log_softmax(logits / self._temperature, dim=-1)
         return log_phi.gather(1, targets.unsqueeze(1)).squeeze(1).cpu()
