@@ -102,13 +102,14 @@ class PRMLearner(Learner):
         prm, objective = self._config.prm, self._config.method.prm_objective
         if objective == "none" or objective == "frozen":
             raise ValueError(f"prm_objective {objective} has no PRM that learns")
-        table = with_logprobs(graded_rollouts(rollouts, grades), current_parts)
+        table = graded_rollouts(rollouts, grades)
+        current = merge_parts(resolve(current_parts)) if current_parts else None
         base = merge_parts(resolve(base_parts))
         traces = TRACES.empty_table() if objective == "prime" else self._traces(problems, iteration)
         source = (
             PRMSource(table, traces, TOKEN_LOGPROBS.empty_table(), base)
             if objective == "prime"
-            else PRMSource(table, traces, base)
+            else PRMSource(table, traces, base, current)
         )
         sources = [source.of_rows(rows_that_learn(table, band=self._config.method.accuracy_band))]
         replayed = [part for part in resolve(replay_parts) if part is not None]

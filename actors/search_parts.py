@@ -16,6 +16,7 @@ from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.errors import RunError
+from airls_ray.evaluation.steps import ScoreKind
 from airls_ray.search.scoring import Continuation, Scores
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
@@ -115,8 +116,11 @@ class StepScorer:
 class ScorerGroup:
     """Several scorers as one; a problem stays on one of them, whose cache holds its tree."""
 
-    def __init__(self, actors: Sequence[Any], deadline_seconds: float) -> None:
-        """`actors`: started StepScorers."""
+    def __init__(
+        self, actors: Sequence[Any], deadline_seconds: float, kind: ScoreKind = "probability"
+    ) -> None:
+        """`actors`: started StepScorers; `kind`: what their scores are."""
+        self.kind = kind
         self._actors = list(actors)
         self._deadline = deadline_seconds
 
@@ -177,6 +181,8 @@ class ScorerGroup:
 
 class OracleScorer:
     """The task's step truth as scores 1 and 0; the last step of a finished response scores its outcome."""
+
+    kind: ScoreKind = "probability"
 
     def __init__(self, verifier: VerifierHandle, problems: pa.Table) -> None:
         """`problems`: schema PROBLEMS, by the numbers of the search."""

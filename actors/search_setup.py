@@ -128,7 +128,8 @@ def start(
     pool, verifier = RolloutPool(workers, config.rollout.deadline_seconds), VerifierHandle(judge, deadline)
     scorer: AnyScorer = LogProbScorer()
     if with_prm:
-        scorer = ScorerGroup(scorers, deadline)
+        ours = prm is not None and is_prm_of_ours(prm)
+        scorer = ScorerGroup(scorers, deadline, config.prm.score_kind if ours else "probability")
     elif search.scorer == "oracle":
         scorer = OracleScorer(verifier, problems)
     settings = DriverSettings(

@@ -55,6 +55,8 @@ METHODS: dict[str, Preset] = {
             "search_score": "exp_f",
         },
     },
+    # Theirs also: a baseline over tokens (a step's reward stands at its last one; ours is over steps). Their
+    # coefficient of the verifier is 1; the weights 1/2 each are undone by whitening, as for `prime`.
     "pure": {
         "method": {
             "prm_objective": "frozen",
@@ -63,8 +65,9 @@ METHODS: dict[str, Preset] = {
             "step_transform": "min_form",
             "step_baseline": "leave_one_out",
             "return_per_step": False,
+            "whiten": True,
         },
-        "prm": {"reward": "probability"},
+        "prm": {"reward": "signed_probability"},
     },
     "orm": {
         "method": {

@@ -85,7 +85,7 @@ class PolicyModule(_WrappedModel):
         self._logit_form = LogitForm.of(model.config)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The model's logits [R, vocabulary], fp32, at positions with these last hidden states [R, hidden]."""
+        """Logits [R, vocabulary], fp32, at positions with these last hidden states [R, hidden]."""
         return self._logit_form(self.model.get_output_embeddings()(hidden))
 
     def forward(

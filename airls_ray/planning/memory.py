@@ -5,8 +5,9 @@ what DeepSpeed 0.19 keeps). Estimates: activations, logits, buffers and `CONTEXT
 a full micro-batch in which every token is a response token. Fragmentation of the allocator is not counted.
 
 Sources: ZeRO, arXiv 1910.02054, section 3 (2 + 2 + 12 bytes a parameter in mixed precision) and DeepSpeed's
-own `estimate_zero2_model_states_mem_needs` (2 P + 18 P / ranks, with gradients summed in bfloat16); activations after Korthikanti et al., arXiv
-2205.05198, section 4, counted anew for gated MLPs and grouped attention without a score matrix.
+own `estimate_zero2_model_states_mem_needs` (2 P + 18 P / ranks, with gradients summed in bfloat16);
+activations after Korthikanti et al., arXiv 2205.05198, section 4, counted anew for gated MLPs and grouped
+attention without a score matrix.
 """
 
 from __future__ import annotations

@@ -33,6 +33,11 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
             f"train.sync_tolerance is {config.train.sync_tolerance:g} nats, which bfloat16 weights do not "
             "hold: raise it (0.05) or set train.sync_check=false"
         )
+    if config.method.step_transform == "min_form" and config.prm.reward == "probability":
+        yield (
+            "method.step_transform=min_form cannot point at a mistake among rewards in [0, 1] "
+            "(prm.reward=probability): set prm.reward=signed_probability"
+        )
     if config.task.name in ("file", "code"):
         files = (config.task.train_file, config.task.test_file)
         absent = [str(file) for file in files if not is_hub(file) and not file.is_file()]

@@ -80,7 +80,7 @@ class ParticleFilter(Searcher):
         return {node: _restart(state, node) + self._log_odds(state, node) for node in nodes}
 
     def _log_odds(self, state: SearchState, node: int) -> float:
-        return log_odds(state.value(node, self.aggregate)) / self.temperature
+        return log_odds(state.log_value(node, self.aggregate)) / self.temperature
 
     def _continue(self, state: SearchState, live: Sequence[int], fixed: int | None = None) -> list[Want]:
         """Resample the live particles if need be and continue them by a step.

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.search_section import AnswerRule
-from airls_ray.evaluation.steps import Aggregate
+from airls_ray.evaluation.steps import Aggregate, relative_weights
 from airls_ray.evaluation.voting import vote
 from airls_ray.search.driver import Search
 from airls_ray.search.ledger import AXES
@@ -24,6 +25,7 @@ _LEAF = pa.struct(
         ("step_truth", pa.list_(pa.bool_())),
         ("scores", pa.list_(pa.float32())),
         ("score", pa.float32()),
+        ("log_score", pa.float64()),
         ("log_prob", pa.float32()),
         ("finish", pa.string()),
         ("answer", pa.string()),
@@ -66,7 +68,9 @@ SEARCH_RECORDS = pa.schema(
 """`budget`: the width N. `rule`: how `answer` was chosen; `chosen` is its row in `leaves` (null: no response
 was finished, and the outcome is 0). `oracle`: the best outcome of any finished response. `stopped_by`: axis
 of the ledger whose limit ended the search. `nodes` is null unless asked for. Of a leaf, `steps` are the texts
-of its steps and `step_truth` what the task says of them (null: it does not know)."""
+of its steps and `step_truth` what the task says of them (null: it does not know). Leaves are compared, and
+their votes weighed, by `log_score`; `score` in [0, 1] is the same but for densities, of which it is the mean
+over tokens."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Leaf:
     """A finished response and its verdict."""
 
     node: int
-    score: float
+    log_score: float
     log_prob: float
     answer: str | None
     outcome: float
@@ -113,11 +117,12 @@ def choose(leaves: Sequence[Leaf], rule: AnswerRule) -> int | None:
         return None
     if rule != "best":
         answers = [leaf.answer for leaf in leaves]
-        weights = [leaf.score for leaf in leaves] if rule == "weighted" else None
+        logs = np.array([leaf.log_score for leaf in leaves])
+        weights = relative_weights(logs).tolist() if rule == "weighted" else None
         index = vote(answers, weights)
         if index is not None:
             return index
-    return max(range(len(leaves)), key=lambda at: (leaves[at].score, -at))
+    return max(range(len(leaves)), key=lambda at: (leaves[at].log_score, -at))
 
 
 def make_record(
@@ -143,7 +148,7 @@ def make_record(
     state = search.state
     nodes = searcher.leaves(state)
     leaves = [
-        Leaf(node, state.value(node, how), state.log_prob(node), verdict.answer, verdict.outcome)
+        Leaf(node, state.log_score(node, how), state.log_prob(node), verdict.answer, verdict.outcome)
         for node, verdict in zip(nodes, verdicts, strict=True)
     ]
     chosen = choose(leaves, run.rule)
@@ -170,7 +175,8 @@ def make_record(
                 "steps": list(verdict.steps),
                 "step_truth": None if verdict.step_truth is None else list(verdict.step_truth),
                 "scores": state.step_scores(leaf.node),
-                "score": leaf.score,
+                "score": state.value(leaf.node, how),
+                "log_score": leaf.log_score,
                 "log_prob": leaf.log_prob,
                 "finish": state.nodes[leaf.node].finish,
                 "answer": leaf.answer,

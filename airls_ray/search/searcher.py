@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from airls_ray.evaluation.steps import Aggregate
+from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.search.tree import Child, Expansion, Node, SearchState, Want
 from airls_ray.seeding import derive_seed
 
@@ -31,9 +31,9 @@ class Searcher(ABC):
         change `state.data` and nothing else.
         """
 
-    def start(self, seed: int) -> SearchState:
-        """A search that has not begun; all its random numbers derive from `seed`."""
-        return SearchState(seed)
+    def start(self, seed: int, kind: ScoreKind = "probability") -> SearchState:
+        """A search that has not begun; all its random numbers derive from `seed`. `kind`: of its scores."""
+        return SearchState(seed, kind=kind)
 
     def ask(self, state: SearchState) -> list[Expansion]:
         """Return the expansions that have no answer yet, of a new round where none is under way.

@@ -49,7 +49,7 @@ def choose_answer(
     state = search.state
     nodes = search.searcher.leaves(state)
     if not nodes:
-        begun = max(state.last, key=lambda node: (state.value(node, how), -node), default=None)
+        begun = max(state.last, key=lambda node: (state.log_score(node, how), -node), default=None)
         if begun is None:
             return Answer((), "length", None, 0)
         return Answer(pieces(state, begun, codec), "length", state.value(begun, how), 0)
@@ -57,14 +57,14 @@ def choose_answer(
     if rule != "best":
         answers = _answers(state, nodes, problem, codec, canonical)
     leaves = [
-        Leaf(node, state.value(node, how), state.log_prob(node), answer, 0.0)
+        Leaf(node, state.log_score(node, how), state.log_prob(node), answer, 0.0)
         for node, answer in zip(nodes, answers, strict=True)
     ]
     chosen = choose(leaves, rule)
     assert chosen is not None
     node = nodes[chosen]
     finish = "stop" if state.nodes[node].finish == "stop" else "length"
-    return Answer(pieces(state, node, codec), finish, leaves[chosen].score, len(nodes))
+    return Answer(pieces(state, node, codec), finish, state.value(node, how), len(nodes))
 
 
 def pieces(state: SearchState, node: int, codec: TextCodec) -> tuple[str, ...]:

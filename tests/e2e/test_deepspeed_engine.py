@@ -178,7 +178,8 @@ def test_bfloat16_gradients_of_many_micro_batches_are_summed_in_fp32(
     assert micro_batches > 80
     found = one_rank[0][case]["gradients"]
     error = sum(float((found[name].float() - one).square().sum()) for name, one in sums.items()) ** 0.5
-    assert error < 1e-5 * sum(float(one.square().sum()) for one in sums.values()) ** 0.5
+    # At stage 1 (which 0 becomes) what is read here was rounded once; sums in bfloat16 are 1 % off.
+    assert error < 3e-3 * sum(float(one.square().sum()) for one in sums.values()) ** 0.5
 
 
 def test_bfloat16_at_stage_0_keeps_fp32_masters() -> None:

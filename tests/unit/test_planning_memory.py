@@ -76,7 +76,7 @@ def test_adapters_are_counted_as_peft_makes_them():
         ("float32", 2, 5280, 640, 1920, 640, 4000),
         ("float32", 3, 2640, 640, 1920, 640, 4000),
         ("bfloat16", 1, 2640, 1920, 1920, 0, 2000),
-        ("bfloat16", 3, 1320, 320, 1920, 640, 2000),
+        ("bfloat16", 3, 1320, 640, 1920, 640, 2000),
     ],
 )
 def test_with_lora_gradients_and_optimiser_are_those_of_the_adapters(
