@@ -50,6 +50,7 @@ class PRMLearner(Learner):
                 prm.parameterisation,
                 model.dtype,
                 prm.shaping,
+                attention=model.attention,
                 trust_remote_code=model.trust_remote_code,
                 gradient_checkpointing=self._learner.gradient_checkpointing,
             ),
@@ -166,7 +167,14 @@ class PRMServer:
         model, prm = self._config.model, self._config.prm
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._policy_folder, task, model.prompt_template)
-        module = load_prm_module(self._prm_folder, prm.parameterisation, model.dtype, prm.shaping)
+        module = load_prm_module(
+            self._prm_folder,
+            prm.parameterisation,
+            model.dtype,
+            prm.shaping,
+            attention=model.attention,
+            trust_remote_code=model.trust_remote_code,
+        )
         self._engine = FrozenEngine(module, own_device())
         return time.perf_counter() - start
 
@@ -180,8 +188,10 @@ class PRMServer:
         base_parts: Sequence[Any] = (),
         current_parts: Sequence[Any] = (),
     ) -> pa.Table:
-        """Rewards, values and search scores of every step, one part; a frozen PRM has no base."""
+        """Rewards, values and search scores of every step, one part; a frozen PRM has no base.
+        `current_parts`: as in `PRMLearner.score`."""
+        table = with_logprobs(pa.concat_tables(resolve(rollouts)), current_parts)
         return score_steps(
-            self._engine, pa.concat_tables(resolve(rollouts)), None, self._config.prm,
+            self._engine, table, None, self._config.prm,
             temperature=self._config.rollout.temperature, pad_id=self._codec.pad_id,
         )  # fmt: skip

@@ -107,8 +107,8 @@ def flat_scores(lines: Sequence[Line]) -> str | None:
         return None
     return (
         f"the search scores of a problem's responses differ by {fmean(spread):.1g} only: a search that "
-        "shares out by them (REBASE, ETS, particles, MCTS) takes them for equal, and a vote by score is a majority. "
-        "Train the PRM longer, lower prm.output_l2, or set another prm.search_score"
+        "shares out by them (REBASE, ETS, particles, MCTS) takes them for equal, and a vote by score is a "
+        "majority. Train the PRM longer, lower prm.output_l2, or set another prm.search_score"
     )
 
 

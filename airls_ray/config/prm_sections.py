@@ -93,14 +93,21 @@ class PRMConfig(StrictModel):
     replay_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     """[C] Share of old rollouts in a PRM batch; their log-probabilities are recomputed under the
     current policy."""
-    search_score: Literal["auto", "sigmoid_f", "exp_f", "ratio", "product"] = "auto"
+    score_by: Literal["updated", "previous"] = "updated"
+    """[C] Whether rollouts get their rewards from the PRM that has learned from them (rePIRL [P]), or from
+    what it was before (PRIME's program)."""
+    search_score: Literal["auto", "sigmoid_f", "exp_f", "ratio", "product", "reference_ratio"] = "auto"
     """[C] Score of a step in search. `auto`: sigmoid(f) for a scalar head, exp(f) = phi(C_t) for
     `log_prob`. `ratio`: sigmoid(f - l). `product`: PRM and policy as a product of experts, sigmoid(f + l)
     for a scalar head and exp((f + l) / 2) for `log_prob`; it needs the sampler's log-probabilities.
-    Responses are compared by the logarithms of whole scores; what is shown and shared out by is, of
-    `exp_f` and the `product` of densities, the mean over the tokens, which does not fall with length."""
-    search_aggregate: Literal["last", "min", "prod", "mean", "odds"] = "prod"
-    """[C] How step scores become the score of a trace (`odds`: the sigmoid of the sum of their log-odds)."""
+    `reference_ratio` [PRIME]: sigmoid(beta (log phi - log pi_ref)), summed over the step; it needs the
+    reference model. Responses are compared by the logarithms of whole scores; what is shown and shared out by
+    is, of `exp_f` and the `product` of densities, the mean over the tokens, which does not fall with
+    length."""
+    search_aggregate: Literal["last", "min", "prod", "mean", "odds", "mean_odds"] = "prod"
+    """[C] How step scores become the score of a trace. `odds`: the sigmoid of the sum of their log-odds.
+    `mean_odds`: of their mean over the tokens, which for steps that score the mean of f is the rbar of rePIRL
+    [P]."""
     learner: PRMLearnerConfig = PRMLearnerConfig()
     """Optimiser, ranks and sharding."""
 
@@ -133,6 +140,8 @@ class PRMConfig(StrictModel):
             raise ValueError("search_score=exp_f needs parameterisation=log_prob; use sigmoid_f")
         if self.search_score == "sigmoid_f" and self.parameterisation != "scalar_head":
             raise ValueError("search_score=sigmoid_f needs parameterisation=scalar_head; use exp_f or ratio")
+        if self.search_score == "reference_ratio" and self.parameterisation != "log_prob":
+            raise ValueError("search_score=reference_ratio needs parameterisation=log_prob; use sigmoid_f")
         if self.reward_unit == "token" and self.action != "token":
             raise ValueError("reward_unit=token needs action=token, but it is step")
         return self

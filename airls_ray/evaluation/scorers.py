@@ -49,7 +49,7 @@ def measure_scorers(
         return metrics
     step_scores, offsets = list_column(scores["scores"])
     steps = step_log_scores(rollouts, scores, config)
-    traces = aggregate_log_scores(steps, offsets, config.search_aggregate)
+    traces = aggregate_log_scores(steps, offsets, config.search_aggregate, step_tokens(rollouts))
     metrics |= _aurocs("prm", steps, traces, grades, outcomes)
     metrics["prm/length_correlation"] = correlation(np.exp(traces), np.diff(offsets))
     rewards, _ = list_column(scores["rewards"])
@@ -129,7 +129,7 @@ def search_curves(
     prm = None
     if scores is not None:
         values, how = step_log_scores(rollouts, scores, config.prm), config.prm.search_aggregate
-        prm = aggregate_log_scores(values, offsets, how)[order].reshape(shape)
+        prm = aggregate_log_scores(values, offsets, how, step_tokens(rollouts))[order].reshape(shape)
     sizes = [2**k for k in range(shape[1].bit_length()) if 2**k <= shape[1]]
     curves = best_of_n_curve(
         scores=prm,

@@ -107,8 +107,9 @@ def trace_log_scores(
 ) -> NDArray[np.float64]:
     """Log-score of each row [rows] from the scores of all steps [S]; see `evaluation.steps`."""
     _, offsets = list_column(rollouts["step_ends"])
-    logs = log_scores(step_scores, score_sizes(kind, step_tokens(rollouts)))
-    return aggregate_log_scores(logs, offsets, aggregate)
+    tokens = step_tokens(rollouts)
+    logs = log_scores(step_scores, score_sizes(kind, tokens))
+    return aggregate_log_scores(logs, offsets, aggregate, tokens)
 
 
 def measure_controls(rollouts: pa.Table, seed: int = 0) -> dict[str, float]:

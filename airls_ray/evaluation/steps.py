@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Aggregate = Literal["last", "min", "prod", "mean", "odds", "sum"]
+Aggregate = Literal["last", "min", "prod", "mean", "odds", "mean_odds", "sum"]
 ScoreKind = Literal["probability", "token_mean", "step_mean"]
 """What a score of a step is. `probability`: of the step being right, or a score like one. `token_mean`: the
 mean of a density, exp(mean log phi over the step's tokens), so that its log-score is tokens times its
@@ -23,7 +23,8 @@ def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], h
     Args:
         values: [S], steps of all traces one after the other.
         offsets: [rows + 1], trace i has `values[offsets[i]:offsets[i + 1]]`.
-        how: `last`, `min`, `prod`, `mean`, `sum`, or `odds`: sigmoid of the sum of the scores' log-odds.
+        how: `last`, `min`, `prod`, `mean`, `sum`, `odds` or `mean_odds`: sigmoid of the
+            sum or the mean of the scores' log-odds.
 
     Returns:
         float64 [rows].
@@ -48,9 +49,9 @@ def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], h
     if how in ("mean", "sum"):
         total = np.add.reduceat(exact, starts)
         return total / lengths if how == "mean" else total
-    if how == "odds":
+    if how in ("odds", "mean_odds"):
         return np.asarray(np.exp(aggregate_log_scores(log_scores(exact), offsets, how)))
-    raise ValueError(f"how must be last, min, prod, mean, odds or sum, but is {how!r}")
+    raise ValueError(f"how must be last, min, prod, mean, odds, mean_odds or sum, but is {how!r}")
 
 
 def log_scores(scores: NDArray[np.generic], sizes: NDArray[np.integer] | None = None) -> np.ndarray:
@@ -70,7 +71,12 @@ def score_sizes(kind: ScoreKind, tokens: NDArray[np.integer]) -> NDArray[np.inte
     return tokens if kind == "token_mean" else None
 
 
-def aggregate_log_scores(logs: np.ndarray, offsets: NDArray[np.integer], how: Aggregate) -> np.ndarray:
+def aggregate_log_scores(
+    logs: np.ndarray,
+    offsets: NDArray[np.integer],
+    how: Aggregate,
+    tokens: NDArray[np.integer] | None = None,
+) -> np.ndarray:
     """Logarithm of the aggregated scores, exact where the score itself would be 0: float64 [rows].
 
     What ranks responses and weighs votes: a response of 3,000 tokens at 0.3 nats has a score of exp(-900).
@@ -78,7 +84,9 @@ def aggregate_log_scores(logs: np.ndarray, offsets: NDArray[np.integer], how: Ag
     Args:
         logs: [S], from `log_scores`, not above 0.
         offsets: [rows + 1], each row with at least one step.
-        how: as for `aggregate_steps` (`sum` has no logarithm).
+        how: as for `aggregate_steps` (`sum` has no logarithm), or `mean_odds`: sigmoid of the mean over the
+            tokens of the steps' log-odds.
+        tokens: [S], of each step: weights of `mean_odds`; None: the steps weigh alike.
 
     Raises:
         ValueError: `how` is unknown.
@@ -94,11 +102,16 @@ def aggregate_log_scores(logs: np.ndarray, offsets: NDArray[np.integer], how: Ag
         return np.add.reduceat(logs, starts)
     if how == "mean":
         return np.asarray(np.logaddexp.reduceat(logs, starts) - np.log(np.diff(offsets)))
-    if how == "odds":
+    if how in ("odds", "mean_odds"):
         with np.errstate(divide="ignore"):
-            total = np.add.reduceat(logs - np.log(-np.expm1(logs)), starts)
+            odds = logs - np.log(-np.expm1(logs))
+        if how == "mean_odds":
+            weights = np.ones(len(logs)) if tokens is None else tokens
+            total = np.add.reduceat(weights * odds, starts) / np.add.reduceat(weights, starts)
+        else:
+            total = np.add.reduceat(odds, starts)
         return np.asarray(-np.logaddexp(0.0, -total))
-    raise ValueError(f"how must be last, min, prod, mean or odds, but is {how!r}")
+    raise ValueError(f"how must be last, min, prod, mean, odds or mean_odds, but is {how!r}")
 
 
 def relative_weights(logs: np.ndarray) -> np.ndarray:

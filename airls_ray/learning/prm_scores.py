@@ -86,7 +86,7 @@ def score_steps(
             per_token = config.reward_unit == "token"
             rewards.append(token_rewards if per_token else step_rewards(f, log_base, config, log_odds_scale))
             log_pi = log_base
-            if base_logprobs is not None:
+            if base_logprobs is not None and config.search_score != "reference_ratio":
                 log_pi = reduce_to_steps(
                     take_values(own, batch), batch.step_index, batch.steps, config.step_reduction
                 )
@@ -118,14 +118,17 @@ def search_scores(f: Tensor, log_pi: Tensor, tokens: Tensor, config: PRMConfig) 
     """Scores in [0, 1] of steps for search [S]; what they are says `PRMConfig.score_kind`.
 
     sigmoid(f), D = sigmoid(f - l), or the product with the policy sigmoid(f + l). Of densities exp(f) =
-    phi(C_t) and exp((f + l) / 2) the mean over the step's tokens, exp(f / tokens).
+    phi(C_t) and exp((f + l) / 2) the mean over the step's tokens, exp(f / tokens). `reference_ratio`:
+    sigmoid(beta (f - l)) with l of the reference model.
 
     Args:
         f: [S].
-        log_pi: [S], the policy's log-probability of the step, reduced as f.
+        log_pi: [S], log-probability of the step under the policy (the reference model), reduced as f.
         tokens: [S], of each step.
         config: the PRM's form.
     """
+    if config.search_score == "reference_ratio":
+        return torch.sigmoid(config.prime.beta * (f - log_pi))
     if config.search_score == "ratio":
         return torch.sigmoid(f - log_pi)
     product = config.search_score == "product"

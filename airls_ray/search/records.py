@@ -91,6 +91,8 @@ class Leaf:
 
     node: int
     log_score: float
+    log_weight: float
+    """In a weighted vote."""
     log_prob: float
     answer: str | None
     outcome: float
@@ -117,7 +119,7 @@ def choose(leaves: Sequence[Leaf], rule: AnswerRule) -> int | None:
         return None
     if rule != "best":
         answers = [leaf.answer for leaf in leaves]
-        logs = np.array([leaf.log_score for leaf in leaves])
+        logs = np.array([leaf.log_weight for leaf in leaves])
         weights = relative_weights(logs).tolist() if rule == "weighted" else None
         index = vote(answers, weights)
         if index is not None:
@@ -147,8 +149,16 @@ def make_record(
     """
     state = search.state
     nodes = searcher.leaves(state)
+    weights = searcher.vote_weights(state)
     leaves = [
-        Leaf(node, state.log_score(node, how), state.log_prob(node), verdict.answer, verdict.outcome)
+        Leaf(
+            node,
+            state.log_score(node, how),
+            weights[node],
+            state.log_prob(node),
+            verdict.answer,
+            verdict.outcome,
+        )
         for node, verdict in zip(nodes, verdicts, strict=True)
     ]
     chosen = choose(leaves, run.rule)

@@ -67,6 +67,10 @@ class Searcher(ABC):
         """Finished responses among which the answer is chosen, oldest first."""
         return state.finished()
 
+    def vote_weights(self, state: SearchState) -> dict[int, float]:
+        """Log-weights of `leaves` in a weighted vote, up to a common constant: their log-scores."""
+        return {node: state.log_score(node, self.aggregate) for node in self.leaves(state)}
+
     def stop(self, state: SearchState) -> None:
         """End the search here (a budget is used up); expansions under way are dropped."""
         state.pending, state.told, state.over = {}, {}, True

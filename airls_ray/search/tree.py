@@ -168,24 +168,23 @@ class SearchState:
 
         A density counts by its mean: the step's own (`last`, `min`, `mean`), or over all factors (`prod`).
         """
-        scores, sizes = self._scores_and_sizes(node)
+        scores, tokens = self._scores_and_tokens(node)
         logs = log_scores(scores)
         if self.kind == "probability" or how != "prod":
-            return _aggregate(logs, how)
+            return _aggregate(logs, how, tokens)
+        sizes = tokens if self.kind == "token_mean" else np.ones(len(logs))
         return float((logs * sizes).sum() / sizes.sum()) if len(logs) else 0.0
 
     def log_score(self, node: int, how: Aggregate) -> float:
         """Log-score of the prefix: what ranks responses and weighs votes. Of a density its logarithm as a
         whole, which falls with length as the density does."""
-        scores, sizes = self._scores_and_sizes(node)
-        return _aggregate(log_scores(scores, score_sizes(self.kind, sizes)), how)
+        scores, tokens = self._scores_and_tokens(node)
+        return _aggregate(log_scores(scores, score_sizes(self.kind, tokens)), how, tokens)
 
-    def _scores_and_sizes(self, node: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores of all steps up to `node` and looked ahead, and how many factors each is the mean of."""
+    def _scores_and_tokens(self, node: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and tokens of all steps up to `node` and looked ahead."""
         one = self.nodes[node]
         scores = np.array([*self.step_scores(node), *one.ahead], dtype=np.float64)
-        if self.kind != "token_mean":
-            return scores, np.ones(len(scores), dtype=np.int64)
         tokens = np.diff(self.step_ends(node), prepend=0)
         return scores, np.array([*tokens, *one.ahead_tokens], dtype=np.int64)
 
@@ -248,8 +247,10 @@ class SearchState:
         return cls(**fields)
 
 
-def _aggregate(logs: np.ndarray, how: Aggregate) -> float:
-    return float(aggregate_log_scores(logs, np.array([0, len(logs)]), how)[0]) if len(logs) else 0.0
+def _aggregate(logs: np.ndarray, how: Aggregate, tokens: np.ndarray) -> float:
+    if not len(logs):
+        return 0.0
+    return float(aggregate_log_scores(logs, np.array([0, len(logs)]), how, tokens)[0])
 
 
 def _node(fields: Mapping[str, Any]) -> Node:

@@ -56,8 +56,9 @@ def choose_answer(
     answers: Sequence[str | None] = [None] * len(nodes)
     if rule != "best":
         answers = _answers(state, nodes, problem, codec, canonical)
+    weights = search.searcher.vote_weights(state)
     leaves = [
-        Leaf(node, state.log_score(node, how), state.log_prob(node), answer, 0.0)
+        Leaf(node, state.log_score(node, how), weights[node], state.log_prob(node), answer, 0.0)
         for node, answer in zip(nodes, answers, strict=True)
     ]
     chosen = choose(leaves, rule)

@@ -22,6 +22,10 @@ class Capped(Searcher):
         """As of the search that is capped."""
         return self.inner.aggregate
 
+    def vote_weights(self, state: SearchState) -> dict[int, float]:
+        """As of the search that is capped."""
+        return self.inner.vote_weights(state)
+
     def plan(self, state: SearchState) -> list[Want]:
         """As of the search that is capped."""
         return self.inner.plan(state)

@@ -92,7 +92,7 @@ def test_every_algorithm_gives_the_response_that_the_prm_ranks_first(name: Algor
     assert found == pytest.approx(nats)
     assert all(exp(BAD) - 1e-9 < state.value(leaf, "prod") < exp(GOOD) + 1e-9 for leaf in leaves)
     for rule in ("best", "weighted"):
-        chosen = choose([Leaf(0, log, 0.0, str(at), 0.0) for at, log in enumerate(found)], rule)
+        chosen = choose([Leaf(0, log, log, 0.0, str(at), 0.0) for at, log in enumerate(found)], rule)
         assert nats[chosen or 0] == max(nats)
 
 

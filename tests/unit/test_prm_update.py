@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from airls_ray.config.schema import LearnerConfig, PRMConfig
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
+from airls_ray.evaluation.selection import trace_log_scores
 from airls_ray.learning.batches import merge_parts, token_logprobs
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.prm_batch import Objective, PRMBatch, PRMSource, build_prm_batch
@@ -219,6 +221,34 @@ def test_primes_rewards_are_beta_times_the_log_ratio_of_each_token(folder: Path,
 
 
 # --------------------------------------------------------------------------------- stabilisers
+def test_primes_score_is_the_probability_of_the_outcome(folder: Path, reference: Path) -> None:
+    """Steps by sigmoid of beta times their log-ratio; the response by that of the sum over its tokens."""
+    prime = settings(**PRIME, search_score="reference_ratio", search_aggregate="odds", prime={"beta": 2.0})
+    rollouts = make_rollouts(2, 2)
+    base = logprobs_of(reference, rollouts)
+    part = score_steps(engine_of(folder, prime), rollouts, base, prime, temperature=1.0, pad_id=0)
+    own = logprobs_of(folder, rollouts)
+    traces = trace_log_scores(
+        rollouts, np.concatenate(part["scores"].to_pylist()), prime.search_aggregate, prime.score_kind
+    )
+    for row, log_score in zip(part["row"].to_pylist(), traces, strict=True):
+        pairs = zip(own["logprobs"][row].as_py(), base["logprobs"][row].as_py(), strict=True)
+        total = 2.0 * sum(a - b for a, b in pairs)
+        assert math.exp(log_score) == pytest.approx(1 / (1 + math.exp(-total)), abs=1e-4)
+
+
+def test_repirls_trace_score_is_by_the_mean_over_tokens(folder: Path) -> None:
+    """Best-of-N by rbar: steps of different lengths must not weigh alike."""
+    config = settings(**REPIRL, search_aggregate="mean_odds")
+    engine, rollouts = engine_of(folder, config), make_rollouts(3, 3, steps=2)
+    rbar = [sum(row) / len(row) for row in token_values(engine, rollouts, config)]
+    part = merge_parts([score_steps(engine, rollouts, None, config, temperature=1.0, pad_id=0)])
+    traces = trace_log_scores(
+        rollouts, np.concatenate(part["scores"].to_pylist()), config.search_aggregate, config.score_kind
+    )
+    assert np.exp(traces) == pytest.approx([1 / (1 + math.exp(-value)) for value in rbar], abs=1e-5)
+
+
 def test_the_output_penalty_shrinks_the_outputs(folder: Path) -> None:
     outputs = []
     for weight in (0.0, 10.0):
