@@ -11,7 +11,7 @@ policy's loss weighs their tokens by truncated importance weights (`method.impor
 from __future__ import annotations
 
 from actors.groups import Lesson
-from actors.loop import Parts
+from actors.loop import Parts, learn_and_score
 from actors.rollout_stream import RolloutStream
 from actors.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config.schema import Config
@@ -43,14 +43,11 @@ def run_iteration(
         batch = stream.take()
     rollouts, grades = batch.rollouts, batch.grades
     current = []
-    if config.prm_learns:
+    if config.recomputes_log_probs:
         with clock("log_probs"):  # the PRM tells experts from the policy as it is now
             current = parts.policy.rollout_log_probs(rollouts)
-    with clock("prm_update"):
-        lesson = Lesson(batch.problems, rollouts, grades, batch.reference, state.iteration, current)
-        metrics = parts.prm.learn(lesson)
-    with clock("prm_score"):
-        scores = parts.prm.score(rollouts, batch.reference, current)
+    lesson = Lesson(batch.problems, rollouts, grades, batch.reference, state.iteration, current)
+    metrics, scores = learn_and_score(parts.prm, lesson, config, clock)
     version = state.version
     measured = [
         parts.verifier.start("staleness", rollouts, version),

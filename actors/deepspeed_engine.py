@@ -77,7 +77,8 @@ def deepspeed_settings(config: LearnerConfig, world_size: int, *, bfloat16: bool
 
     Micro-batches are ours (token budgets), so DeepSpeed's sizes are 1 and the end of an update is
     announced by `set_gradient_accumulation_boundary`. bfloat16 weights need ZeRO's fp32 master
-    copies: stage 0 becomes 1 for them (the same on one rank).
+    copies: stage 0 becomes 1 for them (the same on one rank). Their gradients are summed in fp32 at every
+    stage: in bfloat16 a micro-batch adds nothing to a sum 256 times as large.
     """
     stage = effective_stage(config, bfloat16=bfloat16)
     settings: dict[str, Any] = {
@@ -94,7 +95,7 @@ def deepspeed_settings(config: LearnerConfig, world_size: int, *, bfloat16: bool
     if config.offload_optimizer:
         pin = torch.cuda.is_available()  # pinned memory is what a GPU copies from; a CPU has none to pin
         settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": pin}
-    if stage == 1 and bfloat16:
+    if bfloat16:
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     return settings
 

@@ -109,6 +109,7 @@ class PolicyLearner(Learner):
             lambda folder: load_policy_module(
                 folder,
                 model.dtype,
+                attention=model.attention,
                 trust_remote_code=model.trust_remote_code,
                 gradient_checkpointing=self._learner.gradient_checkpointing,
             ),
@@ -198,7 +199,14 @@ class ReferenceServer:
         start = time.perf_counter()
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._folder, task, self._config.model.prompt_template)
-        self._engine = FrozenEngine(load_policy_module(self._folder, self._config.model.dtype), own_device())
+        model = self._config.model
+        module = load_policy_module(
+            self._folder,
+            model.dtype,
+            attention=model.attention,
+            trust_remote_code=model.trust_remote_code,
+        )
+        self._engine = FrozenEngine(module, own_device())
         return time.perf_counter() - start
 
     def log_probs(self, rollouts: Sequence[Any]) -> pa.Table:

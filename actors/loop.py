@@ -85,10 +85,12 @@ def run_iteration(
     clock = Stopwatch(tracker.stage)
     request = training_request(config, state.iteration)
     problems, rollouts, grades, reference = gather(parts, config, request, clock)
-    with clock("prm_update"):
-        metrics = parts.prm.learn(Lesson(problems, rollouts, grades, reference, state.iteration))
-    with clock("prm_score"):
-        scores = parts.prm.score(rollouts, reference)
+    current = []
+    if config.recomputes_log_probs:
+        with clock("log_probs"):
+            current = parts.policy.rollout_log_probs(rollouts)
+    lesson = Lesson(problems, rollouts, grades, reference, state.iteration, current)
+    metrics, scores = learn_and_score(parts.prm, lesson, config, clock)
     version = state.version
     if not warmup:
         version += 1
@@ -107,6 +109,23 @@ def run_iteration(
         grades=grades,
         parts=parts,
     )
+
+
+def learn_and_score(
+    prm: PRMPart | NoPRM, lesson: Lesson, config: Config, clock: Stopwatch
+) -> tuple[dict[str, float], Refs]:
+    """Update the PRM and score the lesson's rollouts by it, or by what it was before (`prm.score_by`)."""
+    scores: Refs = []
+    before = config.prm.score_by == "previous"
+    if before:
+        with clock("prm_score"):
+            scores = prm.score(lesson.rollouts, lesson.reference, lesson.current)
+    with clock("prm_update"):
+        metrics = prm.learn(lesson)
+    if not before:
+        with clock("prm_score"):
+            scores = prm.score(lesson.rollouts, lesson.reference, lesson.current)
+    return metrics, scores
 
 
 def gather(

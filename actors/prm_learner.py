@@ -50,6 +50,7 @@ class PRMLearner(Learner):
                 prm.parameterisation,
                 model.dtype,
                 prm.shaping,
+                attention=model.attention,
                 trust_remote_code=model.trust_remote_code,
                 gradient_checkpointing=self._learner.gradient_checkpointing,
             ),
@@ -102,13 +103,14 @@ class PRMLearner(Learner):
         prm, objective = self._config.prm, self._config.method.prm_objective
         if objective == "none" or objective == "frozen":
             raise ValueError(f"prm_objective {objective} has no PRM that learns")
-        table = with_logprobs(graded_rollouts(rollouts, grades), current_parts)
+        table = graded_rollouts(rollouts, grades)
+        current = merge_parts(resolve(current_parts)) if current_parts else None
         base = merge_parts(resolve(base_parts))
         traces = TRACES.empty_table() if objective == "prime" else self._traces(problems, iteration)
         source = (
             PRMSource(table, traces, TOKEN_LOGPROBS.empty_table(), base)
             if objective == "prime"
-            else PRMSource(table, traces, base)
+            else PRMSource(table, traces, base, current)
         )
         sources = [source.of_rows(rows_that_learn(table, band=self._config.method.accuracy_band))]
         replayed = [part for part in resolve(replay_parts) if part is not None]
@@ -165,7 +167,14 @@ class PRMServer:
         model, prm = self._config.model, self._config.prm
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._policy_folder, task, model.prompt_template)
-        module = load_prm_module(self._prm_folder, prm.parameterisation, model.dtype, prm.shaping)
+        module = load_prm_module(
+            self._prm_folder,
+            prm.parameterisation,
+            model.dtype,
+            prm.shaping,
+            attention=model.attention,
+            trust_remote_code=model.trust_remote_code,
+        )
         self._engine = FrozenEngine(module, own_device())
         return time.perf_counter() - start
 
@@ -179,8 +188,10 @@ class PRMServer:
         base_parts: Sequence[Any] = (),
         current_parts: Sequence[Any] = (),
     ) -> pa.Table:
-        """Rewards, values and search scores of every step, one part; a frozen PRM has no base."""
+        """Rewards, values and search scores of every step, one part; a frozen PRM has no base.
+        `current_parts`: as in `PRMLearner.score`."""
+        table = with_logprobs(pa.concat_tables(resolve(rollouts)), current_parts)
         return score_steps(
-            self._engine, pa.concat_tables(resolve(rollouts)), None, self._config.prm,
+            self._engine, table, None, self._config.prm,
             temperature=self._config.rollout.temperature, pad_id=self._codec.pad_id,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from actors.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.errors import ProcessLost, RunError
+from airls_ray.evaluation.steps import ScoreKind
 from airls_ray.search.scoring import Continuation, Scores
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
@@ -122,6 +123,7 @@ class ScorerGroup:
         deadline_seconds: float,
         restart: Callable[[], Any] | None = None,
         attempts: int = 1,
+        kind: ScoreKind = "probability",
     ) -> None:
         """Share scoring out over some actors.
 
@@ -130,7 +132,9 @@ class ScorerGroup:
             deadline_seconds: longest time for one call.
             restart: starts another one in the place of one that is lost; None: the others take its share.
             attempts: times that a share is tried where scorers are replaced.
+            kind: what their scores are.
         """
+        self.kind = kind
         self._actors = list(actors)
         self._deadline = deadline_seconds
         self._restart = restart
@@ -207,6 +211,8 @@ class ScorerGroup:
 
 class OracleScorer:
     """The task's step truth as scores 1 and 0; the last step of a finished response scores its outcome."""
+
+    kind: ScoreKind = "probability"
 
     def __init__(self, verifier: VerifierHandle, problems: pa.Table) -> None:
         """`problems`: schema PROBLEMS, by the numbers of the search."""

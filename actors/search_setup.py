@@ -82,9 +82,25 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
     if config.search.scorer != "prm" or prm is None:
         return config
     if is_prm_of_ours(prm):
-        return config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
+        config = config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
+        _check_score(config, prm)
+        return config
     choose_form(prm)
     return config
+
+
+def _check_score(config: Config, prm: Path) -> None:
+    score, temperatures = config.prm.search_score, (config.search.temperature, config.rollout.temperature)
+    if score == "reference_ratio":
+        raise ConfigError(
+            f"the PRM {prm} scores by its ratio to the reference model (search_score=reference_ratio), which "
+            "a search does not load: set search_score to exp_f and search_aggregate to prod in its prm.json"
+        )
+    if score in ("ratio", "product") and temperatures[0] != temperatures[1]:
+        raise ConfigError(
+            f"search_score={score} compares the PRM at rollout.temperature={temperatures[1]:g} with the "
+            f"policy at search.temperature={temperatures[0]:g}: set both to the same"
+        )
 
 
 def start(
@@ -125,7 +141,8 @@ def start(
     verifier = VerifierHandle(judge, deadline, lambda: start_verifier(config, str(policy)), attempts)
     scorer: AnyScorer = LogProbScorer()
     if with_prm:
-        scorer = ScorerGroup(scorers, deadline, restart_scorer, attempts)
+        kind = config.prm.score_kind if prm is not None and is_prm_of_ours(prm) else "probability"
+        scorer = ScorerGroup(scorers, deadline, restart_scorer, attempts, kind)
     elif search.scorer == "oracle":
         scorer = OracleScorer(verifier, problems)
     settings = DriverSettings(

@@ -39,6 +39,7 @@ def train_rank(job: dict[str, Any]) -> None:
         lambda: load_policy_module(
             source,
             config.model.dtype,
+            attention=config.model.attention,
             trust_remote_code=config.model.trust_remote_code,
             gradient_checkpointing=config.sft.learner.gradient_checkpointing,
         ),

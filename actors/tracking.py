@@ -223,19 +223,16 @@ class Tracker:
         return bool(more)
 
     def _check_sync(self, metrics: dict[str, float]) -> None:
-        """The engine's log-probabilities and the learner's own must agree after every sync (fp32)."""
+        """The engine's log-probabilities and the learner's own must agree after every sync."""
         difference = metrics.get("sync/logprob_difference_mean")
-        train = self._config.train
-        exact = self._config.model.dtype == "float32" and self._config.rollout.engine.dtype in (
-            "auto",
-            "float32",
-        )
-        exact = exact and train.max_staleness == 0  # older weights are what an asynchronous run samples with
-        if difference is not None and exact and train.sync_check and difference > train.sync_tolerance:
+        train, tolerance = self._config.train, self._config.sync_tolerance
+        fresh = train.max_staleness == 0  # older weights are what an asynchronous run samples with
+        if difference is not None and fresh and train.sync_check and difference > tolerance:
             raise RunError(
                 f"the engine's log-probabilities differ from the learner's by {difference:.2g} nats, more "
-                f"than train.sync_tolerance ({train.sync_tolerance:g}): the engines sample with other "
-                "weights than the learner trains; check the weight transfer, or set train.sync_check=false"
+                f"than train.sync_tolerance ({tolerance:g}): the engines sample with other "
+                "weights or another formula than the learner trains; check the weight transfer, or set "
+                "train.sync_check=false"
             )
 
     def checkpoint(self, state: LoopState, parts: Parts) -> None:

@@ -41,6 +41,7 @@ def train_prm_rank(job: dict[str, Any]) -> None:
                 config.prm.parameterisation,
                 config.model.dtype,
                 config.prm.shaping,
+                attention=config.model.attention,
                 trust_remote_code=config.model.trust_remote_code,
                 gradient_checkpointing=config.prm.learner.gradient_checkpointing,
             ),
@@ -78,5 +79,10 @@ def _training(engine: DeepSpeedEngine, config: Config, job: dict[str, Any], pad_
 
 def _under_policy(traces: pa.Table, config: Config, policy: str, pad_id: int) -> pa.Table:
     """The traces with the policy's log-probabilities; every rank computes them once, before it learns."""
-    module = load_policy_module(policy, config.model.dtype, trust_remote_code=config.model.trust_remote_code)
+    module = load_policy_module(
+        policy,
+        config.model.dtype,
+        attention=config.model.attention,
+        trust_remote_code=config.model.trust_remote_code,
+    )
     return logprobs_under(FrozenEngine(module, own_device()), traces, config, pad_id)

@@ -93,7 +93,7 @@ class Verifier:
     ) -> dict[str, float]:
         """How well the PRM and the policy's log-probability find the first wrong step."""
         merged = merge_parts(resolve(scores)) if scores else None
-        return measure_first_errors(self._rollouts(rollouts), grades, merged)
+        return measure_first_errors(self._rollouts(rollouts), grades, merged, self._config.prm)
 
     def search(self, rollouts: Sequence[Any], grades: pa.Table, scores: Sequence[Any]) -> SearchResult:
         """Accuracy of Best-of-N, votes and controls for every N, from one set of samples."""

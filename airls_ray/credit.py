@@ -111,6 +111,20 @@ def min_form(rewards: Tensor, step_rows: Tensor, rows: int, temperature: float) 
     return (rewards.double() * weights).to(rewards.dtype)
 
 
+def scale_by_largest_return(rewards: Tensor, step_rows: Tensor, rows: int) -> Tensor:
+    """Divide all rewards by the largest absolute reward-to-go of the batch [S]; all 0 stay 0.
+
+    The batch normalisation of process rewards in PRIME's published program (arXiv 2502.01456), which brings
+    them to the scale of outcomes.
+    """
+    exact = rewards.double()
+    ends = torch.bincount(step_rows, minlength=rows).cumsum(0)[step_rows]
+    running = exact.cumsum(0)
+    returns = running[ends - 1] - running + exact
+    largest = returns.abs().max() if returns.numel() else torch.zeros(())
+    return (exact / (largest + STD_EPSILON)).to(rewards.dtype)
+
+
 def trajectory_rewards(
     rewards: Tensor, step_rows: Tensor, rows: int, how: Literal["mean", "sum", "min", "last"]
 ) -> Tensor:
@@ -149,7 +163,7 @@ def whiten(advantages: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         advantages: float [S].
-        weights: [S], tokens that each value stands for.
+        weights: [S], tokens that each value stands for; values of weight 0 do not count.
     """
     exact, weight = advantages.double(), weights.double()
     total = weight.sum().clamp(min=1.0)

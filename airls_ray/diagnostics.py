@@ -89,12 +89,26 @@ def collapsed_weights(lines: Sequence[Line]) -> str | None:
     """One failed rollout has nearly all the importance weight (rePIRL)."""
     sizes = _last(lines, "prm/effective_sample_size", SHORT)
     failed = _last(lines, "prm/failed_rollouts", SHORT)
-    if not sizes or fmean(failed) < 8 or fmean(sizes) > 2.0:
+    problems = fmean(_last(lines, "prm/weight_groups", SHORT) or [1.0])
+    if not sizes or fmean(failed) < max(8, 2 * problems) or fmean(sizes) > max(2.0, 1.25 * problems):
         return None
+    of_each = "of each problem's" if problems > 1 else "of them"
     return (
         f"the importance weights of {fmean(failed):.0f} failed rollouts count as {fmean(sizes):.1f}: the PRM "
-        "learns from one of them. Set prm.repirl.weight=mean, a higher prm.repirl.weight_temperature or "
+        f"learns from one {of_each}. Set prm.repirl.weight=mean, a higher prm.repirl.weight_temperature or "
         "prm.repirl.max_weight"
+    )
+
+
+def flat_scores(lines: Sequence[Line]) -> str | None:
+    """The search scores of a group's responses are all but equal."""
+    spread = _last(lines, "prm/score_spread", SHORT)
+    if not spread or fmean(spread) > 1e-4:
+        return None
+    return (
+        f"the search scores of a problem's responses differ by {fmean(spread):.1g} only: a search that "
+        "shares out by them (REBASE, ETS, particles, MCTS) takes them for equal, and a vote by score is a "
+        "majority. Train the PRM longer, lower prm.output_l2, or set another prm.search_score"
     )
 
 
@@ -105,6 +119,7 @@ CHECKS: Mapping[str, Callable[[Sequence[Line]], str | None]] = {
     "drifting length": drifting_length,
     "collapsed entropy": collapsed_entropy,
     "collapsed weights": collapsed_weights,
+    "flat scores": flat_scores,
 }
 
 

@@ -192,17 +192,20 @@ def train(
 # --------------------------------------------------------------------------------------- figures
 def measured(engine: TorchEngine, config: Config, data: Data, held_out: pa.Table) -> dict[str, float]:
     """Of a PRM: those of train-prm, and by how much its choice is better than one at random."""
-    from airls_ray.evaluation.rollouts import list_column
-    from airls_ray.evaluation.selection import choose_by, measure_selection, with_intervals
-    from airls_ray.evaluation.steps import aggregate_steps
+    from airls_ray.evaluation.selection import (
+        choose_by,
+        measure_selection,
+        trace_log_scores,
+        with_intervals,
+    )
     from airls_ray.learning.prm_offline import SelectionFigures, selection_seed
 
     scores = SelectionFigures(engine, config, held_out, data.codec.pad_id).step_scores()
     how, seed = config.prm.search_aggregate, selection_seed(config)
-    _, offsets = list_column(held_out["step_ends"])
-    values = choose_by(held_out, aggregate_steps(scores, offsets, how))
+    kind = config.prm.score_kind
+    values = choose_by(held_out, trace_log_scores(held_out, scores, how, kind))
     gains = {f"best_of_n_less_{way}": values["best_of_n"] - values[way] for way in ("mean", "majority")}
-    return measure_selection(held_out, scores, how, seed) | with_intervals(gains, list(gains), seed)
+    return measure_selection(held_out, scores, how, seed, kind) | with_intervals(gains, list(gains), seed)
 
 
 def controls(base: Path, config: Config, data: Data, held_out: pa.Table) -> dict[str, float]:

@@ -45,6 +45,9 @@ class MethodConfig(StrictModel):
     step_transform: Literal["none", "min_form"] = "none"
     """`min_form` [PURE, arXiv 2504.15275]: rewards weighted by softmax(-r / T), so that their sum is about
     the least of them."""
+    step_scale: Literal["none", "largest_return"] = "none"
+    """[C] `largest_return` [PRIME's program]: divide the step rewards by the largest absolute reward-to-go of
+    the iteration, which brings them to the scale of outcomes."""
     min_form_temperature: PositiveFloat = 0.1
     """[P] T of `min_form`."""
     step_baseline: Literal["standardise", "leave_one_out"] = "standardise"
@@ -55,7 +58,7 @@ class MethodConfig(StrictModel):
     return_per_step: bool = True
     """[C] Divide the reward-to-go by the number of steps summed, so that length cannot pay."""
     whiten: bool = False
-    """[PRIME] Bring the final advantages of all tokens of the iteration to mean 0 and deviation 1."""
+    """[PRIME] Bring the final advantages of all tokens that learn to mean 0 and deviation 1."""
     clip_low: PositiveFloat = 0.2
     """PPO clip below 1."""
     clip_high: PositiveFloat = 0.2
@@ -63,7 +66,11 @@ class MethodConfig(StrictModel):
     aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
     """How token losses are averaged; `constant` divides by rollouts times max_response_tokens."""
     kl_coefficient: NonNegativeFloat = 0.0
-    """Weight of the k3 estimate of KL to the reference model; above 0 starts a reference server."""
+    """Weight of the estimate of KL to the reference model; above 0 starts a reference server."""
+    kl_estimator: Literal["k3", "k2"] = "k3"
+    """[C] `k3` [P, GRPO]: unbiased for KL(policy || reference), but its gradient is that of KL(reference ||
+    policy). `k2`, half the square of the log-ratio, is biased, and its gradient is that of KL(policy ||
+    reference)."""
     entropy_coefficient: float = 0.0
     """Weight of the entropy bonus."""
     updates_per_iteration: PositiveInt = 1
@@ -71,7 +78,8 @@ class MethodConfig(StrictModel):
     epochs: PositiveInt = 1
     """Passes over the rollouts of an iteration."""
     importance_cap: NonNegativeFloat = 0.0
-    """Truncation of the weights that correct for the sampler's log-probabilities; 0 turns it off."""
+    """Truncation of the weights that correct for the sampler's log-probabilities; 0 turns it off. Set it (2
+    is usual) where sampler and learner differ: bfloat16 on a GPU, older rollouts."""
     sequence_mask: NonNegativeFloat = 0.0
     """Leave out rollouts whose log-probability per token differs by more than this many nats between the
     sampler and the learner before its update (stale ones); 0 turns it off."""

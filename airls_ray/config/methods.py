@@ -33,13 +33,17 @@ METHODS: dict[str, Preset] = {
             "output_l2": 0.01,
             "warmup_iterations": 0,
             "updates_per_iteration": 1,
-            "search_aggregate": "mean",
+            "search_aggregate": "mean_odds",
         },
     },
+    # The published program; eq. 5 of the paper alone: `method.step_scale: none`, `prm.score_by: updated`,
+    # `method.accuracy_band: null`.
     "prime": {
         "method": {
             "prm_objective": "prime",
             "outcome_advantage": "rloo",
+            "accuracy_band": (0.2, 0.8),
+            "step_scale": "largest_return",
             # The plain sum of both advantages: the weights 1/2 each are undone by the whitening.
             "step_weight": 0.5,
             "step_baseline": "leave_one_out",
@@ -52,9 +56,13 @@ METHODS: dict[str, Preset] = {
             "reward_unit": "token",
             "warmup_iterations": 0,
             "updates_per_iteration": 1,
-            "search_score": "exp_f",
+            "score_by": "previous",
+            "search_score": "reference_ratio",
+            "search_aggregate": "odds",
         },
     },
+    # Theirs also: a baseline over tokens (a step's reward stands at its last one; ours is over steps). Their
+    # coefficient of the verifier is 1; the weights 1/2 each are undone by whitening, as for `prime`.
     "pure": {
         "method": {
             "prm_objective": "frozen",
@@ -63,8 +71,9 @@ METHODS: dict[str, Preset] = {
             "step_transform": "min_form",
             "step_baseline": "leave_one_out",
             "return_per_step": False,
+            "whiten": True,
         },
-        "prm": {"reward": "probability"},
+        "prm": {"reward": "signed_probability"},
     },
     "orm": {
         "method": {

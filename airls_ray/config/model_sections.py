@@ -23,6 +23,10 @@ class ModelConfig(StrictModel):
     """Whether code inside the model folder may run."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of weights in the learners and in the engines."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """Attention of the models that this project runs itself (not the engines'): `auto` is PyTorch's fused
+    one, or plain products where those are faster or needed. `flash_attention_2` (GPU, bfloat16, the package
+    flash-attn) lets `layout: auto` pack rows instead of padding them."""
     prompt_template: Literal["plain", "chat"] = "plain"
     """`chat`: wrap the prompt by the tokenizer's chat template."""
     hidden_size: PositiveInt = 128
@@ -39,6 +43,12 @@ class ModelConfig(StrictModel):
     """For a new model: whether the output layer shares the input embeddings."""
     context_tokens: PositiveInt = 256
     """Longest prompt and response together, in tokens."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelConfig:
+        if self.attention == "flash_attention_2" and self.dtype != "bfloat16":
+            raise ValueError("attention=flash_attention_2 needs dtype=bfloat16, but it is float32")
+        return self
 
 
 class Resources(StrictModel):

@@ -20,6 +20,9 @@ class RepirlConfig(StrictModel):
     """[C] Divides the log-weights: above 1 the weights are more even."""
     max_weight: NonNegativeFloat = 0.0
     """[C] Largest weight as a multiple of the mean weight; 0 turns the cap off."""
+    weight_scope: Literal["problem", "batch"] = "problem"
+    """[C] Weights are normalised over the failed rollouts of a problem, since policy and partition function
+    are conditional on it, or over those of all problems together (the paper's sum names no problem)."""
 
 
 class PrimeConfig(StrictModel):
@@ -46,9 +49,11 @@ class PRMConfig(StrictModel):
     log_prob: Literal["auto", "mean", "sum"] = "auto"
     """[C] How token log-probabilities reduce to a step's l_t (and, for `log_prob`, to f_t). `auto`:
     sum for `log_prob`, mean for `scalar_head`, where a sum saturates the logit."""
-    reward: Literal["log_odds", "f", "probability"] = "log_odds"
+    reward: Literal["log_odds", "f", "probability", "signed_probability"] = "log_odds"
     """[C] `log_odds`: r = f - l (Fu et al. 2018), for PRIME beta (log phi - log pi_ref). `f` leaves the
-    entropy to the policy loss. `probability`: sigmoid(f), or phi(C_t) for `log_prob`; for supervised PRMs."""
+    entropy to the policy loss. `probability`: sigmoid(f), or phi(C_t) for `log_prob`; for supervised PRMs.
+    `signed_probability` [PURE]: p(right) - p(wrong) = 2 p - 1, in [-1, 1]; a mistake must be below 0 for
+    `method.step_transform=min_form` to find it."""
     reward_unit: Literal["step", "token"] = "step"
     """[C] Whether credit assignment sees a reward per step or per token; `token` needs action=token."""
     negatives: Literal["all", "failed"] = "all"
@@ -88,14 +93,38 @@ class PRMConfig(StrictModel):
     replay_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     """[C] Share of old rollouts in a PRM batch; their log-probabilities are recomputed under the
     current policy."""
-    search_score: Literal["auto", "sigmoid_f", "exp_f", "ratio", "product"] = "auto"
+    score_by: Literal["updated", "previous"] = "updated"
+    """[C] Whether rollouts get their rewards from the PRM that has learned from them (rePIRL [P]), or from
+    what it was before (PRIME's program)."""
+    search_score: Literal["auto", "sigmoid_f", "exp_f", "ratio", "product", "reference_ratio"] = "auto"
     """[C] Score of a step in search. `auto`: sigmoid(f) for a scalar head, exp(f) = phi(C_t) for
     `log_prob`. `ratio`: sigmoid(f - l). `product`: PRM and policy as a product of experts, sigmoid(f + l)
-    for a scalar head and exp((f + l) / 2) for `log_prob`; it needs the sampler's log-probabilities."""
-    search_aggregate: Literal["last", "min", "prod", "mean"] = "prod"
-    """[C] How step scores become the score of a trace."""
+    for a scalar head and exp((f + l) / 2) for `log_prob`; it needs the sampler's log-probabilities.
+    `reference_ratio` [PRIME]: sigmoid(beta (log phi - log pi_ref)), summed over the step; it needs the
+    reference model. Responses are compared by the logarithms of whole scores; what is shown and shared out by
+    is, of `exp_f` and the `product` of densities, the mean over the tokens, which does not fall with
+    length."""
+    search_aggregate: Literal["last", "min", "prod", "mean", "odds", "mean_odds"] = "prod"
+    """[C] How step scores become the score of a trace. `odds`: the sigmoid of the sum of their log-odds.
+    `mean_odds`: of their mean over the tokens, which for steps that score the mean of f is the rbar of rePIRL
+    [P]."""
     learner: PRMLearnerConfig = PRMLearnerConfig()
     """Optimiser, ranks and sharding."""
+
+    @property
+    def step_reduction(self) -> Literal["mean", "sum"]:
+        """How token values become a step's: `auto` is the sum for `log_prob`, the mean for `scalar_head`."""
+        if self.log_prob != "auto":
+            return self.log_prob
+        return "sum" if self.parameterisation == "log_prob" else "mean"
+
+    @property
+    def score_kind(self) -> Literal["probability", "token_mean", "step_mean"]:
+        """What its search scores are (`airls_ray.evaluation.steps.ScoreKind`)."""
+        density = self.search_score in ("auto", "exp_f", "product") and self.parameterisation == "log_prob"
+        if not density:
+            return "probability"
+        return "token_mean" if self.step_reduction == "sum" else "step_mean"
 
     @model_validator(mode="after")
     def _fits(self) -> PRMConfig:
@@ -111,6 +140,8 @@ class PRMConfig(StrictModel):
             raise ValueError("search_score=exp_f needs parameterisation=log_prob; use sigmoid_f")
         if self.search_score == "sigmoid_f" and self.parameterisation != "scalar_head":
             raise ValueError("search_score=sigmoid_f needs parameterisation=scalar_head; use exp_f or ratio")
+        if self.search_score == "reference_ratio" and self.parameterisation != "log_prob":
+            raise ValueError("search_score=reference_ratio needs parameterisation=log_prob; use sigmoid_f")
         if self.reward_unit == "token" and self.action != "token":
             raise ValueError("reward_unit=token needs action=token, but it is step")
         return self

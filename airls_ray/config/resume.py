@@ -20,7 +20,7 @@ MAY_CHANGE = frozenset(
     {
         "failures", "name", "output", "ray", "reference", "rollout", "search", "serve", "sft",
         "supervised_prm",
-        "verifier", "model.trust_remote_code",
+        "verifier", "model.attention", "model.trust_remote_code",
         *(
             f"{learner}.{field}"
             for learner in ("policy", "prm.learner")

@@ -140,11 +140,12 @@ class TrainConfig(StrictModel):
     rollouts_every: PositiveInt = 10
     """Iterations between two saved Parquet files of rollouts (the first and last always)."""
     sync_check: bool = True
-    """End the run when sampler and trainer disagree after a sync (fp32 only; the difference is always
-    logged as sync/logprob_difference_max)."""
-    sync_tolerance: PositiveFloat = 1e-4
-    """Largest mean difference of log-probabilities that the check accepts, in nats (fp32). The mean, since
-    a single very unlikely token may differ by as much from rounding; old weights differ by far more."""
+    """End the run when sampler and trainer disagree after a sync (not in the asynchronous loop, whose
+    rollouts are older; the difference is always logged as sync/logprob_difference_max)."""
+    sync_tolerance: PositiveFloat | None = None
+    """Largest mean difference of log-probabilities that the check accepts, in nats; null: 1e-4 in fp32, 0.05
+    where learner or engine compute in bfloat16. The mean, since a single very unlikely token may differ by as
+    much from rounding; old weights and other formulas differ by far more."""
     deadline_seconds: PositiveFloat = 900.0
     """Longest time for one learner call or collective."""
     grace_seconds: PositiveFloat = 60.0
@@ -283,6 +284,29 @@ class Config(StrictModel):
     def prm_learns(self) -> bool:
         """Whether that PRM learns in the loop."""
         return self.method.prm_objective not in ("none", "frozen")
+
+    @property
+    def rough_log_probs(self) -> bool:
+        """Whether sampler and learner may differ beyond the rounding of fp32."""
+        return "bfloat16" in (self.model.dtype, self.rollout.engine.dtype)
+
+    @property
+    def recomputes_log_probs(self) -> bool:
+        """Whether rollouts get the learner's own log-probabilities before the PRM compares with them.
+
+        The sampler's will not do where an older policy sampled them, or where bfloat16 makes them differ from
+        those of the traces in a way that tells the classes apart.
+        """
+        compares = self.prm.reward == "log_odds" or self.prm.search_score in ("ratio", "product")
+        reads = self.uses_prm and (self.prm_learns or compares)
+        return reads and (self.train.max_staleness > 0 or self.rough_log_probs)
+
+    @property
+    def sync_tolerance(self) -> float:
+        """Largest mean difference of sampler and learner, in nats, by the data types of both."""
+        if self.train.sync_tolerance is not None:
+            return self.train.sync_tolerance
+        return 0.05 if self.rough_log_probs else 1e-4
 
     @property
     def warmup_iterations(self) -> int:

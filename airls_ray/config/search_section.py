@@ -103,7 +103,7 @@ class SearchConfig(StrictModel):
     (`oracle`, an upper bound)."""
     answer: AnswerRule | None = None
     """How the answer is chosen among the finished responses; null: what the algorithm's authors do."""
-    aggregate: Literal["last", "min", "prod", "mean"] | None = None
+    aggregate: Literal["last", "min", "prod", "mean", "odds", "mean_odds"] | None = None
     """How step scores become the score of a prefix; null: as the PRM says (`prm.search_aggregate`)."""
     live_problems: PositiveInt = 64
     """Problems that are searched at once: their wishes are merged into one call of the engines and one of

@@ -32,6 +32,12 @@ def step_sums(rollouts: pa.Table, values: np.ndarray) -> tuple[np.ndarray, np.nd
     return cumulative[absolute] - cumulative[starts], step_offsets
 
 
+def step_tokens(rollouts: pa.Table) -> np.ndarray:
+    """Response tokens of each reasoning step: int64 [steps]."""
+    tokens = int(pc.sum(pc.list_value_length(rollouts["response"])).as_py() or 0)
+    return step_sums(rollouts, np.ones(tokens))[0].astype(np.int64)
+
+
 def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]:
     """Outcome, length, truncation, sampler entropy estimate and share of groups without variance.
 

@@ -13,8 +13,14 @@ import pyarrow as pa
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.evaluation.first_error import cross_fitted_f1
 from airls_ray.evaluation.ranking import auroc, correlation
-from airls_ray.evaluation.rollouts import list_column, step_sums
-from airls_ray.evaluation.steps import aggregate_steps
+from airls_ray.evaluation.rollouts import list_column, step_sums, step_tokens
+from airls_ray.evaluation.steps import (
+    aggregate_log_scores,
+    aggregate_steps,
+    log_scores,
+    relative_weights,
+    score_sizes,
+)
 from airls_ray.evaluation.voting import best_of_n_curve
 from airls_ray.seeding import derive_seed
 
@@ -42,16 +48,33 @@ def measure_scorers(
     if scores is None:
         return metrics
     step_scores, offsets = list_column(scores["scores"])
-    traces = aggregate_steps(step_scores, offsets, config.search_aggregate)
-    metrics |= _aurocs("prm", step_scores, traces, grades, outcomes)
-    metrics["prm/length_correlation"] = correlation(traces, np.diff(offsets))
+    steps = step_log_scores(rollouts, scores, config)
+    traces = aggregate_log_scores(steps, offsets, config.search_aggregate, step_tokens(rollouts))
+    metrics |= _aurocs("prm", steps, traces, grades, outcomes)
+    metrics["prm/length_correlation"] = correlation(np.exp(traces), np.diff(offsets))
     rewards, _ = list_column(scores["rewards"])
     metrics["prm/reward_mean"] = float(rewards.mean())
     metrics["prm/score_mean"] = float(step_scores.mean())
+    metrics["prm/score_spread"] = _spread(step_scores, offsets, rollouts["group"].to_numpy())
     return metrics
 
 
-def measure_first_errors(rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None) -> dict[str, float]:
+def _spread(step_scores: np.ndarray, offsets: np.ndarray, groups: np.ndarray) -> float:
+    """Mean over groups of the deviation of their rollouts' scores, each the mean of its steps' logarithms:
+    near 0, a search that shares out by scores sees them as equal."""
+    traces = np.exp(aggregate_steps(log_scores(step_scores), offsets, "mean"))
+    return float(np.mean([traces[groups == group].std() for group in np.unique(groups)]))
+
+
+def step_log_scores(rollouts: pa.Table, scores: pa.Table, config: PRMConfig) -> np.ndarray:
+    """Log-scores of all steps [S], as the control's log-probabilities are: of densities the whole step's."""
+    values, _ = list_column(scores["scores"])
+    return log_scores(values, score_sizes(config.score_kind, step_tokens(rollouts)))
+
+
+def measure_first_errors(
+    rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None, config: PRMConfig
+) -> dict[str, float]:
     """F1 of finding the first wrong step, of the PRM and of the policy's log-probability.
 
     Empty where the task does not know the truth of every step.
@@ -64,7 +87,7 @@ def measure_first_errors(rollouts: pa.Table, grades: pa.Table, scores: pa.Table 
     control, offsets = step_sums(rollouts, tokens)
     steps = {"policy_log_prob": control}
     if scores is not None:
-        steps["prm"], _ = list_column(scores["scores"])
+        steps["prm"] = step_log_scores(rollouts, scores, config)
     return {
         f"{name}/first_error_f1": cross_fitted_f1(values, offsets, truth.astype(bool), groups)
         for name, values in steps.items()
@@ -105,11 +128,12 @@ def search_curves(
     answers = [flat[row * shape[1] : (row + 1) * shape[1]] for row in range(shape[0])]
     prm = None
     if scores is not None:
-        values, score_offsets = list_column(scores["scores"])
-        prm = aggregate_steps(values, score_offsets, config.prm.search_aggregate)[order].reshape(shape)
+        values, how = step_log_scores(rollouts, scores, config.prm), config.prm.search_aggregate
+        prm = aggregate_log_scores(values, offsets, how, step_tokens(rollouts))[order].reshape(shape)
     sizes = [2**k for k in range(shape[1].bit_length()) if 2**k <= shape[1]]
     curves = best_of_n_curve(
         scores=prm,
+        weights=None if prm is None else relative_weights(prm),
         log_probs=log_prob,
         correct=correct,
         answers=answers,

@@ -10,8 +10,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from airls_ray.evaluation.ranking import auroc, confidence_interval, correlation
-from airls_ray.evaluation.rollouts import list_column
-from airls_ray.evaluation.steps import Aggregate, aggregate_steps
+from airls_ray.evaluation.rollouts import list_column, step_tokens
+from airls_ray.evaluation.steps import (
+    Aggregate,
+    ScoreKind,
+    aggregate_log_scores,
+    log_scores,
+    relative_weights,
+    score_sizes,
+)
 from airls_ray.evaluation.voting import best_of_n_values
 
 Values = dict[str, NDArray[np.float64]]
@@ -19,18 +26,18 @@ Values = dict[str, NDArray[np.float64]]
 
 
 def choose_by(
-    rollouts: pa.Table, scores: NDArray[np.float64] | None, log_probs: NDArray[np.float64] | None = None
+    rollouts: pa.Table, logs: NDArray[np.float64] | None, log_probs: NDArray[np.float64] | None = None
 ) -> Values:
     """Choose among all solutions of each problem in every way.
 
     Args:
         rollouts: STORED_ROLLOUTS.
-        scores: [rows], of the PRM, not negative; None: without the two ways that use them.
+        logs: [rows], log-scores of the PRM; None: without the two ways that use them.
         log_probs: [rows], of the policy that sampled, or None.
 
     Returns:
         `mean` (one at random), `oracle` (any is right), `majority` (only where some solution has an
-        answer), `best_of_n` and `weighted` (by `scores`; the second is a vote) and `policy_log_prob`; equal
+        answer), `best_of_n` and `weighted` (by `logs`; the second is a vote) and `policy_log_prob`; equal
         scores share the choice. Problems stand in the same order in all of them.
     """
     codes = rollouts["problem_id"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -43,11 +50,12 @@ def choose_by(
     for count in np.unique(counts).tolist():
         rows = order[starts[counts == count, None] + np.arange(count)]
         values = best_of_n_values(
-            None if scores is None else scores[rows],
+            None if logs is None else logs[rows],
             correct[rows],
             [[answers[row] for row in problem] for problem in rows.tolist()],
             [count],
             log_probs=None if log_probs is None else log_probs[rows],
+            weights=None if logs is None else relative_weights(logs[rows]),
         )
         for way, curve in values.items():
             parts.setdefault(way, []).append(curve[count])
@@ -67,7 +75,11 @@ def with_intervals(values: Values, ways: Sequence[str], seed: int = 0) -> dict[s
 
 
 def measure_selection(
-    rollouts: pa.Table, step_scores: NDArray[np.float64], aggregate: Aggregate, seed: int = 0
+    rollouts: pa.Table,
+    step_scores: NDArray[np.float64],
+    aggregate: Aggregate,
+    seed: int = 0,
+    kind: ScoreKind = "probability",
 ) -> dict[str, float]:
     """Figures of a PRM on stored rollouts.
 
@@ -76,17 +88,28 @@ def measure_selection(
         step_scores: [S], in [0, 1], the steps of all rows one after the other.
         aggregate: how a solution is scored by its steps.
         seed: of the intervals.
+        kind: what the scores are.
 
     Returns:
         `best_of_n` and (with answers) `weighted`, each with its interval; `trace_auroc` against outcomes
         above 1/2 and `length_correlation` with the number of steps (nan where they are not defined).
     """
-    _, offsets = list_column(rollouts["step_ends"])
-    traces = aggregate_steps(step_scores, offsets, aggregate)
+    traces = trace_log_scores(rollouts, step_scores, aggregate, kind)
+    steps = pc.list_value_length(rollouts["step_ends"]).to_numpy()
     return with_intervals(choose_by(rollouts, traces), ("best_of_n", "weighted"), seed) | {
         "trace_auroc": auroc(traces, rollouts["outcome"].to_numpy() > 0.5),
-        "length_correlation": correlation(traces, np.diff(offsets)),
+        "length_correlation": correlation(np.exp(traces), steps),
     }
+
+
+def trace_log_scores(
+    rollouts: pa.Table, step_scores: NDArray[np.float64], aggregate: Aggregate, kind: ScoreKind
+) -> NDArray[np.float64]:
+    """Log-score of each row [rows] from the scores of all steps [S]; see `evaluation.steps`."""
+    _, offsets = list_column(rollouts["step_ends"])
+    tokens = step_tokens(rollouts)
+    logs = log_scores(step_scores, score_sizes(kind, tokens))
+    return aggregate_log_scores(logs, offsets, aggregate, tokens)
 
 
 def measure_controls(rollouts: pa.Table, seed: int = 0) -> dict[str, float]:

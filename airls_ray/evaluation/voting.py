@@ -93,6 +93,7 @@ def best_of_n_values(
     sizes: Sequence[int],
     *,
     log_probs: Array | None = None,
+    weights: Array | None = None,
     draws: int = 512,
     seed: int = 0,
 ) -> dict[str, dict[int, NDArray[np.float64]]]:
@@ -103,19 +104,21 @@ def best_of_n_values(
     `majority` and `weighted` (votes weighted by the score) as in `vote_curve`.
 
     Args:
-        scores: [P, N] of the PRM, not negative, or None: then without `best_of_n` and `weighted`.
+        scores: [P, N] of the PRM, not negative unless there are `weights`, or None: then without `best_of_n`
+            and `weighted`.
         correct: [P, N], in [0, 1].
         answers: [P][N] canonical answers, None where a sample has none.
         sizes: numbers of samples, each between 1 and N.
         log_probs: [P, N] of the policy, or None: then without `policy_log_prob`.
+        weights: [P, N] of the votes, where `scores` are none (such as log-scores); None: the scores.
         draws: most subsets of a vote.
         seed: of the draws.
 
     Raises:
-        ValueError: a size is out of range, shapes differ, or a score is nan or negative.
+        ValueError: a size is out of range, shapes differ, or a score is nan or a weight negative.
     """
     right = np.asarray(correct, dtype=np.float64)
-    _check_shapes(right, answers, {"scores": scores, "log_probs": log_probs})
+    _check_shapes(right, answers, {"scores": scores, "log_probs": log_probs, "weights": weights})
     sample = right.mean(axis=1)
     values: dict[str, dict[int, NDArray[np.float64]]] = {
         "mean": {k: sample for k in sizes},
@@ -124,7 +127,8 @@ def best_of_n_values(
     }
     if scores is not None:
         values["best_of_n"] = {k: best_of_k(scores, right, k) for k in sizes}
-        values["weighted"] = {k: vote_curve(answers, right, scores, k, draws=draws, seed=seed) for k in sizes}
+        heavy = scores if weights is None else weights
+        values["weighted"] = {k: vote_curve(answers, right, heavy, k, draws=draws, seed=seed) for k in sizes}
     if log_probs is not None:
         values["policy_log_prob"] = {k: best_of_k(log_probs, right, k) for k in sizes}
     return values
@@ -137,11 +141,14 @@ def best_of_n_curve(
     sizes: Sequence[int],
     *,
     log_probs: Array | None = None,
+    weights: Array | None = None,
     draws: int = 512,
     seed: int = 0,
 ) -> dict[str, dict[int, float]]:
     """Return the mean of `best_of_n_values` over problems: method, then size, then accuracy."""
-    values = best_of_n_values(scores, correct, answers, sizes, log_probs=log_probs, draws=draws, seed=seed)
+    values = best_of_n_values(
+        scores, correct, answers, sizes, log_probs=log_probs, weights=weights, draws=draws, seed=seed
+    )
     return {name: {k: float(v.mean()) for k, v in curve.items()} for name, curve in values.items()}
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from airls_ray import credit
 from airls_ray.config.schema import MethodConfig
+from airls_ray.learning.group_filter import rows_that_learn
 from airls_ray.tensors import PackedColumn, to_list_column, to_packed
 
 
@@ -23,7 +24,7 @@ def assign_credit(
     """Advantages of every step of every rollout, or of every token where the PRM's rewards are per token.
 
     Args:
-        rollouts: ROLLOUTS, whole groups.
+        rollouts: ROLLOUTS, whole groups, graded.
         grades: GRADES, joined by position.
         scores: STEP_SCORES, joined by position; None where the method has no PRM.
         method: which rewards become which advantage.
@@ -41,6 +42,8 @@ def assign_credit(
     step = None
     if rewards is not None and method.step_weight > 0:
         values = rewards.values
+        if method.step_scale == "largest_return":
+            values = credit.scale_by_largest_return(values, unit_rows, units.rows)
         if method.step_transform == "min_form":
             values = credit.min_form(values, unit_rows, units.rows, method.min_form_temperature)
         step = credit.step_advantages(
@@ -52,8 +55,11 @@ def assign_credit(
             baseline=method.step_baseline,
         )
     advantages = credit.combine(outcome, step, unit_rows, method.step_weight)
-    if method.whiten:
-        advantages = credit.whiten(advantages, _tokens_per_unit(rollouts, units))
+    if method.whiten:  # over what learns: groups that the update leaves out must not shift the others
+        learns = torch.zeros(units.rows, dtype=torch.int64)
+        rows = rows_that_learn(rollouts, drop_constant=method.drop_constant_groups, band=method.accuracy_band)
+        learns[rows] = 1
+        advantages = credit.whiten(advantages, _tokens_per_unit(rollouts, units) * learns[unit_rows])
     return to_list_column(advantages.float(), units.offsets, pa.list_(pa.float32()))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from airls_ray.learning.prm_batch import PRMBatch
-from airls_ray.tensors import PackedColumn
+from airls_ray.tensors import PackedColumn, segment_sum
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ def merge_equal_sequences(batch: PRMBatch) -> DistinctSequences:
 
     Exact because the loss is a sum over actions of weight times a function of the action's logit, and
     equal sequences have equal logits (their log-probabilities under the current policy are equal too).
+    `repirl` divides by the probability of the policy that sampled: rollouts that differ in it stay apart.
     """
     weights = batch.weights
     first = _first_equal(batch)
@@ -55,9 +56,21 @@ def _first_equal(batch: PRMBatch) -> Tensor:
     """int64 [N]: for each sequence the first row with the same tokens."""
     prompt, response = batch.sequences.prompt, batch.sequences.response
     tokens = [(column.values.numpy(), column.offsets.tolist()) for column in (prompt, response)]
-    seen: dict[tuple[bytes, ...], int] = {}
+    seen: dict[tuple[object, ...], int] = {}
+    density = _densities(batch) if batch.objective == "repirl" else [0.0] * prompt.rows
     first = [
-        seen.setdefault(tuple(values[at[row] : at[row + 1]].tobytes() for values, at in tokens), row)
+        seen.setdefault(
+            (*(values[at[row] : at[row + 1]].tobytes() for values, at in tokens), density[row]), row
+        )
         for row in range(prompt.rows)
     ]
     return torch.tensor(first, dtype=torch.int64)
+
+
+def _densities(batch: PRMBatch) -> list[float]:
+    """Log-probability of each failed rollout in steps of 0.01 nats, which rounding does not reach; of the
+    expert side, which has no importance weights, 0."""
+    column = batch.logprobs
+    owner = torch.repeat_interleave(torch.arange(column.rows), column.lengths)
+    sums = segment_sum(column.values.double(), owner, column.rows).masked_fill(batch.is_expert, 0.0)
+    return [round(value, 2) for value in sums.tolist()]

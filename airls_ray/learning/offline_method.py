@@ -81,7 +81,7 @@ def _without_logprobs(prm: PRMConfig, objective: Objective, missing: int, rollou
             f"{lack}, with which prm.parameterisation=log_prob compares its own: set it to scalar_head, "
             "or give rollouts with 'logprobs'"
         )
-    if prm.search_score in ("ratio", "product"):
+    if prm.search_score in ("ratio", "product", "reference_ratio"):
         raise ConfigError(
             f"{lack}, which prm.search_score={prm.search_score} needs: set it to sigmoid_f, or give rollouts "
             "with 'logprobs'"

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig
 from airls_ray.learning.batches import Sequences, add_sums, rank_batches, take_values
-from airls_ray.learning.engine import TrainEngine, max_over_ranks, resolve_layout
+from airls_ray.learning.engine import TrainEngine, max_over_ranks, resolve_layout, share_rows
 from airls_ray.learning.group_filter import group_numbers, rows_that_learn
-from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, policy_loss
+from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, near_rollouts, policy_loss
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
 
 
@@ -32,6 +32,7 @@ def update_policy(
     passed `method.epochs` times. Old log-probabilities are the sampler's where there is one update
     (the policy that sampled is the policy that learns); else the trainer's own, computed before the
     first update. `importance_cap` compares trainer and sampler: there the old ones are the trainer's.
+    Rollouts that `sequence_mask` leaves out count in no mean.
 
     Args:
         engine: this rank's engine, its module a `PolicyModule`.
@@ -60,14 +61,15 @@ def update_policy(
         for share in shares
     ]
     inputs = _Inputs(engine, rollouts, sequences, advantages, reference_logprobs, temperature, method)
-    if len(shares) * method.epochs > 1:
+    if len(shares) * method.epochs > 1 or method.sequence_mask > 0:
         inputs.compute_old(work)
+    kept = inputs.kept_rows(work, method.sequence_mask) if method.sequence_mask > 0 else None
 
     sums: dict[str, float] = {}
     norms: list[float] = []
     for _ in range(method.epochs):
         for share, batches in zip(shares, work, strict=True):
-            lengths = sequences.response.lengths[share]
+            lengths = sequences.response.lengths[share if kept is None else share[kept[share]]]
             normaliser = PolicyNormaliser(
                 tokens=int(lengths.sum()),
                 rollouts=int((lengths > 0).sum()),
@@ -125,6 +127,18 @@ class _Inputs:
                 logprobs, _ = self._engine.forward(batch.model_inputs(), temperature=self._temperature)
                 self._old[id(batch)] = logprobs
                 self._compare(batch, logprobs)
+
+    def kept_rows(self, work: list[list[TokenBatch]], limit: float) -> Tensor:
+        """Rows whose rollouts the sequence mask keeps, known to every rank: bool [rows]."""
+        rows = self._sampler.rows
+        kept = torch.zeros(rows)
+        for batch in (batch for batches in work for batch in batches):
+            difference = self._old[id(batch)] - take_values(self._sampler, batch)
+            near = near_rollouts(difference, batch.row_offsets, limit).cpu()
+            starts = batch.row_offsets[:-1].cpu()
+            some = batch.row_offsets.diff().cpu() > 0
+            kept[batch.rows.cpu()[some]] = near[starts[some]].float()
+        return share_rows(self._engine, kept, torch.arange(rows)) > 0.5
 
     def of(self, batch: TokenBatch) -> PolicyLossInputs:
         """Run the policy on a micro-batch and gather what the loss reads beside it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from airls_ray.config.schema import PRMConfig
-from airls_ray.learning.prm_scores import search_scores, step_reduction
-from airls_ray.models.modules import PRMModule
+from airls_ray.learning.prm_scores import search_scores
+from airls_ray.models.modules import PRMModule, ScalarHeadModule
 from airls_ray.objectives.airl import reduce_to_steps
 from airls_ray.search.scoring import Continuation, Scores
 
@@ -70,6 +70,7 @@ class PrefixScorer:
         if config.shaping:
             raise ValueError("a PRM with shaping needs the state after each step: search without it")
         self._module = module.eval()
+        self.kind = config.score_kind
         self._config = config
         self._temperature = temperature
         self._device = device
@@ -198,22 +199,18 @@ class PrefixScorer:
             [torch.arange(end - _judged(item), end) for end, item in zip(ends, items, strict=True)]
         )
         flat = hidden.flatten(0, 1)
-        if self._config.parameterisation == "scalar_head":
+        if isinstance(self._module, ScalarHeadModule):
             head = self._module.model.score
             return head(flat[token_index.to(self._device)]).float().squeeze(1).cpu()
-        logits = self._module.model.get_output_embeddings()(flat[(token_index - 1).to(self._device)]).float()
+        logits = self._module.logits(flat[(token_index - 1).to(self._device)])
         targets = ids.flatten()[token_index].to(self._device)
         log_phi = torch.log_softmax(logits / self._temperature, dim=-1)
         return log_phi.gather(1, targets.unsqueeze(1)).squeeze(1).cpu()
 
     def _step_scores(self, items: Sequence[Continuation], values: Tensor) -> list[tuple[float, ...]]:
         """Reduce the token values of the items, one after the other, to the scores of their steps."""
-        how = step_reduction(self._config)
-        sizes = [
-            end - start + (item.open_tokens if not start else 0)
-            for item in items
-            for start, end in pairwise((0, *item.step_ends))
-        ]
+        how = self._config.step_reduction
+        sizes = [size for item in items for size in item.step_tokens]
         lengths = torch.tensor(sizes)
         last_alone = self._config.parameterisation == "scalar_head" and self._config.action == "step"
         if last_alone:
@@ -230,7 +227,7 @@ class PrefixScorer:
         )
         if how == "mean":
             log_pi = log_pi / lengths
-        scores = iter(search_scores(f, log_pi, self._config).clamp(0.0, 1.0).tolist())
+        scores = iter(search_scores(f, log_pi, lengths, self._config).clamp(0.0, 1.0).tolist())
         return [tuple(islice(scores, len(item.step_ends))) for item in items]
 
     def _trim(self) -> None:

@@ -30,8 +30,9 @@ class PRMSource:
 
     `rollout_logprobs` and `trace_logprobs` are TOKEN_LOGPROBS tables under the CURRENT policy (`prime`:
     under the reference model), joined by position. Fresh rollouts carry those of the policy in their own
-    column `logprobs`: then `rollout_logprobs` is None. `outcomes` is a float column joined by position;
-    None reads the rollouts' column `outcome`.
+    column `logprobs`: then `rollout_logprobs` is None. That column is always of the policy that sampled
+    them, which is what `repirl` divides by, however old they are. `outcomes` is a float column joined by
+    position; None reads the rollouts' column `outcome`.
     """
 
     rollouts: pa.Table
@@ -64,7 +65,7 @@ class PRMBatch:
     problem: Tensor
     """int64 [N]: problem of each sequence, numbered over the batch."""
     logprobs: PackedColumn
-    """Per response token, under the current policy."""
+    """Per response token, under the current policy (`repirl`: of rollouts under the one that sampled)."""
     weights: PackedColumn
     """Per action, fp32; all together sum to 1 over the whole batch, and each class to 1/2 where the
     objective compares classes."""
@@ -103,7 +104,8 @@ def build_prm_batch(
     tables: list[pa.Table] = []
     expert: list[Tensor] = []
     for source in sources:
-        rollouts = _with_logprobs(source.rollouts, source.rollout_logprobs)
+        current = None if objective == "repirl" else source.rollout_logprobs
+        rollouts = _with_logprobs(source.rollouts, current)
         outcomes = source.outcomes if source.outcomes is not None else source.rollouts["outcome"]
         policy_side, reference_side = split_sides(outcomes, config, objective)
         policy = rollouts.take(policy_side)

@@ -49,8 +49,11 @@ class RowSums:
 
     phi: Tensor
     log_pi: Tensor
+    """Under the policy that sampled the sequence."""
     lengths: Tensor
     policy_weights: Tensor
+    problems: Tensor
+    """int64: problem of each sequence."""
     rollouts: int
     """Rollouts on the policy side, equal ones counted."""
 
@@ -114,15 +117,26 @@ class RepirlObjective:
         self.needs_row_sums = True
         self._factors = torch.zeros(0, dtype=torch.float64)
         self._effective = 0.0
+        self._problems = 1
         self._rollouts = 0
 
     def prepare(self, sums: RowSums) -> None:
         """Compute the weights of all failed rollouts of the update."""
         settings = self._config.repirl
         logs = log_weights(sums.phi, sums.log_pi, sums.lengths, settings.weight, settings.weight_temperature)
-        self._factors = weight_multipliers(logs, sums.policy_weights, settings.max_weight)
+        base, by_problem = sums.policy_weights, settings.weight_scope == "problem"
+        groups = sums.problems if by_problem else torch.zeros_like(sums.problems)
+        self._factors = weight_multipliers(logs, base, settings.max_weight, groups)
         self._rollouts = sums.rollouts
-        self._effective = effective_sample_size(self._factors, sums.policy_weights, sums.rollouts)
+        self._problems = max(int(groups[base > 0].unique().numel()), 1)
+        self._effective = sum(
+            effective_sample_size(
+                self._factors[groups == group],
+                base[groups == group],
+                sums.rollouts * float(base[groups == group].sum() / base.sum()),
+            )
+            for group in groups[base > 0].unique().tolist()
+        )
 
     def loss(self, actions: Actions) -> tuple[Tensor, dict[str, Tensor]]:
         """Difference of the mean values; the sides of a PRM batch sum to 1/2, hence the 2."""
@@ -141,13 +155,15 @@ class RepirlObjective:
         }
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
-        """Mean values of both sides, accuracies against 0, effective sample size and failed rollouts."""
+        """Mean values of both sides, accuracies against 0, effective sample size (the sum of those within
+        each problem), failed rollouts, and the sets over which their weights are normalised."""
         return {
             "prm/expert_value": sums["expert_value"],
             "prm/policy_value": sums["policy_value"],
             **_accuracies(sums),
             "prm/effective_sample_size": self._effective,
             "prm/failed_rollouts": float(self._rollouts),
+            "prm/weight_groups": float(self._problems),
         }
 
 

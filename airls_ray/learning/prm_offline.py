@@ -103,7 +103,9 @@ class SelectionFigures:
         if not self._held_out.num_rows:
             return {}
         how, seed = self._config.prm.search_aggregate, selection_seed(self._config)
-        measured = measure_selection(self._held_out, self.step_scores(), how, seed)
+        measured = measure_selection(
+            self._held_out, self.step_scores(), how, seed, self._config.prm.score_kind
+        )
         return {f"prm/{name}": value for name, value in measured.items()}
 
     def step_scores(self) -> NDArray[np.float64]:

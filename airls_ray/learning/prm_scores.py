@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -14,15 +12,6 @@ from airls_ray.learning.batches import Sequences, all_rows, part_table, rank_bat
 from airls_ray.learning.engine import ForwardEngine, resolve_layout
 from airls_ray.objectives.airl import reduce_to_steps, shape_rewards
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
-
-Reduction = Literal["mean", "sum"]
-
-
-def step_reduction(config: PRMConfig) -> Reduction:
-    """How token values become a step's: `auto` is the sum for `log_prob`, the mean for `scalar_head`."""
-    if config.log_prob != "auto":
-        return config.log_prob
-    return "sum" if config.parameterisation == "log_prob" else "mean"
 
 
 def action_values(
@@ -38,7 +27,7 @@ def action_values(
         temperature: of a log-probability PRM.
     """
     is_step = config.action == "step"
-    how = step_reduction(config)
+    how = config.step_reduction
     action_log_pi = reduce_to_steps(log_pi, batch.step_index, batch.steps, how) if is_step else log_pi
     if config.parameterisation == "log_prob":
         log_phi, _ = engine.forward(batch.model_inputs(), temperature=temperature)
@@ -97,11 +86,12 @@ def score_steps(
             per_token = config.reward_unit == "token"
             rewards.append(token_rewards if per_token else step_rewards(f, log_base, config, log_odds_scale))
             log_pi = log_base
-            if base_logprobs is not None:
+            if base_logprobs is not None and config.search_score != "reference_ratio":
                 log_pi = reduce_to_steps(
-                    take_values(own, batch), batch.step_index, batch.steps, step_reduction(config)
+                    take_values(own, batch), batch.step_index, batch.steps, config.step_reduction
                 )
-            scores.append(search_scores(f, log_pi, config))
+            tokens = torch.bincount(batch.step_index, minlength=batch.steps)
+            scores.append(search_scores(f, log_pi, tokens, config))
     offsets = [_step_offsets(batch) for batch in batches]
     reward_offsets = [b.row_offsets for b in batches] if config.reward_unit == "token" else offsets
     columns = {"rewards": (rewards, reward_offsets), "values": (values, offsets), "scores": (scores, offsets)}
@@ -109,33 +99,43 @@ def score_steps(
 
 
 def step_rewards(f: Tensor, log_base: Tensor, config: PRMConfig, log_odds_scale: float = 1.0) -> Tensor:
-    """Rewards of actions [A]: scale (f - l), f, or a probability (`prm.reward`)."""
+    """Rewards of actions [A]: scale (f - l), f, a probability p or 2 p - 1 (`prm.reward`)."""
     if config.reward == "log_odds":
         return log_odds_scale * (f - log_base)
-    if config.reward == "probability":
-        return f.exp() if config.parameterisation == "log_prob" else torch.sigmoid(f)
-    return f
+    if config.reward == "f":
+        return f
+    probability = f.exp() if config.parameterisation == "log_prob" else torch.sigmoid(f)
+    return 2.0 * probability - 1.0 if config.reward == "signed_probability" else probability
 
 
 def _per_step(values: Tensor, batch: TokenBatch, config: PRMConfig) -> Tensor:
     if config.action == "step":
         return values
-    return reduce_to_steps(values, batch.step_index, batch.steps, step_reduction(config))
+    return reduce_to_steps(values, batch.step_index, batch.steps, config.step_reduction)
 
 
-def search_scores(f: Tensor, log_pi: Tensor, config: PRMConfig) -> Tensor:
-    """Scores in [0, 1] for search: sigmoid(f), exp(f) = phi(C_t), D = sigmoid(f - l), or a product of
-    PRM and policy."""
-    kind = config.search_score
-    if kind == "auto":
-        kind = "exp_f" if config.parameterisation == "log_prob" else "sigmoid_f"
-    if kind == "ratio":
+def search_scores(f: Tensor, log_pi: Tensor, tokens: Tensor, config: PRMConfig) -> Tensor:
+    """Scores in [0, 1] of steps for search [S]; what they are says `PRMConfig.score_kind`.
+
+    sigmoid(f), D = sigmoid(f - l), or the product with the policy sigmoid(f + l). Of densities exp(f) =
+    phi(C_t) and exp((f + l) / 2) the mean over the step's tokens, exp(f / tokens). `reference_ratio`:
+    sigmoid(beta (f - l)) with l of the reference model.
+
+    Args:
+        f: [S].
+        log_pi: [S], log-probability of the step under the policy (the reference model), reduced as f.
+        tokens: [S], of each step.
+        config: the PRM's form.
+    """
+    if config.search_score == "reference_ratio":
+        return torch.sigmoid(config.prime.beta * (f - log_pi))
+    if config.search_score == "ratio":
         return torch.sigmoid(f - log_pi)
-    if kind == "product":
-        return (
-            ((f + log_pi) / 2).exp() if config.parameterisation == "log_prob" else torch.sigmoid(f + log_pi)
-        )
-    return f.exp() if kind == "exp_f" else torch.sigmoid(f)
+    product = config.search_score == "product"
+    if config.parameterisation == "scalar_head":
+        return torch.sigmoid(f + log_pi if product else f)
+    log_density = (f + log_pi) / 2 if product else f
+    return (log_density / tokens if config.score_kind == "token_mean" else log_density).exp()
 
 
 def _step_offsets(batch: TokenBatch) -> Tensor:

@@ -173,5 +173,6 @@ class _Work:
             log_pi=share_rows(self._engine, log_pi, self.distinct.rows),
             lengths=weights.lengths,
             policy_weights=segment_sum(weights.values.double(), owner, weights.rows),
+            problems=self._batch.problem,
             rollouts=self._batch.policy_rollouts,
         )

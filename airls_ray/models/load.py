@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from airls_ray.errors import ModelError
 from airls_ray.models.check import ModelInfo, check_model_folder
+from airls_ray.models.logits import caps_attention, check_logit_form
 from airls_ray.models.modules import PolicyModule, PRMModule, ScalarHeadModule
 from airls_ray.tokenizer_files import generation_file
 
@@ -52,12 +53,13 @@ def load_policy_module(
         path: model folder or hub name; only safetensors weights are read.
         dtype: data type of the weights.
         attention: `auto` is "sdpa", which takes both layouts on every device; "eager" for bfloat16 models
-            with a context of at most 128 tokens on a CPU.
+            with a context of at most 128 tokens on a CPU, and for models that cap their attention's scores.
         trust_remote_code: whether code inside the folder may run.
         gradient_checkpointing: recompute activations in the backward pass.
 
     Raises:
-        ModelError: the folder is missing or broken, or holds another kind of model.
+        ModelError: the folder is missing or broken, or holds another kind of model, or one whose logits or
+            attention cannot be computed as it does itself.
     """
     info = check_model_folder(path)
     if info.architecture is not None and info.architecture.endswith("Classification"):
@@ -66,6 +68,7 @@ def load_policy_module(
         )
     model, report = _from_pretrained(AutoModelForCausalLM, path, dtype, attention, trust_remote_code)
     _refuse_missing(path, report["missing_keys"], "a causal language model")
+    check_logit_form(model, path)
     return PolicyModule(_prepared(model, gradient_checkpointing))
 
 
@@ -193,7 +196,13 @@ def _from_pretrained(
             f"the weight {name} of {path} has shape {list(found)} where {list(wanted)} is needed: "
             "check prm.shaping and prm.parameterisation, or save the model again"
         )
-    if attention == "auto" and dtype == "bfloat16" and _has_short_rows(model.config):
+    capped = caps_attention(model.config)
+    if capped and attention == "sdpa":
+        raise ModelError(
+            f"{path} caps the scores of its attention (attn_logit_softcapping), which attention=sdpa leaves "
+            "out: take auto, eager or flash_attention_2"
+        )
+    if attention == "auto" and (capped or (dtype == "bfloat16" and _has_short_rows(model.config))):
         model.set_attn_implementation("eager")
     _own_memory(model)
     return model, report

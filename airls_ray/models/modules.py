@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from airls_ray.errors import ConfigError
+from airls_ray.models.logits import LogitForm
 from airls_ray.models.lora import hf_name
 
 
@@ -79,6 +80,14 @@ class _WrappedModel(nn.Module):
 class PolicyModule(_WrappedModel):
     """A causal language model; forward gives the log-probabilities of the response tokens."""
 
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._logit_form = LogitForm.of(model.config)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [R, vocabulary], fp32, at positions with these last hidden states [R, hidden]."""
+        return self._logit_form(self.model.get_output_embeddings()(hidden))
+
     def forward(
         self,
         input_ids: Tensor,
@@ -106,7 +115,7 @@ class PolicyModule(_WrappedModel):
             entropy_gradient: False where the entropy is only reported (saves memory).
         """
         hidden = self._hidden(input_ids, position_ids, attention_mask)
-        logits = self.model.get_output_embeddings()(hidden[predict_index]).float()
+        logits = self.logits(hidden[predict_index])
         if temperature != 1.0:
             logits = logits / temperature
         log_softmax = torch.log_softmax(logits, dim=-1)

@@ -22,7 +22,7 @@ LOG_RATIO_LIMIT = 20.0
 
 @dataclass(frozen=True)
 class PolicyNormaliser:
-    """Sizes of the whole update, over all ranks and micro-batches: losses of its parts then add up."""
+    """Sizes of what learns in the whole update, over all ranks and micro-batches: losses then add up."""
 
     tokens: int
     """Response tokens."""
@@ -57,9 +57,9 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the micro-batch's share of the update's loss, and metrics as sums.
 
-    Per token: -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + beta k3 - c entropy, with
-    rho = exp(logprobs - old_logprobs) and w the truncated importance weight (1 when off), which is 0 for
-    rollouts that the sequence mask leaves out.
+    Per token: -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + beta kl - c entropy, with
+    rho = exp(logprobs - old_logprobs), kl of `kl_estimator` and w the truncated importance weight (1 when
+    off). Rollouts that the sequence mask leaves out have no loss; the normaliser must not count them.
 
     Returns:
         A scalar: summed over all micro-batches and ranks it is the loss of the update. An engine
@@ -92,14 +92,18 @@ def policy_loss(
         if config.sequence_mask > 0:
             kept = near_rollouts(difference.detach(), inputs.row_offsets, config.sequence_mask)
             sums["kept_share"] = kept
-            surrogate = surrogate * kept
     token_loss = -surrogate
     if inputs.reference_logprobs is not None:
         sums["reference_kl"] = k3(inputs.logprobs, inputs.reference_logprobs)
-        token_loss = token_loss + config.kl_coefficient * sums["reference_kl"]
+        kl = sums["reference_kl"]
+        if config.kl_estimator == "k2":
+            kl = 0.5 * _clamped(inputs.logprobs - inputs.reference_logprobs).square()
+        token_loss = token_loss + config.kl_coefficient * kl
     if inputs.entropy is not None:
         sums["entropy"] = inputs.entropy
         token_loss = token_loss - config.entropy_coefficient * inputs.entropy
+    if "kept_share" in sums:
+        token_loss = token_loss * sums["kept_share"]
     loss = (token_loss * token_weights(inputs.row_offsets, config.aggregation, normaliser)).sum()
     return loss, {name: values.detach().sum() for name, values in sums.items()}
 
@@ -107,7 +111,8 @@ def policy_loss(
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Estimate KL(policy || reference) per token [R]: exp(d) - d - 1 with d = reference - policy.
 
-    Never negative, unbiased for samples of the policy. d is clamped to +-20.
+    Never negative, unbiased for samples of the policy; its gradient is that of KL(reference || policy), since
+    the samples' own dependence on the policy is not part of it. d is clamped to +-20.
     """
     d = _clamped(reference_logprobs - logprobs)
     return d.exp() - d - 1.0

@@ -4,8 +4,10 @@
     w_j       = exp(sum_t phi(tau_j)[t]) / pi(tau_j)                      for failed rollouts j
     L         = sum_j w_j rbar(tau_j) / sum_j w_j - mean_{expert} rbar(tau)
 
-The weights are computed in log space, normalised over the whole update and detached: they turn samples of
-the policy into samples of exp(sum phi), whose mean reward is the gradient of the partition function.
+pi is the density that sampled tau_j, which for old rollouts is not the current policy's. The weights are
+computed in log space, detached and normalised over the rollouts of each problem: they turn samples of the
+policy into samples of exp(sum phi), whose mean reward is the gradient of log Z(q), the problem's own
+partition function.
 """
 
 from __future__ import annotations
@@ -43,17 +45,30 @@ def log_weights(
     return (logs / lengths.clamp(min=1) if how == "mean" else logs) / temperature
 
 
-def weight_multipliers(logs: Tensor, base: Tensor, max_weight: float = 0.0) -> Tensor:
-    """Return the factor m of each row's base weight, so that sum base m = sum base: float64 [N].
+def weight_multipliers(
+    logs: Tensor, base: Tensor, max_weight: float = 0.0, groups: Tensor | None = None
+) -> Tensor:
+    """Return the factor m of each row's base weight, so that sum base m = sum base in a group: float64 [N].
 
     A row may stand for several equal rollouts; its base weight then counts them.
 
     Args:
         logs: [N], from `log_weights`.
         base: [N], weight of each row without importance weights; rows with 0 get 0.
-        max_weight: largest factor (the mean factor is 1); what is cut off goes to the others in
+        max_weight: largest factor (the mean factor of a group is 1); what is cut off goes to the others in
             proportion. 0 turns it off.
+        groups: int64 [N], problem of each row; None: all rows are one group.
     """
+    if groups is None:
+        return _multipliers(logs, base, max_weight)
+    factors = torch.zeros_like(logs)
+    for group in groups.unique().tolist():
+        rows = groups == group
+        factors[rows] = _multipliers(logs[rows], base[rows], max_weight)
+    return factors
+
+
+def _multipliers(logs: Tensor, base: Tensor, max_weight: float) -> Tensor:
     used = base > 0
     if not bool(used.any()):
         return torch.zeros_like(logs)
@@ -79,7 +94,7 @@ def weight_multipliers(logs: Tensor, base: Tensor, max_weight: float = 0.0) -> T
     return factors
 
 
-def effective_sample_size(factors: Tensor, base: Tensor, rollouts: int) -> float:
+def effective_sample_size(factors: Tensor, base: Tensor, rollouts: float) -> float:
     """Return (sum w)^2 / sum w^2 over the single rollouts; between 1 and their number, 0 without any.
 
     Args:

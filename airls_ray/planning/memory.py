@@ -5,8 +5,9 @@ what DeepSpeed 0.19 keeps). Estimates: activations, logits, buffers and `CONTEXT
 a full micro-batch in which every token is a response token. Fragmentation of the allocator is not counted.
 
 Sources: ZeRO, arXiv 1910.02054, section 3 (2 + 2 + 12 bytes a parameter in mixed precision) and DeepSpeed's
-own `estimate_zero2_model_states_mem_needs` (2 P + 18 P / ranks); activations after Korthikanti et al., arXiv
-2205.05198, section 4, counted anew for gated MLPs and grouped attention without a score matrix.
+own `estimate_zero2_model_states_mem_needs` (2 P + 18 P / ranks, with gradients summed in bfloat16);
+activations after Korthikanti et al., arXiv 2205.05198, section 4, counted anew for gated MLPs and grouped
+attention without a score matrix.
 """
 
 from __future__ import annotations
@@ -131,10 +132,10 @@ def learner_memory(
     stage 0 (fp32 only): weights, gradients 4 P each, moments 8 P.
     stage 1 bfloat16 (BF16_Optimizer): weights 2 P, gradients 2 P and summed in fp32 4 P, 12 P / N.
     stage 1 fp32: weights and gradients w P each, 12 P / N, a copy of the own gradients at the step.
-    stage 2: weights w P, gradients w P / N, 12 P / N, fp32 gradients 4 P / N at the step.
-    stage 3: weights and gradients w P / N each, 12 P / N, fp32 gradients of one sub-group at the step, at
-    most 1e9 gathered weights and the gradient of the largest matrix in the backward pass, all weights at a
-    sync.
+    stage 2: weights w P, gradients summed in fp32 4 P / N, 12 P / N, fp32 gradients 4 P / N at the step.
+    stage 3: weights w P / N, gradients summed in fp32 4 P / N, 12 P / N, fp32 gradients of one sub-group at
+    the step, at most 1e9 gathered weights and the gradient of the largest matrix in the backward pass, all
+    weights at a sync.
     Stages 1 to 3 hold a bucket of 5e8 gradients (not stage 1 in bfloat16, which reduces in place).
 
     With LoRA gradients, masters and moments are those of the L parameters that learn; the weights are P + L,
@@ -162,7 +163,7 @@ def learner_memory(
     share = -(-learns // ranks)
     masters = 4 * share if stage else 0
     moments = MOMENTS * (share if stage else learns)
-    gradients = width * (share if stage >= 2 else learns)
+    gradients = 4 * share if stage >= 2 else width * learns
     update = 4 * (min(share, LIVE) if stage == 3 else share) if stage else 0
     bucket = width * (BUCKET if on_gpu else min(BUCKET, learns)) if stage else 0
     if stage == 1 and mixed:
@@ -173,7 +174,7 @@ def learner_memory(
     host = 0
     if learner.offload_optimizer and on_gpu:
         host, masters, moments, update = masters + moments + 4 * share, 0, 0, 0
-        gradients = gradients if stage == 3 else 0
+        gradients = width * share if stage == 3 else 0  # the sums are with the optimiser
     tokens = max(learner.tokens_per_microbatch, context_tokens)
     return Memory(
         weights=width * (-(-weights // ranks) if stage == 3 else weights),

@@ -24,14 +24,20 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
     yield from _learner("policy", config.policy, shape)
     if config.uses_prm:
         yield from _learner("prm.learner", config.prm.learner, shape)
-    if (
-        config.model.dtype == "bfloat16"
-        and config.train.sync_check
-        and config.train.sync_tolerance < _ROUGH_TOLERANCE
-    ):
+    if config.rough_log_probs and config.train.sync_check and config.sync_tolerance < _ROUGH_TOLERANCE:
         yield (
-            f"train.sync_tolerance is {config.train.sync_tolerance:g} nats, which bfloat16 weights do not "
+            f"train.sync_tolerance is {config.sync_tolerance:g} nats, which bfloat16 weights do not "
             "hold: raise it (0.05) or set train.sync_check=false"
+        )
+    if config.rough_log_probs and config.train.iterations > 0 and config.method.importance_cap == 0:
+        yield (
+            "sampler and learner differ in bfloat16, which nothing corrects: set method.importance_cap (2 is "
+            "usual)"
+        )
+    if config.method.step_transform == "min_form" and config.prm.reward == "probability":
+        yield (
+            "method.step_transform=min_form cannot point at a mistake among rewards in [0, 1] "
+            "(prm.reward=probability): set prm.reward=signed_probability"
         )
     if config.task.name in ("file", "code"):
         files = (config.task.train_file, config.task.test_file)

@@ -15,6 +15,7 @@ from transformers import AutoModel, Qwen2Model
 
 from airls_ray.errors import ModelError
 from airls_ray.models.load import DType, quiet_transformers
+from airls_ray.models.logits import LogitForm, caps_attention
 from airls_ray.prms.forms import QWEN_PRM
 
 
@@ -43,6 +44,8 @@ def load_backbone(folder: Path, architecture: str | None, dtype: DType) -> Any:
             f"{folder} does not hold the weights that its config.json promises: {lacking[0]} is missing or "
             f"has another shape ({len(lacking)} such weights)"
         )
+    if caps_attention(model.config):
+        model.set_attn_implementation("eager")
     return model
 
 
@@ -70,18 +73,33 @@ def two_layer_head(folder: Path) -> nn.Module:
 
 
 def token_pair_head(folder: Path, backbone: Any, minus: int, plus: int) -> nn.Module:
-    """Return the two rows of a language model's output layer that give the logits of `minus` and `plus`.
+    """Return the two rows of a language model's output layer, as a module that gives the model's logits of
+    `minus` and `plus`.
 
     Raises:
         ModelError: the folder has no output layer of its own and does not share the input embeddings.
     """
     rows = [minus, plus]
     if backbone.config.tie_word_embeddings:
-        weight = backbone.get_input_embeddings().weight.detach()[rows]
-        return _as_linear(weight, None)
-    weight = _tensor(folder, "lm_head.weight", rows)
-    has_bias = "lm_head.bias" in _shards(folder)
-    return _as_linear(weight, _tensor(folder, "lm_head.bias", rows) if has_bias else None)
+        head = _as_linear(backbone.get_input_embeddings().weight.detach()[rows], None)
+    else:
+        has_bias = "lm_head.bias" in _shards(folder)
+        bias = _tensor(folder, "lm_head.bias", rows) if has_bias else None
+        head = _as_linear(_tensor(folder, "lm_head.weight", rows), bias)
+    return _TokenPairHead(head, LogitForm.of(backbone.config))
+
+
+class _TokenPairHead(nn.Module):
+    """Two rows of an output layer, and what the model does to their outputs."""
+
+    def __init__(self, rows: nn.Linear, form: LogitForm) -> None:
+        super().__init__()
+        self.rows = rows
+        self.form = form
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits [R, 2] of hidden states [R, hidden]."""
+        return self.form(self.rows(hidden))
 
 
 def has_weight(folder: Path, name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airls_ray.errors import DataError
+from airls_ray.evaluation.steps import ScoreKind
 from airls_ray.prms.items import StepScorer, StepText
 from airls_ray.search.scoring import Continuation, Scores
 from airls_ray.text import TextCodec
@@ -15,6 +16,8 @@ class TextSearchScorer:
 
     The tokens of another tokenizer are another cut of the text, so no keys and values can be shared.
     """
+
+    kind: ScoreKind = "probability"
 
     def __init__(self, prm: StepScorer, codec: TextCodec, prompts: Sequence[str] | None = None) -> None:
         """`prompts`: texts of the problems by number; None decodes the prompts' tokens."""

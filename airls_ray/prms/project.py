@@ -28,7 +28,7 @@ from airls_ray.tokenizer_files import load_tokenizer
 
 
 class ProjectScorer:
-    """Scores by the form in `prm.json`: sigmoid(f) of a scalar head, exp(sum log phi) of a language model.
+    """Scores by the form in `prm.json`: sigmoid(f) of a scalar head, exp(mean log phi) of a language model.
 
     The problem is put as `prm.json` says (of older folders: as it is, by `prompt_template`). The steps are
     encoded one by one, as they are: each with its task's delimiter, like `TextCodec.step_texts` gives them.

@@ -85,7 +85,7 @@ class DVTS(Searcher):
 def best_prefixes(
     state: SearchState, nodes: Sequence[int], count: int, how: Aggregate, distinct: bool = True
 ) -> list[int]:
-    """Return the `count` nodes of highest value, best first; of equal values the older one is better.
+    """Return the `count` nodes of highest score, best first; of equal scores the older one is better.
 
     With `distinct`, nodes with equal responses count once (the oldest of them).
     """
@@ -94,7 +94,7 @@ def best_prefixes(
         for node in nodes:
             first.setdefault(tuple(state.response(node)), node)
         nodes = list(first.values())
-    return sorted(nodes, key=lambda node: (-state.value(node, how), node))[: max(count, 0)]
+    return sorted(nodes, key=lambda node: (-state.log_score(node, how), node))[: max(count, 0)]
 
 
 def spread(kept: Sequence[int], total: int, lookahead: int = 0) -> list[Want]:

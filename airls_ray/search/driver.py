@@ -149,7 +149,7 @@ class SearchDriver:
     def start(self, searcher: Searcher, problem: SearchProblem) -> Search:
         """A search of this driver's temperature and limits."""
         settings = self._settings
-        state = searcher.start(problem.seed)
+        state = searcher.start(problem.seed, self._scorer.kind)
         return Search(problem, searcher, state, settings.limits, settings.temperature)
 
     def tick(self, live: Sequence[Search]) -> list[Search]:
@@ -292,6 +292,7 @@ def _child(row: dict[str, Any], item: Continuation, scores: tuple[float, ...], m
         step_ends=item.step_ends[:steps],
         step_log_probs=item.log_probs[:steps],
         ahead=scores[steps:],
+        ahead_tokens=item.step_tokens[steps:],
     )
 
 

@@ -73,7 +73,7 @@ class Tree:
         ]
         if not open_leaves:
             return None
-        return max(open_leaves, key=lambda node: (self.lengths[node], state.value(node, how), -node))
+        return max(open_leaves, key=lambda node: (self.lengths[node], state.log_score(node, how), -node))
 
     def _is_used_up(self, state: SearchState, node: int) -> bool:
         return all(child in self.blocked or state.nodes[child].finished for child in self.children[node])

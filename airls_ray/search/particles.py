@@ -68,6 +68,10 @@ class ParticleFilter(Searcher):
         live = [node for node in state.last if not state.nodes[node].finished]
         return self._continue(state, live)
 
+    def vote_weights(self, state: SearchState) -> dict[int, float]:
+        """Their weights: what was resampled has its score in its number already."""
+        return self.log_weights(state)
+
     def log_weights(self, state: SearchState) -> dict[int, float]:
         """Finished responses and their log-weights, in nats: who votes with them estimates the target.
 
@@ -80,7 +84,7 @@ class ParticleFilter(Searcher):
         return {node: _restart(state, node) + self._log_odds(state, node) for node in nodes}
 
     def _log_odds(self, state: SearchState, node: int) -> float:
-        return log_odds(state.value(node, self.aggregate)) / self.temperature
+        return log_odds(state.log_value(node, self.aggregate)) / self.temperature
 
     def _continue(self, state: SearchState, live: Sequence[int], fixed: int | None = None) -> list[Want]:
         """Resample the live particles if need be and continue them by a step.
@@ -123,6 +127,10 @@ class ParticleGibbs(ParticleFilter):
 
     iterations: int = 4
     """Sweeps."""
+
+    def vote_weights(self, state: SearchState) -> dict[int, float]:
+        """Log-scores, as of all other searches: weights of different sweeps cannot be compared."""
+        return Searcher.vote_weights(self, state)
 
     def plan(self, state: SearchState) -> list[Want]:
         """One step of the sweep under way, or the first of the next."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.search_section import AnswerRule
-from airls_ray.evaluation.steps import Aggregate
+from airls_ray.evaluation.steps import Aggregate, relative_weights
 from airls_ray.evaluation.voting import vote, vote_shares
 from airls_ray.search.driver import Search
 from airls_ray.search.ledger import AXES
@@ -25,6 +25,7 @@ _LEAF = pa.struct(
         ("step_truth", pa.list_(pa.bool_())),
         ("scores", pa.list_(pa.float32())),
         ("score", pa.float32()),
+        ("log_score", pa.float64()),
         ("log_prob", pa.float32()),
         ("finish", pa.string()),
         ("answer", pa.string()),
@@ -65,9 +66,11 @@ SEARCH_RECORDS = pa.schema(
     metadata={b"airls_ray.schema": b"search_records", b"airls_ray.version": b"1"},
 )
 """`budget`: the width N. `rule`: how `answer` was chosen; `chosen` is its row in `leaves` (null: no response
-was finished, and the outcome is 0); where several leaves tie, `outcome` is the mean of theirs. `oracle`: the best outcome of any finished response. `stopped_by`: axis
-of the ledger whose limit ended the search. `nodes` is null unless asked for. Of a leaf, `steps` are the texts
-of its steps and `step_truth` what the task says of them (null: it does not know)."""
+was finished, and the outcome is 0); where several leaves tie, `outcome` is the mean of theirs. `oracle`: the
+best outcome of any finished response. `stopped_by`: axis of the ledger whose limit ended the search. `nodes` is
+null unless asked for. Of a leaf, `steps` are the texts of its steps and `step_truth` what the task says of them (null: it does not know). Leaves are compared, and
+their votes weighed, by `log_score`; `score` in [0, 1] is the same but for densities, of which it is the mean
+over tokens."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ class Leaf:
     """A finished response and its verdict."""
 
     node: int
-    score: float
+    log_score: float
+    log_weight: float
+    """In a weighted vote."""
     log_prob: float
     answer: str | None
     outcome: float
@@ -114,11 +119,18 @@ def choose(leaves: Sequence[Leaf], rule: AnswerRule) -> int | None:
         return None
     if rule != "best":
         answers = [leaf.answer for leaf in leaves]
-        weights = [leaf.score for leaf in leaves] if rule == "weighted" else None
-        index = vote(answers, weights)
+        index = vote(answers, _vote_weights(leaves, rule))
         if index is not None:
             return index
-    return max(range(len(leaves)), key=lambda at: (leaves[at].score, -at))
+    return max(range(len(leaves)), key=lambda at: (leaves[at].log_score, -at))
+
+
+def _vote_weights(leaves: Sequence[Leaf], rule: AnswerRule) -> list[float] | None:
+    """What each leaf's vote weighs; None: all the same."""
+    if rule != "weighted":
+        return None
+    weights: list[float] = relative_weights(np.array([leaf.log_weight for leaf in leaves])).tolist()
+    return weights
 
 
 def expected_outcome(leaves: Sequence[Leaf], rule: AnswerRule) -> float:
@@ -128,11 +140,10 @@ def expected_outcome(leaves: Sequence[Leaf], rule: AnswerRule) -> float:
     """
     outcomes = np.array([leaf.outcome for leaf in leaves])
     if rule != "best":
-        weights = [leaf.score for leaf in leaves] if rule == "weighted" else None
-        shares = vote_shares([leaf.answer for leaf in leaves], weights)
+        shares = vote_shares([leaf.answer for leaf in leaves], _vote_weights(leaves, rule))
         if shares.any():
             return float(shares @ outcomes)
-    scores = np.array([leaf.score for leaf in leaves])
+    scores = np.array([leaf.log_score for leaf in leaves])
     return float(outcomes[scores == scores.max()].mean()) if leaves else 0.0
 
 
@@ -158,8 +169,16 @@ def make_record(
     """
     state = search.state
     nodes = searcher.leaves(state)
+    weights = searcher.vote_weights(state)
     leaves = [
-        Leaf(node, state.value(node, how), state.log_prob(node), verdict.answer, verdict.outcome)
+        Leaf(
+            node,
+            state.log_score(node, how),
+            weights[node],
+            state.log_prob(node),
+            verdict.answer,
+            verdict.outcome,
+        )
         for node, verdict in zip(nodes, verdicts, strict=True)
     ]
     chosen = choose(leaves, run.rule)
@@ -186,7 +205,8 @@ def make_record(
                 "steps": list(verdict.steps),
                 "step_truth": None if verdict.step_truth is None else list(verdict.step_truth),
                 "scores": state.step_scores(leaf.node),
-                "score": leaf.score,
+                "score": state.value(leaf.node, how),
+                "log_score": leaf.log_score,
                 "log_prob": leaf.log_prob,
                 "finish": state.nodes[leaf.node].finish,
                 "answer": leaf.answer,

@@ -7,7 +7,7 @@ Singh 2015 (the same with one particle that must survive, as particle Gibbs need
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import log
+from math import expm1, log, log1p
 from typing import Literal
 
 import numpy as np
@@ -17,15 +17,19 @@ from scipy.special import softmax
 Resampling = Literal["systematic", "multinomial"]
 
 CLIP = 1e-7
-"""Scores are kept this far from 0 and 1, so that their log-odds lie within +-16.1 (arXiv 2502.01618)."""
+"""Scores are kept this far from 1, so that their log-odds are at most 16.1 (arXiv 2502.01618)."""
+
+LOWEST = -1e4
+"""Log-odds of a score of 0, in nats. The published code clips at -16.1, where the products of many steps'
+scores are all equal; a logarithm needs no such clip."""
 
 _SMALLEST = 1e-300
 
 
-def log_odds(score: float) -> float:
-    """Logit of a score in [0, 1], clipped by `CLIP`, in nats."""
-    clipped = min(max(score, CLIP), 1.0 - CLIP)
-    return log(clipped) - log(1.0 - clipped)
+def log_odds(log_score: float) -> float:
+    """Logit of a score in [0, 1] by its logarithm, in nats, within `LOWEST` and the logit of 1 - `CLIP`."""
+    bounded = min(log_score, log1p(-CLIP))
+    return max(bounded - log(-expm1(bounded)), LOWEST)
 
 
 def probabilities(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:

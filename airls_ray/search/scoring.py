@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import exp
 from typing import Protocol
+
+from airls_ray.evaluation.steps import ScoreKind
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Continuation:
     closes: bool = False
     """Whether `tokens` are an end of sequence alone, which belongs to the step before."""
 
+    @property
+    def step_tokens(self) -> tuple[int, ...]:
+        """Tokens of each step that ends in `tokens`, those of the first one in `prefix` included."""
+        bounds = (-self.open_tokens, *self.step_ends)
+        return tuple(end - start for start, end in pairwise(bounds))
+
 
 Scores = tuple[list[tuple[float, ...]], list[int]]
 """For each continuation the scores of its steps, and the tokens that were computed for it."""
@@ -44,6 +53,9 @@ Scores = tuple[list[tuple[float, ...]], list[int]]
 
 class StepScorer(Protocol):
     """Whatever scores steps."""
+
+    kind: ScoreKind
+    """What its scores are."""
 
     def score(self, items: Sequence[Continuation]) -> Scores:
         """Score all continuations, as one batch."""
@@ -53,11 +65,15 @@ class StepScorer(Protocol):
 class LogProbScorer:
     """The control: a step's probability under the policy that sampled it. It costs nothing."""
 
+    kind: ScoreKind = "token_mean"
+
     def score(self, items: Sequence[Continuation]) -> Scores:
         """See `StepScorer.score`."""
         scores = []
         for item in items:
             logs = list(item.log_probs)
             logs[0] += item.open_log_prob
-            scores.append(tuple(min(1.0, exp(log)) for log in logs))
+            scores.append(
+                tuple(min(1.0, exp(log / size)) for log, size in zip(logs, item.step_tokens, strict=True))
+            )
         return scores, [0] * len(items)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from airls_ray.evaluation.steps import Aggregate
+from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.search.tree import Child, Expansion, Node, SearchState, Want
 from airls_ray.seeding import derive_seed
 
@@ -31,9 +31,9 @@ class Searcher(ABC):
         change `state.data` and nothing else.
         """
 
-    def start(self, seed: int) -> SearchState:
-        """A search that has not begun; all its random numbers derive from `seed`."""
-        return SearchState(seed)
+    def start(self, seed: int, kind: ScoreKind = "probability") -> SearchState:
+        """A search that has not begun; all its random numbers derive from `seed`. `kind`: of its scores."""
+        return SearchState(seed, kind=kind)
 
     def ask(self, state: SearchState) -> list[Expansion]:
         """Return the expansions that have no answer yet, of a new round where none is under way.
@@ -66,6 +66,10 @@ class Searcher(ABC):
     def leaves(self, state: SearchState) -> list[int]:
         """Finished responses among which the answer is chosen, oldest first."""
         return state.finished()
+
+    def vote_weights(self, state: SearchState) -> dict[int, float]:
+        """Log-weights of `leaves` in a weighted vote, up to a common constant: their log-scores."""
+        return {node: state.log_score(node, self.aggregate) for node in self.leaves(state)}
 
     def stop(self, state: SearchState) -> None:
         """End the search here (a budget is used up); expansions under way are dropped."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from airls_ray.evaluation.steps import relative_weights
 from airls_ray.evaluation.voting import best_of_n_values
 from airls_ray.formatting import Cell
 from airls_ray.search.ledger import AXES
@@ -67,11 +68,13 @@ def sample_curves(records: Sequence[Record], seed: int = 0) -> dict[str, dict[st
     leaves = [one for one in leaves if len(one) == budget]
     if not leaves:
         return {}
+    logs = np.array([[leaf["log_score"] for leaf in one] for one in leaves])
     values = best_of_n_values(
-        np.array([[leaf["score"] for leaf in one] for one in leaves]),
+        logs,
         np.array([[leaf["outcome"] > 0.5 for leaf in one] for one in leaves], dtype=float),
         [[leaf["answer"] for leaf in one] for one in leaves],
         [2**k for k in range(budget.bit_length()) if 2**k <= budget],
+        weights=relative_weights(logs),
         log_probs=np.array([[leaf["log_prob"] for leaf in one] for one in leaves]),
         seed=seed,
     )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from math import exp
 from typing import Any, Literal
 
 import numpy as np
 
-from airls_ray.evaluation.steps import Aggregate, aggregate_steps
+from airls_ray.evaluation.steps import Aggregate, ScoreKind, aggregate_log_scores, log_scores, score_sizes
 
 ROOT = 0
 
@@ -67,6 +68,8 @@ class Child:
     """`log_prob` by step; empty: one step."""
     ahead: tuple[float, ...] = ()
     """Scores of the steps looked ahead behind it: part of its value, and of no other node's."""
+    ahead_tokens: tuple[int, ...] = ()
+    """Tokens of those steps."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Node:
     step_ends: tuple[int, ...] = ()
     step_log_probs: tuple[float, ...] = ()
     ahead: tuple[float, ...] = ()
+    ahead_tokens: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, parent: int, child: Child) -> Node:
@@ -125,6 +129,8 @@ class SearchState:
     """Whether nothing more will be asked."""
     data: dict[str, Any] = field(default_factory=dict)
     """The algorithm's own memory, JSON values only."""
+    kind: ScoreKind = "probability"
+    """What the scores of its steps are."""
 
     def path(self, node: int) -> list[int]:
         """Nodes from the root's child down to `node`; empty for the root."""
@@ -153,12 +159,34 @@ class SearchState:
         return one.closes or self.nodes[one.parent].finish == "partial"
 
     def value(self, node: int, how: Aggregate) -> float:
-        """Score of the prefix: its step scores (and those looked ahead) reduced to one number; 1 for the
-        root."""
-        scores = [*self.step_scores(node), *self.nodes[node].ahead]
-        if not scores:
-            return 1.0
-        return float(aggregate_steps(np.array(scores), np.array([0, len(scores)]), how)[0])
+        """Score of the prefix in [0, 1]: its step scores (and those looked ahead) reduced to one number; 1
+        for the root. It does not fall with the length of a prefix whose scores are densities."""
+        return exp(self.log_value(node, how))
+
+    def log_value(self, node: int, how: Aggregate) -> float:
+        """Logarithm of `value`, exact where that is 0: what is shared out by.
+
+        A density counts by its mean: the step's own (`last`, `min`, `mean`), or over all factors (`prod`).
+        """
+        scores, tokens = self._scores_and_tokens(node)
+        logs = log_scores(scores)
+        if self.kind == "probability" or how != "prod":
+            return _aggregate(logs, how, tokens)
+        sizes = tokens if self.kind == "token_mean" else np.ones(len(logs))
+        return float((logs * sizes).sum() / sizes.sum()) if len(logs) else 0.0
+
+    def log_score(self, node: int, how: Aggregate) -> float:
+        """Log-score of the prefix: what ranks responses and weighs votes. Of a density its logarithm as a
+        whole, which falls with length as the density does."""
+        scores, tokens = self._scores_and_tokens(node)
+        return _aggregate(log_scores(scores, score_sizes(self.kind, tokens)), how, tokens)
+
+    def _scores_and_tokens(self, node: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and tokens of all steps up to `node` and looked ahead."""
+        one = self.nodes[node]
+        scores = np.array([*self.step_scores(node), *one.ahead], dtype=np.float64)
+        tokens = np.diff(self.step_ends(node), prepend=0)
+        return scores, np.array([*tokens, *one.ahead_tokens], dtype=np.int64)
 
     def log_prob(self, node: int) -> float:
         """Log-probability of the response up to `node`, in nats."""
@@ -217,6 +245,12 @@ class SearchState:
             for ticket, children in tree["told"].items()
         }
         return cls(**fields)
+
+
+def _aggregate(logs: np.ndarray, how: Aggregate, tokens: np.ndarray) -> float:
+    if not len(logs):
+        return 0.0
+    return float(aggregate_log_scores(logs, np.array([0, len(logs)]), how, tokens)[0])
 
 
 def _node(fields: Mapping[str, Any]) -> Node:

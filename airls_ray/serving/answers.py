@@ -61,22 +61,23 @@ def choose_answers(
     state = search.state
     nodes = search.searcher.leaves(state)
     if not nodes:
-        begun = max(state.last, key=lambda node: (state.value(node, how), -node), default=None)
+        begun = max(state.last, key=lambda node: (state.log_score(node, how), -node), default=None)
         if begun is None:
             return [Answer((), "length", None, 0)]
         return [Answer(cut(pieces(state, begun, codec), stops), "length", state.value(begun, how), 0)]
     answers: Sequence[str | None] = [None] * len(nodes)
     if rule != "best":
         answers = _answers(state, nodes, problem, codec, canonical)
+    weights = search.searcher.vote_weights(state)
     leaves = [
-        Leaf(node, state.value(node, how), state.log_prob(node), answer, 0.0)
+        Leaf(node, state.log_score(node, how), weights[node], state.log_prob(node), answer, 0.0)
         for node, answer in zip(nodes, answers, strict=True)
     ]
     return [
         Answer(
             cut(pieces(state, nodes[at], codec), stops),
             "stop" if state.nodes[nodes[at]].finish == "stop" else "length",
-            leaves[at].score,
+            state.value(nodes[at], how),
             len(nodes),
         )
         for at in in_order(leaves, rule, count)
@@ -99,7 +100,7 @@ def in_order(leaves: Sequence[Leaf], rule: AnswerRule, count: int) -> list[int]:
         left = [at for at in left if at != first and (said is None or leaves[at].answer != said)]
     if len(order) < count:  # all answers had their turn
         rest = [at for at in range(len(leaves)) if at not in order]
-        order += sorted(rest, key=lambda at: (-leaves[at].score, at))[: count - len(order)]
+        order += sorted(rest, key=lambda at: (-leaves[at].log_score, at))[: count - len(order)]
     return order
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from airls_ray.evaluation.steps import Aggregate
+from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import Child, Expansion, SearchState, Want
 
@@ -22,13 +22,17 @@ class Capped(Searcher):
         """As of the search that is capped."""
         return self.inner.aggregate
 
+    def vote_weights(self, state: SearchState) -> dict[int, float]:
+        """As of the search that is capped."""
+        return self.inner.vote_weights(state)
+
     def plan(self, state: SearchState) -> list[Want]:
         """As of the search that is capped."""
         return self.inner.plan(state)
 
-    def start(self, seed: int) -> SearchState:
+    def start(self, seed: int, kind: ScoreKind = "probability") -> SearchState:
         """As of the search that is capped."""
-        return self.inner.start(seed)
+        return self.inner.start(seed, kind)
 
     def ask(self, state: SearchState) -> list[Expansion]:
         """Return its expansions, each cut where the response would grow too long."""

@@ -40,14 +40,17 @@ def learner(stage: int = 0, ranks: int = 1, kind: str = "policy") -> LearnerConf
         learning_rate=1e-3,
         lr_warmup_updates=3,
         gradient_clip=0.05,
-        tokens_per_microbatch=40,
+        tokens_per_microbatch=12 if kind == "bf16_many" else 40,
         ranks=ranks,
         zero_stage=stage,
     )
 
 
 def rollouts(kind: str = "policy") -> pa.Table:
-    """Nine rollouts of uneven lengths; `lone`: one, so that the second of two ranks has no row at all."""
+    """Nine rollouts of uneven lengths; `lone`: one, so that the second of two ranks has no row at all;
+    `bf16_many`: enough for a hundred micro-batches."""
+    if kind == "bf16_many":
+        return make_rollouts(40, 3)
     return make_rollouts(3, 3).slice(1, 1) if kind == "lone" else make_rollouts(3, 3)
 
 
@@ -97,7 +100,7 @@ def load(model: Path, kind: str, *, resumed: bool = False) -> TrainModule:
     if kind in ("prm", "lora_prm"):
         make = lambda folder: load_prm_module(folder, "scalar_head")  # noqa: E731
     else:
-        make = lambda folder: load_policy_module(folder, "bfloat16" if kind == "bf16" else "float32")  # noqa: E731
+        make = lambda folder: load_policy_module(folder, "bfloat16" if kind.startswith("bf16") else "float32")  # noqa: E731
     return load_with_adapters(make, str(model), lora_of(kind), seed=3, resumed=resumed)
 
 
@@ -112,6 +115,9 @@ def run_case(kind: str, stage: int, args: argparse.Namespace) -> dict[str, Any]:
     if kind == "bf16":
         return {"metrics": train(engine, config), "weights": weights_of(engine)}
     gradients = record_gradients(engine, safe_get_full_grad)
+    if kind == "bf16_many":
+        train(engine, config, updates=1, kind=kind)
+        return {"gradients": gradients}
     result = {"metrics": train(engine, config, kind=kind), "weights": weights_of(engine)}
     result["gradients"] = gradients
     part = token_logprobs(engine, rollouts(kind), temperature=1.0, tokens_per_microbatch=40, pad_id=0)

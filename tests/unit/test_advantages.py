@@ -66,7 +66,7 @@ def test_primes_advantage_is_both_leave_one_outs_whitened_over_tokens(rollouts: 
         raw += [outcome + sum(relative[i:]) for i in range(len(row))]
     flat = torch.tensor(raw, dtype=torch.float64)
     wanted = ((flat - flat.mean()) / flat.std()).tolist()
-    got = advantages(rollouts, scores_of(rewards), name="prime")
+    got = advantages(rollouts, scores_of(rewards), name="prime", step_scale="none")
     assert [value for row in got for value in row] == pytest.approx(wanted, abs=1e-4)
 
 
@@ -140,3 +140,21 @@ def test_constant_groups_and_band_filter_together() -> None:
     table = with_outcomes([0.5] * 5 + [1.0, 0.0, 0.0, 0.0, 1.0])
     assert rows_that_learn(table, band=(0.3, 0.7)).tolist() == list(range(10))
     assert rows_that_learn(table, band=(0.3, 0.7), drop_constant=True).tolist() == list(range(5, 10))
+
+
+def test_whitening_is_over_the_tokens_that_learn() -> None:
+    """A group outside the accuracy band is left out of the update, and must not shift the others."""
+    table = make_rollouts(4, 4)
+    outcomes = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+    place = table.column_names.index("outcome")
+    table = table.set_column(place, table.schema.field(place), pa.array(outcomes, pa.float32()))
+    lengths = [len(row) for row in table["response"].to_pylist()]
+    generator = torch.Generator().manual_seed(0)
+    scores = scores_of([torch.randn(n, generator=generator).tolist() for n in lengths])
+    band = (0.3, 0.8)
+    found = advantages(table, scores, name="prime", accuracy_band=band)
+    rows = rows_that_learn(table, band=band).tolist()
+    assert 0 < len(rows) < 16
+    learned = torch.tensor([value for row in rows for value in found[row]], dtype=torch.float64)
+    assert float(learned.mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(learned.std()) == pytest.approx(1.0, abs=1e-5)

@@ -291,3 +291,30 @@ def test_weights_in_the_middle_of_sampling_need_the_asynchronous_loop():
 def test_the_asynchronous_loop_takes_weights_from_the_object_store_alone():
     nccl = "rollout.engine.weight_transfer=nccl"
     assert "set it to object_store" in mistake(None, "train.max_staleness=1", "method.importance_cap=2", nccl)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "recomputes"),
+    [
+        (["method=airl_s"], False),
+        (["method=airl_s", "model.dtype=bfloat16"], True),
+        (["method=airl_s", "method.importance_cap=2", "train.max_staleness=1"], True),
+        (["method=grpo", "model.dtype=bfloat16"], False),
+        # A given PRM compares with the policy only where its reward or its score does.
+        (["method=math_shepherd", "model.dtype=bfloat16"], False),
+        (["method=math_shepherd", "prm.reward=log_odds", "model.dtype=bfloat16"], True),
+    ],
+)
+def test_log_probabilities_are_the_learners_where_the_samplers_will_not_do(
+    overrides: list[str], recomputes: bool
+) -> None:
+    assert load_config(None, overrides).recomputes_log_probs == recomputes
+
+
+def test_a_reference_ratio_needs_a_language_model() -> None:
+    fields = ("prm.parameterisation=scalar_head", "prm.search_score=reference_ratio")
+    assert "needs parameterisation=log_prob" in mistake(None, *fields)
+
+
+def test_flash_attention_needs_bfloat16() -> None:
+    assert "needs dtype=bfloat16" in mistake(None, "model.attention=flash_attention_2")

@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from airls_ray.credit import (
     combine,
     min_form,
     outcome_advantages,
     overlong_penalty,
+    scale_by_largest_return,
     step_advantages,
     steps_to_tokens,
     trajectory_rewards,
@@ -231,3 +233,23 @@ def test_whitening_counts_every_token() -> None:
 
 def test_whitening_of_equal_values_is_zero() -> None:
     assert whiten(torch.full((3,), 0.1), torch.ones(3)).abs().max() < 1e-6
+
+
+def test_rewards_are_divided_by_the_largest_return_of_the_batch() -> None:
+    """Returns to the end by hand: (0.5, 1.5, -0.5) and (-4, -3); the largest is 4."""
+    rewards, rows = torch.tensor([-1.0, 2.0, -0.5, -1.0, -3.0]), torch.tensor([0, 0, 0, 1, 1])
+    found = scale_by_largest_return(rewards, rows, 2)
+    torch.testing.assert_close(found, rewards / 4.0, atol=1e-5, rtol=0)
+    assert scale_by_largest_return(torch.zeros(2), torch.tensor([0, 1]), 2).tolist() == [0.0, 0.0]
+
+
+def test_min_form_points_at_the_mistake_with_signed_rewards_alone() -> None:
+    """PURE: of (.95 .9 .03 .9 .9) the third step is wrong; by p(right) - p(wrong) its return is lowest."""
+    probability, rows = torch.tensor([0.95, 0.9, 0.03, 0.9, 0.9], dtype=torch.float64), torch.zeros(5).long()
+
+    def to_go(rewards: Tensor) -> list[float]:
+        form = min_form(rewards, rows, 1, 0.1)
+        return form.flip(0).cumsum(0).flip(0).tolist()
+
+    assert to_go(2 * probability - 1) == pytest.approx([-0.94, -0.94, -0.94, 0.0, 0.0], abs=1e-3)
+    assert min(to_go(probability)) > 0.0

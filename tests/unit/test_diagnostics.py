@@ -23,6 +23,7 @@ def healthy(step: int) -> Metrics:
         "prm/policy_accuracy": 0.65,
         "prm/effective_sample_size": 20.0,
         "prm/failed_rollouts": 40.0,
+        "prm/score_spread": 0.02,
         "policy/entropy": 0.3 - 0.004 * step,
         "rollout/response_tokens_mean": 36.0 + noise,
     }
@@ -35,6 +36,7 @@ FAILURES: dict[str, Callable[[int], Metrics]] = {
     "drifting length": lambda step: {"rollout/response_tokens_mean": 36.0 * 1.03**step},
     "collapsed entropy": lambda step: {"policy/entropy": 0.3 * 0.8**step},
     "collapsed weights": lambda step: {"prm/effective_sample_size": 1.1},
+    "flat scores": lambda step: {"prm/score_spread": 1e-7},
 }
 
 
@@ -50,6 +52,12 @@ def test_a_healthy_run_is_silent() -> None:
 @pytest.mark.parametrize("kind", list(CHECKS))
 def test_each_failure_is_named_once_and_alone(kind: str) -> None:
     assert kinds(lambda step: {**healthy(step), **FAILURES[kind](step)}) == [kind]
+
+
+def test_weights_that_collapse_within_each_problem_are_named() -> None:
+    of_ten = {"prm/weight_groups": 10.0, "prm/effective_sample_size": 11.0}
+    assert kinds(lambda step: {**healthy(step), **of_ten}) == ["collapsed weights"]
+    assert kinds(lambda step: {**healthy(step), **of_ten, "prm/effective_sample_size": 25.0}) == []
 
 
 def test_a_solved_task_may_have_no_entropy() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from airls_ray.learning.batches import Sequences
@@ -46,3 +48,13 @@ def test_sequences_without_weight_are_not_computed() -> None:
 def test_different_sequences_stay_apart() -> None:
     merged = merge_equal_sequences(batch([A, B], [False, True], [[0.5, 0.5], [0.5, 0.5]]))
     assert merged.rows.tolist() == [0, 1]
+
+
+def test_equal_rollouts_of_two_policies_keep_their_own_importance_weights() -> None:
+    """rePIRL: exp(sum phi) / pi differs where the policies that sampled them gave other probabilities."""
+    responses = [A, A, A]
+    same = batch(responses, [False] * 3, [[0.1, 0.1]] * 3)
+    logprobs = column([[-1.0] * 4, [-1.0] * 4, [-2.0] * 4], torch.float32)
+    apart = replace(same, objective="repirl", logprobs=logprobs)
+    assert merge_equal_sequences(same).rows.tolist() == [0]
+    assert merge_equal_sequences(apart).rows.tolist() == [0, 2]

@@ -327,3 +327,13 @@ def references(gibbs: ParticleGibbs, seed: int) -> list[list[int]]:
         for ask in asks:
             gibbs.tell(state, ask.ticket, tree.answer(state, ask))
     return found
+
+
+def test_a_weighted_vote_among_particles_is_by_their_weights() -> None:
+    """After a resampling the score is in how many particles there are; voting by it again counts it twice."""
+    searcher = ParticleFilter(16, ess_threshold=1.0)
+    state = run(searcher, seed=1)
+    assert searcher.vote_weights(state) == searcher.log_weights(state)
+    assert list(searcher.vote_weights(state)) == searcher.leaves(state)
+    scores = [state.log_score(node, "prod") for node in searcher.leaves(state)]
+    assert list(searcher.vote_weights(state).values()) != pytest.approx(scores)

@@ -43,8 +43,8 @@ def memory_of(stage: int, dtype: str, *, on_gpu: bool = False, **fields: Any) ->
         ("float32", 3, 2000, 2000, 6000, 2000, 4000),
         ("bfloat16", 0, 2000, 6000, 6000, 0, 0),  # stage 1 is used
         ("bfloat16", 1, 2000, 6000, 6000, 0, 0),
-        ("bfloat16", 2, 2000, 1000, 6000, 2000, 0),
-        ("bfloat16", 3, 1000, 1000, 6000, 2000, 2000),
+        ("bfloat16", 2, 2000, 2000, 6000, 2000, 0),
+        ("bfloat16", 3, 1000, 2000, 6000, 2000, 2000),
     ],
 )
 def test_the_states_of_every_stage(dtype, stage, weights, gradients, optimizer, update, gathered):
@@ -76,7 +76,7 @@ def test_adapters_are_counted_as_peft_makes_them():
         ("float32", 2, 5280, 640, 1920, 640, 4000),
         ("float32", 3, 2640, 640, 1920, 640, 4000),
         ("bfloat16", 1, 2640, 1920, 1920, 0, 2000),
-        ("bfloat16", 3, 1320, 320, 1920, 640, 2000),
+        ("bfloat16", 3, 1320, 640, 1920, 640, 2000),
     ],
 )
 def test_with_lora_gradients_and_optimiser_are_those_of_the_adapters(
@@ -119,7 +119,8 @@ def test_on_a_cpu_offloading_changes_nothing():
 def test_stage_2_in_bfloat16_agrees_with_deepspeeds_own_estimate():
     # deepspeed.runtime.zero.stage_1_and_2.estimate_zero2_model_states_mem_needs(1000, 2, 1, False)[1]
     memory = memory_of(2, "bfloat16")
-    assert memory.weights + memory.gradients + memory.optimizer + memory.update == 11000
+    # says 11000 with gradients summed in bfloat16: two bytes less for each of this rank's 500.
+    assert memory.weights + memory.gradients + memory.optimizer + memory.update == 11000 + 2 * 500
 
 
 @pytest.mark.parametrize(("stage", "buffers"), [(0, 0), (1, 0), (2, 10**9), (3, 10**9 + 2 * (1000 + 80))])

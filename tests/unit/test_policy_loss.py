@@ -258,3 +258,32 @@ def test_masked_rollouts_have_no_gradient_and_the_others_keep_theirs() -> None:
     assert torch.equal(gradients[1][third], torch.zeros(LENGTHS[2], dtype=torch.float64))
     gradients[0][third] = 0.0
     assert torch.equal(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_the_gradient_of_a_kl_estimate_is_known(estimator: str) -> None:
+    """Over all tokens by their probability: k2's is that of KL(policy || reference), k3's of the reverse."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, dtype=torch.float64, generator=generator, requires_grad=True)
+    policy = torch.log_softmax(logits, -1)
+    reference = torch.log_softmax(torch.randn(5, dtype=torch.float64, generator=generator), -1)
+    wanted = {
+        "k2": (policy.exp() * (policy - reference)).sum(),
+        "k3": (reference.exp() * (reference - policy)).sum(),
+    }[estimator]
+    (exact,) = torch.autograd.grad(wanted, logits, retain_graph=True)
+    mean = torch.zeros(5, dtype=torch.float64)
+    for token in range(5):
+        inputs = PolicyLossInputs(
+            logprobs=policy[token : token + 1],
+            old_logprobs=policy[token : token + 1].detach(),
+            advantages=torch.zeros(1, dtype=torch.float64),
+            row_offsets=torch.tensor([0, 1]),
+            reference_logprobs=reference[token : token + 1],
+        )
+        loss, _ = policy_loss(
+            inputs, config=method(kl_coefficient=1.0, kl_estimator=estimator), normaliser=ONE
+        )
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        mean += policy[token].exp().detach() * gradient
+    torch.testing.assert_close(mean, exact)

@@ -62,7 +62,7 @@ def plain_token_values(one: PrefixScorer) -> torch.Tensor:
 def test_log_prob_scores_equal_a_plain_pass(folder: Path) -> None:
     one = scorer(folder)
     values = plain_token_values(one)
-    expected = [part.sum().exp().item() for part in values.split([len(step) for step in STEPS])]
+    expected = [part.mean().exp().item() for part in values.split([len(step) for step in STEPS])]
     assert step_by_step(one)[0] == pytest.approx(expected, rel=1e-5)
 
 

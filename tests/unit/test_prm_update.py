@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from airls_ray.config.schema import LearnerConfig, PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
+from airls_ray.evaluation.selection import trace_log_scores
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.prm_batch import Objective, PRMBatch, PRMSource, build_prm_batch
@@ -58,7 +60,10 @@ def batch_of(folder: Path, config: PRMConfig, objective: Objective) -> PRMBatch:
         empty = TOKEN_LOGPROBS.empty_table()
         source = PRMSource(rollouts, TRACES.empty_table(), empty, logprobs_of(folder, rollouts))
     else:
-        source = PRMSource(rollouts, traces, logprobs_of(folder, traces), logprobs_of(folder, rollouts))
+        own = logprobs_of(folder, rollouts)["logprobs"]
+        at = rollouts.column_names.index("logprobs")
+        sampled = rollouts.set_column(at, rollouts.field(at), own)
+        source = PRMSource(sampled, traces, logprobs_of(folder, traces))
     return build_prm_batch([source], config, objective)
 
 
@@ -102,9 +107,10 @@ def test_every_sequence_of_a_side_weighs_the_same(folder: Path) -> None:
         torch.testing.assert_close(by_row[side], wanted)
 
 
+@pytest.mark.parametrize("scope", ["problem", "batch"])
 @pytest.mark.parametrize("how", ["mean", "sum", "none"])
-def test_the_loss_is_the_papers_formula(folder: Path, how: Any) -> None:
-    config = settings(**REPIRL, pair_by_problem=False, repirl={"weight": how})
+def test_the_loss_is_the_papers_formula(folder: Path, how: Any, scope: str) -> None:
+    config = settings(**REPIRL, pair_by_problem=False, repirl={"weight": how, "weight_scope": scope})
     engine = engine_of(folder, config)
     rollouts, traces = make_rollouts(4, 4), make_traces(4)
     right = torch.tensor(rollouts["outcome"].to_pylist()) > 0.5
@@ -114,19 +120,40 @@ def test_the_loss_is_the_papers_formula(folder: Path, how: Any) -> None:
     scored = traces.append_column("logprobs", logprobs_of(folder, traces)["logprobs"])
     experts = [torch.tensor(row).double().mean() for row in token_values(engine, scored, config)]
     experts += [row.mean() for row, is_right in zip(phi, right, strict=True) if is_right]
-    failed = [(p, q) for p, q, is_right in zip(phi, log_pi, right, strict=True) if not is_right]
-    logs = {
-        "mean": [float((p - q).mean()) for p, q in failed],
-        "sum": [float((p - q).sum()) for p, q in failed],
-        "none": [0.0] * len(failed),
-    }[how]
-    weights = [math.exp(x - max(logs)) for x in logs]
-    policy = sum(w * float(p.mean()) for w, (p, _) in zip(weights, failed, strict=True)) / sum(weights)
+    problems = rollouts["problem_id"].to_pylist() if scope == "problem" else ["all"] * 16
+    policy = size = 0.0
+    for problem in sorted(set(problems)):
+        failed = [
+            (p, q)
+            for p, q, is_right, of in zip(phi, log_pi, right, problems, strict=True)
+            if not is_right and of == problem
+        ]
+        logs = {
+            "mean": [float((p - q).mean()) for p, q in failed],
+            "sum": [float((p - q).sum()) for p, q in failed],
+            "none": [0.0] * len(failed),
+        }[how]
+        weights = [math.exp(x - max(logs)) for x in logs]
+        mean = sum(w * float(p.mean()) for w, (p, _) in zip(weights, failed, strict=True)) / sum(weights)
+        policy += mean * len(failed) / int((~right).sum())
+        size += sum(weights) ** 2 / sum(w * w for w in weights)
     metrics = learn(engine, batch_of(folder, config, "repirl"), config)
     assert metrics["prm/loss"] == pytest.approx(policy - float(torch.stack(experts).mean()), abs=1e-5)
-    size = sum(weights) ** 2 / sum(w * w for w in weights)
     assert metrics["prm/effective_sample_size"] == pytest.approx(size, rel=1e-5)
-    assert metrics["prm/failed_rollouts"] == len(failed)
+    assert metrics["prm/failed_rollouts"] == int((~right).sum())
+
+
+@pytest.mark.parametrize(("objective", "used"), [("repirl", -1.0), ("airl", -9.0)])
+def test_old_rollouts_are_weighed_by_the_policy_that_sampled_them(
+    folder: Path, objective: Objective, used: float
+) -> None:
+    """rePIRL divides by the sampler's probabilities, AIRL's logit compares with the current policy's."""
+    rollouts, traces = make_rollouts(2, 2), make_traces(2)
+    now = pa.table({"logprobs": [[-9.0] * len(row) for row in rollouts["response"].to_pylist()]})
+    source = PRMSource(rollouts, traces, logprobs_of(folder, traces), now.cast(TOKEN_LOGPROBS))
+    batch = build_prm_batch([source], settings(negatives="failed"), objective)
+    owner = torch.repeat_interleave(torch.arange(batch.logprobs.rows), batch.logprobs.lengths)
+    assert set(batch.logprobs.values[~batch.is_expert[owner]].tolist()) == {used}
 
 
 def test_repirl_raises_the_experts_over_the_failed(folder: Path) -> None:
@@ -195,6 +222,34 @@ def test_primes_rewards_are_beta_times_the_log_ratio_of_each_token(folder: Path,
 
 
 # --------------------------------------------------------------------------------- stabilisers
+def test_primes_score_is_the_probability_of_the_outcome(folder: Path, reference: Path) -> None:
+    """Steps by sigmoid of beta times their log-ratio; the response by that of the sum over its tokens."""
+    prime = settings(**PRIME, search_score="reference_ratio", search_aggregate="odds", prime={"beta": 2.0})
+    rollouts = make_rollouts(2, 2)
+    base = logprobs_of(reference, rollouts)
+    part = score_steps(engine_of(folder, prime), rollouts, base, prime, temperature=1.0, pad_id=0)
+    own = logprobs_of(folder, rollouts)
+    traces = trace_log_scores(
+        rollouts, np.concatenate(part["scores"].to_pylist()), prime.search_aggregate, prime.score_kind
+    )
+    for row, log_score in zip(part["row"].to_pylist(), traces, strict=True):
+        pairs = zip(own["logprobs"][row].as_py(), base["logprobs"][row].as_py(), strict=True)
+        total = 2.0 * sum(a - b for a, b in pairs)
+        assert math.exp(log_score) == pytest.approx(1 / (1 + math.exp(-total)), abs=1e-4)
+
+
+def test_repirls_trace_score_is_by_the_mean_over_tokens(folder: Path) -> None:
+    """Best-of-N by rbar: steps of different lengths must not weigh alike."""
+    config = settings(**REPIRL, search_aggregate="mean_odds")
+    engine, rollouts = engine_of(folder, config), make_rollouts(3, 3, steps=2)
+    rbar = [sum(row) / len(row) for row in token_values(engine, rollouts, config)]
+    part = merge_parts([score_steps(engine, rollouts, None, config, temperature=1.0, pad_id=0)])
+    traces = trace_log_scores(
+        rollouts, np.concatenate(part["scores"].to_pylist()), config.search_aggregate, config.score_kind
+    )
+    assert np.exp(traces) == pytest.approx([1 / (1 + math.exp(-value)) for value in rbar], abs=1e-5)
+
+
 def test_the_output_penalty_shrinks_the_outputs(folder: Path) -> None:
     outputs = []
     for weight in (0.0, 10.0):

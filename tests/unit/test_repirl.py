@@ -70,6 +70,36 @@ def test_at_the_experts_own_distribution_the_gradient_vanishes() -> None:
     assert torch.autograd.grad(loss, phi)[0].abs().max() < 1e-12
 
 
+def test_with_several_questions_the_gradient_is_the_mean_of_their_own() -> None:
+    """Policies are conditional and so is Z(q): an offset of phi on one question must not take the others'
+    weight."""
+    responses, questions = all_responses(), 4
+    size = len(responses)
+    offsets = torch.tensor([0.0, 3.0, -1.0, 0.5], dtype=torch.float64)
+    phi = (torch.stack([table(10 + q) for q in range(questions)]) + offsets[:, None, None]).requires_grad_()
+    policies = [torch.log_softmax(table(20 + q), -1) for q in range(questions)]
+    log_pi = torch.cat([values(policy, responses).sum(1) for policy in policies])
+    per_token = torch.cat([values(phi[q], responses) for q in range(questions)])
+    experts = torch.stack([values(phi[q], responses[[7 * q]]).mean() for q in range(questions)])
+    log_z = torch.stack(
+        [torch.logsumexp(values(phi[q], responses).sum(1), 0) / LENGTH for q in range(questions)]
+    )
+    wanted = torch.autograd.grad((log_z - experts).mean(), phi, retain_graph=True)[0]
+
+    base = log_pi.exp() / questions
+    logs = log_weights(per_token.detach().sum(1), log_pi, torch.full((size * questions,), LENGTH), "sum")
+    groups = torch.arange(questions).repeat_interleave(size)
+
+    def gradient(groups: Tensor | None) -> Tensor:
+        weights = (base * weight_multipliers(logs, base, groups=groups)).repeat_interleave(LENGTH) / LENGTH
+        loss, _ = repirl_loss(per_token.flatten(), torch.zeros(per_token.numel()), weights)
+        return torch.autograd.grad(loss - experts.mean(), phi, retain_graph=True)[0]
+
+    torch.testing.assert_close(gradient(groups), wanted)
+    together = gradient(None)  # `weight_scope: batch`
+    assert float((together - wanted).norm() / wanted.norm()) > 0.5
+
+
 def test_log_weights_by_hand() -> None:
     phi, log_pi, lengths = torch.tensor([2.0, 1.0]), torch.tensor([-4.0, -3.0]), torch.tensor([3, 2])
     assert log_weights(phi, log_pi, lengths, "sum").tolist() == [6.0, 4.0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from airls_ray.search.resampling import (
+    LOWEST,
     SCHEMES,
     effective_sample_size,
     log_odds,
@@ -119,6 +120,7 @@ def test_log_weights_that_are_no_numbers_are_refused(bad: list[float]):
 
 
 def test_log_odds_by_hand_and_clipped():
-    assert log_odds(0.8) == pytest.approx(log(4))
-    assert log_odds(0.0) == pytest.approx(log(1e-7), abs=1e-6)
-    assert log_odds(1.0) == pytest.approx(-log(1e-7), abs=1e-6)
+    assert log_odds(log(0.8)) == pytest.approx(log(4))
+    assert log_odds(-900.0) == pytest.approx(-900.0)
+    assert log_odds(-np.inf) == LOWEST
+    assert log_odds(0.0) == pytest.approx(-log(1e-7), abs=1e-6)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from airls_ray.data.schemas import CONTINUATIONS
+from airls_ray.evaluation.steps import ScoreKind
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
 from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
@@ -79,6 +80,8 @@ class Words:
 
 class Sums:
     """Scores a step by its tokens, open ones included; remembers what it was asked."""
+
+    kind: ScoreKind = "probability"
 
     def __init__(self) -> None:
         self.items: list[Continuation] = []
@@ -187,7 +190,7 @@ def test_log_prob_scores_multiply_to_the_probability_of_the_response() -> None:
     for searcher in (Beam(4, 2), EarlyRejection(4, 2, tokens=1), BestOfN(3)):
         [search] = run(searcher, Words(steps=3, end_alone=True), scorer=LogProbScorer())
         for leaf in search.state.finished():
-            assert np.log(search.state.value(leaf, "prod")) == pytest.approx(search.state.log_prob(leaf))
+            assert search.state.log_score(leaf, "prod") == pytest.approx(search.state.log_prob(leaf))
 
 
 def test_the_depth_cap_ends_a_response() -> None:

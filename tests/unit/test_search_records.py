@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ RUN = Run("best_of_n", "prm", 4, 0, "best")
 
 
 def leaf(score: float, answer: str | None, outcome: float = 0.0) -> Leaf:
-    return Leaf(0, score, 0.0, answer, outcome)
+    return Leaf(0, log(score), log(score), 0.0, answer, outcome)
 
 
 def record(problem: int = 0, seed: int = 0, **fields: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def many(seed: int = 0) -> tuple[list[Solution], np.ndarray]:
 def test_every_choice_is_that_of_a_plain_loop() -> None:
     solutions, scores = many()
     log_probs = np.array([sum(one[3] or []) for one in solutions])
-    values = choose_by(stored(solutions), scores, log_probs)
+    values = choose_by(stored(solutions), np.log(scores), log_probs)
     wanted: dict[str, list[float]] = {way: [] for way in values}
     for problem in dict.fromkeys(one[0] for one in solutions):
         rows = [row for row, one in enumerate(solutions) if one[0] == problem]
@@ -70,17 +70,17 @@ def test_every_choice_is_that_of_a_plain_loop() -> None:
 
 def test_all_ways_have_the_problems_in_one_order() -> None:
     solutions: list[Solution] = [("a", 1.0, None, None), ("b", 0.0, None, None), ("b", 0.0, None, None)]
-    values = choose_by(stored(solutions), np.array([0.1, 0.2, 0.3]))
+    values = choose_by(stored(solutions), np.log([0.1, 0.2, 0.3]))
     assert values["mean"].tolist() == values["oracle"].tolist() == values["best_of_n"].tolist() == [1.0, 0.0]
 
 
 def test_equal_scores_share_the_choice() -> None:
     solutions: list[Solution] = [("a", 1.0, None, None), ("a", 0.0, None, None), ("a", 0.0, None, None)]
-    assert choose_by(stored(solutions), np.array([0.5, 0.5, 0.1]))["best_of_n"].tolist() == [0.5]
+    assert choose_by(stored(solutions), np.log([0.5, 0.5, 0.1]))["best_of_n"].tolist() == [0.5]
 
 
 def test_without_answers_there_are_no_votes() -> None:
-    values = choose_by(stored([("a", 1.0, None, None), ("a", 0.0, None, None)]), np.array([0.1, 0.2]))
+    values = choose_by(stored([("a", 1.0, None, None), ("a", 0.0, None, None)]), np.log([0.1, 0.2]))
     assert set(values) == {"mean", "oracle", "best_of_n"}
 
 

@@ -39,6 +39,18 @@ def test_rounding_does_not_end_the_run_and_rates_and_seconds_are_logged(tmp_path
     assert line["policy/version"] == 1.0
 
 
+@pytest.mark.parametrize(("difference", "ends"), [(0.02, False), (0.3, True)])
+def test_bfloat16_is_checked_with_a_tolerance_of_its_own(
+    tmp_path: Path, difference: float, ends: bool
+) -> None:
+    """Rounding is some hundredths of a nat; other weights or another formula of the logits are more."""
+    if ends:
+        with pytest.raises(RunError, match=r"train\.sync_tolerance \(0\.05\)"):
+            record(tmp_path, difference, model={"dtype": "bfloat16"})
+    else:
+        assert record(tmp_path, difference, model={"dtype": "bfloat16"}).iteration == 2
+
+
 def test_the_check_can_be_turned_off(tmp_path: Path) -> None:
     assert record(tmp_path, 0.3, train={"sync_check": False}).iteration == 2
 

@@ -121,6 +121,34 @@ def test_one_update_is_the_hand_made_policy_gradient_step(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_rollouts_that_the_sequence_mask_leaves_out_count_in_no_mean(
+    folder: Path, aggregation: Any, epochs: int
+) -> None:
+    """The gradient is that of an update on the others alone (AdamW's first step would hide its size)."""
+    table = on_policy(folder)
+    stale = [3, 8, 9]
+    logprobs = [
+        [value - 5.0 for value in row] if at in stale else row
+        for at, row in enumerate(table["logprobs"].to_pylist())
+    ]
+    field = ROLLOUTS.field("logprobs")
+    place = table.column_names.index("logprobs")
+    mixed = table.set_column(place, field, pa.array(logprobs, field.type))
+    rest = pa.array([at for at in range(table.num_rows) if at not in stale])
+    config, values = learner(learning_rate=1e-9), step_values(table)
+    method = MethodConfig(
+        name="grpo", aggregation=aggregation, sequence_mask=1.0, entropy_coefficient=0.1, epochs=epochs
+    )
+    norms = [
+        run_policy(TorchEngine(load_policy_module(folder), config), rows, method, config, advantages=given)
+        for rows, given in ((mixed, values), (mixed.take(rest), values.take(rest)))
+    ]
+    first, second = (one["policy/gradient_norm"] for one in norms)
+    assert first == pytest.approx(second, rel=1e-4)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
 @pytest.mark.parametrize("budget", [24, 60])
 def test_gradients_do_not_depend_on_ranks_or_microbatches(
     folder: Path, aggregation: Any, budget: int

@@ -269,6 +269,9 @@ def test_scores_equal_the_naive_ones(
         odds = [a - b for a, b in zip(f, log_pi, strict=True)]
         assert rewards == pytest.approx(odds if reward == "log_odds" else f, abs=1e-4)
         read = odds if search == "ratio" else f
+        if (parameterisation, search) == ("log_prob", "auto"):  # the mean over the step's tokens
+            sizes = [b - a for a, b in itertools.pairwise([0, *table["step_ends"][row].as_py()])]
+            read = [x / size for x, size in zip(f, sizes, strict=True)]
         expected = [
             math.exp(x) if parameterisation == "log_prob" and search == "auto" else 1 / (1 + math.exp(-x))
             for x in read

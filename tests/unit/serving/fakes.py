@@ -159,8 +159,8 @@ def responses(endpoint: Endpoint) -> list[str]:
 
 
 def probability(tokens: Sequence[int]) -> float:
-    """Score of a response under LogProbScorer with `prod`."""
-    return exp(-0.01 * sum(tokens))
+    """Score of a response under LogProbScorer with `prod`: the mean over its tokens."""
+    return exp(-0.01 * sum(tokens) / len(tokens))
 
 
 def scope(path: str) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+"""Log-probabilities as each family of models gives them itself: its caps, its scales, its windows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GraniteConfig,
+    HyperCLOVAXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from airls_ray.config.schema import PRMConfig
+from airls_ray.errors import ModelError
+from airls_ray.learning.batches import Sequences
+from airls_ray.learning.prefix_scores import PrefixScorer
+from airls_ray.models.load import load_policy_module
+from airls_ray.prms.heads import load_backbone, token_pair_head
+from airls_ray.search.scoring import Continuation
+from airls_ray.tensors import make_batch
+from tests.tiny import make_rollouts
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 12, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
+}  # fmt: skip
+WINDOW = {"head_dim": 8, "sliding_window": 4}
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "llama": lambda: LlamaConfig(**SIZES),
+    "qwen2": lambda: Qwen2Config(**SIZES),
+    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=8),
+    "mistral": lambda: MistralConfig(**SIZES, **WINDOW),
+    # Caps so low that they bite at this size; the real ones are 30 (logits) and 50 (attention).
+    "gemma2": lambda: Gemma2Config(
+        **SIZES, **WINDOW, final_logit_softcapping=2.0, attn_logit_softcapping=0.5, query_pre_attn_scalar=1
+    ),
+    "gemma3": lambda: Gemma3TextConfig(**SIZES, **WINDOW, final_logit_softcapping=2.0),
+    "phi3": lambda: Phi3Config(**SIZES, sliding_window=4),
+    "olmo2": lambda: Olmo2Config(**SIZES),
+    "granite": lambda: GraniteConfig(
+        **SIZES, logits_scaling=8.0, embedding_multiplier=6.0, residual_multiplier=0.5
+    ),
+    "cohere": lambda: CohereConfig(**SIZES, logit_scale=0.25),
+    # Not one of the ten: the same name as Granite's, and the other way round.
+    "hyperclovax": lambda: HyperCLOVAXConfig(**SIZES, logits_scaling=0.25),
+}
+TEMPERATURE = 0.7
+EXACT = 1e-5
+"""Nats, in fp32."""
+
+
+def make_family(folder: Path, name: str) -> Path:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(FAMILIES[name]())
+    with torch.no_grad():  # spread out, so that scales and caps matter
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>"}))
+    return folder
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_family(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def own(folder: Path) -> Any:
+    """The model by itself: float64, plain attention (the fused kernels leave Gemma 2's cap out)."""
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").double()
+
+
+def own_logprobs(model: Any, tokens: list[int]) -> torch.Tensor:
+    """Log-probability of every token but the first."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokens])).logits[0] / TEMPERATURE
+    return logits.log_softmax(-1)[:-1].gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_the_learner_has_the_models_own_log_probabilities(folder: Path, own: Any, layout: str) -> None:
+    rollouts = make_rollouts(4, 1)
+    sequences = Sequences.of(rollouts)
+    columns = (sequences.prompt, sequences.response, sequences.step_ends)
+    batch = make_batch(*columns, torch.arange(4), layout, pad_id=0)
+    with torch.no_grad():
+        found, _ = load_policy_module(folder)(**batch.model_inputs(), temperature=TEMPERATURE)
+    expected = [
+        own_logprobs(own, row["prompt"] + row["response"])[-len(row["response"]) :]
+        for row in rollouts.to_pylist()
+    ]
+    torch.testing.assert_close(found.double(), torch.cat(expected), atol=EXACT, rtol=0)
+
+
+def test_a_search_reads_the_same_log_probabilities_step_by_step(folder: Path, own: Any) -> None:
+    scorer = PrefixScorer(
+        load_policy_module(folder), PRMConfig(), temperature=TEMPERATURE, device=torch.device("cpu")
+    )
+    prompt, steps = (5, 6, 7), ((2, 3, 4), (8, 9), (10, 2, 11, 3))
+    prefix, found = prompt, []
+    for step in steps:
+        scores, _ = scorer.score([Continuation(prefix, step, (len(step),), (0.0,), keep=len(step))])
+        found += scores[0]
+        prefix = (*prefix, *step)
+    log_phi = own_logprobs(own, list(prefix))[len(prompt) - 1 :]
+    expected = torch.stack([part.sum() for part in log_phi.split([len(step) for step in steps])])
+    torch.testing.assert_close(torch.tensor(found).log().double(), expected, atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "granite", "cohere"])
+def test_a_judgement_by_two_tokens_has_the_models_own_odds(tmp_path: Path, name: str) -> None:
+    folder = make_family(tmp_path, name)
+    backbone = load_backbone(folder, None, "float32")
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    own = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    with torch.no_grad():
+        found = token_pair_head(folder, backbone, 3, 4)(backbone(input_ids=tokens).last_hidden_state[0])
+        expected = own(input_ids=tokens).logits[0, :, [3, 4]]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_logits_that_are_changed_in_an_unknown_way_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_family(tmp_path, "llama")
+    own = AutoModelForCausalLM.from_pretrained(folder)
+    real = type(own).forward
+
+    def squared(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = real(self, *args, **kwargs)
+        output.logits = output.logits.square()
+        return output
+
+    monkeypatch.setattr(type(own), "forward", squared)
+    with pytest.raises(ModelError, match=r"\(llama\) changes its logits .* take another model"):
+        load_policy_module(folder)
+
+
+def test_fused_attention_is_refused_where_the_model_caps_its_scores(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="attention=sdpa leaves out"):
+        load_policy_module(make_family(tmp_path, "gemma2"), attention="sdpa")
