@@ -2,8 +2,11 @@
 # The first Python of this list that is new enough; `make install PYTHON=/path/to/python3.11` chooses.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 BIN := .venv/bin
+SLOWEST := --durations=10 --durations-min=1
+# Container images often set it: every process of a test would compile again what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test lint format unit ray e2e clean
+.PHONY: help install demo test quick lint format unit ray e2e clean
 
 help:  ## Show these commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,6 +19,11 @@ demo: install  ## The whole system on this machine in under twenty minutes
 
 test: lint unit ray e2e  ## Everything that CI runs
 
+quick: install  ## For the work in between: lint, types (what is unchanged is known) and the tests without Ray
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest -q -n auto --dist loadfile tests/unit && wait $$types
+
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,13 +34,13 @@ format: install  ## Let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 
 unit: install  ## Tests without Ray, in seconds
-	$(BIN)/python -m pytest -q -n auto --dist loadfile tests/unit
+	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/unit
 
 ray: install  ## Tests on a local Ray cluster
-	$(BIN)/python -m pytest -q tests/ray
+	$(BIN)/python -m pytest $(SLOWEST) -q tests/ray
 
 e2e: install  ## Tests with the real engines, minutes
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/e2e
+	$(BIN)/python -m pytest $(SLOWEST) -q -n 2 --dist loadgroup tests/e2e
 
 clean:  ## Remove .venv and caches (runs stay)
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -18,6 +18,7 @@ from actors.starting import wait_for_start
 from actors.verifier_handle import VerifierHandle
 from actors.workers import make_fleet, wait_for_workers
 from airls_ray.config.schema import Config
+from airls_ray.errors import ConfigError
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
