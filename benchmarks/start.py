@@ -218,22 +218,24 @@ def main(
     bare = seen["from vllm import LLM"]
     first = [one.phases["first rollouts"] for one in seen["train"]]
     ratios = [one / other.phases["end"] for one, other in zip(first, bare, strict=True)]
+    starts = {
+        name: {
+            "seconds": {phase: median(one.phases[phase] for one in all_of) for phase in all_of[0].phases},
+            "processor_seconds": median(one.processor for one in all_of),
+        }
+        for name, all_of in seen.items()
+    }
     figures = {
         "first_rollouts_over_vllm_import": {"median": median(ratios), "min": min(ratios), "max": max(ratios)},
         "first_rollouts_seconds": median(first),
-        "starts": {
-            name: {
-                "seconds": {phase: median(one.phases[phase] for one in all_of) for phase in all_of[0].phases},
-                "processor_seconds": median(one.processor for one in all_of),
-            }
-            for name, all_of in seen.items()
-        },
+        "starts": starts,
     }
     rows = [
-        (name, phase, f"{seconds:.1f}", f"{start['processor_seconds']:.0f}")
-        for name, start in figures["starts"].items()
-        for phase, seconds in start["seconds"].items()
-    ]
+        (name, phase, f"{median(one.phases[phase] for one in all_of):.1f}",
+         f"{median(one.processor for one in all_of):.0f}")
+        for name, all_of in seen.items()
+        for phase in all_of[0].phases
+    ]  # fmt: skip
     progress.table("Starts (medians)", rows, ("command", "to", "seconds", "processor seconds in all"))
     ratio = median(ratios)
     progress.say(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,36 @@ from typing import Any
 import pytest
 import torch
 
-from actors import cluster
+from actors import cluster, evaluate_outputs, prm_labels, unsolved
 from actors.launch import run_training
+from actors.samplers import Samplers, started_samplers
+from airls_ray.cli import main as cli
 from airls_ray.config.load import dump_config
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, ModelConfig, RayConfig
 from airls_ray.data.problems import ProblemStream
 from airls_ray.models.create import create_policy
+from airls_ray.progress import Progress, QuietProgress
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec, build_tokenizer, encode_traces
 
 REPOSITORY = Path(__file__).parents[2]
 TASK = {"name": "arithmetic", "operations": 2, "modulus": 5, "test_problems": 16}
 CONTEXT = 32
+TIMES = ("time/", "tokens_per_second/")
+
+
+TOGETHER = {
+    "one run": ("test_training", "test_interruptions", "test_search", "test_methods"),
+    "one sampler": ("test_evaluate", "test_train_prm"),
+}
+"""Modules that share what is slow to start, so that one process of the suite starts it once."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        groups = [name for name, modules in TOGETHER.items() if item.path.stem in modules]
+        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else item.path.stem))
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,38 @@ def ray_cluster() -> Iterator[None]:
 def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy that solves some problems and not others: a short plain PyTorch training on traces."""
     return make_policy(tmp_path_factory.mktemp("policy"), updates=100)
+
+
+@pytest.fixture(scope="session")
+def started_once(
+    ray_cluster: None, policy_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Samplers]:
+    """A rollout worker with the weights of `policy_folder` and a verifier, for all commands that sample."""
+    nothing = {"cpus": 0.0, "threads": 1}  # it stays while others run, which need the whole small machine
+    config = base_config(
+        policy_folder,
+        tmp_path_factory.mktemp("samplers"),
+        rollout={"resources": nothing},
+        verifier={"resources": nothing},
+    )
+    with started_samplers(config, str(policy_folder), QuietProgress()) as samplers:
+        yield samplers
+
+
+@pytest.fixture(scope="module")
+def one_sampler(started_once: Samplers, policy_folder: Path) -> Iterator[None]:
+    """Commands that would start a worker and a verifier with `policy_folder` get those that are there."""
+
+    @contextmanager
+    def already_started(config: Config, policy: str, progress: Progress) -> Iterator[Samplers]:
+        assert Path(policy).resolve() == policy_folder.resolve()
+        started_once.pool.forget_prefixes()
+        yield started_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        for command in (evaluate_outputs, prm_labels, unsolved):
+            patch.setattr(command, "started_samplers", already_started)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +186,11 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+def figures(line: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal to the last bit: everything but times."""
+    return {key: value for key, value in line.items() if not key.startswith(TIMES)}
+
+
 def write_config(config: Config, folder: Path) -> Path:
     """`config` as a YAML file for the command line."""
     file = folder / "experiment.yaml"
@@ -159,12 +216,13 @@ def airls(*arguments: Any, timeout: float = 60.0) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-def assert_refused(arguments: Sequence[Any], *parts: str, timeout: float = 60.0) -> None:
+def assert_refused(arguments: Sequence[Any], *parts: str) -> None:
     """The command must end with code 2 and one line on standard error that contains all `parts`."""
-    done = airls(*arguments, timeout=timeout)
-    assert done.returncode == 2, done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
+    stderr = io.StringIO()
+    with redirect_stderr(stderr):
+        assert cli.run([str(one) for one in arguments]) == cli.EXIT_USER_ERROR, stderr.getvalue()
+    lines = stderr.getvalue().splitlines()
+    assert len(lines) == 1, lines
     assert lines[0].startswith("Error: ")
     for part in parts:
         assert part in lines[0]

@@ -1,4 +1,4 @@
-"""`airls-ray evaluate` with a policy on real engines: graded as the task does, and stopped in between."""
+"""Commands that sample and grade, on a real engine: `evaluate`, also stopped in between, `data unsolved`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 
 from actors import evaluate_outputs
 from actors.evaluate_outputs import evaluate_policy
-from airls_ray.data.problems import table_to_problems
+from actors.unsolved import write_unsolved
+from airls_ray.data.problems import ProblemStream, read_problems, table_to_problems
 from airls_ray.evaluation.outputs import GREEDY
 from airls_ray.tasks import make_task
 from tests.e2e.conftest import base_config
 
 
 def test_a_policy_is_evaluated_and_an_interrupted_evaluation_goes_on(
-    ray_cluster: None, policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_sampler: None, policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = base_config(policy_folder, tmp_path)
     whole = evaluate_policy(config, str(policy_folder), tmp_path / "whole", resume=False)
@@ -46,3 +47,17 @@ def test_a_policy_is_evaluated_and_an_interrupted_evaluation_goes_on(
     assert json.loads((tmp_path / "halves" / "summary.json").read_text()) == json.loads(
         (tmp_path / "whole" / "summary.json").read_text()
     )
+
+
+def test_unsolved_problems_are_written_for_training(
+    one_sampler: None, policy_folder: Path, tmp_path: Path
+) -> None:
+    config = base_config(policy_folder, tmp_path, search={"problems_per_call": 20})
+    file = tmp_path / "hard.jsonl"
+    found = write_unsolved(config, str(policy_folder), file, problems=30, samples=2)
+    table = read_problems(file)
+    assert found["problems"] == 30
+    assert table.num_rows == found["unsolved"] < 30
+    hard = config.task.model_copy(update={"train_file": file})
+    stream = ProblemStream(make_task(hard), "train", 0)
+    assert set(stream.take(table.num_rows)["problem_id"].to_pylist()) == set(table["problem_id"].to_pylist())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import REPOSITORY, environment
-from tests.e2e.test_training import _marked, _wait_until
+from tests.e2e.processes import marked, wait_until
 
 SECONDS = 240
 
@@ -39,16 +39,16 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
             env=job_environment(AIRLS_TEST_MARK=mark), start_new_session=True,
         )  # fmt: skip
     try:
-        _wait_until(lambda: "are up" in log.read_text() or nodes.poll() is not None, SECONDS)
+        wait_until(lambda: "are up" in log.read_text() or nodes.poll() is not None, SECONDS)
         assert nodes.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{dashboard_port}"
         assert nodes.stdin is not None
         nodes.stdin.close()  # the end of its input ends it
         nodes.wait(timeout=SECONDS)
-        _wait_until(lambda: not _marked(mark), 60)
-        assert _marked(mark) == []
+        wait_until(lambda: not marked(mark), 60)
+        assert marked(mark) == []
     finally:
-        for straggler in _marked(mark):
+        for straggler in marked(mark):
             straggler.kill()
 
 

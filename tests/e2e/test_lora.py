@@ -10,8 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-from tests.e2e.conftest import TrainedRun, base_config, train
-from tests.e2e.test_training import figures
+from tests.e2e.conftest import TrainedRun, base_config, figures, train
 
 TOKENS = torch.tensor([[3, 4, 5, 6]])
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.unsolved import write_unsolved
-from airls_ray.config.schema import Config
-from airls_ray.data.problems import ProblemStream, read_problems
 from airls_ray.errors import ConfigError
-from airls_ray.tasks import make_task
 from tests.e2e.conftest import TrainedRun, base_config, train
-from tests.e2e.test_training import figures
 
 
 def run(policy: Path, output: Path, /, **sections: Any) -> TrainedRun:
@@ -65,28 +59,6 @@ def test_the_accuracy_band_leaves_rollouts_out_of_the_update(repirl_run: Trained
     assert any(line["policy/rollouts"] < 32 for line in trained)
 
 
-def test_repirl_resumed_elsewhere_from_storage_goes_on_as_if_it_had_not_stopped(
-    repirl_run: TrainedRun, tmp_path: Path
-) -> None:
-    """One machine ends after the first iteration, another fetches the run and is to make one more."""
-    first, full = tmp_path / "first", repirl_run.config
-
-    def config(output: Path, iterations: int) -> Config:
-        changes = {"iterations": iterations, "storage": (tmp_path / "storage").as_uri()}
-        return full.model_copy(update={"output": output, "train": full.train.model_copy(update=changes)})
-
-    train(config(first, 1))
-    shutil.rmtree(first)
-    resumed = train(config(tmp_path / "second", 2), resume=True)
-    assert len(resumed.metrics) == 3
-    for expected, found in zip(repirl_run.metrics, resumed.metrics, strict=True):
-        counted = {key: value for key, value in figures(found).items() if not key.startswith("storage/")}
-        assert counted == figures(expected)
-    stored = tmp_path / "storage" / full.name
-    assert (stored / "checkpoints" / "latest").read_text() == "iteration_000003\n"
-    assert (stored / "report.html").read_bytes() == (resumed.folder / "report.html").read_bytes()
-
-
 def test_prime_compares_with_the_reference_and_starts_without_rewards(prime_run: TrainedRun) -> None:
     """No warm-up: the first PRM update meets logits of 0, up to the rounding of two forward passes."""
     first = prime_run.metrics[0]
@@ -116,17 +88,3 @@ def test_a_given_prm_scores_without_learning(
 def test_a_method_with_a_given_prm_says_when_none_is(policy_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"prm\.path is not set"):
         run(policy_folder, tmp_path, method={"name": "pure"})
-
-
-def test_unsolved_problems_are_written_for_training(
-    ray_cluster: None, policy_folder: Path, tmp_path: Path
-) -> None:
-    config = base_config(policy_folder, tmp_path, search={"problems_per_call": 20})
-    file = tmp_path / "hard.jsonl"
-    found = write_unsolved(config, str(policy_folder), file, problems=30, samples=2)
-    table = read_problems(file)
-    assert found["problems"] == 30
-    assert table.num_rows == found["unsolved"] < 30
-    hard = config.task.model_copy(update={"train_file": file})
-    stream = ProblemStream(make_task(hard), "train", 0)
-    assert set(stream.take(table.num_rows)["problem_id"].to_pylist()) == set(table["problem_id"].to_pylist())

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors import cluster
 from actors.sft import run_sft
 from actors.sft_state import state_folder
-from airls_ray.config.schema import Config, RayConfig
+from airls_ray.config.load import dump_config
+from airls_ray.config.schema import Config
 from airls_ray.errors import DataError, ResourceError
 from airls_ray.models.check import check_model_folder
 from airls_ray.progress import QuietProgress
-
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo_arithmetic.yaml"
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    cluster.connect(RayConfig(object_store_gib=0.25))
-    yield
-    cluster.disconnect()
 
 
 def config(**changes: Any) -> Config:
@@ -124,37 +114,22 @@ def test_resources_that_no_node_has_are_an_error_at_once(ray_cluster: None, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_warm_start_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    overrides = [
-        "task.operations=1", "task.modulus=3", "model.hidden_size=32", "model.layers=2", "model.heads=1",
-        "model.intermediate_size=64", "model.context_tokens=64", "rollout.max_response_tokens=24",
-        "sft.iterations=60", "sft.problems_per_iteration=16", "sft.target_accuracy=1.0",
-        "sft.evaluate_every=4", "sft.evaluate_problems=16", "sft.learner.ranks=1",
-        "sft.learner.resources.threads=1", "ray.object_store_gib=0.25",
-    ]  # fmt: skip
-
-    def command(name: str, *options: str) -> list[str]:
-        run = [
-            sys.executable,
-            "-m",
-            "airls_ray.cli.main",
-            "sft",
-            str(CONFIG),
-            "--output",
-            str(tmp_path / name),
-        ]
-        return [*run, *options, *overrides]
-
-    subprocess.run(command("whole"), check=True, timeout=300)
+def test_an_interrupted_warm_start_goes_on_to_the_same_weights(ray_cluster: None, tmp_path: Path) -> None:
+    """The interrupted one is a command of its own; before and after it the work is done here."""
+    sft = {"iterations": 60, "problems_per_iteration": 16, "evaluate_every": 4, "evaluate_problems": 16}
+    experiment = config(sft={**sft, "target_accuracy": 1.0}, ray={"object_store_gib": 0.25})
+    dump_config(experiment, tmp_path / "experiment.yaml")
     state = state_folder(tmp_path / "broken") / "latest.json"
-    with subprocess.Popen(command("broken")) as process:
+    command = [sys.executable, "-m", "airls_ray.cli.main", "sft", str(tmp_path / "experiment.yaml")]
+    with subprocess.Popen([*command, "--output", str(tmp_path / "broken")]) as process:
         until = time.monotonic() + 240
         while not state.exists() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
     assert state.exists()
     assert not (tmp_path / "broken").exists()
-    subprocess.run(command("broken", "--resume"), check=True, timeout=300)
+    run_sft(experiment, tmp_path / "broken", QuietProgress(), resume=True)
+    run_sft(experiment, tmp_path / "whole", QuietProgress())
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -68,7 +68,7 @@ def prm_config(policy: Path, output: Path, **sections: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def trained(ray_cluster: None, policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(one_sampler: None, policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     output = tmp_path_factory.mktemp("train_prm")
     config = prm_config(policy_folder, output)
     summary = train_prm(config, policy_folder, output / "out", QuietProgress())
@@ -145,7 +145,7 @@ def test_labels_of_a_file_are_learned_without_sampling(
     def no_workers(*_: Any) -> None:
         raise AssertionError("a rollout worker was started")
 
-    monkeypatch.setattr("actors.samplers.start_workers", no_workers)
+    monkeypatch.setattr("actors.prm_labels.started_samplers", no_workers)
     changes = {"prm": trained.config.prm.model_copy(update={"path": str(trained.folder / "prm")})}
     labels = trained.folder / "labels.parquet"
     config = trained.config.model_copy(update=changes)

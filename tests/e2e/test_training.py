@@ -1,18 +1,11 @@
-"""Training with every part real: what it leaves, exact sync, the same twice, going on after Ctrl-C."""
+"""Training with every part real: what it leaves, and exact sync."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import time
-import uuid
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -23,14 +16,9 @@ from airls_ray.data.schemas import ROLLOUTS
 from tests.e2e.conftest import (
     TrainedRun,
     base_config,
-    command,
-    environment,
-    read_lines,
     train,
-    write_config,
 )
 
-TIMES = ("time/", "tokens_per_second/")
 SIZES = {"1", "2", "4"}
 WAYS = {"mean", "best_of_n", "majority", "weighted", "policy_log_prob", "oracle"}
 
@@ -187,94 +175,3 @@ def test_checkpoints_load_by_transformers_and_have_learned(
         assert len(shared) > 10
         changed = [key for key, value in shared.items() if not torch.equal(value, base[key])]
         assert len(changed) > 0.9 * len(shared)
-
-
-# --------------------------------------------------------------- the same twice, Ctrl-C, going on
-
-
-@pytest.fixture(scope="module")
-def interrupted(airl_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The run of `airl_run` from the command line, with Ctrl-C after its first checkpoint."""
-    output = tmp_path_factory.mktemp("interrupted")
-    config = airl_run.config.model_copy(update={"output": output})
-    mark, during = uuid.uuid4().hex, 0
-    process = subprocess.Popen(
-        command("train", write_config(config, output)),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env=environment(AIRLS_TEST_MARK=mark),
-        # A shell's background jobs ignore Ctrl-C, and hand that down: these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    try:
-        run = output / config.name
-        for sign in (run / "metrics.jsonl", run / "checkpoints" / "latest"):
-            _wait_until(lambda sign=sign: sign.exists() or process.poll() is not None, 300)
-            during = during or len(_marked(mark))
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
-        stderr = process.communicate(timeout=60)[1]
-        _wait_until(lambda: not _marked(mark), 20)
-        left = [" ".join(p.cmdline())[:120] for p in _marked(mark)]
-    finally:
-        for straggler in _marked(mark):
-            straggler.kill()
-    lines = read_lines(run / "metrics.jsonl")
-    return {
-        "config": config, "code": process.returncode, "stderr": stderr, "during": during, "left": left,
-        "lines": lines,
-    }  # fmt: skip
-
-
-def _marked(mark: str) -> list[psutil.Process]:
-    """All living processes that inherited the mark, whoever is their parent by now."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("AIRLS_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def _wait_until(holds: Any, seconds: float, every: float = 0.1) -> None:
-    until = time.monotonic() + seconds
-    while not holds() and time.monotonic() < until:
-        time.sleep(every)
-
-
-def test_ctrl_c_says_how_to_go_on_and_exits_with_130(interrupted: dict[str, Any]) -> None:
-    assert interrupted["code"] == 130, interrupted["stderr"]
-    assert "Traceback" not in interrupted["stderr"]
-    last = interrupted["stderr"].splitlines()[-1]
-    assert last.startswith("Interrupted: ")
-    assert "--resume" in last
-
-
-def test_ctrl_c_leaves_no_process_behind(interrupted: dict[str, Any]) -> None:
-    assert interrupted["during"] > 8  # command, Ray, six actors and a grader were seen
-    assert interrupted["left"] == []
-
-
-def test_the_same_seed_gives_the_same_metrics(airl_run: TrainedRun, interrupted: dict[str, Any]) -> None:
-    again = interrupted["lines"]
-    assert len(again) >= 2
-    for first, second in zip(airl_run.metrics, again, strict=False):
-        assert figures(second) == figures(first)
-
-
-def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
-    ray_cluster: None, airl_run: TrainedRun, interrupted: dict[str, Any]
-) -> None:
-    assert len(interrupted["lines"]) < 6  # it was interrupted before its end
-    resumed = train(interrupted["config"], resume=True)
-    assert [line["iteration"] for line in resumed.metrics] == [1, 2, 3, 4, 5, 6]
-    for first, second in zip(airl_run.metrics, resumed.metrics, strict=True):
-        assert figures(second) == figures(first)
-    first, second = (json.loads((run.folder / "summary.json").read_text()) for run in (airl_run, resumed))
-    for key in ("accuracy", "search", "search_base", "prm", "policy_log_prob", "tokens"):
-        assert second[key] == first[key]
-
-
-def figures(line: dict[str, Any]) -> dict[str, Any]:
-    """What must be equal to the last bit: everything but times."""
-    return {key: value for key, value in line.items() if not key.startswith(TIMES)}
