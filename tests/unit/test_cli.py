@@ -76,6 +76,7 @@ HEAVY = {"torch", "transformers", "ray", "vllm"}
         (["serve", DEMO, "output={out}"], "has no checkpoint to search with"),
         (["evaluate", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
         (["evaluate", DEMO, "output={out}"], "has no checkpoint to search with"),
+        (["train-prm", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
         (["train", DEMO, "output={out}"], "there is no policy to start from"),
         (["train", DEMO, "model.path=no/folder/policy"], "there is no model folder no/folder/policy"),
     ],
