@@ -18,7 +18,8 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._private.node import Node
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
+from ray._raylet import Config as RayletConfig  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -137,8 +138,7 @@ def _keep_token_out_of_home() -> None:
     """
     file = Path.home() / ".ray" / "auth_token"
     if not file.exists() and not any(name in os.environ for name in (*_OWN_TOKEN, "RAY_AUTH_TOKEN_PATH")):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray itself sets the mode
         AuthenticationTokenLoader.instance().reset_cache()
         _own_token.append(os.environ["RAY_AUTH_TOKEN"])
 
@@ -148,6 +148,7 @@ def _forget_own_token() -> None:
     if _own_token and os.environ.get("RAY_AUTH_TOKEN") == _own_token.pop():
         for name in _OWN_TOKEN:
             os.environ.pop(name, None)
+        RayletConfig.initialize("")  # reads the environment again
         AuthenticationTokenLoader.instance().reset_cache()
 
 

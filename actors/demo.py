@@ -34,7 +34,7 @@ def run_demo(config: Config) -> dict[str, Any]:
             run_sft(config, folder)
         progress.say("2  AIRL-S: policy and PRM learn together, then the PRM picks the best of N")
         start = time.perf_counter()
-        summary = run_training(config, resume)
+        summary = run_training(config, resume, again="when the demo is started again")
         progress.phase_done("training and search", time.perf_counter() - start)
     show_summary(summary, progress)
     progress.say(f"Report: {run.report_file}")

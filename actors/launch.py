@@ -35,8 +35,10 @@ from airls_ray.run_folder import RunFolder
 from airls_ray.tasks import make_task
 
 
-def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
+def run_training(config: Config, resume: bool = False, *, again: str = "with --resume") -> dict[str, Any]:
     """Train by `config` and return the summary that is also written to the run folder.
+
+    `again`: how a run that was interrupted is gone on with, in words.
 
     Raises:
         UserError: with one sentence; the run folder keeps what was written.
@@ -54,7 +56,7 @@ def run_training(config: Config, resume: bool = False) -> dict[str, Any]:
         try:
             return _run_locked(config, run, mirror, resume, progress, started)
         except KeyboardInterrupt:
-            raise Interrupted(f"{run.path} stays readable; with --resume {going_on(run, config)}") from None
+            raise Interrupted(f"{run.path} stays readable; {again} {going_on(run, config)}") from None
 
 
 def going_on(run: RunFolder, config: Config) -> str:

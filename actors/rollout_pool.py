@@ -272,6 +272,8 @@ class RolloutPool:
             )
         except cluster.ACTOR_FAILURES:
             return False
+        except UserError:  # an answer, too
+            return True
         return True
 
     def _failed(self, member: Member, why: str) -> None:

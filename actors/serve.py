@@ -57,11 +57,11 @@ class SearchEndpoint:
             model: the name that requests give.
             token: digest of the bearer token.
             log: file of what fails.
-            parts: pool, fleet, scorer, settings, aggregate and verifier of `SearchParts`.
+            parts: pool, scorer, settings, aggregate and verifier of `SearchParts`.
         """
         _log_to(log)
         pool = parts["pool"]
-        parts["fleet"].follow(FleetEvents(say=_LOG.warning))
+        pool.fleet.follow(FleetEvents(say=_LOG.warning))
         template = config.model.prompt_template
         codec = TextCodec.from_folder(policy, make_task(config.task), template)
         chat = load_tokenizer(policy, chat=True).chat if template == "chat" else None
@@ -191,7 +191,6 @@ def _serving(
                 token,
                 log,
                 pool=parts.pool,
-                fleet=parts.fleet,
                 scorer=parts.scorer,
                 settings=parts.settings,
                 aggregate=parts.aggregate,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
@@ -149,8 +149,17 @@ class Tracker:
             yield
         except KeyboardInterrupt:
             if not self._stop.learning:
-                self._keep(state, parts)
+                self._save_and_stop(state, parts)
             raise
+
+    def _save_and_stop(self, state: LoopState, parts: Parts) -> NoReturn:
+        """End the run with what can be saved: whoever stops it wants no learner rebuilt for that."""
+        try:
+            self._keep(state, parts)
+        except RunError as error:
+            if self._say is not None:
+                self._say(f"Iteration {state.iteration} could not be saved: {error}")
+        raise KeyboardInterrupt
 
     def _keep(self, state: LoopState, parts: Parts) -> None:
         """Write a checkpoint of a state that has none yet."""
@@ -200,8 +209,7 @@ class Tracker:
                 workers=parts.pool.fleet.counts(),
             )
         if self._stop.asked:
-            self._keep(state, parts)
-            raise KeyboardInterrupt
+            self._save_and_stop(state, parts)
         return state
 
     def stage(self, name: str) -> None:

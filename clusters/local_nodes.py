@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -120,6 +121,8 @@ def main(
     os.environ.setdefault("RAY_worker_niceness", "0")  # the actors are the work here, not a background job
     from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
 
+    token = Path.home() / ".ray" / "auth_token"
+    was_there = token.exists()
     ensure_token_if_auth_enabled(create_token_if_missing=True)
     cluster = LocalNodes(port, dashboard_port, store_mib)
     _interrupt_on_sigterm()
@@ -144,6 +147,8 @@ def main(
         print("ending all nodes", flush=True)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would find Ray's locks taken, and wait
         cluster.close()
+        if not was_there:  # else every later `ray start` would ask for it
+            token.unlink(missing_ok=True)
 
 
 def _interrupt_on_sigterm() -> None:

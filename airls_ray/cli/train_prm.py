@@ -49,6 +49,9 @@ def train_prm(
     settings = read_config(config, overrides)
     target = output or settings.output / settings.name / "train_prm"
     source = policy or _start(settings, bool(rollouts))
+    from airls_ray.models.check import check_model_folder
+
+    check_model_folder(source)
     if rollouts:
         from actors.train_prm_offline import StoredFiles, train_prm_offline
 

@@ -161,17 +161,20 @@ class SearchQueue:
             return
         self._failing = self._failing and not ready
 
-    def _tick(self, entries: Sequence[_Entry]) -> None:
+    def _tick(self, entries: Sequence[_Entry]) -> bool:
+        """Run a round; returns whether any search of it is well."""
         try:
             self._round(entries)
         except Exception as error:  # whatever it is, the clients must be told, and the thread must live
-            if len(entries) > 1:  # one of them may be to blame: nobody was told anything, so all ask again
-                _LOG.warning("a round of %d searches failed and is done one by one: %s", len(entries), error)
-                for entry in entries:
-                    if not entry.future.cancelled():
-                        self._tick([entry])
-                return
-            self._fail(entries[0], error)
+            if len(entries) == 1:
+                self._fail(entries[0], error)
+                return False
+            # One of them may be to blame. Who was told nothing asks again, with the same seeds.
+            _LOG.warning("a round of %d searches failed and is done one by one: %s", len(entries), error)
+            well = [self._tick([entry]) for entry in entries if not entry.future.cancelled()]
+            self._failing = self._failing and not any(well)
+            return any(well)
+        return True
 
     def _fail(self, entry: _Entry, error: Exception) -> None:
         if isinstance(error, REFUSALS):

@@ -96,7 +96,7 @@ def make_fleet(tmp_path: Path) -> Iterator[MakeFleet]:
 
         launch = Launch({"CPU": 0.05}, actor)
         made.append(
-            ElasticFleet(launch, minimum, maximum, failures, start_seconds=60, events=FleetEvents(**events))
+            ElasticFleet(launch, minimum, maximum, failures, start_seconds=240, events=FleetEvents(**events))
         )
         return made[-1]
 

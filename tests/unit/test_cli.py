@@ -76,6 +76,7 @@ HEAVY = {"torch", "transformers", "ray", "vllm"}
         (["serve", DEMO, "output={out}"], "has no checkpoint to search with"),
         (["evaluate", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
         (["evaluate", DEMO, "output={out}"], "has no checkpoint to search with"),
+        (["train-prm", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
         (["train", DEMO, "output={out}"], "there is no policy to start from"),
         (["train", DEMO, "model.path=no/folder/policy"], "there is no model folder no/folder/policy"),
     ],
@@ -229,6 +230,7 @@ def test_train_passes_the_configuration_and_resume_and_prints_sizes_and_result(f
         return {"accuracy": {"trained": {"sampled": 0.625}}, "versions": {"torch": "2.13"}}
 
     fake("actors.launch", run_training=run_training)
+    fake("actors.demo", show_summary=lambda summary, progress: print(summary["accuracy"]))
     assert cli.run(["train", DEMO, "seed=7", "--resume", "train.problems_per_iteration=12"]) == 0
     config, resume = seen[0]
     assert (config.seed, config.train.problems_per_iteration, resume) == (7, 12, True)

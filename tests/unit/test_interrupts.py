@@ -18,7 +18,7 @@ from actors.launch import run_training
 from actors.monitoring import NoMonitor
 from actors.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config import Config
-from airls_ray.errors import Interrupted
+from airls_ray.errors import Interrupted, ProcessLost
 from airls_ray.progress import QuietProgress
 from airls_ray.run_folder import RunFolder
 
@@ -31,8 +31,11 @@ class Learner:
 
     def __init__(self) -> None:
         self.updates = 0
+        self.is_lost = False
 
     def save(self, model: str, state: str) -> None:
+        if self.is_lost:
+            raise ProcessLost("policy learner (save): its process died")
         Path(model).mkdir(parents=True)
         Path(state).mkdir(parents=True)
         (Path(model) / "updates").write_text(str(self.updates))
@@ -174,6 +177,21 @@ def test_an_iteration_that_outlasts_the_grace_period_is_not_waited_for(
         train(tmp_path, monkeypatch, Stop((8, "policy_update"), slow=30.0), grace_seconds=0.2)
     assert time.monotonic() - start < 20
     assert max(saved(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("stage", ["grade", "policy_update"])
+def test_learners_that_are_gone_are_not_rebuilt_to_save_them(
+    tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    class Killing(Stop):
+        def iterate(self, parts: Any, state: LoopState, tracker: Tracker) -> LoopState:
+            parts.policy.is_lost = state.iteration == 7
+            return super().iterate(parts, state, tracker)
+
+    with pytest.raises(Interrupted, match="iteration 6 of 20 comes next"):
+        train(tmp_path, monkeypatch, Killing((8, stage)))
+    assert any("could not be saved" in line for line in said.lines)
+    assert not any("rebuilt" in line for line in said.lines)
 
 
 def test_before_anything_is_learned_there_is_nothing_to_save(

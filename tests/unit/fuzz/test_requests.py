@@ -17,7 +17,7 @@ from tests.unit.serving.conftest import codec, make  # noqa: F401
 from tests.unit.serving.fakes import PROMPT, Endpoint, Make
 
 FEW = settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),
