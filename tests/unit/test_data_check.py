@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from actors.launch_checks import check_data
 from airls_ray.cli.main import run
 from airls_ray.config.schema import Config
 from airls_ray.data.check_answers import Effort, judge_problems
@@ -88,6 +90,16 @@ def test_a_trace_that_ends_in_another_answer_is_an_error_where_it_is_learned_fro
     said = Said()
     check_before(config_of(tmp_path, [*GOOD, wrong], task={"bad_rows": "skip"}), said, traces=True)
     assert said.lines[0].startswith("Warning: traces of training problems that do not grade right (they")
+
+
+def test_a_run_does_not_begin_with_a_trace_that_grades_wrong(tmp_path: Path) -> None:
+    build_tokenizer(make_task(Config().task), tmp_path / "policy")
+    task = {"answer_marker": "=", "steps": "delimiter", "step_delimiter": ";"}
+    for trace, wrong in (("1+1=2", False), ("1+1=3", True)):
+        rows = [{"prompt": "1+1=", "answer": "2", "traces": [trace]}]
+        config = config_of(tmp_path, rows, task=task)
+        with pytest.raises(DataError, match="ends in '3', but") if wrong else nullcontext():
+            check_data(config, str(tmp_path / "policy"), QuietProgress())
 
 
 def test_an_answer_that_the_grader_cannot_compare_is_said(tmp_path: Path) -> None:
