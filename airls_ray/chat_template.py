@@ -68,7 +68,7 @@ class ChatTemplate:
         messages = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": _SAID}]
         try:
             text = self.render(messages, add_generation_prompt=False)
-        except TemplateError:  # one that takes no answers, such as that of a PRM
+        except (TemplateError, TypeError, ValueError):  # one that takes no answers, such as that of a PRM
             return None
         found = self._special.search(text, text.rfind(_SAID) + len(_SAID)) if _SAID in text else None
         return None if found is None else self._control.token_to_id(found.group())

@@ -199,14 +199,14 @@ def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
     plain = _plain(Tokenizer.from_str(control.to_str()), ends)
     if not chat:
         return LoadedTokenizer(plain, ends, pad, str(folder))
-    template = ChatTemplate(tokenizer, plain, special_texts(control, ends))
+    template = ChatTemplate(tokenizer, plain, _special_texts(control, ends))
     turn_end = template.turn_end()
     if turn_end is not None:
         ends = tuple(dict.fromkeys((turn_end, *ends)))
-    return LoadedTokenizer(_plain(plain, ends), ends, pad, str(folder), template)
+    return LoadedTokenizer(plain, ends, pad, str(folder), template)
 
 
-def special_texts(backend: Tokenizer, ends: Sequence[int]) -> list[str]:
+def _special_texts(backend: Tokenizer, ends: Sequence[int]) -> list[str]:
     """Return the texts that `backend` turns into special tokens, or into tokens that end a response."""
     added = backend.get_added_tokens_decoder()
     return [token.content for number, token in added.items() if token.special or number in ends]
