@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from airls_ray.characters import whole_characters
 from airls_ray.errors import DataError
 
 Message = Mapping[str, str]
@@ -75,10 +76,11 @@ class ChatTemplate:
 
     def _shield(self, messages: Sequence[Message]) -> tuple[list[dict[str, str]], dict[str, str]]:
         """Return the messages with private characters for the texts of special tokens, and which is which."""
-        contents = [message["content"] for message in messages]
+        whole = [{**message, "content": whole_characters(message["content"])} for message in messages]
+        contents = [message["content"] for message in whole]
         texts = dict.fromkeys(match.group() for one in contents for match in self._special.finditer(one))
         if not texts:
-            return [dict(message) for message in messages], {}
+            return whole, {}
         used = set().union(*contents)
         free = [chr(code) for code in _PRIVATE if chr(code) not in used]
         if len(free) < len(texts):
@@ -86,6 +88,6 @@ class ChatTemplate:
         signs = dict(zip(texts, free, strict=False))
         shielded = [
             {**message, "content": self._special.sub(lambda match: signs[match.group()], message["content"])}
-            for message in messages
+            for message in whole
         ]
         return shielded, {sign: text for text, sign in signs.items()}

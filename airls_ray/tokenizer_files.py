@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from airls_ray.characters import whole_characters
 from airls_ray.chat_template import ChatTemplate
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks.base import Task
@@ -44,10 +45,13 @@ class LoadedTokenizer:
     def encode(self, text: str, begin: bool = False) -> Encoding:
         """Return the encoding of a text alone, or (`begin`) of one that begins a sequence.
 
+        For half of a surrogate pair, which a request may have, stands the replacement character.
+
         Raises:
             DataError: the vocabulary lacks some of the text; or the vocabulary itself, and no list of special
                 tokens, makes the end of a response of some of it.
         """
+        text = whole_characters(text)
         encoding = self._encode(text, begin)
         for end in self.eos_ids:
             piece = self.backend.id_to_token(end)
