@@ -126,7 +126,11 @@ def _add_judged(report: DataReport, config: Config, split: Split, judged: Judged
         unknown,
     )
     skips = isinstance(config.task, FileTaskConfig) and config.task.bad_rows == "skip"
-    kept = " (they are kept: `airls-ray data convert --drop-wrong-traces` leaves them out)" if skips else ""
+    kept = ""
+    if skips:
+        by_value = isinstance(config.task, FileTaskConfig) and config.task.grader == "math"
+        way = " (`airls-ray data convert --drop-wrong-traces` leaves them out)" if by_value else ""
+        kept = f" and are kept{way}"
     # Published sets of programs have a few that fail, and the task has no way to go on without them.
     few = isinstance(config.task, CodeTaskConfig) and len(judged.wrong_traces) <= _FEW * judged.traces
     report.add(

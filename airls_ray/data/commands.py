@@ -93,7 +93,7 @@ def convert_data(
         notes += long.notes
     if check_answers:
         answers = check_gold(found, drop_wrong_traces=drop_wrong_traces)
-        counts |= {"traces": found.traces} | answers.counts
+        counts |= found.counts() | answers.counts
         notes += answers.notes
     if not found.problems:
         raise DataError(f"{source}: every problem is longer than {max_tokens} tokens; raise --max-tokens")
@@ -119,7 +119,8 @@ def check_gold(found: Imported, processes: int = 2, *, drop_wrong_traces: bool =
     effort = Effort(processes=processes, deadline_seconds=_ANSWER_SECONDS)
     judged = judge_problems(task, problems, found.places, effort)
     if drop_wrong_traces:
-        found.problems = [_without(problem, judged.wrong) for problem in found.problems]
+        wrong = frozenset(judged.wrong)
+        found.problems = [_without(problem, wrong) for problem in found.problems]
     kept = "the row is kept"
     notes = [f"{sentence}; {kept}" for sentence in (*judged.unreadable, *judged.unequal)]
     notes += [f"{one}; {'left out' if drop_wrong_traces else kept}" for one in judged.wrong_traces]

@@ -167,7 +167,9 @@ def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
     """
     prompt = _text(where, row, "prompt", fields.prompt)
     given = None if fields.problem_id is None else _plain(read_field(row, fields.problem_id))
-    identity = content_id("file", prompt) if given is None else given
+    options = [] if fields.choices is None else _options(where, row, fields.choices)
+    # Many questions of a multiple choice set have one text ("Which of these is right?") and other options.
+    identity = content_id("file", "\n".join([prompt, *options])) if given is None else given
     details = {
         name: value
         for name, path in (("level", fields.level), ("subject", fields.subject))
@@ -175,7 +177,6 @@ def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
     }
     traces = _traces(where, row, fields.traces)
     if fields.choices is not None:
-        options = _options(where, row, fields.choices)
         answer = None if fields.answer is None else read_field(row, fields.answer)
         right = _right_option(where, answer, options)
         return with_choices(Problem(identity, prompt, "", traces, details), options, right)

@@ -268,6 +268,18 @@ def test_conversion_keeps_and_shows_answers_that_cannot_be_parsed(tmp_path):
     assert [p.answer for p in table_to_problems(read_problems(tmp_path / "out.jsonl"))] == ["4", "."]
 
 
+def test_conversion_leaves_out_wrong_traces_where_that_is_asked_for(tmp_path):
+    wrong = {"question": "Two and three?", "answer": "5", "traces": ["2 + 3 = 6\n#### 6", "so #### 5"]}
+    path = write(tmp_path / "a.jsonl", wrong)
+    fields = FieldsConfig(prompt="question", answer="answer", traces="traces")
+    for drop, traces in ((False, tuple(wrong["traces"])), (True, ("so #### 5",))):
+        done = convert_data(path, tmp_path / "out.jsonl", None, fields, drop_wrong_traces=drop)
+        assert (done.counts["traces that grade wrong"], done.counts["traces"]) == (1, len(traces))
+        assert "row 1: trace 1 ends in '6', but the answer of the row is '5'" in done.notes[0]
+        (problem,) = table_to_problems(read_problems(tmp_path / "out.jsonl"))
+        assert problem.traces == traces
+
+
 def test_conversion_needs_tokenizer_and_limit_together(tmp_path):
     with pytest.raises(ConfigError, match=r"--tokenizer and --max-tokens together"):
         convert_data("a.jsonl", tmp_path / "b.jsonl", "gsm8k", FieldsConfig(), max_tokens=5)
