@@ -138,20 +138,22 @@ def _without(problem: Problem, wrong: Collection[tuple[str, int]]) -> Problem:
 
 def _drop_long(found: Imported, tokenizer: str, max_tokens: int) -> Converted:
     """Take problems and traces out of `found` that are longer than `max_tokens`."""
-    backend = load_tokenizer(tokenizer, chat=False).backend
+    loaded = load_tokenizer(tokenizer, chat=False)
     converted = Converted({"problems longer than the limit": 0, "traces longer than the limit": 0})
     kept: list[Problem] = []
     for problem in found.problems:
-        size = len(backend.encode(problem.prompt).ids)
+        where = found.places[problem.problem_id]
+        try:
+            size = len(loaded.encode(problem.prompt, begin=True).ids)
+            sizes = [len(loaded.encode(trace).ids) for trace in problem.traces]
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
         if size > max_tokens:
-            where = found.places[problem.problem_id]
             converted.notes.append(f"{where}: the prompt has {size} tokens, more than {max_tokens}; left out")
             converted.counts["problems longer than the limit"] += 1
             continue
         room = max_tokens - size - 1  # the end of sequence
-        traces = tuple(
-            one for one in problem.traces if len(backend.encode(one, add_special_tokens=False).ids) <= room
-        )
+        traces = tuple(one for one, tokens in zip(problem.traces, sizes, strict=True) if tokens <= room)
         converted.counts["traces longer than the limit"] += len(problem.traces) - len(traces)
         kept.append(replace(problem, traces=traces))
     found.problems = kept
