@@ -211,16 +211,18 @@ def _add(
 def _refuse_contradiction(result: Imported, before: Problem, where: str, problem: Problem) -> None:
     """Raise a `_BadField` where two rows with one prompt or identifier cannot both be right."""
     first = result.places[before.problem_id]
+    named = problem.prompt.strip()[:60]
     if before.prompt.strip() != problem.prompt.strip():
-        what = "prompts differ"
+        named, what = problem.problem_id, "prompts differ"
     elif before.answer.strip() != problem.answer.strip():
         what = f"answers differ ({before.answer.strip()[:40]!r} and {problem.answer.strip()[:40]!r})"
     elif before.details.get("tests") != problem.details.get("tests"):
         what = "tests differ"
     else:
         return
-    same = f"problem {problem.problem_id!r}" if before.problem_id == problem.problem_id else "problem"
-    raise _BadField(f"{where}: the {same} is in {first}, too, but the {what}", "contradicts an earlier row")
+    raise _BadField(
+        f"{where}: the problem {named!r} is in {first}, too, but the {what}", "contradicts an earlier row"
+    )
 
 
 def _reject(result: Imported, stop: str | None, error: DataError, kind: str) -> None:
