@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from airls_ray.characters import whole_characters
 from airls_ray.errors import DataError
 
 Message = Mapping[str, str]
@@ -68,17 +69,18 @@ class ChatTemplate:
         messages = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": _SAID}]
         try:
             text = self.render(messages, add_generation_prompt=False)
-        except TemplateError:  # one that takes no answers, such as that of a PRM
+        except (TemplateError, TypeError, ValueError):  # one that takes no answers, such as that of a PRM
             return None
         found = self._special.search(text, text.rfind(_SAID) + len(_SAID)) if _SAID in text else None
         return None if found is None else self._control.token_to_id(found.group())
 
     def _shield(self, messages: Sequence[Message]) -> tuple[list[dict[str, str]], dict[str, str]]:
         """Return the messages with private characters for the texts of special tokens, and which is which."""
-        contents = [message["content"] for message in messages]
+        whole = [{**message, "content": whole_characters(message["content"])} for message in messages]
+        contents = [message["content"] for message in whole]
         texts = dict.fromkeys(match.group() for one in contents for match in self._special.finditer(one))
         if not texts:
-            return [dict(message) for message in messages], {}
+            return whole, {}
         used = set().union(*contents)
         free = [chr(code) for code in _PRIVATE if chr(code) not in used]
         if len(free) < len(texts):
@@ -86,6 +88,6 @@ class ChatTemplate:
         signs = dict(zip(texts, free, strict=False))
         shielded = [
             {**message, "content": self._special.sub(lambda match: signs[match.group()], message["content"])}
-            for message in messages
+            for message in whole
         ]
         return shielded, {sign: text for text, sign in signs.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from airls_ray.characters import whole_characters
 from airls_ray.chat_template import ChatTemplate
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks.base import Task
@@ -44,10 +45,13 @@ class LoadedTokenizer:
     def encode(self, text: str, begin: bool = False) -> Encoding:
         """Return the encoding of a text alone, or (`begin`) of one that begins a sequence.
 
+        For half of a surrogate pair, which a request may have, stands the replacement character.
+
         Raises:
             DataError: the vocabulary lacks some of the text; or the vocabulary itself, and no list of special
                 tokens, makes the end of a response of some of it.
         """
+        text = whole_characters(text)
         encoding = self._encode(text, begin)
         for end in self.eos_ids:
             piece = self.backend.id_to_token(end)
@@ -199,14 +203,14 @@ def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
     plain = _plain(Tokenizer.from_str(control.to_str()), ends)
     if not chat:
         return LoadedTokenizer(plain, ends, pad, str(folder))
-    template = ChatTemplate(tokenizer, plain, special_texts(control, ends))
+    template = ChatTemplate(tokenizer, plain, _special_texts(control, ends))
     turn_end = template.turn_end()
     if turn_end is not None:
         ends = tuple(dict.fromkeys((turn_end, *ends)))
-    return LoadedTokenizer(_plain(plain, ends), ends, pad, str(folder), template)
+    return LoadedTokenizer(plain, ends, pad, str(folder), template)
 
 
-def special_texts(backend: Tokenizer, ends: Sequence[int]) -> list[str]:
+def _special_texts(backend: Tokenizer, ends: Sequence[int]) -> list[str]:
     """Return the texts that `backend` turns into special tokens, or into tokens that end a response."""
     added = backend.get_added_tokens_decoder()
     return [token.content for number, token in added.items() if token.special or number in ends]

@@ -39,6 +39,20 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _load_yaml(text: str) -> Any:
+    """Return what YAML text says; whatever its values do wrong is a `yaml.YAMLError`."""
+    try:
+        value = yaml.load(text, _Loader)
+        half = half_character(value)  # walks through all of it
+    except (ValueError, AttributeError) as error:  # `!!int x`, 2024-13-45: PyYAML's own classes let them pass
+        raise yaml.YAMLError(f"a value is none of its type ({error})") from error
+    except RecursionError as error:
+        raise yaml.YAMLError("a value is nested too deeply, or contains itself") from error
+    if half is not None:
+        raise yaml.YAMLError(f"a text has {half}, which is no character")
+    return value
+
+
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Return the configuration of `path` (defaults where it is None) with `overrides` on top.
 
@@ -51,11 +65,6 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     tree = {} if path is None else _read_layers(Path(path), ())
     changes = parse_overrides(overrides)
     merged = merge(tree, changes)
-    half = half_character(merged)
-    if half is not None:
-        raise ConfigError(
-            f"a key or value of the configuration has {half}, which is no character: take it out"
-        )
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -117,10 +126,10 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
     for text in overrides:
         key, equals, value = text.partition("=")
         names = key.strip().split(".")
-        if not equals or not all(names):
+        if not equals or not all(names) or half_character(key):
             raise ConfigError(f"an override must look like section.key=value, but is {text!r}")
         try:
-            parsed = yaml.load(value, _Loader)
+            parsed = _load_yaml(value)
         except yaml.YAMLError as error:
             problem = " ".join((getattr(error, "problem", None) or str(error)).split())
             raise ConfigError(f"the value of the override {text!r} is not YAML: {problem}") from None
@@ -178,7 +187,7 @@ def _read_yaml(path: Path, above: tuple[Path, ...]) -> Tree:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"the configuration file {path} cannot be read: {reason}") from None
     try:
-        tree = yaml.load(text, _Loader)
+        tree = _load_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"

@@ -109,7 +109,8 @@ class FileTaskConfig(StrictModel):
     """Where our fields are in a row; they go before those of `format`."""
     bad_rows: Literal["error", "skip"] = "error"
     """What a row that cannot be used does: stop with one sentence, or be left out, counted and logged. The
-    same goes for training problems and traces that are longer than the context."""
+    same goes for training problems and traces that are longer than the context. A trace that grades wrong
+    stops a command that learns from it, too, and with `skip` is kept and said."""
     prompt_template: str = "{prompt}"
     """The user's message around a problem, which stands at `{prompt}` (once)."""
     system_prompt: str = ""

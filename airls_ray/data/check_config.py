@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, get_args
 
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, TaskConfig
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.data.check_answers import Effort, Judged, judge_problems
 from airls_ray.data.check_report import DataReport, Severity
-from airls_ray.data.importing import Imported, import_problems
+from airls_ray.data.check_rows import WORDS, Problems, add_shared_problems, read_split, source_of
 from airls_ray.data.lengths import Lengths
 from airls_ray.errors import DataError, ModelError
 from airls_ray.formatting import Cell
 from airls_ray.progress import Progress, QuietProgress
 from airls_ray.steps import cut
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import CutsSteps, Problem, Split, Task
-from airls_ray.tasks.code_formats import check_details
+from airls_ray.tasks.base import CutsSteps, Split, Task
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
     from airls_ray.text import TextCodec
 
-GENERATED = 200
-"""Problems of a generated task that are looked at, of each split."""
 _BEFORE = Effort(problems=500, seconds=20.0)
 """What a command grades before it starts: enough to find a systematic mistake."""
-_WORDS = {"train": "training", "test": "test"}
 _FEW = 0.5
-"""Share of answers that cannot be read above which it is the grader that does not fit the data."""
-
-
-@dataclass(frozen=True)
-class Problems:
-    """Problems of a split with the place of each, by its identifier."""
-
-    split: Split
-    name: str
-    """The file, or that they are generated."""
-    problems: Sequence[Problem]
-    places: Mapping[str, str]
+"""Share of cases above which it is the grader that does not fit the data."""
 
 
 def check_config(
@@ -69,8 +54,8 @@ def check_config(
         codec = measuring_codec(config)
     except ModelError as error:
         report.add(Severity.NOTE, "lengths that are not measured", [str(error)])
-    found = [one for split in get_args(Split) if (one := _read(report, config, split)) is not None]
-    _check_apart(report, found)
+    found = [one for split in get_args(Split) if (one := read_split(report, config, split)) is not None]
+    add_shared_problems(report, found)
     for one in found:
         traces = sum(len(problem.traces) for problem in one.problems)
         figures: dict[str, Cell] = {
@@ -78,9 +63,9 @@ def check_config(
             "problems": len(one.problems),
             "traces": traces,
         }
-        report.figures[_WORDS[one.split]] = figures
+        report.figures[WORDS[one.split]] = figures
         graded = len(one.problems) if sample is None else min(sample, len(one.problems))
-        with progress.track(f"Grading {_WORDS[one.split]} problems", graded) as bar:
+        with progress.track(f"Grading {WORDS[one.split]} problems", graded) as bar:
             effort = _effort(config, Effort(problems=sample))
             judged = judge_problems(config.task, one.problems, one.places, effort, bar.advance)
         figures |= {"graded problems": judged.problems, "graded traces": judged.traces}
@@ -110,9 +95,9 @@ def check_before(
     """
     report = DataReport()
     for split in splits:
-        if _source(config.task, split) is None:
+        if source_of(config.task, split) is None:
             continue
-        one = _read(report, config, split)
+        one = read_split(report, config, split)
         if one is None:
             continue
         effort = _effort(config, _BEFORE, traces and split == "train")
@@ -124,100 +109,36 @@ def check_before(
 
 
 def _effort(config: Config, wanted: Effort, traces: bool = True) -> Effort:
-    verifier = config.verifier
-    return Effort(
-        wanted.problems, wanted.seconds, config.seed, traces, verifier.processes, verifier.deadline_seconds
+    return replace(
+        wanted,
+        seed=config.seed,
+        traces=traces,
+        processes=config.verifier.processes,
+        deadline_seconds=config.verifier.deadline_seconds,
     )
 
 
-# ----------------------------------------------------------------------------------------------- reading
-def _source(task: TaskConfig, split: Split) -> Path | None:
-    """Return the file of rows of a split; None: its problems are generated, or in a form of the task's."""
-    if split == "train":
-        return task.train_file
-    return task.test_file if isinstance(task, FileTaskConfig | CodeTaskConfig) else None
-
-
-def _read(report: DataReport, config: Config, split: Split) -> Problems | None:
-    """Read a split and add what is wrong with its rows; None where nothing can be used."""
-    task, source = config.task, _source(config.task, split)
-    try:
-        if source is None:
-            drawn = list(islice(make_task(task).problems(split, config.seed), GENERATED))
-            places = {one.problem_id: f"problem {one.problem_id}" for one in drawn}
-            return Problems(split, "built-in", drawn, places)
-        found = _import(task, source)
-        if not isinstance(task, FileTaskConfig | CodeTaskConfig):  # which rows these tasks may learn from
-            next(make_task(task).problems(split, config.seed))
-    except DataError as error:
-        report.add(Severity.ERROR, f"{_WORDS[split]} files that cannot be used", [str(error)])
-        return None
-    skips = isinstance(task, FileTaskConfig) and task.bad_rows == "skip"
-    left_out = ", which are left out" if skips else ""
-    report.add(
-        Severity.WARNING if skips else Severity.ERROR,
-        f"rows of {source} that cannot be used{left_out}",
-        found.bad,
-    )
-    report.add(Severity.NOTE, f"rows of {source} with the problem of an earlier row", found.twice)
-    problems = found.problems
-    if split == "test":
-        problems = problems[: task.test_problems]
-    return Problems(split, str(source), problems, found.places)
-
-
-def _import(task: TaskConfig, source: Path) -> Imported:
-    """Read all rows, the bad ones as sentences."""
-    if isinstance(task, FileTaskConfig):
-        return import_problems(source, task.format, task.fields, "skip")
-    if not isinstance(task, CodeTaskConfig):
-        return import_problems(source, None, None, "skip")
-    found = import_problems(source, None if task.format == "problems" else task.format, None, "skip")
-    usable = []
-    for problem in found.problems:
-        try:
-            check_details(found.places[problem.problem_id], problem.details)
-            usable.append(problem)
-        except DataError as error:
-            found.bad.append(str(error))
-    found.problems = usable
-    return found
-
-
-def _check_apart(report: DataReport, found: Sequence[Problems]) -> None:
-    """Add the test problems that are training problems, too."""
-    train, test = (next((one for one in found if one.split == split), None) for split in get_args(Split))
-    if train is None or test is None:
-        return
-    places = {problem.prompt.strip(): train.places[problem.problem_id] for problem in train.problems}
-    places |= train.places
-    report.add(
-        Severity.ERROR,
-        "test problems that are training problems, too",
-        (
-            f"{test.places[one.problem_id]}: the problem {one.problem_id!r} is in {same}"
-            for one in test.problems
-            if (same := places.get(one.prompt.strip()) or places.get(one.problem_id))
-        ),
-    )
-
-
-# ---------------------------------------------------------------------------------------------- findings
 def _add_judged(report: DataReport, config: Config, split: Split, judged: Judged) -> None:
     unknown = [*judged.unreadable, *judged.unequal]
     report.add(
         Severity.ERROR if len(unknown) > _FEW * judged.problems else Severity.WARNING,
-        f"answers of {_WORDS[split]} problems that the grader cannot compare: right responses get 0",
+        f"answers of {WORDS[split]} problems that the grader cannot compare: right responses get 0",
         unknown,
     )
     skips = isinstance(config.task, FileTaskConfig) and config.task.bad_rows == "skip"
-    kept = " (they are kept: `airls-ray data convert --drop-wrong-traces` leaves them out)" if skips else ""
+    kept = ""
+    if skips:
+        by_value = isinstance(config.task, FileTaskConfig) and config.task.grader == "math"
+        way = " (`airls-ray data convert --drop-wrong-traces` leaves them out)" if by_value else ""
+        kept = f" and are kept{way}"
+    # Published sets of programs have a few that fail, and the task has no way to go on without them.
+    few = isinstance(config.task, CodeTaskConfig) and len(judged.wrong_traces) <= _FEW * judged.traces
     report.add(
-        Severity.WARNING if skips or split == "test" else Severity.ERROR,
-        f"traces of {_WORDS[split]} problems that do not grade right{kept}",
+        Severity.WARNING if skips or few or split == "test" else Severity.ERROR,
+        f"traces of {WORDS[split]} problems that do not grade right{kept}",
         judged.wrong_traces,
     )
-    report.add(Severity.WARNING, f"traces of {_WORDS[split]} problems without a verdict", judged.lost_traces)
+    report.add(Severity.WARNING, f"traces of {WORDS[split]} problems without a verdict", judged.lost_traces)
 
 
 def _add_steps(report: DataReport, figures: dict[str, Cell], task: Task, found: Problems) -> None:
@@ -281,11 +202,11 @@ def _add_lengths(
     )
     report.add(
         Severity.WARNING if skips else Severity.ERROR,
-        f"prompts and traces of {_WORDS[found.split]} problems that do not fit model.context_tokens"
+        f"prompts and traces of {WORDS[found.split]} problems that do not fit model.context_tokens"
         + (" and are left out" if skips else ""),
         long,
     )
-    report.add(Severity.ERROR, f"{_WORDS[found.split]} problems that the tokenizer cannot write", unwritten)
+    report.add(Severity.ERROR, f"{WORDS[found.split]} problems that the tokenizer cannot write", unwritten)
 
 
 def measuring_codec(config: Config) -> TextCodec:

@@ -93,7 +93,7 @@ def convert_data(
         notes += long.notes
     if check_answers:
         answers = check_gold(found, drop_wrong_traces=drop_wrong_traces)
-        counts |= {"traces": found.traces} | answers.counts
+        counts |= found.counts() | answers.counts
         notes += answers.notes
     if not found.problems:
         raise DataError(f"{source}: every problem is longer than {max_tokens} tokens; raise --max-tokens")
@@ -119,7 +119,8 @@ def check_gold(found: Imported, processes: int = 2, *, drop_wrong_traces: bool =
     effort = Effort(processes=processes, deadline_seconds=_ANSWER_SECONDS)
     judged = judge_problems(task, problems, found.places, effort)
     if drop_wrong_traces:
-        found.problems = [_without(problem, judged.wrong) for problem in found.problems]
+        wrong = frozenset(judged.wrong)
+        found.problems = [_without(problem, wrong) for problem in found.problems]
     kept = "the row is kept"
     notes = [f"{sentence}; {kept}" for sentence in (*judged.unreadable, *judged.unequal)]
     notes += [f"{one}; {'left out' if drop_wrong_traces else kept}" for one in judged.wrong_traces]
@@ -137,20 +138,22 @@ def _without(problem: Problem, wrong: Collection[tuple[str, int]]) -> Problem:
 
 def _drop_long(found: Imported, tokenizer: str, max_tokens: int) -> Converted:
     """Take problems and traces out of `found` that are longer than `max_tokens`."""
-    backend = load_tokenizer(tokenizer, chat=False).backend
+    loaded = load_tokenizer(tokenizer, chat=False)
     converted = Converted({"problems longer than the limit": 0, "traces longer than the limit": 0})
     kept: list[Problem] = []
     for problem in found.problems:
-        size = len(backend.encode(problem.prompt).ids)
+        where = found.places[problem.problem_id]
+        try:
+            size = len(loaded.encode(problem.prompt, begin=True).ids)
+            sizes = [len(loaded.encode(trace).ids) for trace in problem.traces]
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
         if size > max_tokens:
-            where = found.places[problem.problem_id]
             converted.notes.append(f"{where}: the prompt has {size} tokens, more than {max_tokens}; left out")
             converted.counts["problems longer than the limit"] += 1
             continue
         room = max_tokens - size - 1  # the end of sequence
-        traces = tuple(
-            one for one in problem.traces if len(backend.encode(one, add_special_tokens=False).ids) <= room
-        )
+        traces = tuple(one for one, tokens in zip(problem.traces, sizes, strict=True) if tokens <= room)
         converted.counts["traces longer than the limit"] += len(problem.traces) - len(traces)
         kept.append(replace(problem, traces=traces))
     found.problems = kept

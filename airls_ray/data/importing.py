@@ -167,7 +167,9 @@ def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
     """
     prompt = _text(where, row, "prompt", fields.prompt)
     given = None if fields.problem_id is None else _plain(read_field(row, fields.problem_id))
-    identity = content_id("file", prompt) if given is None else given
+    options = [] if fields.choices is None else _options(where, row, fields.choices)
+    # Many questions of a multiple choice set have one text ("Which of these is right?") and other options.
+    identity = content_id("file", "\n".join([prompt, *options])) if given is None else given
     details = {
         name: value
         for name, path in (("level", fields.level), ("subject", fields.subject))
@@ -175,7 +177,6 @@ def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
     }
     traces = _traces(where, row, fields.traces)
     if fields.choices is not None:
-        options = _options(where, row, fields.choices)
         answer = None if fields.answer is None else read_field(row, fields.answer)
         right = _right_option(where, answer, options)
         return with_choices(Problem(identity, prompt, "", traces, details), options, right)
@@ -210,16 +211,18 @@ def _add(
 def _refuse_contradiction(result: Imported, before: Problem, where: str, problem: Problem) -> None:
     """Raise a `_BadField` where two rows with one prompt or identifier cannot both be right."""
     first = result.places[before.problem_id]
+    named = problem.prompt.strip()[:60]
     if before.prompt.strip() != problem.prompt.strip():
-        what = "prompts differ"
+        named, what = problem.problem_id, "prompts differ"
     elif before.answer.strip() != problem.answer.strip():
         what = f"answers differ ({before.answer.strip()[:40]!r} and {problem.answer.strip()[:40]!r})"
     elif before.details.get("tests") != problem.details.get("tests"):
         what = "tests differ"
     else:
         return
-    same = f"problem {problem.problem_id!r}" if before.problem_id == problem.problem_id else "problem"
-    raise _BadField(f"{where}: the {same} is in {first}, too, but the {what}", "contradicts an earlier row")
+    raise _BadField(
+        f"{where}: the problem {named!r} is in {first}, too, but the {what}", "contradicts an earlier row"
+    )
 
 
 def _reject(result: Imported, stop: str | None, error: DataError, kind: str) -> None:

@@ -88,3 +88,14 @@ def test_an_answer_that_is_none_of_the_choices_is_a_bad_row(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = import_problems(path, "mmlu")
     assert len(found.problems) == 1 and found.kinds == {"no answer": 3}
+
+
+def test_one_question_with_other_options_is_another_problem(tmp_path):
+    rows = [
+        {"question": "Which is right?", "choices": choices, "answer": 0}
+        for choices in (["a", "b"], ["c", "d"])
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0] | {"answer": 1}]))
+    found = import_problems(path, "mmlu")
+    assert len(found.problems) == 2 and "the answers differ ('A' and 'B')" in found.bad[0]

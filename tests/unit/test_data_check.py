@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from actors.launch_checks import check_data
 from airls_ray.cli.main import run
 from airls_ray.config.schema import Config
 from airls_ray.data.check_answers import Effort, judge_problems
@@ -87,7 +90,19 @@ def test_a_trace_that_ends_in_another_answer_is_an_error_where_it_is_learned_fro
     check_before(config, QuietProgress(), traces=False)
     said = Said()
     check_before(config_of(tmp_path, [*GOOD, wrong], task={"bad_rows": "skip"}), said, traces=True)
-    assert said.lines[0].startswith("Warning: traces of training problems that do not grade right (they")
+    assert said.lines[0].startswith(
+        "Warning: traces of training problems that do not grade right and are kept: 1, the"
+    )
+
+
+def test_a_run_does_not_begin_with_a_trace_that_grades_wrong(tmp_path: Path) -> None:
+    build_tokenizer(make_task(Config().task), tmp_path / "policy")
+    task = {"answer_marker": "=", "steps": "delimiter", "step_delimiter": ";"}
+    for trace, wrong in (("1+1=2", False), ("1+1=3", True)):
+        rows = [{"prompt": "1+1=", "answer": "2", "traces": [trace]}]
+        config = config_of(tmp_path, rows, task=task)
+        with pytest.raises(DataError, match="ends in '3', but") if wrong else nullcontext():
+            check_data(config, str(tmp_path / "policy"), QuietProgress())
 
 
 def test_an_answer_that_the_grader_cannot_compare_is_said(tmp_path: Path) -> None:
@@ -197,6 +212,17 @@ def test_the_command_lists_findings_and_exits_by_their_severity(
     assert "that cannot be used: 30" in out and "... and 28 more (--show)" in out
     assert run(["data", "check", str(tmp_path / "own.yaml"), "task.bad_rows=skip", "task.nothing=1"]) == 2
     assert "unknown key task.nothing" in capsys.readouterr().err
+
+
+def test_packed_files_are_checked_alone_and_with_a_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config_of(tmp_path, GOOD)
+    packed = tmp_path / "train.jsonl.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "train.jsonl").read_bytes()))
+    assert run(["data", "check", str(packed)]) == 0
+    assert "2 problems, 2 traces" in capsys.readouterr().out
+    assert check_config(config_of(tmp_path, GOOD, task={"train_file": packed})).severity == Severity.NOTE
 
 
 def test_a_file_alone_is_checked_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airls_ray.config.schema import FileTaskConfig
+from airls_ray.config.schema import ArithmeticTaskConfig, FileTaskConfig
 from airls_ray.config.task_sections import FieldsConfig
 from airls_ray.data import importing
 from airls_ray.data.commands import convert_data
@@ -22,6 +22,7 @@ from airls_ray.data.problems import read_problems, table_to_problems
 from airls_ray.data.sources import open_source, parse_hub
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.tasks import Problem, make_task
+from airls_ray.text import build_tokenizer
 
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere"))
 WRONG, RIGHT = {"text": "a", "rating": -1}, {"text": "b", "rating": 1}
@@ -266,6 +267,36 @@ def test_conversion_keeps_and_shows_answers_that_cannot_be_parsed(tmp_path):
     assert done.counts["answers that cannot be parsed"] == 1 and done.counts["problems"] == 2
     assert "row 2: the answer '.' cannot be parsed" in done.notes[0]
     assert [p.answer for p in table_to_problems(read_problems(tmp_path / "out.jsonl"))] == ["4", "."]
+
+
+def test_conversion_leaves_out_wrong_traces_where_that_is_asked_for(tmp_path):
+    wrong = {"question": "Two and three?", "answer": "5", "traces": ["2 + 3 = 6\n#### 6", "so #### 5"]}
+    path = write(tmp_path / "a.jsonl", wrong)
+    fields = FieldsConfig(prompt="question", answer="answer", traces="traces")
+    for drop, traces in ((False, tuple(wrong["traces"])), (True, ("so #### 5",))):
+        done = convert_data(path, tmp_path / "out.jsonl", None, fields, drop_wrong_traces=drop)
+        assert (done.counts["traces that grade wrong"], done.counts["traces"]) == (1, len(traces))
+        assert "row 1: trace 1 ends in '6', but the answer of the row is '5'" in done.notes[0]
+        (problem,) = table_to_problems(read_problems(tmp_path / "out.jsonl"))
+        assert problem.traces == traces
+
+
+def test_conversion_counts_tokens_and_names_the_row_that_has_none(tmp_path):
+    build_tokenizer(make_task(ArithmeticTaskConfig()), tmp_path / "policy")
+    short, long = (
+        {"prompt": "1+1=", "answer": "2", "traces": ["1+1=2;", "2;"]},
+        {"prompt": "1+" * 9, "answer": "2"},
+    )
+    settings = {"tokenizer": str(tmp_path / "policy"), "max_tokens": 8, "check_answers": False}
+    done = convert_data(
+        write(tmp_path / "a.jsonl", short, long), tmp_path / "out.jsonl", None, FieldsConfig(), **settings
+    )
+    (problem,) = table_to_problems(read_problems(tmp_path / "out.jsonl"))
+    assert problem.traces == ("2;",)  # 4 tokens of the prompt, 2 of the trace, the end of the response
+    assert done.counts["problems longer than the limit"] == done.counts["traces longer than the limit"] == 1
+    path = write(tmp_path / "b.jsonl", short, {"prompt": "x", "answer": "2"})
+    with pytest.raises(DataError, match=r"b\.jsonl, row 2: the tokenizer of .* cannot encode 'x'"):
+        convert_data(path, tmp_path / "out.jsonl", None, FieldsConfig(), **settings)
 
 
 def test_conversion_needs_tokenizer_and_limit_together(tmp_path):

@@ -133,6 +133,14 @@ def test_a_question_ends_no_turn_of_a_chat_template(tmp_path: Path) -> None:
     assert codec.decode(codec.encode_prompt(question)).count(question) == 1
 
 
+@pytest.mark.parametrize("template", [None, GEMMA], ids=["plain", "chat"])
+def test_half_a_character_of_a_request_is_the_replacement_character(
+    tmp_path: Path, template: str | None
+) -> None:
+    codec = make(tmp_path, template)
+    assert codec.encode_prompt("a\ud83d") == codec.encode_prompt("a\ufffd")
+
+
 def test_an_ordinary_question_is_what_transformers_makes_of_it(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
