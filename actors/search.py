@@ -209,7 +209,8 @@ def finish(
     if flat > _FLAT_SEARCHES:
         progress.say(
             f"the finished responses of {flat:.0%} of the searches have the same score: "
-            f"{config.search.scorer} tells nothing apart there. Train the PRM longer, or set another prm.search_score"
+            f"{config.search.scorer} tells nothing apart there. Train the PRM longer, or set another "
+            "prm.search_score"
         )
     summary: dict[str, Any] = {
         "policy": str(policy),
