@@ -1,4 +1,4 @@
-"""Marks each test by its folder, and leaves tests/gpu out where there is no GPU."""
+"""Marks each test by its folder; leaves out tests/gpu where there is no GPU, and tests/peers unless asked."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TESTS = Path(__file__).parent
-MARKED_FOLDERS = ("ray", "e2e", "gpu")
+MARKED_FOLDERS = ("ray", "e2e", "gpu", "peers")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="there is no GPU")
+    not_asked_for = pytest.mark.skip(reason="it installs others' packages: ask for it by -m peers")
+    peers = "peers" in (config.option.markexpr or "")
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
         if folder == "gpu" and shutil.which("nvidia-smi") is None:
             item.add_marker(no_gpu)
+        if not peers and item.get_closest_marker("peers"):
+            item.add_marker(not_asked_for)
