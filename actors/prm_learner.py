@@ -18,6 +18,7 @@ from actors.learners import Learner, graded_rollouts, with_logprobs
 from airls_ray.config.schema import Config
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
+from airls_ray.errors import ModelError
 from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.group_filter import rows_that_learn
 from airls_ray.learning.prm_batch import PRMSource, build_prm_batch
@@ -165,6 +166,11 @@ class PRMServer:
         """Load the model; returns seconds."""
         start = time.perf_counter()
         model, prm = self._config.model, self._config.prm
+        if prm.search_score == "reference_ratio":
+            raise ModelError(
+                f"the given PRM {self._prm_folder} scores by its ratio to a reference model, which is not "
+                "loaded: set search_score to exp_f and search_aggregate to prod in its prm.json"
+            )
         task = make_task(self._config.task)
         self._codec = TextCodec.from_folder(self._policy_folder, task, model.prompt_template)
         module = load_prm_module(

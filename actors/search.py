@@ -30,10 +30,13 @@ from airls_ray.search.plots import draw_curves
 from airls_ray.search.records import Run, Verdict, make_record
 from airls_ray.search.registry import ALGORITHMS, make_searcher
 from airls_ray.search.searcher import Searcher
-from airls_ray.search.summary import sample_curves, summarise, table_rows
+from airls_ray.search.summary import flat_share, sample_curves, summarise, table_rows
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text import TextCodec
+
+_FLAT_SEARCHES = 0.5
+"""Share of searches whose responses score the same from which the command says so."""
 
 
 def run_search(
@@ -203,6 +206,13 @@ def finish(
         progress.say(
             f"{too_long} searches had a prompt longer than model.context_tokens less "
             "rollout.max_response_tokens and count as wrong: raise the first or lower the second"
+        )
+    flat = flat_share(records)
+    if flat > _FLAT_SEARCHES:
+        progress.say(
+            f"the finished responses of {flat:.0%} of the searches have the same score: "
+            f"{config.search.scorer} tells nothing apart there. Train the PRM longer, or set another "
+            "prm.search_score"
         )
     summary: dict[str, Any] = {
         "policy": str(policy),

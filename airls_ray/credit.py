@@ -15,6 +15,8 @@ from airls_ray.tensors.segments import segment_mean, segment_sum
 
 STD_EPSILON = 1e-6
 """Added to a group's standard deviation."""
+ROUNDING = 1e-4
+"""Returns of rewards that are smaller come from rounding."""
 
 
 def outcome_advantages(outcomes: Tensor, groups: Tensor, how: Literal["grpo", "dr_grpo", "rloo"]) -> Tensor:
@@ -112,7 +114,10 @@ def min_form(rewards: Tensor, step_rows: Tensor, rows: int, temperature: float) 
 
 
 def scale_by_largest_return(rewards: Tensor, step_rows: Tensor, rows: int) -> Tensor:
-    """Divide all rewards by the largest absolute reward-to-go of the batch [S]; all 0 stay 0.
+    """Divide all rewards by the largest absolute reward-to-go of the batch [S].
+
+    Where that is below `ROUNDING` they stay as they are: a PRM that equals its reference model still differs
+    from it by rounding, which must not become a reward.
 
     The batch normalisation of process rewards in PRIME's published program (arXiv 2502.01456), which brings
     them to the scale of outcomes.
@@ -122,7 +127,7 @@ def scale_by_largest_return(rewards: Tensor, step_rows: Tensor, rows: int) -> Te
     running = exact.cumsum(0)
     returns = running[ends - 1] - running + exact
     largest = returns.abs().max() if returns.numel() else torch.zeros(())
-    return (exact / (largest + STD_EPSILON)).to(rewards.dtype)
+    return rewards if float(largest) < ROUNDING else (exact / largest).to(rewards.dtype)
 
 
 def trajectory_rewards(

@@ -58,6 +58,10 @@ METHODS: tuple[Variant, ...] = (
             "prm.warmup_iterations=0",
             "prm.updates_per_iteration=1",
             "prm.log_prob=sum",
+            "prm.score_by=previous",
+            "prm.search_score=reference_ratio",
+            "prm.search_aggregate=odds",
+            "method.step_scale=largest_return",
             # Responses of 40 tokens: with the published 0.05 the outcome's logit stays near 0.
             "prm.prime.beta=0.5",
             "prm.learner.learning_rate=5.0e-5",
@@ -72,7 +76,7 @@ METHODS: tuple[Variant, ...] = (
             "method.step_return=to_go",
             "policy.learning_rate=1.0e-4",
             "prm.parameterisation=scalar_head",
-            "prm.reward=probability",
+            "prm.reward=signed_probability",
         ),
         needs_prm=True,
     ),
@@ -99,6 +103,12 @@ METHODS: tuple[Variant, ...] = (
 )
 
 ABLATIONS: tuple[Variant, ...] = (
+    Variant(
+        "prime_equation_5",
+        "PRIME, eq. 5 of the paper alone",
+        ("method.step_scale=none", "method.accuracy_band=null", "prm.score_by=updated"),
+        "prime",
+    ),
     Variant("airl_no_warmup", "AIRL-S without warm-up", ("prm.warmup_iterations=0",), "airl_s"),
     Variant("airl_lambda_0", "AIRL-S, lambda 0", ("method.step_weight=0.0",), "airl_s"),
     Variant("airl_lambda_0.5", "AIRL-S, lambda 0.5", ("method.step_weight=0.5",), "airl_s"),

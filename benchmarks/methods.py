@@ -65,6 +65,10 @@ _NEWER = (
     ("train", "storage_deadline_seconds", 600.0),
     ("task", "train_numbers", []),
     ("task", "hold_out_files", []),
+    ("model", "attention", "auto"),
+    ("method", "step_scale", "none"),
+    ("method", "kl_estimator", "k3"),
+    ("prm", "score_by", "updated"),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")
@@ -170,6 +174,10 @@ def key_of(config: Config) -> str:
         fields = reduce(dict.__getitem__, section.split("."), tree)
         if fields.get(name) == default:  # it changes nothing
             del fields[name]
+    if config.method.prm_objective != "repirl" or config.prm.repirl.weight_scope == "batch":
+        del tree["prm"]["repirl"]["weight_scope"]  # the older runs of rePIRL had all problems in one
+    if config.train.sync_tolerance is None:
+        tree["train"]["sync_tolerance"] = config.sync_tolerance
     # Of the search only what the samples before and after training depend on.
     tree["search"] = {name: tree["search"][name] for name in _SAMPLING}
     return f"{config.task.name}/{config.name}/{common.digest(json.dumps(tree, sort_keys=True))}"

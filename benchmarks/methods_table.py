@@ -23,7 +23,10 @@ LABELS = {"base": "base policy", "sft": "supervised on the same traces"}
 LABELS |= {one.name: one.label for one in (*METHODS, *ABLATIONS)}
 COLOURS = {"base": "#777777", "sft": "#009e73", "grpo": "#d55e00", "rloo": "#e69f00"}
 COLOURS |= {"prime": "#cc79a7", "pure": "#f0e442", "airl_s": "#0072b2", "repirl": "#882255"}
-COLOURS |= {one.name: {"airl_s": "#7fb8d8", "repirl": "#c08fa8"}[one.of or ""] for one in ABLATIONS}
+COLOURS |= {
+    one.name: {"airl_s": "#7fb8d8", "repirl": "#c08fa8", "prime": "#d8b98a"}[one.of or ""]
+    for one in ABLATIONS
+}
 """Of a method in every panel; ablations have a pale one of theirs."""
 
 

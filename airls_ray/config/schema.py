@@ -244,6 +244,11 @@ class Config(StrictModel):
                 "method.prm_objective=prime needs prm.parameterisation=log_prob (its rewards are "
                 "log-ratios to the reference model), but it is scalar_head"
             )
+        if self.prm.search_score == "reference_ratio" and self.method.prm_objective != "prime":
+            raise ValueError(
+                "prm.search_score=reference_ratio needs the reference model, which only "
+                f"method.prm_objective=prime starts, and it is {self.method.prm_objective}; set it to exp_f"
+            )
         if self.train.max_staleness > 0 and self.method.importance_cap == 0:
             raise ValueError(
                 f"train.max_staleness={self.train.max_staleness} trains on rollouts of older policies, which "

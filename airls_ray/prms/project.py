@@ -130,9 +130,10 @@ class ProjectScorer:
 
 
 def _refuse_form(folder: Path, config: PRMConfig) -> None:
-    if config.search_score in ("ratio", "product"):
+    if config.search_score in ("ratio", "product", "reference_ratio"):
+        whose = "reference model" if config.search_score == "reference_ratio" else "policy"
         raise ModelError(
-            f"the PRM {folder} scores by search_score={config.search_score}, which needs the policy's "
+            f"the PRM {folder} scores by search_score={config.search_score}, which needs the {whose}'s "
             "log-probabilities, and texts have none: search with it, or change search_score in its prm.json"
         )
     if config.shaping:

@@ -15,6 +15,8 @@ from airls_ray.search.ledger import AXES
 Record = Mapping[str, Any]
 _COSTS = tuple(axis for axis in AXES if axis != "seconds")
 _DRAWS = 2000
+_FLAT = 1e-4
+"""Scores in [0, 1] that are nearer than this are equal to whatever shares out by them."""
 
 
 def summarise(records: Sequence[Record], seed: int = 0) -> list[dict[str, Any]]:
@@ -43,6 +45,18 @@ def summarise(records: Sequence[Record], seed: int = 0) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def flat_share(records: Sequence[Record]) -> float:
+    """Share of the searches whose finished responses differ and score the same, to `_FLAT`: nothing told them
+    apart. Searches with fewer than two different ones do not count; nan where there are no others."""
+    flat = []
+    for record in records:
+        leaves = record["leaves"]
+        if len({tuple(leaf["response"]) for leaf in leaves}) > 1:
+            scores = [leaf["score"] for leaf in leaves]
+            flat.append(max(scores) - min(scores) < _FLAT)
+    return float(np.mean(flat)) if flat else float("nan")
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, draws: int = _DRAWS) -> tuple[float, float]:

@@ -12,9 +12,9 @@ import torch
 def plain_step_scores(
     module: Any, prompt: Sequence[int], response: Sequence[int], ends: Sequence[int]
 ) -> list[float]:
-    """phi(step) of every step: the product of its tokens' probabilities (temperature 1)."""
+    """Of every step the geometric mean of its tokens' probabilities under phi (temperature 1)."""
     tokens = torch.tensor([[*prompt, *response]])
     with torch.no_grad():
         logits = module.model(input_ids=tokens).logits[0, :-1].double()
     log_phi = torch.log_softmax(logits, -1).gather(1, tokens[0, 1:, None]).squeeze(1)[len(prompt) - 1 :]
-    return [float(log_phi[start:end].sum().exp()) for start, end in pairwise([0, *ends])]
+    return [float(log_phi[start:end].mean().exp()) for start, end in pairwise([0, *ends])]

@@ -35,7 +35,7 @@ def prime_run(ray_cluster: None, policy_folder: Path, tmp_path_factory: pytest.T
     return run(
         policy_folder,
         tmp_path_factory.mktemp("prime"),
-        method={"name": "prime"},
+        method={"name": "prime", "accuracy_band": [0.0, 1.0]},
         prm={
             "warmup_iterations": 0,
             "replay_iterations": 1,
@@ -60,12 +60,13 @@ def test_the_accuracy_band_leaves_rollouts_out_of_the_update(repirl_run: Trained
 
 
 def test_prime_compares_with_the_reference_and_starts_without_rewards(prime_run: TrainedRun) -> None:
-    """No warm-up: the first PRM update meets logits of 0, up to the rounding of two forward passes."""
-    first = prime_run.metrics[0]
+    """No warm-up: the first PRM update meets logits of 0, up to the rounding of two forward passes, and
+    rewards are from before it."""
+    first, second = prime_run.metrics
     assert first["phase"] == "train"
     assert first["prm/logit_abs_mean"] < 1e-4
-    assert first["prm/reward_mean"] != 0.0
-    assert abs(first["prm/reward_mean"]) < 0.05
+    assert abs(first["prm/reward_mean"]) < 1e-5
+    assert 1e-5 < abs(second["prm/reward_mean"]) < 0.05
 
 
 def test_the_summary_measures_the_first_wrong_step(prime_run: TrainedRun) -> None:

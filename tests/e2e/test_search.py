@@ -70,7 +70,11 @@ def test_leaves_are_graded_and_scored_by_step(searched: tuple[Path, dict[str, An
         for leaf in row["leaves"]:
             assert len(leaf["scores"]) == len(leaf["step_ends"])
             assert leaf["step_ends"][-1] == len(leaf["response"])
-            assert leaf["score"] == pytest.approx(np.prod(leaf["scores"]), rel=1e-5)
+            sizes = np.diff(leaf["step_ends"], prepend=0)
+            assert leaf["log_score"] == pytest.approx(
+                float(sizes @ np.log(leaf["scores"])), rel=1e-4, abs=1e-5
+            )
+            assert leaf["score"] == pytest.approx(np.exp(leaf["log_score"] / sizes.sum()), rel=1e-5)
             assert leaf["outcome"] in (0.0, 1.0)
 
 

@@ -248,7 +248,7 @@ def test_an_own_scalar_head_is_the_sigmoid_at_each_steps_end(own_folder):
 
 
 @pytest.mark.parametrize(("how", "finished"), [("auto", True), ("mean", True), ("auto", False)])
-def test_an_own_language_model_gives_the_probability_of_each_step(own_folder, how, finished):
+def test_an_own_language_model_gives_the_mean_probability_of_each_steps_tokens(own_folder, how, finished):
     folder, words = own_folder(parameterisation="log_prob", log_prob=how)
     prompt, first, second = own_ids(words, "4+5*2=", *ARITHMETIC)
     second += [words["<eos>"]] * finished
@@ -259,16 +259,19 @@ def test_an_own_language_model_gives_the_probability_of_each_step(own_folder, ho
     wanted, at = [], len(prompt)
     for step in (first, second):
         each = [float(log_probs[at + i - 1, token]) for i, token in enumerate(step)]
-        wanted.append(float(np.exp(np.mean(each) if how == "mean" else np.sum(each))))
+        wanted.append(float(np.exp(np.mean(each))))
         at += len(step)
     item = StepText("4+5*2=", ARITHMETIC, finished=finished)
     assert load_step_scorer(folder).score([item])[0] == pytest.approx(wanted, rel=1e-4)
 
 
-@pytest.mark.parametrize("score", ["ratio", "product"])
-def test_an_own_prm_that_needs_the_policy_is_refused(own_folder, score):
+@pytest.mark.parametrize(
+    ("score", "whose"),
+    [("ratio", "policy"), ("product", "policy"), ("reference_ratio", "reference model")],
+)
+def test_an_own_prm_that_needs_another_model_is_refused(own_folder, score, whose):
     folder, _ = own_folder(search_score=score)
-    with pytest.raises(ModelError, match=f"search_score={score}, which needs the policy's log-prob"):
+    with pytest.raises(ModelError, match=f"search_score={score}, which needs the {whose}'s log-prob"):
         load_step_scorer(folder)
 
 
