@@ -99,9 +99,9 @@ _ORDINAL = re.compile(
     r"(?<=\d)(?:st|nd|rd|th)\b|(?<=\d)\s*\^\s*\{?\s*\ue000?\s*(?:st|nd|rd|th)\s*\ue001?\s*\}?"
 )
 _REPEATING = re.compile(
-    r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot|overset\{[^{}]*\})\s*(?:\{(\d+)\}|(\d))|((?:\d\u0305)+)|\((\d+)\))"
+    r"(?<![\d.])(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot|overset\{[^{}]*\})\s*(?:\{(\d+)\}|(\d))|((?:\d\u0305)+)|\((\d+)\))"
 )
-_PERIODIC = re.compile(r"(?<![\d.])(\d*)\.(\d*?)(\d+?)\3{2,}(?:\\(?:l|c)?dots|\.\.\.)")
+_PERIODIC = re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,9}?)(\d{1,9}?)\3{2,9}(?:\\(?:l|c)?dots|\.\.\.)")
 
 WORD_OPEN, WORD_CLOSE = "\ue000", "\ue001"
 """Stand around what LaTeX sets as text, until it is known whether it is a unit."""

@@ -9,7 +9,7 @@ from airls_ray.tasks.maths.cursor import Cursor
 from airls_ray.tasks.maths.decimals import number
 from airls_ray.tasks.maths.notation import tokens
 from airls_ray.tasks.maths.relations import RELATIONS, join, relate
-from airls_ray.tasks.maths.tree import Node, Unreadable, expressions
+from airls_ray.tasks.maths.tree import Node, Unreadable, depth, expressions
 from airls_ray.tasks.maths.words import (
     CONSTANTS,
     DOTS,
@@ -23,6 +23,7 @@ from airls_ray.tasks.maths.words import (
 
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "log": "ln", "lg": "ln"}
 _PAIRS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "\\langle": ("\\rangle",), "{": ("}",)}
+_DEEPEST = 80
 _BARS = ("|", "\\|", "\\lvert", "\\rvert", "\\vert")
 _MATHS_TEXT = re.compile(r"[-+\d.,/()\s]+|\(?\s*[A-Za-z]\s*\)?")
 
@@ -37,9 +38,9 @@ def parse(clean: str) -> Node | None:
         answer = first.whole()
         if first.signs:  # plus or minus: both are meant
             answer = _both(answer, Parser(found, -1).whole())
-    except (Unreadable, ArithmeticError):
+    except (Unreadable, ArithmeticError, RecursionError):
         return None
-    return answer
+    return answer if depth(answer) <= _DEEPEST else None
 
 
 def _both(plus: Node, minus: Node) -> Node:
@@ -220,7 +221,7 @@ class Parser(Cursor):
         inner = tokens(text)
         if not text or not inner or not _MATHS_TEXT.fullmatch(text):
             raise Unreadable(f"the words {text!r}")
-        self.replace(inner)
+        self.replace([("sign", "("), *inner, ("sign", ")")])
         return self._atom()
 
     def _word(self) -> Node:
@@ -283,7 +284,7 @@ class Parser(Cursor):
     def _argument(self) -> Node:
         r"""Return what a command such as `\frac` takes: a group, or a single digit or letter."""
         kind, text = self.kind(), self.peek()
-        if kind in ("number", "word") and len(text) > 1:
+        if len(text) > 1 and (kind == "word" or text.isdigit()):
             self.replace([(kind, text[0]), (kind, text[1:])])
         return self._atom()
 

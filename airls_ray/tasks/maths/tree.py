@@ -46,6 +46,16 @@ def expressions(parts: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(parts)
 
 
+def depth(node: Node) -> int:
+    """Return how deep a tree is, without descending into it by calls."""
+    deepest, waiting = 0, [(node, 1)]
+    while waiting:
+        one, level = waiting.pop()
+        deepest = max(deepest, level)
+        waiting += [(part, level + 1) for part in one.args if isinstance(part, Node)]
+    return deepest
+
+
 @lru_cache(maxsize=4096)
 def variables(node: Node) -> frozenset[str]:
     """Return the names of all variables of an expression."""
