@@ -144,7 +144,9 @@ def announcements(text: str) -> Iterator[str]:
             block = _BLOCK.match(text, match.end())
             rest = "" if block is None else (block["display"] or block["line"]).strip()
         said = sentence(rest[:_LONGEST_LINE])
-        if said.strip("$\\[") and not rest[len(said) :].lstrip(" *_").startswith("?"):  # a question is no answer
+        if said.strip("$\\[") and not rest[len(said) :].lstrip(" *_").startswith(
+            "?"
+        ):  # a question is no answer
             yield said
 
 

@@ -25,9 +25,9 @@ _CACHED = 4096
 _LONGEST_RESPONSE = 20_000
 """Characters at the end of a response without a sign that math-verify is given."""
 _MOST_WORDS = 5
+_LONGEST_CHOICE = 300
 _CHOICE = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[:.)]|\Z))\s*(?P<words>.*)",
-    re.IGNORECASE | re.DOTALL,
+    r"(?:(?i:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[:.)]|\Z))\s*(?P<words>.*)", re.DOTALL
 )
 _LETTER_UNIT = re.compile(
     r"(?<=\d)(?:\s+|(?=[gL]))[mgshtlLJNVWKACF](?:\s*[/*]\s*[a-zA-Z]{1,3})?(?:\s*\^\s*\{?-?[1-3]\}?)?\Z"
@@ -48,8 +48,12 @@ class Answer:
     @property
     def name(self) -> str:
         """The canonical text: what votes are counted by."""
+        said = words(self.text) if len(self.text) < _LONGEST_CHOICE else ""
+        letter = chosen_letter(said)
+        if letter is not None:
+            return letter
         if self.node is not None:
-            return name(self.node)
+            return name(_without_letter_unit(said) or self.node)
         return str(self.found[0]) if self.found else words(self.text)
 
 
@@ -125,7 +129,8 @@ def same(gold: Answer, given: Answer) -> bool:
     if letter is not None:
         return chosen_letter(words(given.text)) == letter[1]
     if gold.node is not None and given.node is not None:
-        return is_constant(gold.node) and _equal_without_unit(gold.node, given.text)
+        bare = _without_letter_unit(words(given.text)) if is_constant(gold.node) else None
+        return bare is not None and equal(gold.node, bare)
     if words(gold.text) == words(given.text):
         return True
     return math_library.agree(
@@ -134,12 +139,11 @@ def same(gold: Answer, given: Answer) -> bool:
     )
 
 
-def _equal_without_unit(gold: Node, text: str) -> bool:
-    """Whether an answer is the right number with a unit that could be variables, too: 5 m, 5 m/s."""
-    clean = plain(text)
-    unit = _LETTER_UNIT.search(clean)
-    node = None if unit is None else read(clean[: unit.start()])
-    return node is not None and is_constant(node) and equal(gold, node)
+def _without_letter_unit(text: str) -> Node | None:
+    """Return a number whose unit could be variables, too: 5 m, 5 m/s; None where there is none."""
+    unit = _LETTER_UNIT.search(text)
+    node = None if unit is None else read(text[: unit.start()])
+    return node if node is not None and is_constant(node) else None
 
 
 def chosen_letter(text: str) -> str | None:
@@ -147,7 +151,7 @@ def chosen_letter(text: str) -> str | None:
     chosen = _CHOICE.fullmatch(text)
     if chosen is None or _OTHER_CHOICE.search(chosen["words"]):
         return None
-    return (chosen[1] or chosen[2]).upper()
+    return str(chosen[1] or chosen[2])
 
 
 def words(text: str) -> str:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from airls_ray.tasks.maths.comparison import bare
-from airls_ray.tasks.maths.polynomials import polynomial_name
+from airls_ray.tasks.maths.polynomials import polynomial_name, solved_for
 from airls_ray.tasks.maths.reading import read
 from airls_ray.tasks.maths.tree import Node, is_expression, variables
 from airls_ray.tasks.maths.values import NoValue, exact, near, numeric, samples
@@ -131,6 +131,9 @@ def _relation_name(node: Node) -> str:
     difference = Node("add", (left, Node("neg", (right,))))
     if not variables(difference):
         return f"{name(left)} {sign} {name(right)}"
+    line = solved_for("y", difference) if sign == "=" and len(variables(difference)) > 1 else None
+    if line is not None:  # y = 2x + 1 has the name of 2x + 1
+        return _value_name(line)
     if sign[0] == ">":
         sign, difference = "<" + sign[1:], Node("neg", (difference,))
     return f"{', '.join(sorted(variables(difference)))}: {sign} 0 {_digest_of_samples(difference, scaled=True, signed=sign != '=')}"

@@ -119,7 +119,12 @@ def test_an_expression_equals_itself_written_otherwise(text: str) -> None:
 @settings(FEW, max_examples=100)
 @given(FRACTIONS, FRACTIONS)
 def test_fractions_are_equal_exactly_if_they_are(first: Fraction, second: Fraction) -> None:
-    forms = [str(first), f"\\frac{{{first.numerator}}}{{{first.denominator}}}", f"x = {first}", f"\\text{{{first}}}"]
+    forms = [
+        str(first),
+        f"\\frac{{{first.numerator}}}{{{first.denominator}}}",
+        f"x = {first}",
+        f"\\text{{{first}}}",
+    ]
     nodes = [read(form) for form in forms]
     other = read(str(second))
     for node in nodes:
@@ -130,7 +135,9 @@ def test_fractions_are_equal_exactly_if_they_are(first: Fraction, second: Fracti
 
 @settings(FEW, max_examples=60)
 @given(FRACTIONS, st.sampled_from(["\\boxed{%s}", "The answer is %s.", "#### %s", "<think>0</think>**%s**"]))
-def test_the_same_response_has_the_same_verdict_wherever_the_answer_stands(value: Fraction, form: str) -> None:
+def test_the_same_response_has_the_same_verdict_wherever_the_answer_stands(
+    value: Fraction, form: str
+) -> None:
     for gold in (value, value + 1):
         grade = grade_math(str(gold), form % value)
         assert grade.outcome == float(gold == value)
