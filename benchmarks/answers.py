@@ -2,10 +2,11 @@
 
     python benchmarks/answers.py DATA
 
-DATA holds cases/maths.jsonl (answers that others reported, with the right verdict), gsm8k_pool/solutions.parquet
-(19,785 solutions with the verdicts that came with them) and math/math500_test.jsonl (each answer boxed, announced
-and in its own solution, which is right; and boxed answers of the next problems, of which most are wrong: there
-only the differences are listed). Both sides grade in child processes with the same deadline.
+DATA holds cases/maths.jsonl (answers that others reported, with the right verdict),
+gsm8k_pool/solutions.parquet (19,785 solutions with the verdicts that came with them) and
+math/math500_test.jsonl (each answer boxed, announced and in its own solution, which is right; and boxed
+answers of the next problems, of which most are wrong: there only the differences are listed).
+Both sides grade in child processes with the same deadline.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def report(figures: dict[str, Any], progress: Any) -> None:
     for name, one in sets.items():
         for row in one["differences"]:
             progress.say(
-                f"{name}: {row['gold']!r} | ...{row['end'][-80:]!r} | right {row['right']}, {row['ours']} ours"
+                f"{name}: {row['gold']!r}, {row['end'][-80:]!r}: right {row['right']}, ours {row['ours']}"
             )
     rows = [
         (

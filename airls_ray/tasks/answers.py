@@ -1,7 +1,7 @@
 r"""Where the final answer of a text is. Imports nothing heavy.
 
-The plainest sign counts: a tag, a box, GSM8K's `####`, an announcement in words. What a model thinks to itself
-is cut off before (`without_thoughts`).
+The plainest sign counts: a tag, a box, GSM8K's `####`, an announcement in words. What a model thinks to
+itself is cut off before (`without_thoughts`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ _BETWEEN_BOXES = re.compile(r"[\s$]*(?:,|;)?[\s$]*(?:and|or|\\text\{\s*(?:and|or
 _HEADING = re.compile(
     r"[\s*_]*(?:(?:the\s+)?(?:final\s+)?(?:answer|solution|result)\b|step\b|case\b|part\b)", re.IGNORECASE
 )
+_NAMED = r"(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)"
 _ANNOUNCED = re.compile(
-    r"(?:(?<![-\w])answer\b(?P<between>[^\n.:?]{0,80}?)(?:\bis\b|\bare\b|\bbe\b)(?!\s*(?:not|n't|wrong|incorrect|the same)\b)\s*:?"
+    r"(?:(?<![-\w])answer\b(?P<between>[^\n.:?]{0,80}?)\b(?:is|are|be)\b"
+    r"(?!\s*(?:not|n't|wrong|incorrect|the same)\b)\s*:?"
     r"|\banswer\s*="
     r"|\b(?:final|my|correct|right)\s+(?:answer|result|solution)\b[ \t*_]*:"
-    r"|^[ \t#>*_-]{0,20}(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution|A|ans)[ \t]*[*_]*[ \t]*:"
-    r"|^[ \t]*\#{1,6}[ \t]*[*_]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)[ \t*_]*:?(?=[ \t*_]*$)"
-    r"|^[ \t]*\*\*[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)[ \t]*:?[ \t]*\*\*[ \t]*:?(?=[ \t]*$))"
+    rf"|^[ \t#>*_-]{{0,20}}(?:{_NAMED}|A|ans)[ \t]*[*_]*[ \t]*:"
+    rf"|^[ \t]*\#{{1,6}}[ \t]*[*_]*{_NAMED}[ \t*_]*:?(?=[ \t*_]*$)"
+    rf"|^[ \t]*\*\*[ \t]*{_NAMED}[ \t]*:?[ \t]*\*\*[ \t]*:?(?=[ \t]*$))"
     r"[ \t*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -55,7 +57,7 @@ def without_thoughts(text: str) -> str:
 
 
 def tagged(text: str) -> str | None:
-    """Return the content of the last `<answer>`, also where the response ends in it; None if there is none."""
+    """Return the content of the last `<answer>`, also one that the response ends in; None: there is none."""
     contents = [match[2].strip() for match in _TAG.finditer(text)]
     return next((content for content in reversed(contents) if content), None)
 
@@ -114,7 +116,7 @@ def _closings(text: str) -> dict[int, int]:
 def after_hash(text: str) -> str | None:
     """Return what stands behind the last `####` on its line, None if there is nothing.
 
-    A heading of Markdown is no answer: `#### Step 2: ...`, `#### Final answer`, or words with more text behind.
+    A heading of Markdown is no answer: `#### Step 2: ...`, `#### Final answer`, or words before more text.
     """
     before, found, tail = text.rpartition("####")
     if not found or before.endswith("#"):
@@ -136,7 +138,7 @@ def announced(text: str) -> str | None:
 
 
 def announcements(text: str) -> Iterator[str]:
-    """Yield what is announced as the answer, the last first; behind a heading it is the next line or formula."""
+    """Yield what is announced as the answer, the last first; behind a heading the next line or formula."""
     matches = [one for one in _ANNOUNCED.finditer(text) if not _DENIED.search(one["between"] or "")]
     for match in reversed(matches[-_MOST_ANNOUNCEMENTS:]):
         rest = text[match.end() :][:_LONGEST_LINE].partition("\n")[0].strip()
@@ -158,5 +160,5 @@ def sentence(text: str) -> str:
 
 
 def final_answer(text: str) -> str | None:
-    """Return the final answer of a response by its plainest sign: tagged, boxed, `####`, announced; else None."""
+    """Return the final answer of a response by its plainest sign: tagged, boxed, `####`, announced."""
     return tagged(text) or boxed(text) or after_hash(text) or announced(text)

@@ -62,7 +62,8 @@ def grade_math(answer: str, response: str) -> Grade:
 
     The final answer is tagged, boxed, behind `####` or announced (`The answer is ...`), else what the last
     sentence says, else what math-verify finds. Thousands separators, currency and units do not count; `50%`
-    equals 50 and 0.5. An answer of the problem that cannot be read gives the reason `unparsable` and outcome 0.
+    equals 50 and 0.5. An answer of the problem that cannot be read gives the reason `unparsable` and outcome
+    0.
     """
     gold, given = read_gold(answer), read_response(response)
     called = None if given is None else given.name  # also asked for where the right one is not known

@@ -135,7 +135,7 @@ def _rounds_to(node: Node, value: Fraction, half: Fraction) -> bool:
 
 
 def _equal_relations(one: Node, other: Node) -> bool:
-    """Whether two relations differ by a factor alone, one above zero where the sign says which side is larger."""
+    """Whether two relations differ by a factor alone; in an inequality it must be above zero."""
     sign, same = one.args[0], other.args[0]
     differences = [Node("add", (node.args[1], Node("neg", (node.args[2],)))) for node in (one, other)]
     if sign[0] in "<>" and same[0] in "<>" and sign[0] != same[0]:

@@ -17,7 +17,7 @@ from airls_ray.tasks.maths.values import NoValue, exact, near, numeric, samples
 _CALCULATION = re.compile(r"\d\s*[-+*/]\s*\(?\d.*=")
 _PLACES = 6
 _LARGEST_DENOMINATOR = 99
-"""Fractions up to it keep their form; no two of them share six decimals, and few other numbers have theirs."""
+"""Fractions up to it keep their form: no two of them share six decimals, and few other numbers do."""
 _LONGEST = 60
 
 
@@ -136,7 +136,8 @@ def _relation_name(node: Node) -> str:
         return _value_name(line)
     if sign[0] == ">":
         sign, difference = "<" + sign[1:], Node("neg", (difference,))
-    return f"{', '.join(sorted(variables(difference)))}: {sign} 0 {_digest_of_samples(difference, scaled=True, signed=sign != '=')}"
+    digest = _digest_of_samples(difference, scaled=True, signed=sign != "=")
+    return f"{', '.join(sorted(variables(difference)))}: {sign} 0 {digest}"
 
 
 def _digest_of_samples(node: Node, *, scaled: bool = False, signed: bool = False) -> str:

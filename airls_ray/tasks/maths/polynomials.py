@@ -16,7 +16,7 @@ _HIGHEST_POWER = 12
 
 
 def polynomial_name(node: Node) -> str | None:
-    """Return a polynomial multiplied out, highest powers first; None where an expression is none, or too long."""
+    """Return a polynomial multiplied out, highest powers first; None for what is none, or too long."""
     terms = expand(node)
     if terms is None:
         return None

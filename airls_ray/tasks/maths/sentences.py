@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - the signs of Unicode are what is read here
 """The value that a sentence ends up with: `therefore 15`, `the number of apples, which is 15`."""
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from airls_ray.tasks.maths.tree import Node
 _LONGEST = 300
 _FILLER = re.compile(
     r"\A[\s,:=*_>-]*(?:\b(?:therefore|thus|hence|so|then|now|approximately|approx\.?|about|around|roughly|exactly|"
-    r"precisely|simply|just|only|indeed|clearly|equals?|equal to|given by|found to be|that|is|as follows|a total of|"
-    r"nearly|almost|going to be|will be|would be|be|obviously|of course|the value|the number)\b[\s,:=]*)+",
+    r"precisely|simply|just|only|indeed|clearly|equals?|equal to|given by|found to be|that|is|as follows|"
+    r"a total of|nearly|almost|going to be|will be|would be|be|obviously|of course|the value|"
+    r"the number)\b[\s,:=]*)+",
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r".*(?:\b(?:is|are|was|were|be|equals?|get|gets|got|obtain|have|has|gives?|paid|makes?|total of|equal to|remain)\b"
+    r".*(?:\b(?:is|are|was|were|be|equals?|get|gets|got|obtain|have|has|gives?|paid|makes?|total of|"
+    r"equal to|remain)\b"
     r"|[=≈]|\\approx|:)\s*(?!\s*not\b)(?P<tail>.+)",
     re.IGNORECASE | re.DOTALL,
 )

@@ -12,8 +12,8 @@ class Node(NamedTuple):
 
     Expressions: num (Fraction, half a unit of its last decimal or None), var, const, add, mul, div, pow, neg,
     call (name, argument), root (degree, argument), fact, binom, pct. Answers besides: text, list (order does
-    not count), tuple, interval (ends, whether each is closed), union, ratio, base (number, its base), assign (name, value), named
-    (several assigns), solution (variable, set), relation (sign, left, right).
+    not count), tuple, interval (ends, whether each is closed), union, ratio, base (number, its base), assign
+    (name, value), named (several assigns), solution (variable, set), relation (sign, left, right).
     """
 
     op: str

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - signs of Unicode are what is tested
 """Any text as an answer: no traceback, no hang, and verdicts that depend on meaning alone."""
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ FEW = settings(
 LONGEST_SECONDS = 2.0
 """Of one answer that our own parser reads; the grader's deadline is several times as much."""
 
-PIECES = st.sampled_from(
-    (
-        r"\frac \sqrt \boxed{ } { ( ) [ ] ^ _ , ; : = < > + - * / ** ! % | \pi e i x y 0 1 2 3.5 12 10 1e3 1e-9 \le \in "
-        r"\cup \infty \pm \ldots ... \text{ \left( \right) \sin \log_ \binom \begin{pmatrix} & \\ \end{pmatrix} \{ \} "
-        r"$ \$ \% and or cm 1,000 0.333333 \overline{3} ½ √ π − × ∞ ² <think> </think> <answer> #### **2** "
-        r"The answer is not Answer: \n ``` 9999999999 ^{9^{9}} ! \times \cdot \approx"
-    ).split(" ")
+_PIECES = (
+    r"\frac \sqrt \boxed{ } { ( ) [ ] ^ _ , ; : = < > + - * / ** ! % | \pi e i x y 0 1 2 3.5 12 10 1e3 "
+    r"1e-9 \le \in \cup \infty \pm \ldots ... \text{ \left( \right) \sin \log_ \binom "
+    r"\begin{pmatrix} & \\ \end{pmatrix} \{ \} $ \$ \% and or cm 1,000 0.333333 \overline{3} ½ √ π − "
+    r"× ∞ ² <think> </think> <answer> "
+    r"#### **2** The answer is not Answer: ``` 9999999999 ^{9^{9}} \times \cdot \approx"
 )
+PIECES = st.sampled_from(_PIECES.split(" "))
 FORMULAS = st.lists(PIECES, max_size=10).map(" ".join) | st.lists(PIECES, max_size=8).map("".join)
 TEXTS = FORMULAS | st.text(max_size=40)
 EXPRESSIONS = st.recursive(
