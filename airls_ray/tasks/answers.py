@@ -23,7 +23,7 @@ _NAMED = r"(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)"
 _ANNOUNCED = re.compile(
     r"(?:(?<![-\w])answer\b(?P<between>[^\n.:?]{0,80}?)\b(?:is|are|be)\b"
     r"(?!\s*(?:not|n't|wrong|incorrect|the same)\b)\s*:?"
-    r"|\banswer\s*="
+    r"|\banswer\s*=|\b(?:correct|right|best)\s+(?:option|choice)\s+is\b:?"
     r"|\b(?:final|my|correct|right)\s+(?:answer|result|solution)\b[ \t*_]*:"
     rf"|^[ \t#>*_-]{{0,20}}(?:{_NAMED}|A|ans)[ \t]*[*_]*[ \t]*:"
     rf"|^[ \t]*\#{{1,6}}[ \t]*[*_]*{_NAMED}[ \t*_]*:?(?=[ \t*_]*$)"
@@ -36,6 +36,7 @@ _DENIED = re.compile(r"\bnot\b|n't\b|\bif\b|\bwhether\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(
     r"(?<!\\)(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)(?<!\bvs)(?<!\bapprox)[.!?](?:\s|$)"
 )
+_BULLET = re.compile(r"\A\s*(?:[-*+>]\s+)+")
 _BLOCK = re.compile(r"\s*(?:(?P<display>\$\$.*?\$\$|\\\[.*?\\\])|(?P<line>[^\n]+))", re.DOTALL)
 
 
@@ -144,7 +145,7 @@ def announcements(text: str) -> Iterator[str]:
         rest = text[match.end() :][:_LONGEST_LINE].partition("\n")[0].strip()
         if not rest.strip("*_: $"):
             block = _BLOCK.match(text, match.end())
-            rest = "" if block is None else (block["display"] or block["line"]).strip()
+            rest = "" if block is None else _BULLET.sub("", block["display"] or block["line"]).strip()
         said = sentence(rest[:_LONGEST_LINE])
         if said.strip("$\\[") and not rest[len(said) :].lstrip(" *_").startswith(
             "?"

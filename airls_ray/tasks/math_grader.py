@@ -26,6 +26,7 @@ _LONGEST_RESPONSE = 20_000
 """Characters at the end of a response without a sign that math-verify is given."""
 _MOST_WORDS = 5
 _LONGEST_CHOICE = 300
+_LONGEST_LETTER = 20
 _CHOICE = re.compile(
     r"(?:(?i:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[:.)]|\Z))\s*(?P<words>.*)", re.DOTALL
 )
@@ -98,6 +99,9 @@ def read_response(response: str) -> Answer | None:
             continue  # what the answer is about, not what it is
         if node is not None or chosen_letter(told) is not None:
             return Answer(told, node)
+    alone = said.strip(" \n*_.")
+    if len(alone) < _LONGEST_LETTER and chosen_letter(alone) is not None:
+        return Answer(alone)
     node = read_conclusion(said)
     if node is not None:
         return Answer(said, node)
@@ -134,10 +138,16 @@ def same(gold: Answer, given: Answer) -> bool:
         return bare is not None and equal(gold.node, bare)
     if words(gold.text) == words(given.text):
         return True
-    return math_library.agree(
-        gold.found or math_library.find(gold.text),
-        given.found or math_library.find(given.text, strictly=True),
-    )
+    return _same_by_library(gold, given)
+
+
+def _same_by_library(gold: Answer, given: Answer) -> bool:
+    """Ask math-verify, and where it sees only half (an integral, a sum) compare what that comes to."""
+    theirs = given.found or math_library.find(given.text, strictly=True)
+    if math_library.agree(gold.found or math_library.find(gold.text), theirs):
+        return True
+    nodes = [one.node or read(math_library.worked_out(one.found) or "?") for one in (gold, given)]
+    return nodes[0] is not None and nodes[1] is not None and equal(nodes[0], nodes[1])
 
 
 def _without_letter_unit(text: str) -> Node | None:

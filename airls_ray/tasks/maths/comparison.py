@@ -28,7 +28,9 @@ def equal(one: Node, other: Node) -> bool:
 
 def _equal(one: Node, other: Node) -> bool:
     if one.op == other.op == "assign" and one.args[0] != other.args[0]:
-        return False
+        if not variables(one.args[1]) or not variables(other.args[1]):
+            return False
+        return _equal_relations(_as_relation(one), _as_relation(other))  # x = 2y and y = x / 2
     if one.op == other.op == "solution" and one.args[0] != other.args[0]:
         return False
     if one.op == other.op == "base" and one.args[1] != other.args[1]:
@@ -47,6 +49,9 @@ def _equal(one: Node, other: Node) -> bool:
             name == same and equal(value, given)
             for (name, value), (same, given) in zip(first.args, second.args, strict=True)
         )
+    if {first.op, second.op} == {"named", "tuple"}:
+        named, pair = (first, second) if first.op == "named" else (second, first)
+        return _in_order([value for _, value in named.args], pair.args)
     if first.op == second.op and first.op in ("list", "union"):
         return _same_items(first.args, second.args)
     if {first.op, second.op} <= {"list", "tuple"} and len(first.args) > 1:

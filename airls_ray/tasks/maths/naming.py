@@ -36,7 +36,7 @@ def name(node: Node) -> str:
     if node.op == "text":
         return str(node.args[0])
     if node.op == "named":
-        return ", ".join(f"{key} = {name(value)}" for key, value in node.args)
+        return f"({', '.join(name(value) for _, value in node.args)})"
     if node.op in ("list", "union"):
         return "{" + ", ".join(sorted(map(name, node.args))) + "}"
     if node.op == "interval":

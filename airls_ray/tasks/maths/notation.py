@@ -90,6 +90,7 @@ _THOUSANDS = (
     re.compile(r"(?<![\d.,/] )(?<![\d.,^_/{])\d{1,3}(?: \d{3})+(?![\d,]|\.\d{4}| *\d| */)"),
 )
 _CURRENCY = re.compile(r"(?:\\\$|[€£¥₹]|(?:US|USD )\$|\bRs\.?(?=\s*\d))\s*")
+_DOLLARS = re.compile(r"\bUSD?\s*(?=\\?\$)")
 _SHORT = re.compile(r"\\(?:d|t|c)frac(?![A-Za-z])")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|(?<=[\d}])\s*degrees?\b")
 _PERCENT = re.compile(
@@ -112,7 +113,7 @@ def plain(text: str) -> str:
 
     Text in formulas (`\text{ cm}`) is kept between WORD_OPEN and WORD_CLOSE.
     """
-    text = unbold(in_ascii(text))
+    text = unbold(in_ascii(_DOLLARS.sub("", text)))
     text = _DRESS.sub(_space_of, _strip_dollars(text))
     text = _BOX.sub("", text)
     text = _LETTER.sub(r" \1 ", text)

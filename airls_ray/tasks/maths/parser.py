@@ -142,11 +142,20 @@ class Parser(Cursor):
             elif self.kind() in ("word", "text") and self.peek().strip().lower() in SCALES:
                 left = _times(left, Node("num", (SCALES[self.next().strip().lower()], None)))
             elif self._begins_factor():
-                fraction = self.peek() == "\\frac"
-                right = self._power()
-                left = (_mixed(left, right) if fraction else None) or _times(left, right)
+                left = self._times_next(left)
             else:
                 return left
+
+    def _times_next(self, left: Node) -> Node:
+        """Return what a value and the factor behind it are: a product, a mixed number, or a named point."""
+        if self.peek() != "\\frac":
+            right = self._power()
+            if left.op == "var" and right.op == "tuple":
+                return Node("assign", (left.args[0], right))
+            return _times(left, right)
+        fraction = self._atom()
+        mixed = _mixed(left, fraction)
+        return _times(left, self._postfix(fraction)) if mixed is None else self._postfix(mixed)
 
     def _begins_factor(self) -> bool:
         kind, text = self.kind(), self.peek()
@@ -170,7 +179,9 @@ class Parser(Cursor):
         return found
 
     def _power(self) -> Node:
-        base = self._atom()
+        return self._postfix(self._atom())
+
+    def _postfix(self, base: Node) -> Node:
         while True:
             if self.take("!"):
                 base = Node("fact", expressions([base]))
@@ -277,6 +288,8 @@ class Parser(Cursor):
             return self._matrix()
         if name in ("mathbb", "overline", "bar", "vec", "hat", "mathcal"):
             return Node("var", (f"{name}({self._label()})",))
+        if name in ("emptyset", "varnothing"):
+            return Node("list")
         if name in SYMBOLS:
             return self._subscripted(name)
         raise Unreadable(f"the command {text!r}")

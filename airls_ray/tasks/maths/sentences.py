@@ -28,6 +28,9 @@ _FORMULA = re.compile(
     re.DOTALL,
 )
 _NUMBER = re.compile(r"(?<![\w.,])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?%?(?![\w,]*\d)")
+_CLAUSE = re.compile(
+    r"[,;]?\s+(?:(?P<reason>because|since)|as|for|not|due)\b.*|\s*\([^()]*[a-z]{2}[^()]*\)\s*\Z", re.DOTALL
+)
 _HEDGE = re.compile(r"\b(?:or|not|maybe|perhaps|either)\b", re.IGNORECASE)
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 _RULE = re.compile(r"[-*_=\s]+")
@@ -46,6 +49,11 @@ def read_sentence(text: str, *, marked: bool = False) -> Node | None:
     without = _FILLER.sub("", text)
     if without != text and (found := _value(without)) is not None:
         return found
+    clause = _CLAUSE.search(without)
+    if clause is not None and not marked and not _HEDGE.search(clause[0].removeprefix(", not")):
+        found = read_sentence(without[: clause.start()])
+        if found is not None and (found.op != "text" or clause["reason"]):
+            return found
     tail = _TAIL.fullmatch(without)
     if (
         tail is not None

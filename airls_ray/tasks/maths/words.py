@@ -27,8 +27,7 @@ SCALES = {
 }
 SYMBOLS = _set(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau",
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell emptyset",
-    "varnothing",
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell",
 )
 NOT_FACTORS = _set(
     r"\pm \mp \cup \cap \} \rangle \end \\ \rfloor \rceil \rvert \| \vert \times \cdot \ast \div",
