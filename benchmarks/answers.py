@@ -25,7 +25,7 @@ import common
 import typer
 
 DEADLINE_SECONDS = 10.0
-LISTED = 300
+LISTED = 40
 SHOWN = 160
 
 

@@ -158,8 +158,3 @@ def sentence(text: str) -> str:
     end = _SENTENCE_END.search(text)
     said = (text[: end.start()] if end else text).strip()
     return said.strip(" *_") if said.count("*") % 2 or said.strip("*_ ").count("*") == 0 else said
-
-
-def final_answer(text: str) -> str | None:
-    """Return the final answer of a response by its plainest sign: tagged, boxed, `####`, announced."""
-    return tagged(text) or boxed(text) or after_hash(text) or announced(text)

@@ -13,7 +13,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from airls_ray.tasks.answers import announced, final_answer, without_thoughts
+from airls_ray.tasks.answers import announced, boxed, without_thoughts
 from airls_ray.tasks.code_blocks import program_of
 from airls_ray.tasks.code_task import digest_of
 from airls_ray.tasks.math_grader import grade_math, read_response
@@ -89,7 +89,7 @@ def test_any_text_is_read_or_not_within_the_deadline(text: str) -> None:
 def test_any_response_has_an_answer_or_none_within_the_deadline(text: str) -> None:
     start = time.perf_counter()
     said = without_thoughts(text)
-    final_answer(said)
+    boxed(said)
     announced(said)
     digest_of(program_of(text, {"entry_point": "f", "complete": "def f():\n"}))
     assert time.perf_counter() - start < LONGEST_SECONDS
