@@ -79,7 +79,7 @@ def vote_curve(
         codes = _codes(given)
         if not (codes >= 0).any():
             continue
-        # Random subsets are of places: the samples take them in an order of their own, not in that of the rows.
+        # Random subsets are of places: the samples take those in an order of their own, not that of the rows.
         order = np.lexsort((right[problem], heaviness[problem], codes))
         values = _expected(codes[order], heaviness[problem][order], right[problem][order], chosen)
         means[problem] = values.mean()

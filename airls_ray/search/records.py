@@ -67,10 +67,10 @@ SEARCH_RECORDS = pa.schema(
 )
 """`budget`: the width N. `rule`: how `answer` was chosen; `chosen` is its row in `leaves` (null: no response
 was finished, and the outcome is 0); where several leaves tie, `outcome` is the mean of theirs. `oracle`: the
-best outcome of any finished response. `stopped_by`: axis of the ledger whose limit ended the search. `nodes` is
-null unless asked for. Of a leaf, `steps` are the texts of its steps and `step_truth` what the task says of them (null: it does not know). Leaves are compared, and
-their votes weighed, by `log_score`; `score` in [0, 1] is the same but for densities, of which it is the mean
-over tokens."""
+best outcome of any finished response. `stopped_by`: axis of the ledger whose limit ended the search. `nodes`
+is null unless asked for. Of a leaf, `steps` are the texts of its steps and `step_truth` what the task says of
+them (null: it does not know). Leaves are compared, and their votes weighed, by `log_score`; `score` in [0, 1]
+is the same but for densities, of which it is the mean over tokens."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 r"""Where the final answer of a text is. Imports nothing heavy.
 
-The plainest sign counts: a tag, a box, GSM8K's `####`, an announcement in words. What a model thinks to itself
-is cut off before (`without_thoughts`).
+The plainest sign counts: a tag, a box, GSM8K's `####`, an announcement in words. What a model thinks to
+itself is cut off before (`without_thoughts`).
 """
 
 from __future__ import annotations
@@ -10,29 +10,33 @@ import re
 from collections.abc import Iterator
 
 _THOUGHTS = "think|thinking|thought|thoughts|reasoning"
-_CLOSED = re.compile(rf"<({_THOUGHTS})\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
-_OPENED = re.compile(rf"<(?:{_THOUGHTS})\b[^<>]*>", re.IGNORECASE)
-_END = re.compile(rf"</(?:{_THOUGHTS})\s*>", re.IGNORECASE)
+_MARK = re.compile(rf"<(?P<end>/?)(?:{_THOUGHTS})\b[^<>]{{0,80}}>", re.IGNORECASE)
 _TAG = re.compile(r"<(answer|final_answer|final)>(.*?)(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b\s*")
+_BARE = re.compile(r"[^\s$\\{}]+")
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN_BOXES = re.compile(r"[\s$]*(?:,|;)?[\s$]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$]*")
 _HEADING = re.compile(
     r"[\s*_]*(?:(?:the\s+)?(?:final\s+)?(?:answer|solution|result)\b|step\b|case\b|part\b)", re.IGNORECASE
 )
+_NAMED = r"(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)"
 _ANNOUNCED = re.compile(
-    r"(?:(?<![-\w])answer\b(?P<between>[^\n.:?]{0,80}?)(?:\bis\b|\bare\b|\bbe\b)(?!\s*(?:not|n't|wrong|incorrect|the same)\b)\s*:?"
-    r"|\banswer\s*="
+    r"(?:(?<![-\w])answer\b(?P<between>[^\n.:?]{0,80}?)\b(?:is|are|be)\b"
+    r"(?!\s*(?:not|n't|wrong|incorrect|the same)\b)\s*:?"
+    r"|\banswer\s*=|\b(?:correct|right|best)\s+(?:option|choice)\s+is\b:?"
     r"|\b(?:final|my|correct|right)\s+(?:answer|result|solution)\b[ \t*_]*:"
-    r"|^[\s#>*_-]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution|A|ans)[ \t]*[*_]*[ \t]*:"
-    r"|^[ \t]*\#{1,6}[ \t]*[*_]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)[ \t*_]*:?(?=[ \t*_]*$)"
-    r"|^[ \t]*\*\*[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|result|solution)[ \t]*:?[ \t]*\*\*[ \t]*:?(?=[ \t]*$))"
-    r"[ \t*_]*(?=(?P<rest>[^\n]*))",
+    rf"|^[ \t#>*_-]{{0,20}}(?:{_NAMED}|A|ans)[ \t]*[*_]*[ \t]*:"
+    rf"|^[ \t]*\#{{1,6}}[ \t]*[*_]*{_NAMED}[ \t*_]*:?(?=[ \t*_]*$)"
+    rf"|^[ \t]*\*\*[ \t]*{_NAMED}[ \t]*:?[ \t]*\*\*[ \t]*:?(?=[ \t]*$))"
+    r"[ \t*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
+_MOST_ANNOUNCEMENTS, _LONGEST_LINE = 20, 1000
 _DENIED = re.compile(r"\bnot\b|n't\b|\bif\b|\bwhether\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(
     r"(?<!\\)(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)(?<!\bvs)(?<!\bapprox)[.!?](?:\s|$)"
 )
+_BULLET = re.compile(r"\A\s*(?:[-*+>]\s+)+")
 _BLOCK = re.compile(r"\s*(?:(?P<display>\$\$.*?\$\$|\\\[.*?\\\])|(?P<line>[^\n]+))", re.DOTALL)
 
 
@@ -41,16 +45,20 @@ def without_thoughts(text: str) -> str:
 
     An end without a beginning counts as well: many templates put the beginning into the prompt.
     """
-    text = _CLOSED.sub("\n", text)
-    ends = list(_END.finditer(text))
-    if ends:
-        text = text[ends[-1].end() :]
-    opened = _OPENED.search(text)
-    return text[: opened.start()] if opened else text
+    kept: list[str] = []
+    at, thinking = 0, False
+    for mark in _MARK.finditer(text):
+        if mark["end"] and not thinking:
+            kept.clear()
+        elif not mark["end"] and not thinking:
+            kept.append(text[at : mark.start()])
+        thinking = not mark["end"]
+        at = mark.end()
+    return "\n".join(kept if thinking else [*kept, text[at:]])
 
 
 def tagged(text: str) -> str | None:
-    """Return the content of the last `<answer>`, also where the response ends in it; None if there is none."""
+    """Return the content of the last `<answer>`, also one that the response ends in; None: there is none."""
     contents = [match[2].strip() for match in _TAG.finditer(text)]
     return next((content for content in reversed(contents) if content), None)
 
@@ -78,34 +86,38 @@ def boxed(text: str) -> str | None:
 def _boxes(text: str) -> list[tuple[int, int, str]]:
     """Return (start, end, content) of the outer boxes that are whole and not empty."""
     found: list[tuple[int, int, str]] = []
+    closings: dict[int, int] | None = None
     for match in _BOX.finditer(text):
         if found and match.start() < found[-1][1]:
             continue
         if text[match.end() : match.end() + 1] == "{":
-            end = _closing(text, match.end())
+            closings = _closings(text) if closings is None else closings
+            end = closings.get(match.end(), 0)
             content = text[match.end() + 1 : end - 1] if end else ""
         else:
-            bare = re.compile(r"[^\s$\\{}]+").match(text, match.end())
+            bare = _BARE.match(text, match.end())
             end, content = (bare.end(), bare.group()) if bare else (0, "")
         if content.strip():
             found.append((match.start(), end, content.strip()))
     return found
 
 
-def _closing(text: str, start: int) -> int:
-    """Return the position behind the brace that closes the one at `start`, 0 if none does."""
-    depth = 0
-    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        if depth == 0 and match.group() == "}":
-            return match.end()
-    return 0
+def _closings(text: str) -> dict[int, int]:
+    """Return the position behind the closing brace of every opening one that has it."""
+    found: dict[int, int] = {}
+    opened: list[int] = []
+    for match in _BRACES.finditer(text):
+        if match.group() == "{":
+            opened.append(match.start())
+        elif match.group() == "}" and opened:
+            found[opened.pop()] = match.end()
+    return found
 
 
 def after_hash(text: str) -> str | None:
     """Return what stands behind the last `####` on its line, None if there is nothing.
 
-    A heading of Markdown is no answer: `#### Step 2: ...`, `#### Final answer`, or words with more text behind.
+    A heading of Markdown is no answer: `#### Step 2: ...`, `#### Final answer`, or words before more text.
     """
     before, found, tail = text.rpartition("####")
     if not found or before.endswith("#"):
@@ -127,20 +139,17 @@ def announced(text: str) -> str | None:
 
 
 def announcements(text: str) -> Iterator[str]:
-    """Yield what is announced as the answer, the last first; behind a heading it is the next line or formula."""
-    for match in reversed(list(_ANNOUNCED.finditer(text))):
-        if match["between"] and _DENIED.search(match["between"]):
-            continue
-        rest = match["rest"].strip()
+    """Yield what is announced as the answer, the last first; behind a heading the next line or formula."""
+    matches = [one for one in _ANNOUNCED.finditer(text) if not _DENIED.search(one["between"] or "")]
+    for match in reversed(matches[-_MOST_ANNOUNCEMENTS:]):
+        rest = text[match.end() :][:_LONGEST_LINE].partition("\n")[0].strip()
         if not rest.strip("*_: $"):
-            block = _BLOCK.match(text, match.end("rest"))
-            if block is None:
-                continue
-            rest = (block["display"] or block["line"]).strip()
-            if rest == "\\[" or rest == "$$":
-                continue
-        said = sentence(rest)
-        if said and not rest[len(said) :].lstrip(" *_").startswith("?"):  # a question is no answer
+            block = _BLOCK.match(text, match.end())
+            rest = "" if block is None else _BULLET.sub("", block["display"] or block["line"]).strip()
+        said = sentence(rest[:_LONGEST_LINE])
+        if said.strip("$\\[") and not rest[len(said) :].lstrip(" *_").startswith(
+            "?"
+        ):  # a question is no answer
             yield said
 
 
@@ -149,8 +158,3 @@ def sentence(text: str) -> str:
     end = _SENTENCE_END.search(text)
     said = (text[: end.start()] if end else text).strip()
     return said.strip(" *_") if said.count("*") % 2 or said.strip("*_ ").count("*") == 0 else said
-
-
-def final_answer(text: str) -> str | None:
-    """Return the final answer of a response by its plainest sign: tagged, boxed, `####`, announced; else None."""
-    return tagged(text) or boxed(text) or after_hash(text) or announced(text)

@@ -41,7 +41,7 @@ def with_choices(problem: Problem, options: Sequence[str], right: int) -> Proble
 
 
 def grade_choice(problem: Problem, response: str) -> Grade:
-    """Judge the letter of a response, its thoughts left out: boxed, behind `####`, announced, alone, or the last in brackets."""
+    """Judge the letter of a response, boxed, behind `####`, announced, alone, or the last in brackets."""
     order = problem.details["permutation"]
     letter = _letter(response, len(order))
     if letter is None:
@@ -52,8 +52,7 @@ def grade_choice(problem: Problem, response: str) -> Grade:
 
 def _letter(response: str, count: int) -> str | None:
     response = without_thoughts(response)
-    inside = tagged(response)
-    response = response if inside is None else inside
+    response = tagged(response) or response
     places = (last_boxed(response), after_hash(response), announced(response), response.strip())
     for number, place in enumerate(places):
         if not place or (number == len(places) - 1 and len(place) > 3):

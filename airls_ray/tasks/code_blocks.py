@@ -23,8 +23,8 @@ def program_of(response: str, details: dict[str, Any]) -> str:
 
     Of several blocks the last counts that defines the function under test (or reads standard input); what
     follows it is an example of use. Without such a block the last one counts. Names that it needs and that
-    earlier blocks define come along. A block that the end of the response cuts counts. Where the problem is the
-    beginning of a program and the response does not define its function, the response goes on from there.
+    earlier blocks define come along. A block that the end of the response cuts counts. Where the problem is
+    the beginning of a program and the response does not define its function, the response goes on from there.
     """
     response = without_thoughts(response)
     blocks = list(_blocks(response))
@@ -96,7 +96,7 @@ def _used(text: str) -> set[str]:
 
 
 def _bound(text: str) -> set[str]:
-    """Return every name that a program binds anywhere: more than it must, so that nothing comes along in vain."""
+    """Return every name that a program binds anywhere: rather too many than one too few."""
     names: set[str] = set()
     for node in _walk(text):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

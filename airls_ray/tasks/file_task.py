@@ -80,7 +80,7 @@ class FileTask:
 
 
 def grade_exact(answer: str, response: str, marker: str) -> Grade:
-    """Compare the text after the last `marker`, or else the last line, with `answer`; thoughts do not count."""
+    """Compare the text after the last `marker`, or else the last line, with `answer`, without thoughts."""
     response = without_thoughts(response)
     _, found, tail = response.rpartition(marker) if marker else ("", "", "")
     lines = response.strip().splitlines()

@@ -25,9 +25,10 @@ _CACHED = 4096
 _LONGEST_RESPONSE = 20_000
 """Characters at the end of a response without a sign that math-verify is given."""
 _MOST_WORDS = 5
+_LONGEST_CHOICE = 300
+_LONGEST_LETTER = 20
 _CHOICE = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[:.)]|\Z))\s*(?P<words>.*)",
-    re.IGNORECASE | re.DOTALL,
+    r"(?:(?i:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[:.)]|\Z))\s*(?P<words>.*)", re.DOTALL
 )
 _LETTER_UNIT = re.compile(
     r"(?<=\d)(?:\s+|(?=[gL]))[mgshtlLJNVWKACF](?:\s*[/*]\s*[a-zA-Z]{1,3})?(?:\s*\^\s*\{?-?[1-3]\}?)?\Z"
@@ -48,8 +49,12 @@ class Answer:
     @property
     def name(self) -> str:
         """The canonical text: what votes are counted by."""
+        said = words(self.text) if len(self.text) < _LONGEST_CHOICE else ""
+        letter = chosen_letter(said)
+        if letter is not None:
+            return letter
         if self.node is not None:
-            return name(self.node)
+            return name(_without_letter_unit(said) or self.node)
         return str(self.found[0]) if self.found else words(self.text)
 
 
@@ -58,7 +63,8 @@ def grade_math(answer: str, response: str) -> Grade:
 
     The final answer is tagged, boxed, behind `####` or announced (`The answer is ...`), else what the last
     sentence says, else what math-verify finds. Thousands separators, currency and units do not count; `50%`
-    equals 50 and 0.5. An answer of the problem that cannot be read gives the reason `unparsable` and outcome 0.
+    equals 50 and 0.5. An answer of the problem that cannot be read gives the reason `unparsable` and outcome
+    0.
     """
     gold, given = read_gold(answer), read_response(response)
     called = None if given is None else given.name  # also asked for where the right one is not known
@@ -93,6 +99,9 @@ def read_response(response: str) -> Answer | None:
             continue  # what the answer is about, not what it is
         if node is not None or chosen_letter(told) is not None:
             return Answer(told, node)
+    alone = said.strip(" \n*_.")
+    if len(alone) < _LONGEST_LETTER and chosen_letter(alone) is not None:
+        return Answer(alone)
     node = read_conclusion(said)
     if node is not None:
         return Answer(said, node)
@@ -125,21 +134,27 @@ def same(gold: Answer, given: Answer) -> bool:
     if letter is not None:
         return chosen_letter(words(given.text)) == letter[1]
     if gold.node is not None and given.node is not None:
-        return is_constant(gold.node) and _equal_without_unit(gold.node, given.text)
+        bare = _without_letter_unit(words(given.text)) if is_constant(gold.node) else None
+        return bare is not None and equal(gold.node, bare)
     if words(gold.text) == words(given.text):
         return True
-    return math_library.agree(
-        gold.found or math_library.find(gold.text),
-        given.found or math_library.find(given.text, strictly=True),
-    )
+    return _same_by_library(gold, given)
 
 
-def _equal_without_unit(gold: Node, text: str) -> bool:
-    """Whether an answer is the right number with a unit that could be variables, too: 5 m, 5 m/s."""
-    clean = plain(text)
-    unit = _LETTER_UNIT.search(clean)
-    node = None if unit is None else read(clean[: unit.start()])
-    return node is not None and is_constant(node) and equal(gold, node)
+def _same_by_library(gold: Answer, given: Answer) -> bool:
+    """Ask math-verify, and where it sees only half (an integral, a sum) compare what that comes to."""
+    theirs = given.found or math_library.find(given.text, strictly=True)
+    if math_library.agree(gold.found or math_library.find(gold.text), theirs):
+        return True
+    nodes = [one.node or read(math_library.worked_out(one.found) or "?") for one in (gold, given)]
+    return nodes[0] is not None and nodes[1] is not None and equal(nodes[0], nodes[1])
+
+
+def _without_letter_unit(text: str) -> Node | None:
+    """Return a number whose unit could be variables, too: 5 m, 5 m/s; None where there is none."""
+    unit = _LETTER_UNIT.search(text)
+    node = None if unit is None else read(text[: unit.start()])
+    return node if node is not None and is_constant(node) else None
 
 
 def chosen_letter(text: str) -> str | None:
@@ -147,7 +162,7 @@ def chosen_letter(text: str) -> str | None:
     chosen = _CHOICE.fullmatch(text)
     if chosen is None or _OTHER_CHOICE.search(chosen["words"]):
         return None
-    return (chosen[1] or chosen[2]).upper()
+    return str(chosen[1] or chosen[2])
 
 
 def words(text: str) -> str:

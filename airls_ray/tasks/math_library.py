@@ -41,6 +41,15 @@ def agree(gold: Found, given: Found) -> bool:
     return bool(gold and given and verify(list(gold), list(given), timeout_seconds=None))
 
 
+def worked_out(found: Found) -> str | None:
+    """Return what a sum, an integral or a limit without variables comes to, None for anything else."""
+    from sympy import Expr, Integral, Limit, Product, Sum
+
+    if not found or not isinstance(found[0], Expr) or found[0].free_symbols:
+        return None
+    return as_text(found[0].doit()) if found[0].has(Integral, Limit, Product, Sum) else None
+
+
 def as_text(found: Any) -> str:
     """Return an expression in the notation that our parser reads."""
     from sympy import Eq

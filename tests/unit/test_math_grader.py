@@ -13,8 +13,8 @@ from airls_ray.data.schemas import GRADES, ROLLOUTS
 from airls_ray.evaluation.rollouts import summarise_rollouts
 from airls_ray.grading.pool import GradeRequest, GradeResult, GraderPool
 from airls_ray.grading.table import results_to_table
-from airls_ray.tasks.answers import after_hash, announced, final_answer, last_boxed
-from airls_ray.tasks.math_grader import grade_math
+from airls_ray.tasks.answers import after_hash, announced, last_boxed
+from airls_ray.tasks.math_grader import grade_math, read_response
 
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere"))
 
@@ -55,8 +55,9 @@ def test_answers_announced_in_words_are_found(text, answer):
 
 
 def test_a_box_goes_before_a_mark_and_a_mark_before_words():
-    assert final_answer("The answer is 1\n#### 2\n\\boxed{3}") == "3"
-    assert final_answer("The answer is 1\n#### 2") == "2"
+    for said, answer in (("#### 2\n\\boxed{3}", "3"), ("#### 2", "2"), ("<answer>4</answer>", "4")):
+        found = read_response(f"The answer is 1\n{said}")
+        assert found is not None and found.name == answer
 
 
 SAME = [

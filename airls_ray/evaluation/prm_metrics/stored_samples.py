@@ -22,9 +22,9 @@ def measure_samples(
 ) -> dict[str, Any]:
     """Return `problems`, `samples` (fewest of a problem) and `curves`; see `summarise_values`.
 
-    Where problems have different numbers of samples, the curves end at the fewest; every problem's figures are
-    those of all its samples. The votes are left out where no sample has an answer, the log-probability where
-    one lacks it.
+    Where problems have different numbers of samples, the curves end at the fewest, and every problem's
+    figures are those of all its samples. The votes are left out where no sample has an answer,
+    the log-probability where one lacks it.
     """
     say = (progress or QuietProgress()).say
     by_count: dict[int, list[list[Sample]]] = {}

@@ -35,7 +35,9 @@ def run_main(job: dict[str, Any]) -> int:
     sys.modules["__main__"] = module
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")  # those of the parent know other files
     sys.argv = ["program"]
-    status = _finished(lambda: [exec(code, module.__dict__) for code in codes])
+    status = 0
+    for code in codes:
+        status = status or _finished(lambda code=code: exec(code, module.__dict__))  # type: ignore[misc]
     for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush):  # type: ignore[attr-defined]
         status = status or _finished(last)
     return status

@@ -92,7 +92,7 @@ class Channel:
         if isinstance(value, Remote):
             return int(value._handle)
         if isinstance(value, type) and "program_handle" in vars(value):
-            return int(value.program_handle)
+            return int(vars(value)["program_handle"])
         if callable(value) and not isinstance(value, type):
             if value not in self._callbacks:
                 self._callbacks.append(value)

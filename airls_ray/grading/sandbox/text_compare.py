@@ -9,9 +9,9 @@ from decimal import Decimal, InvalidOperation
 def same_text(given: str, expected: str, tolerance: float = 0.0, *, decimals: bool = False) -> bool:
     """Whether two outputs are the same but for white space at the ends of lines and of the text.
 
-    `decimals`, as LiveCodeBench compares: white space around the text and its lines does not count, and lines of
-    numbers are the same if their values are. With a `tolerance` words that are numbers may differ by it, relative or absolute, if one of them is
-    written with a point or an exponent.
+    `decimals`, as LiveCodeBench compares: white space around lines does not count, and lines of numbers are
+    the same if their values are. With a `tolerance` words that are numbers may differ by it, relative or
+    absolute, if one of them is written with a point or an exponent.
     """
     if decimals and _same_decimals(given, expected):
         return True

@@ -103,7 +103,7 @@ def encode(value: Any, keep: Keep | None = None) -> Any:
 
 
 def error_classes(kind: type[BaseException], keep: Keep) -> list[Any]:
-    """Return (handle, name) of every class of its own in an exception's ancestry, then the builtin one's name."""
+    """Return (handle, name) of an exception's own classes up its ancestry, then the builtin one's name."""
     own: list[Any] = []
     for one in kind.__mro__:
         if getattr(builtins, one.__name__, None) is one:

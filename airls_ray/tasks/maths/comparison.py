@@ -28,7 +28,9 @@ def equal(one: Node, other: Node) -> bool:
 
 def _equal(one: Node, other: Node) -> bool:
     if one.op == other.op == "assign" and one.args[0] != other.args[0]:
-        return False
+        if not variables(one.args[1]) or not variables(other.args[1]):
+            return False
+        return _equal_relations(_as_relation(one), _as_relation(other))  # x = 2y and y = x / 2
     if one.op == other.op == "solution" and one.args[0] != other.args[0]:
         return False
     if one.op == other.op == "base" and one.args[1] != other.args[1]:
@@ -47,6 +49,9 @@ def _equal(one: Node, other: Node) -> bool:
             name == same and equal(value, given)
             for (name, value), (same, given) in zip(first.args, second.args, strict=True)
         )
+    if {first.op, second.op} == {"named", "tuple"}:
+        named, pair = (first, second) if first.op == "named" else (second, first)
+        return _in_order([value for _, value in named.args], pair.args)
     if first.op == second.op and first.op in ("list", "union"):
         return _same_items(first.args, second.args)
     if {first.op, second.op} <= {"list", "tuple"} and len(first.args) > 1:
@@ -135,7 +140,7 @@ def _rounds_to(node: Node, value: Fraction, half: Fraction) -> bool:
 
 
 def _equal_relations(one: Node, other: Node) -> bool:
-    """Whether two relations differ by a factor alone, one above zero where the sign says which side is larger."""
+    """Whether two relations differ by a factor alone; in an inequality it must be above zero."""
     sign, same = one.args[0], other.args[0]
     differences = [Node("add", (node.args[1], Node("neg", (node.args[2],)))) for node in (one, other)]
     if sign[0] in "<>" and same[0] in "<>" and sign[0] != same[0]:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from airls_ray.tasks.maths.comparison import bare
-from airls_ray.tasks.maths.polynomials import polynomial_name
+from airls_ray.tasks.maths.polynomials import polynomial_name, solved_for
 from airls_ray.tasks.maths.reading import read
 from airls_ray.tasks.maths.tree import Node, is_expression, variables
 from airls_ray.tasks.maths.values import NoValue, exact, near, numeric, samples
@@ -17,7 +17,7 @@ from airls_ray.tasks.maths.values import NoValue, exact, near, numeric, samples
 _CALCULATION = re.compile(r"\d\s*[-+*/]\s*\(?\d.*=")
 _PLACES = 6
 _LARGEST_DENOMINATOR = 99
-"""Fractions up to it keep their form; no two of them share six decimals, and few other numbers have theirs."""
+"""Fractions up to it keep their form: no two of them share six decimals, and few other numbers do."""
 _LONGEST = 60
 
 
@@ -36,7 +36,7 @@ def name(node: Node) -> str:
     if node.op == "text":
         return str(node.args[0])
     if node.op == "named":
-        return ", ".join(f"{key} = {name(value)}" for key, value in node.args)
+        return f"({', '.join(name(value) for _, value in node.args)})"
     if node.op in ("list", "union"):
         return "{" + ", ".join(sorted(map(name, node.args))) + "}"
     if node.op == "interval":
@@ -131,9 +131,13 @@ def _relation_name(node: Node) -> str:
     difference = Node("add", (left, Node("neg", (right,))))
     if not variables(difference):
         return f"{name(left)} {sign} {name(right)}"
+    line = solved_for("y", difference) if sign == "=" and len(variables(difference)) > 1 else None
+    if line is not None:  # y = 2x + 1 has the name of 2x + 1
+        return _value_name(line)
     if sign[0] == ">":
         sign, difference = "<" + sign[1:], Node("neg", (difference,))
-    return f"{', '.join(sorted(variables(difference)))}: {sign} 0 {_digest_of_samples(difference, scaled=True, signed=sign != '=')}"
+    digest = _digest_of_samples(difference, scaled=True, signed=sign != "=")
+    return f"{', '.join(sorted(variables(difference)))}: {sign} 0 {digest}"
 
 
 def _digest_of_samples(node: Node, *, scaled: bool = False, signed: bool = False) -> str:

@@ -90,6 +90,7 @@ _THOUSANDS = (
     re.compile(r"(?<![\d.,/] )(?<![\d.,^_/{])\d{1,3}(?: \d{3})+(?![\d,]|\.\d{4}| *\d| */)"),
 )
 _CURRENCY = re.compile(r"(?:\\\$|[€£¥₹]|(?:US|USD )\$|\bRs\.?(?=\s*\d))\s*")
+_DOLLARS = re.compile(r"\bUSD?\s*(?=\\?\$)")
 _SHORT = re.compile(r"\\(?:d|t|c)frac(?![A-Za-z])")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|(?<=[\d}])\s*degrees?\b")
 _PERCENT = re.compile(
@@ -99,9 +100,9 @@ _ORDINAL = re.compile(
     r"(?<=\d)(?:st|nd|rd|th)\b|(?<=\d)\s*\^\s*\{?\s*\ue000?\s*(?:st|nd|rd|th)\s*\ue001?\s*\}?"
 )
 _REPEATING = re.compile(
-    r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot|overset\{[^{}]*\})\s*(?:\{(\d+)\}|(\d))|((?:\d\u0305)+)|\((\d+)\))"
+    r"(?<![\d.])(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot|overset\{[^{}]*\})\s*(?:\{(\d+)\}|(\d))|((?:\d\u0305)+)|\((\d+)\))"
 )
-_PERIODIC = re.compile(r"(?<![\d.])(\d*)\.(\d*?)(\d+?)\3{2,}(?:\\(?:l|c)?dots|\.\.\.)")
+_PERIODIC = re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,9}?)(\d{1,9}?)\3{2,9}(?:\\(?:l|c)?dots|\.\.\.)")
 
 WORD_OPEN, WORD_CLOSE = "\ue000", "\ue001"
 """Stand around what LaTeX sets as text, until it is known whether it is a unit."""
@@ -112,7 +113,7 @@ def plain(text: str) -> str:
 
     Text in formulas (`\text{ cm}`) is kept between WORD_OPEN and WORD_CLOSE.
     """
-    text = unbold(in_ascii(text))
+    text = unbold(in_ascii(_DOLLARS.sub("", text)))
     text = _DRESS.sub(_space_of, _strip_dollars(text))
     text = _BOX.sub("", text)
     text = _LETTER.sub(r" \1 ", text)

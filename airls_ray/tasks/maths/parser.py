@@ -9,7 +9,7 @@ from airls_ray.tasks.maths.cursor import Cursor
 from airls_ray.tasks.maths.decimals import number
 from airls_ray.tasks.maths.notation import tokens
 from airls_ray.tasks.maths.relations import RELATIONS, join, relate
-from airls_ray.tasks.maths.tree import Node, Unreadable, expressions
+from airls_ray.tasks.maths.tree import Node, Unreadable, depth, expressions
 from airls_ray.tasks.maths.words import (
     CONSTANTS,
     DOTS,
@@ -23,6 +23,7 @@ from airls_ray.tasks.maths.words import (
 
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "log": "ln", "lg": "ln"}
 _PAIRS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "\\langle": ("\\rangle",), "{": ("}",)}
+_DEEPEST = 80
 _BARS = ("|", "\\|", "\\lvert", "\\rvert", "\\vert")
 _MATHS_TEXT = re.compile(r"[-+\d.,/()\s]+|\(?\s*[A-Za-z]\s*\)?")
 
@@ -37,9 +38,9 @@ def parse(clean: str) -> Node | None:
         answer = first.whole()
         if first.signs:  # plus or minus: both are meant
             answer = _both(answer, Parser(found, -1).whole())
-    except (Unreadable, ArithmeticError):
+    except (Unreadable, ArithmeticError, RecursionError):
         return None
-    return answer
+    return answer if depth(answer) <= _DEEPEST else None
 
 
 def _both(plus: Node, minus: Node) -> Node:
@@ -141,11 +142,20 @@ class Parser(Cursor):
             elif self.kind() in ("word", "text") and self.peek().strip().lower() in SCALES:
                 left = _times(left, Node("num", (SCALES[self.next().strip().lower()], None)))
             elif self._begins_factor():
-                fraction = self.peek() == "\\frac"
-                right = self._power()
-                left = (_mixed(left, right) if fraction else None) or _times(left, right)
+                left = self._times_next(left)
             else:
                 return left
+
+    def _times_next(self, left: Node) -> Node:
+        """Return what a value and the factor behind it are: a product, a mixed number, or a named point."""
+        if self.peek() != "\\frac":
+            right = self._power()
+            if left.op == "var" and right.op == "tuple":
+                return Node("assign", (left.args[0], right))
+            return _times(left, right)
+        fraction = self._atom()
+        mixed = _mixed(left, fraction)
+        return _times(left, self._postfix(fraction)) if mixed is None else self._postfix(mixed)
 
     def _begins_factor(self) -> bool:
         kind, text = self.kind(), self.peek()
@@ -169,7 +179,9 @@ class Parser(Cursor):
         return found
 
     def _power(self) -> Node:
-        base = self._atom()
+        return self._postfix(self._atom())
+
+    def _postfix(self, base: Node) -> Node:
         while True:
             if self.take("!"):
                 base = Node("fact", expressions([base]))
@@ -220,7 +232,7 @@ class Parser(Cursor):
         inner = tokens(text)
         if not text or not inner or not _MATHS_TEXT.fullmatch(text):
             raise Unreadable(f"the words {text!r}")
-        self.replace(inner)
+        self.replace([("sign", "("), *inner, ("sign", ")")])
         return self._atom()
 
     def _word(self) -> Node:
@@ -276,6 +288,8 @@ class Parser(Cursor):
             return self._matrix()
         if name in ("mathbb", "overline", "bar", "vec", "hat", "mathcal"):
             return Node("var", (f"{name}({self._label()})",))
+        if name in ("emptyset", "varnothing"):
+            return Node("list")
         if name in SYMBOLS:
             return self._subscripted(name)
         raise Unreadable(f"the command {text!r}")
@@ -283,7 +297,7 @@ class Parser(Cursor):
     def _argument(self) -> Node:
         r"""Return what a command such as `\frac` takes: a group, or a single digit or letter."""
         kind, text = self.kind(), self.peek()
-        if kind in ("number", "word") and len(text) > 1:
+        if len(text) > 1 and (kind == "word" or text.isdigit()):
             self.replace([(kind, text[0]), (kind, text[1:])])
         return self._atom()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import factorial
 
 from airls_ray.tasks.maths.tree import Node
 from airls_ray.tasks.maths.values import exact
@@ -15,7 +16,7 @@ _HIGHEST_POWER = 12
 
 
 def polynomial_name(node: Node) -> str | None:
-    """Return a polynomial multiplied out, highest powers first; None where an expression is none, or too long."""
+    """Return a polynomial multiplied out, highest powers first; None for what is none, or too long."""
     terms = expand(node)
     if terms is None:
         return None
@@ -40,6 +41,8 @@ def expand(node: Node) -> Terms | None:
         below = expand(node.args[1])
         above = expand(node.args[0])
         return None if above is None or not below else _quotient(above, below)
+    if node.op == "binom":
+        return _binomial(node)
     if node.op not in ("add", "neg", "mul", "pct"):
         return None
     parts = [expand(part) for part in node.args]
@@ -53,6 +56,35 @@ def expand(node: Node) -> Terms | None:
             total[powers] = total.get(powers, Fraction(0)) + factor
     scale = {"add": Fraction(1), "neg": Fraction(-1), "pct": Fraction(1, 100)}[node.op]
     return {powers: factor * scale for powers, factor in total.items() if factor}
+
+
+def _binomial(node: Node) -> Terms | None:
+    """Return n over k for a small k: n (n - 1) ... (n - k + 1) / k!."""
+    count, above = exact(node.args[1]), expand(node.args[0])
+    if count is None or above is None or count.denominator != 1 or not 0 < count <= _HIGHEST_POWER:
+        return None
+    factors: list[Terms | None] = []
+    for down in range(int(count)):
+        factor = dict(above)
+        factor[()] = factor.get((), Fraction(0)) - down
+        factors.append(factor)
+    product = _product(factors)
+    return product and {powers: factor / factorial(int(count)) for powers, factor in product.items()}
+
+
+def solved_for(name: str, node: Node) -> Node | None:
+    """Return what a variable is where a polynomial is nothing; None where that is no polynomial."""
+    terms = expand(node) or {}
+    slope = terms.pop(((name, 1),), None)
+    if slope is None or not terms or any(name == one for powers in terms for one, _ in powers):
+        return None
+    parts = []
+    for powers, factor in terms.items():
+        variables = [
+            Node("pow", (Node("var", (one,)), Node("num", (Fraction(power), None)))) for one, power in powers
+        ]
+        parts.append(Node("mul", (Node("num", (-factor / slope, None)), *variables)))
+    return Node("add", tuple(parts))
 
 
 def _product(parts: list[Terms | None]) -> Terms | None:

@@ -50,8 +50,10 @@ def _equation(parts: list[Node]) -> Node:
         return Node("assign", (name, _agreed(parts[1:])))
     if len(parts) > 2 or all(map(is_constant, parts)):
         return _agreed(parts)
-    if not all(map(is_expression, parts)):
-        raise Unreadable("an equation of what has no value")
+    left, right = expressions(parts)
+    unknown, value, _ = _solved(left, right, "<")
+    if unknown is not left and unknown.op == "var":
+        return Node("assign", (unknown.args[0], value))
     return Node("relation", ("=", *parts))
 
 

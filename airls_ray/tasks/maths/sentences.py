@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - the signs of Unicode are what is read here
 """The value that a sentence ends up with: `therefore 15`, `the number of apples, which is 15`."""
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from airls_ray.tasks.maths.tree import Node
 _LONGEST = 300
 _FILLER = re.compile(
     r"\A[\s,:=*_>-]*(?:\b(?:therefore|thus|hence|so|then|now|approximately|approx\.?|about|around|roughly|exactly|"
-    r"precisely|simply|just|only|indeed|clearly|equals?|equal to|given by|found to be|that|is|as follows|a total of|"
-    r"nearly|almost|going to be|will be|would be|be|obviously|of course|the value|the number)\b[\s,:=]*)+",
+    r"precisely|simply|just|only|indeed|clearly|equals?|equal to|given by|found to be|that|is|as follows|"
+    r"a total of|nearly|almost|going to be|will be|would be|be|obviously|of course|the value|"
+    r"the number)\b[\s,:=]*)+",
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r".*(?:\b(?:is|are|was|were|be|equals?|get|gets|got|obtain|have|has|gives?|paid|makes?|total of|equal to|remain)\b"
+    r".*(?:\b(?:is|are|was|were|be|equals?|get|gets|got|obtain|have|has|gives?|paid|makes?|total of|"
+    r"equal to|remain)\b"
     r"|[=≈]|\\approx|:)\s*(?!\s*not\b)(?P<tail>.+)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -25,6 +28,9 @@ _FORMULA = re.compile(
     re.DOTALL,
 )
 _NUMBER = re.compile(r"(?<![\w.,])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?%?(?![\w,]*\d)")
+_CLAUSE = re.compile(
+    r"[,;]?\s+(?:(?P<reason>because|since)|as|for|not|due)\b.*|\s*\([^()]*[a-z]{2}[^()]*\)\s*\Z", re.DOTALL
+)
 _HEDGE = re.compile(r"\b(?:or|not|maybe|perhaps|either)\b", re.IGNORECASE)
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 _RULE = re.compile(r"[-*_=\s]+")
@@ -43,6 +49,11 @@ def read_sentence(text: str, *, marked: bool = False) -> Node | None:
     without = _FILLER.sub("", text)
     if without != text and (found := _value(without)) is not None:
         return found
+    clause = _CLAUSE.search(without)
+    if clause is not None and not marked and not _HEDGE.search(clause[0].removeprefix(", not")):
+        found = read_sentence(without[: clause.start()])
+        if found is not None and (found.op != "text" or clause["reason"]):
+            return found
     tail = _TAIL.fullmatch(without)
     if (
         tail is not None

@@ -12,8 +12,8 @@ class Node(NamedTuple):
 
     Expressions: num (Fraction, half a unit of its last decimal or None), var, const, add, mul, div, pow, neg,
     call (name, argument), root (degree, argument), fact, binom, pct. Answers besides: text, list (order does
-    not count), tuple, interval (ends, whether each is closed), union, ratio, base (number, its base), assign (name, value), named
-    (several assigns), solution (variable, set), relation (sign, left, right).
+    not count), tuple, interval (ends, whether each is closed), union, ratio, base (number, its base), assign
+    (name, value), named (several assigns), solution (variable, set), relation (sign, left, right).
     """
 
     op: str
@@ -44,6 +44,16 @@ def expressions(parts: Sequence[Node]) -> tuple[Node, ...]:
         if not is_expression(part):
             raise Unreadable(f"a {part.op} in an expression")
     return tuple(parts)
+
+
+def depth(node: Node) -> int:
+    """Return how deep a tree is, without descending into it by calls."""
+    deepest, waiting = 0, [(node, 1)]
+    while waiting:
+        one, level = waiting.pop()
+        deepest = max(deepest, level)
+        waiting += [(part, level + 1) for part in one.args if isinstance(part, Node)]
+    return deepest
 
 
 @lru_cache(maxsize=4096)

@@ -27,7 +27,7 @@ SCALES = {
 }
 SYMBOLS = _set(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau",
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell emptyset varnothing",
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell",
 )
 NOT_FACTORS = _set(
     r"\pm \mp \cup \cap \} \rangle \end \\ \rfloor \rceil \rvert \| \vert \times \cdot \ast \div",
@@ -36,7 +36,8 @@ NOT_FACTORS = _set(
 SHORT_WORDS = _set("no yes odd all any one two six ten red none true false")
 """Words of two or three letters that are no products of letters."""
 PROSE = _set(
-    "so we is to of it in at by be as an if no he us my me up do go am on or the and for are was has had not our",
-    "can all any one two may per get got its his her she you ans thus hence let put sum out how who why say see",
+    "so we is to of it in at by be as an if no he us my me up do go am on or the and for are was has had not",
+    "our can all any one two may per get got its his her she you ans thus hence let put sum out how who why",
+    "say see",
 )
 """Words of two or three letters that are no products of letters where they stand beside something else."""
