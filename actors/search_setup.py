@@ -97,6 +97,11 @@ def _check_score(config: Config, prm: Path) -> None:
             f"the PRM {prm} scores by its ratio to the reference model (search_score=reference_ratio), which "
             "a search does not load: set search_score to exp_f and search_aggregate to prod in its prm.json"
         )
+    if config.search.aggregate in ("odds", "mean_odds") and config.prm.score_kind != "probability":
+        raise ConfigError(
+            f"search.aggregate={config.search.aggregate} is of probabilities, and the PRM {prm} scores by a "
+            "density of language: use prod"
+        )
     if score in ("ratio", "product") and temperatures[0] != temperatures[1]:
         raise ConfigError(
             f"search_score={score} compares the PRM at rollout.temperature={temperatures[1]:g} with the "

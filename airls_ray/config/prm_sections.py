@@ -142,6 +142,11 @@ class PRMConfig(StrictModel):
             raise ValueError("search_score=sigmoid_f needs parameterisation=scalar_head; use exp_f or ratio")
         if self.search_score == "reference_ratio" and self.parameterisation != "log_prob":
             raise ValueError("search_score=reference_ratio needs parameterisation=log_prob; use sigmoid_f")
+        if self.search_aggregate in ("odds", "mean_odds") and self.score_kind != "probability":
+            raise ValueError(
+                f"search_aggregate={self.search_aggregate} is of probabilities, and the search score is a "
+                "density of language; use prod"
+            )
         if self.reward_unit == "token" and self.action != "token":
             raise ValueError("reward_unit=token needs action=token, but it is step")
         return self

@@ -302,8 +302,10 @@ class Config(StrictModel):
         The sampler's will not do where an older policy sampled them, or where bfloat16 makes them differ from
         those of the traces in a way that tells the classes apart.
         """
-        compares = self.prm.reward == "log_odds" or self.prm.search_score in ("ratio", "product")
-        reads = self.uses_prm and (self.prm_learns or compares)
+        objective, prm = self.method.prm_objective, self.prm
+        by_reward = prm.reward == "log_odds" and objective != "prime"  # that compares with the reference
+        by_score = prm.search_score in ("ratio", "product")
+        reads = objective == "airl" or (self.uses_prm and (by_reward or by_score))
         return reads and (self.train.max_staleness > 0 or self.rough_log_probs)
 
     @property

@@ -15,6 +15,10 @@ logarithm. `step_mean`: the same where the objective itself knows the mean alone
 logarithm. Densities of whole steps and responses fall with their length; these means do not."""
 
 
+_MOST_ODDS = 1e4
+"""Nats."""
+
+
 def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], how: Aggregate) -> np.ndarray:
     """Reduce the step scores of each trace to one number.
 
@@ -103,8 +107,8 @@ def aggregate_log_scores(
     if how == "mean":
         return np.asarray(np.logaddexp.reduceat(logs, starts) - np.log(np.diff(offsets)))
     if how in ("odds", "mean_odds"):
-        with np.errstate(divide="ignore"):
-            odds = logs - np.log(-np.expm1(logs))
+        with np.errstate(divide="ignore"):  # scores of exactly 0 and 1 in one response must not be nan
+            odds = np.clip(logs - np.log(-np.expm1(logs)), -_MOST_ODDS, _MOST_ODDS)
         if how == "mean_odds":
             weights = np.ones(len(logs)) if tokens is None else tokens
             total = np.add.reduceat(weights * odds, starts) / np.add.reduceat(weights, starts)

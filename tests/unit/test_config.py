@@ -300,6 +300,7 @@ def test_the_asynchronous_loop_takes_weights_from_the_object_store_alone():
         (["method=airl_s", "model.dtype=bfloat16"], True),
         (["method=airl_s", "method.importance_cap=2", "train.max_staleness=1"], True),
         (["method=grpo", "model.dtype=bfloat16"], False),
+        (["method=prime", "model.dtype=bfloat16"], False),
         # A given PRM compares with the policy only where its reward or its score does.
         (["method=math_shepherd", "model.dtype=bfloat16"], False),
         (["method=math_shepherd", "prm.reward=log_odds", "model.dtype=bfloat16"], True),
@@ -314,6 +315,11 @@ def test_log_probabilities_are_the_learners_where_the_samplers_will_not_do(
 def test_a_reference_ratio_needs_a_language_model() -> None:
     fields = ("prm.parameterisation=scalar_head", "prm.search_score=reference_ratio")
     assert "needs parameterisation=log_prob" in mistake(None, *fields)
+
+
+def test_densities_have_no_odds() -> None:
+    fields = ("prm.parameterisation=log_prob", "prm.search_score=exp_f")
+    assert "use prod" in mistake(None, "method=repirl", *fields)
 
 
 def test_flash_attention_needs_bfloat16() -> None:

@@ -191,6 +191,12 @@ def test_the_logarithm_of_an_aggregate_is_that_of_plain_numbers(how: str) -> Non
     assert np.exp(found) == pytest.approx(plain)
 
 
+def test_scores_of_zero_and_one_have_finite_odds() -> None:
+    logs = log_scores(np.array([0.0, 1.0, 0.75]))
+    found = aggregate_log_scores(logs, np.array([0, 3]), "odds")
+    assert np.exp(found) == pytest.approx(0.75)
+
+
 def test_votes_are_weighed_relative_to_the_largest() -> None:
     weights = relative_weights(np.array([[-900.0, -901.0, -2000.0], [-np.inf, -np.inf, -np.inf]]))
     assert weights[0] == pytest.approx([1.0, exp(-1.0), 0.0])
