@@ -39,13 +39,8 @@ _RULE = re.compile(r"[-*_=\s]+")
 def read_sentence(text: str, *, marked: bool = False, announced: bool = True) -> Node | None:
     """Return the value that an announcement gives, None where it is not plain which.
 
-    if (
-        clause is not None
-        and announced
-        and not marked
-        and not _HEDGE.search(clause[0].removeprefix(", not"))
-    ):
-    front, and what gives a reason for it can go.
+    `marked`: the text is all of an answer, so words around a value must announce it. `announced`: the value
+    stands at the front, and what gives a reason for it can go.
     """
     if len(text) > _LONGEST:
         return None
