@@ -6,6 +6,7 @@ import ast
 import builtins
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,6 +113,9 @@ def _bound(text: str) -> set[str]:
 
 def _walk(text: str) -> Iterator[ast.AST]:
     try:
-        yield from ast.walk(ast.parse(text))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # it is not our code
+            tree = ast.parse(text)
+        yield from ast.walk(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return

@@ -38,7 +38,7 @@ def task_of(outcome: str, tolerance: float) -> CodeTask:
                 "test_file": "b",
                 "outcome": outcome,
                 "tolerance": tolerance,
-                "sandbox": {"wall_seconds": 8, "cpu_seconds": 5},
+                "sandbox": {"wall_seconds": 20, "cpu_seconds": 5},
             }
         )
     )

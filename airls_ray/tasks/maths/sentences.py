@@ -36,10 +36,11 @@ _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 _RULE = re.compile(r"[-*_=\s]+")
 
 
-def read_sentence(text: str, *, marked: bool = False) -> Node | None:
+def read_sentence(text: str, *, marked: bool = False, announced: bool = True) -> Node | None:
     """Return the value that an announcement gives, None where it is not plain which.
 
-    `marked`: the text is all of an answer, so words around a value must announce it.
+    `marked`: the text is all of an answer, so words around a value must announce it. `announced`: the value
+    stands at the front, and what gives a reason for it can go.
     """
     if len(text) > _LONGEST:
         return None
@@ -50,7 +51,7 @@ def read_sentence(text: str, *, marked: bool = False) -> Node | None:
     if without != text and (found := _value(without)) is not None:
         return found
     clause = _CLAUSE.search(without)
-    if clause is not None and not marked and not _HEDGE.search(clause[0].removeprefix(", not")):
+    if clause is not None and announced and not marked and not _HEDGE.search(clause[0].removeprefix(", not")):
         found = read_sentence(without[: clause.start()])
         if found is not None and (found.op != "text" or clause["reason"]):
             return found
@@ -88,5 +89,5 @@ def read_conclusion(text: str) -> Node | None:
     if len(lines) == 1 and (found := _value(lines[0])) is not None:
         return found if found.op != "text" or " " not in found.args[0] else None
     last = [part for part in _SENTENCES.split(lines[-1]) if part.strip()][-1]
-    found = read_sentence(last)
+    found = read_sentence(last, announced=False)
     return found if found is not None and found.op != "text" else None
