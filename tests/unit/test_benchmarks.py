@@ -35,6 +35,7 @@ COMMANDS = (
     "chaos",
     "scale",
     "math_grader",
+    "answers",
     "code_grader",
     "offline_prm",
 )
