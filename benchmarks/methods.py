@@ -69,6 +69,7 @@ _NEWER = (
     ("method", "step_scale", "none"),
     ("method", "kl_estimator", "k3"),
     ("prm", "score_by", "updated"),
+    ("train", "grace_seconds", 60.0),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")

@@ -179,12 +179,20 @@ def test_no_engine_and_no_ray_is_loaded(tmp_path: Path) -> None:
 PUBLISHED = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere")) / "gsm8k" / "example_model_solutions.jsonl"
 
 
+def as_number(answer: str) -> float | str:
+    """The value of an answer such as `$1,800.`; else its text."""
+    try:
+        return float(answer.replace(",", "").strip("$ .").rstrip("."))
+    except ValueError:
+        return answer
+
+
 @pytest.mark.skipif(
     not PUBLISHED.is_file(), reason="AIRLS_RAY_TEST_DATA has no gsm8k/example_model_solutions"
 )
 def test_real_solutions_of_four_models_give_their_counts(tmp_path: Path) -> None:
-    """A score that knows the verdict is pass@4, and the majority is what plain counting finds."""
-    rows, majority, any_right = [], 0, 0
+    """A score that knows the verdict is pass@4, and the majority is what plain counting finds, ties shared."""
+    rows, majority, any_right = [], 0.0, 0
     models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
     for number, line in enumerate(PUBLISHED.read_text().splitlines()):
         found = [json.loads(line)[model] for model in models]
@@ -198,9 +206,11 @@ def test_real_solutions_of_four_models_give_their_counts(tmp_path: Path) -> None
             }
             for one, answer in zip(found, answers, strict=True)
         ]
-        votes = Counter(answer for answer in answers if answer is not None)
-        winner = max(votes, key=lambda answer: (votes[answer], -answers.index(answer)))
-        majority += found[answers.index(winner)]["is_correct"]
+        values = [None if answer is None else as_number(answer) for answer in answers]
+        votes = Counter(value for value in values if value is not None)
+        tied = [value for value in votes if votes[value] == max(votes.values())]
+        right = {value: found[values.index(value)]["is_correct"] for value in tied}
+        majority += sum(right.values()) / len(tied)
         any_right += any(one["is_correct"] for one in found)
     curves = run(tmp_path, rows)["curves"]
     problems = len(rows) // 4

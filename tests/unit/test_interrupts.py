@@ -47,6 +47,9 @@ class FakeParts:
         self.pool = SimpleNamespace(fleet=SimpleNamespace(counts=lambda: {"ready": 1}))
         self.problems = self.verifier = self.reference = None
 
+    def wait_for_learners(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

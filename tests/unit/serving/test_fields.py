@@ -112,7 +112,7 @@ def test_after_a_vote_the_next_answer_comes_next(make: Make) -> None:
 def test_a_vote_ranks_answers_by_votes_and_then_responses_by_score() -> None:
     answers = ["x", "y", "y", None, "y", "x"]
     leaves = [
-        Leaf(at, score, 0.0, answers[at], 0.0) for at, score in enumerate([0.1, 0.2, 0.3, 0.9, 0.4, 0.5])
+        Leaf(at, score, 0.0, 0.0, answers[at], 0.0) for at, score in enumerate([0.1, 0.2, 0.3, 0.9, 0.4, 0.5])
     ]
     assert in_order(leaves, "majority", 6) == [1, 0, 3, 5, 4, 2]
     assert in_order(leaves, "best", 3) == [3, 5, 4]
