@@ -41,7 +41,7 @@ def started_samplers(config: Config, policy: str, progress: Progress) -> Iterato
         UserError: too few resources, or a process that does not start.
     """
     cluster.require_resources(sampler_demands(config), config.ray.resources_deadline_seconds)
-    workers = start_workers(config, policy)
+    workers = start_workers(config, policy, "sampler")
     verifier = start_verifier(config, policy)
     handle = VerifierHandle(verifier, config.train.deadline_seconds)
     try:

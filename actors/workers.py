@@ -19,10 +19,10 @@ from airls_ray.run_control import RunControl
 _POLL_SECONDS = 0.05
 
 
-def start_workers(config: Config, model: str) -> list[Any]:
-    """Rollout workers, not yet started: as many as are needed, for work that none joins."""
+def start_workers(config: Config, model: str, name: str = "rollout") -> list[Any]:
+    """Rollout workers `NAME-0`, ..., not yet started: as many as are needed, for work that none joins."""
     launch = worker_launch(config, model)
-    return [launch.actor(f"rollout-{index}", None) for index in range(config.rollout.min_workers)]
+    return [launch.actor(f"{name}-{index}", None) for index in range(config.rollout.min_workers)]
 
 
 def worker_launch(config: Config, model: str) -> Launch:

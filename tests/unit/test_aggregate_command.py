@@ -191,7 +191,7 @@ def as_number(answer: str) -> float | str:
     not PUBLISHED.is_file(), reason="AIRLS_RAY_TEST_DATA has no gsm8k/example_model_solutions"
 )
 def test_real_solutions_of_four_models_give_their_counts(tmp_path: Path) -> None:
-    """A score that knows the verdict is pass@4, and the majority is what plain counting finds, ties shared."""
+    """A score that knows the verdict is pass@4; the majority is what plain counting finds, ties shared."""
     rows, majority, any_right = [], 0.0, 0
     models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
     for number, line in enumerate(PUBLISHED.read_text().splitlines()):
