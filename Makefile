@@ -40,7 +40,9 @@ ray: install  ## Tests on a local Ray cluster
 	$(BIN)/python -m pytest $(SLOWEST) -q tests/ray
 
 e2e: install  ## Tests with the real engines, minutes
-	$(BIN)/python -m pytest $(SLOWEST) -q -n 2 --dist loadgroup tests/e2e
+	$(BIN)/python -m pytest $(SLOWEST) -q -m one_run tests/e2e & of_one_run=$$!; \
+	$(BIN)/python -m pytest $(SLOWEST) -q -m "not one_run" tests/e2e; others=$$?; \
+	wait $$of_one_run && exit $$others
 
 clean:  ## Remove .venv and caches (runs stay)
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

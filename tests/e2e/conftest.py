@@ -34,18 +34,15 @@ CONTEXT = 32
 TIMES = ("time/", "tokens_per_second/")
 
 
-TOGETHER = {
-    "one run": ("test_training", "test_interruptions", "test_search", "test_methods"),
-    "one sampler": ("test_evaluate", "test_train_prm"),
-}
-"""Modules that share what is slow to start, so that one process of the suite starts it once."""
+OF_ONE_RUN = ("test_training", "test_interruptions", "test_search", "test_methods")
+"""Modules that read `airl_run`: one of the two processes of `make e2e` runs them, the other one the rest, so
+that nothing slow is started twice."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        groups = [name for name, modules in TOGETHER.items() if item.path.stem in modules]
-        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else item.path.stem))
+        if item.path.stem in OF_ONE_RUN:
+            item.add_marker("one_run")
 
 
 @dataclass(frozen=True)
