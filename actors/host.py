@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,12 +105,12 @@ def load(target: Target) -> Any:
 
 
 def reference(cls: type) -> Target:
-    """`module:attribute` of a class that can be imported under that name, else the class itself."""
-    module = sys.modules.get(cls.__module__)
-    importable = cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__
-    if not importable or module is None:
-        return cls
-    return f"{cls.__module__}:{cls.__qualname__}"
+    """`module:attribute` of a class of these packages, which every process can import; another class itself.
+
+    A class that travels by name is imported after the environment is set, one that travels itself before.
+    """
+    ours = cls.__module__.partition(".")[0] in ("actors", "airls_ray")
+    return f"{cls.__module__}:{cls.__qualname__}" if ours else cls
 
 
 def target_name(target: Target) -> str:
