@@ -6,7 +6,7 @@ SLOWEST := --durations=10 --durations-min=1
 # Container images often set it: every process of a test would compile again what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test quick lint format unit ray e2e clean
+.PHONY: help install demo test quick lint format unit processes ray e2e clean
 
 help:  ## Show these commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,9 +17,9 @@ install:  ## Set up .venv (BUILD=cpu or BUILD=gpu decides instead of nvidia-smi)
 demo: install  ## The whole system on this machine in under twenty minutes
 	@$(BIN)/airls-ray demo
 
-test: lint unit ray e2e  ## Everything that CI runs
+test: lint unit processes ray e2e  ## Everything that CI runs
 
-quick: install  ## For the work in between: lint, types (what is unchanged is known) and the tests without Ray
+quick: install  ## For the work in between: lint, types (what is unchanged is known) and tests/unit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest -q -n auto --dist loadfile tests/unit && wait $$types
@@ -33,8 +33,11 @@ format: install  ## Let ruff format and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit: install  ## Tests without Ray, in seconds
+unit: install  ## Tests inside one process, about a minute
 	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/unit
+
+processes: install  ## Tests of graders, sandboxes and commands in processes of their own
+	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/processes
 
 ray: install  ## Tests on a local Ray cluster
 	$(BIN)/python -m pytest $(SLOWEST) -q tests/ray

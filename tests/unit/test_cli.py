@@ -1,10 +1,9 @@
+"""The command line, over fakes of what it calls."""
+
 from __future__ import annotations
 
 import errno
-import json
-import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -32,74 +31,19 @@ def fake(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def any_folder(request, monkeypatch):
-    """Folders of models need not exist, unless a test asks for `checked`."""
-    if "checked" not in request.fixturenames:
-        from actors import launch_checks
-        from airls_ray.models import check
-        from airls_ray.prms import forms
+def any_folder(monkeypatch):
+    """Folders of models need not exist."""
+    from actors import launch_checks
+    from airls_ray.models import check
+    from airls_ray.prms import forms
 
-        shown = types.ModuleType("actors.demo")
-        vars(shown)["show_summary"] = lambda summary, progress: None
-        monkeypatch.setitem(sys.modules, "actors.demo", shown)
-        monkeypatch.setattr(launch_checks, "base_policy", lambda config: "policy")
-        monkeypatch.setattr(check, "check_model_folder", lambda *_, **__: None)
-        monkeypatch.setattr(forms, "check_model_folder", lambda *_, **__: None)
-        monkeypatch.setattr(forms, "check_search_models", lambda *_: None)
-
-
-@pytest.fixture
-def checked():
-    """Folders of models are looked at."""
-
-
-HEAVY = {"torch", "transformers", "ray", "vllm"}
-
-
-@pytest.mark.parametrize(
-    ("command", "part"),
-    [
-        (["score", "no/folder/prm", "{rows}", "{out}"], "there is no model folder no/folder/prm"),
-        (["score", "{policy}", "{rows}", "{out}", "--form", "magic"], "no PRM form 'magic'"),
-        (
-            ["score", "{policy}", "{rows}", "{out}", "--form", "marker", "--separator", "x"],
-            "a separator is for",
-        ),
-        (["evaluate-prm", "{rows}", "--prm", "no/folder/prm"], "there is no model folder no/folder/prm"),
-        (["search", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
-        (["search", DEMO, "--policy", "{policy}"], "no PRM is given"),
-        (
-            ["search", DEMO, "--policy", "{policy}", "--prm", "no/folder/prm"],
-            "there is no model folder no/folder",
-        ),
-        (["serve", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
-        (["serve", DEMO, "output={out}"], "has no checkpoint to search with"),
-        (["evaluate", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
-        (["evaluate", DEMO, "output={out}"], "has no checkpoint to search with"),
-        (["train-prm", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
-        (["train", DEMO, "output={out}"], "there is no policy to start from"),
-        (["train", DEMO, "model.path=no/folder/policy"], "there is no model folder no/folder/policy"),
-    ],
-    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
-)
-def test_a_wrong_path_is_said_before_anything_heavy_is_imported(checked, tmp_path, command, part):
-    policy = tmp_path / "policy"
-    policy.mkdir()
-    (policy / "config.json").write_text(json.dumps({"model_type": "qwen2", "architectures": ["X"]}))
-    (policy / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
-    (policy / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"problem": "p", "steps": ["a"], "label": -1}\n')
-    names = {"policy": policy, "rows": rows, "out": tmp_path / "out"}
-    arguments = [one.format(**names) for one in command]
-    code = (
-        "import sys\nfrom airls_ray.cli import main as cli\n"
-        f"code = cli.run({arguments!r})\n"
-        f"print(code, sorted({HEAVY!r} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert part in done.stderr
-    assert done.stdout.splitlines()[-1] == "2 []"
+    shown = types.ModuleType("actors.demo")
+    vars(shown)["show_summary"] = lambda summary, progress: None
+    monkeypatch.setitem(sys.modules, "actors.demo", shown)
+    monkeypatch.setattr(launch_checks, "base_policy", lambda config: "policy")
+    monkeypatch.setattr(check, "check_model_folder", lambda *_, **__: None)
+    monkeypatch.setattr(forms, "check_model_folder", lambda *_, **__: None)
+    monkeypatch.setattr(forms, "check_search_models", lambda *_: None)
 
 
 def raising(error: BaseException) -> Any:
@@ -118,28 +62,6 @@ def wrapped(error: BaseException) -> BaseException:
     outer = RayTaskError("Traceback (most recent call last):\n  ...")
     outer.cause = error
     return outer
-
-
-# --------------------------------------------------------------------------------------- start
-def test_help_answers_fast_and_names_every_command():
-    start = time.monotonic()
-    command = [sys.executable, "-m", "airls_ray.cli.main", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert time.monotonic() - start < 5  # about 0.6 s alone on the machine
-    for name in (
-        "doctor", "data", "sft", "train", "train-prm", "search", "serve", "score", "evaluate-prm",
-        "aggregate", "report", "demo",
-    ):  # fmt: skip
-        assert f" {name} " in done.stdout
-
-
-def test_the_command_line_loads_no_heavy_library():
-    code = (
-        "import sys, airls_ray.cli.main; "
-        "print(sorted({'torch', 'ray', 'numpy', 'pyarrow', 'pydantic', 'yaml'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("arguments", [["trian"], ["train"], ["train", DEMO, "--nope"]])

@@ -17,12 +17,25 @@ from scipy.stats import kendalltau
 from airls_ray.cli import main as cli
 from airls_ray.cli.evaluate_prm import score_beginnings
 from airls_ray.data.step_files import StepRow
+from airls_ray.evaluation.prm_metrics import report
 from airls_ray.prms.items import StepText
 from airls_ray.prms.load import load_step_scorer
 from airls_ray.progress import QuietProgress
 from tests.unit.prm_folders import token_classifier
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def drawn() -> None:
+    """The picture is drawn: a second of matplotlib."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not, unless a test asks for `drawn`."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(report, "draw_step_scores", lambda path, *_: path.touch())
 
 
 def write(path: Path, rows: Sequence[Any]) -> Path:
@@ -83,7 +96,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_a_prm_is_measured_on_labelled_steps(tmp_path: Path, load: Any, capsys: Any) -> None:
+def test_a_prm_is_measured_on_labelled_steps(drawn: None, tmp_path: Path, load: Any, capsys: Any) -> None:
     scorer = KeywordScorer()
     load(scorer)
     data = write(tmp_path / "gsm8k.jsonl", solutions())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -78,16 +76,3 @@ def test_every_configuration_of_the_repository_loads(path):
 def test_every_setting_is_described(section):
     bare = [name for name, field in section.model_fields.items() if not (field.description or "").strip()]
     assert not bare
-
-
-DRIVERS = ("launch", "demo", "sft", "search", "serve", "evaluate_outputs", "verifier", "rollout_worker")
-
-
-def test_drivers_and_verifier_start_without_torch() -> None:
-    """They pass references on: seconds of imports in processes that everything else waits for."""
-    names = ", ".join(f"actors.{name}" for name in DRIVERS)
-    lines = (
-        f"import {names}, sys; print(*{{'torch', 'transformers', 'vllm', 'deepspeed'}} & sys.modules.keys())"
-    )
-    done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not done.stdout.split()

@@ -295,7 +295,7 @@ def test_references_follow_the_target_although_sweeps_are_small(resampling: Any)
     total = sum(wanted.values())
     best = max(wanted, key=lambda response: wanted[response])
     runs = []
-    for seed in range(300):
+    for seed in range(120):
         found = [tuple(response) for response in references(gibbs, seed)][6:]
         runs.append(
             (
@@ -311,7 +311,7 @@ def test_references_follow_the_target_although_sweeps_are_small(resampling: Any)
     )
     error = np.std(runs, axis=0, ddof=1) / len(runs) ** 0.5
     assert (np.abs(np.mean(runs, axis=0) - exact) < 3.5 * error).all()
-    assert (error < 0.02).all()
+    assert (error < 0.03).all()
 
 
 def references(gibbs: ParticleGibbs, seed: int) -> list[list[int]]:

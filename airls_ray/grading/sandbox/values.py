@@ -153,7 +153,7 @@ def decode(data: Any, handle: Handle | None = None) -> Any:
     """
     try:
         return _decode(data, handle)
-    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise BadFrame(f"not an encoded value ({type(error).__name__})") from error
 
 

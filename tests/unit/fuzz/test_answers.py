@@ -6,11 +6,7 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 
-import pytest
-
-pytest.importorskip("hypothesis")
-
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airls_ray.tasks.answers import announced, boxed, without_thoughts
@@ -20,14 +16,8 @@ from airls_ray.tasks.math_grader import grade_math, read_response
 from airls_ray.tasks.maths.comparison import equal
 from airls_ray.tasks.maths.naming import name, vote_name
 from airls_ray.tasks.maths.reading import read
+from tests.unit.fuzz.budget import FEW
 
-FEW = settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=[HealthCheck.too_slow],
-)
 LONGEST_SECONDS = 2.0
 """Of one answer that our own parser reads; the grader's deadline is several times as much."""
 

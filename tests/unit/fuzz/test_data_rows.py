@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airls_ray.config.task_sections import FileTaskConfig
@@ -17,6 +17,7 @@ from airls_ray.data.stored_outputs import read_responses
 from airls_ray.errors import DataError, UserError
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
+from tests.unit.fuzz.budget import FEW
 from tests.unit.test_turn_ends import make
 
 LABEL = {
@@ -77,12 +78,6 @@ ROWS: dict[str | None, dict[str, Any]] = {
 }
 """A good row of each form."""
 SUFFIXES = [".jsonl", ".json", ".csv", ".parquet", ".arrow", ".jsonl.gz"]
-quick = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 WORDS = ["", " ", "p", "A", "#### 4", "\\boxed{4}", "def f(x):\n    return x\n", "assert f(1) == 1", "[{}]"]
 texts = st.one_of(
@@ -120,7 +115,7 @@ def sentence_of(error: UserError) -> str:
 
 @pytest.mark.parametrize("form", ROWS)
 @given(st.data())
-@quick
+@settings(FEW, max_examples=40)
 def test_every_row_is_a_problem_or_a_sentence(tmp_path: Path, form: str | None, data: st.DataObject) -> None:
     given_rows = data.draw(st.lists(changed(ROWS[form]), max_size=4))
     path = tmp_path / "a.jsonl"
@@ -141,7 +136,7 @@ def test_every_row_is_a_problem_or_a_sentence(tmp_path: Path, form: str | None, 
 
 
 @given(st.lists(good, max_size=8))
-@quick
+@settings(FEW, max_examples=40)
 def test_no_prompt_or_identifier_has_two_answers(tmp_path: Path, given_rows: list[dict[str, Any]]) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in given_rows))
@@ -160,7 +155,7 @@ def test_no_prompt_or_identifier_has_two_answers(tmp_path: Path, given_rows: lis
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(st.one_of(st.binary(max_size=40), texts.map(lambda text: text.encode("utf-8", "surrogatepass"))))
-@quick
+@settings(FEW, max_examples=40)
 def test_any_bytes_are_rows_or_a_sentence(tmp_path: Path, suffix: str, data: bytes) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(data)
@@ -175,7 +170,7 @@ stored = st.dictionaries(st.sampled_from(["problem_id", "prompt", "response", "t
 
 
 @given(st.lists(stored, max_size=4))
-@quick
+@settings(FEW, max_examples=40)
 def test_stored_responses_are_read_or_refused(tmp_path: Path, given_rows: list[dict[str, Any]]) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in given_rows))
@@ -192,7 +187,7 @@ PIECES = ["<eos>", "<end_of_turn>", "<start_of_turn>", "<bos>", "<", "a", "\n", 
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-@quick
+@settings(FEW, max_examples=40)
 def test_text_comes_back_from_its_tokens_whatever_it_says(tmp_path: Path, text: str) -> None:
     codec = make(tmp_path, ends=["<eos>", "<end_of_turn>"])
     response = codec.encode_trace(text)

@@ -14,6 +14,7 @@ from airls_ray.config import load_config
 from airls_ray.config.load import dump_config
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
+from tests.unit.fuzz.budget import FEW
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -64,6 +65,6 @@ def test_odd_values_are_a_configuration_or_a_sentence(key: str, value: str, tmp_
 
 
 @given(overrides)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(FEW, max_examples=150)
 def test_overrides_are_a_configuration_or_a_sentence(given_overrides: list[str]) -> None:
     is_a_configuration_or_a_sentence(given_overrides)

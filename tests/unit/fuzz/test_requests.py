@@ -6,23 +6,14 @@ import json
 from typing import Any
 
 import pytest
-
-pytest.importorskip("hypothesis")
-
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airls_ray.search.registry import ALGORITHMS
+from tests.unit.fuzz.budget import FEW
 from tests.unit.serving.conftest import codec, make  # noqa: F401
 from tests.unit.serving.fakes import PROMPT, Endpoint, Make
 
-FEW = settings(
-    max_examples=80,
-    deadline=None,
-    derandomize=True,
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 PATHS = st.sampled_from(["/v1/completions", "/v1/chat/completions"])
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -88,7 +79,7 @@ def endpoint(make: Make) -> Endpoint:  # noqa: F811
     return make()
 
 
-@FEW
+@settings(FEW, max_examples=80)
 @given(path=PATHS, body=KNOWN)
 def test_known_fields_with_any_values_of_their_kind(
     endpoint: Endpoint, path: str, body: dict[str, Any]
@@ -97,19 +88,19 @@ def test_known_fields_with_any_values_of_their_kind(
     check(endpoint, path, json.dumps({**prompt, **body}).encode())
 
 
-@FEW
+@settings(FEW, max_examples=80)
 @given(path=PATHS, body=BODIES)
 def test_any_fields_with_any_values(endpoint: Endpoint, path: str, body: dict[str, Any]) -> None:
     check(endpoint, path, json.dumps(body).encode())
 
 
-@FEW
+@settings(FEW, max_examples=80)
 @given(path=PATHS, body=ANY)
 def test_any_json(endpoint: Endpoint, path: str, body: Any) -> None:
     check(endpoint, path, json.dumps(body).encode())
 
 
-@FEW
+@settings(FEW, max_examples=80)
 @given(path=PATHS, body=st.binary(max_size=40))
 def test_any_bytes(endpoint: Endpoint, path: str, body: bytes) -> None:
     check(endpoint, path, body)

@@ -138,7 +138,7 @@ class Endpoint:
 
 
 def fields(path: str, given: dict[str, Any]) -> dict[str, Any]:
-    """A request's fields; "absent" leaves one out. The seed is fixed: with a drawn one a test of ranks meets ties."""
+    """A request's fields; "absent" leaves one out. The seed is fixed: with a drawn one, ranks have ties."""
     asks = {"messages": [{"role": "user", "content": PROMPT}]} if "chat" in path else {"prompt": PROMPT}
     body = {"model": "tiny", "seed": 2, **asks, **given}
     return {name: value for name, value in body.items() if value != "absent"}

@@ -15,8 +15,8 @@ from airls_ray.grading.sandbox.text_compare import same_text
 from airls_ray.tasks.base import Grade, Problem
 from airls_ray.tasks.code_formats import check_details
 from airls_ray.tasks.code_task import CodeTask
-from tests.unit.code_cases import CASES, CodeCase
-from tests.unit.sandboxes import protected_sandbox
+from tests.processes.code_cases import CASES, CodeCase
+from tests.processes.sandboxes import protected_sandbox
 
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere"))
 

@@ -13,7 +13,7 @@ import pytest
 
 from airls_ray.grading.sandbox.box import Exam
 from airls_ray.grading.sandbox.limits import Limits
-from tests.unit.sandboxes import ADD, ADD_ASSERTS, ADD_MAIN, RIGHT, descendants, protected_sandbox
+from tests.processes.sandboxes import ADD, ADD_ASSERTS, ADD_MAIN, RIGHT, descendants, protected_sandbox
 
 TIGHT = Limits(wall_seconds=4, cpu_seconds=2, memory_mib=256, processes=20, file_mib=10, output_kib=256)
 

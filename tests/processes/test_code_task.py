@@ -24,7 +24,7 @@ from airls_ray.tasks.base import Problem
 from airls_ray.tasks.code_blocks import program_of
 from airls_ray.tasks.code_formats import READERS, check_details, read_code_file
 from airls_ray.tasks.code_task import CodeTask, digest_of
-from tests.unit.sandboxes import RIGHT, SMALL, protected_sandbox
+from tests.processes.sandboxes import RIGHT, SMALL, protected_sandbox
 
 CALL = {"form": "call", "entry_point": "add", "tests": [{"arguments": [1, 2], "expected": 3}]}
 HUMANEVAL = {

@@ -18,7 +18,7 @@ from airls_ray.grading.sandbox.box import Exam, Sandbox
 from airls_ray.grading.sandbox.judge import equal
 from airls_ray.grading.sandbox.limits import InForce, Limits
 from airls_ray.grading.sandbox.text_compare import same_text
-from tests.unit.sandboxes import ADD, ADD_ASSERTS, ADD_MAIN, RIGHT, SMALL, descendants, protected_sandbox
+from tests.processes.sandboxes import ADD, ADD_ASSERTS, ADD_MAIN, RIGHT, SMALL, descendants, protected_sandbox
 
 
 @pytest.fixture(scope="module")
