@@ -39,11 +39,16 @@ def assign_credit(
     groups = torch.from_numpy(rollouts["group"].to_numpy().copy())
     total = rollout_rewards(rollouts, grades, rewards, unit_rows, method, max_response_tokens)
     outcome = credit.outcome_advantages(total, groups, method.outcome_advantage)
+    # What is brought to the scale of the batch is so over what learns: others must not shift it.
+    learns = torch.zeros(units.rows, dtype=torch.bool)
+    learns[
+        rows_that_learn(rollouts, drop_constant=method.drop_constant_groups, band=method.accuracy_band)
+    ] = True
     step = None
     if rewards is not None and method.step_weight > 0:
         values = rewards.values
         if method.step_scale == "largest_return":
-            values = credit.scale_by_largest_return(values, unit_rows, units.rows)
+            values = credit.scale_by_largest_return(values, unit_rows, learns)
         if method.step_transform == "min_form":
             values = credit.min_form(values, unit_rows, units.rows, method.min_form_temperature)
         step = credit.step_advantages(
@@ -55,10 +60,7 @@ def assign_credit(
             baseline=method.step_baseline,
         )
     advantages = credit.combine(outcome, step, unit_rows, method.step_weight)
-    if method.whiten:  # over what learns: groups that the update leaves out must not shift the others
-        learns = torch.zeros(units.rows, dtype=torch.int64)
-        rows = rows_that_learn(rollouts, drop_constant=method.drop_constant_groups, band=method.accuracy_band)
-        learns[rows] = 1
+    if method.whiten:
         advantages = credit.whiten(advantages, _tokens_per_unit(rollouts, units) * learns[unit_rows])
     return to_list_column(advantages.float(), units.offsets, pa.list_(pa.float32()))
 

@@ -238,10 +238,13 @@ def test_whitening_of_equal_values_is_zero() -> None:
 def test_rewards_are_divided_by_the_largest_return_of_the_batch() -> None:
     """Returns to the end by hand: (0.5, 1.5, -0.5) and (-4, -3); the largest is 4."""
     rewards, rows = torch.tensor([-1.0, 2.0, -0.5, -1.0, -3.0]), torch.tensor([0, 0, 0, 1, 1])
-    found = scale_by_largest_return(rewards, rows, 2)
+    all_learn = torch.ones(2, dtype=torch.bool)
+    found = scale_by_largest_return(rewards, rows, all_learn)
     torch.testing.assert_close(found, rewards / 4.0)
+    only_first = torch.tensor([True, False])
+    torch.testing.assert_close(scale_by_largest_return(rewards, rows, only_first), rewards / 1.5)
     noise = torch.tensor([1e-6, -2e-6])
-    assert torch.equal(scale_by_largest_return(noise, torch.tensor([0, 1]), 2), noise)
+    assert torch.equal(scale_by_largest_return(noise, torch.tensor([0, 1]), all_learn), noise)
 
 
 def test_min_form_points_at_the_mistake_with_signed_rewards_alone() -> None:
