@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 
 from airls_ray.config.schema import MethodConfig
 from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, policy_loss
+from tests.peers.environments import python_with
 
 TRL = "trl==1.16.0"
 ROWS, MOST = 4, 7
@@ -21,22 +20,6 @@ LENGTHS = (7, 3, 5, 1)
 AGGREGATIONS = {"grpo": "sequence_mean", "bnpo": "token_mean", "dapo": "token_mean", "dr_grpo": "constant"}
 """TRL's `loss_type` and what it is here."""
 CAP = 1.5
-
-
-@pytest.fixture(scope="session")
-def trl_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with TRL, and with torch and transformers of this environment."""
-    folder = tmp_path_factory.mktemp("trl")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    show = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    own = subprocess.run([python, "-c", show], check=True, capture_output=True, text=True).stdout.strip()
-    (Path(own) / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [str(python), "-m", "pip", "install", "--quiet", TRL]
-    found = subprocess.run(install, capture_output=True, text=True, timeout=600)
-    if found.returncode:
-        pytest.skip(f"{TRL} cannot be installed here: {found.stderr.strip().splitlines()[-1][:200]}")
-    return python
 
 
 def random_case(loss_type: str, beta: float, seed: int) -> dict[str, Any]:
@@ -91,7 +74,7 @@ def ours(case: dict[str, Any]) -> tuple[float, list[float]]:
     return loss.item(), torch.autograd.grad(loss, logprobs)[0].tolist()
 
 
-def test_losses_and_gradients_are_those_of_trl(trl_python: Path, tmp_path: Path) -> None:
+def test_losses_and_gradients_are_those_of_trl(tmp_path: Path) -> None:
     """Clipped surrogate, truncated importance weights and k3, by every aggregation that both have."""
     cases = [
         random_case(loss_type, beta, seed)
@@ -100,7 +83,7 @@ def test_losses_and_gradients_are_those_of_trl(trl_python: Path, tmp_path: Path)
     given, found = tmp_path / "cases.json", tmp_path / "results.json"
     given.write_text(json.dumps(cases))
     script = Path(__file__).with_name("trl_losses.py")
-    subprocess.run([trl_python, str(script), str(given), str(found)], check=True, timeout=300)
+    subprocess.run([python_with("trl", TRL), str(script), str(given), str(found)], check=True, timeout=300)
     for case, theirs in zip(cases, json.loads(found.read_text()), strict=True):
         mask = torch.tensor(case["mask"]) > 0
         loss, gradient = ours(case)
