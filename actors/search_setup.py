@@ -18,12 +18,11 @@ from actors.starting import wait_for_start
 from actors.verifier_handle import VerifierHandle
 from actors.workers import make_fleet, wait_for_workers
 from airls_ray.config.schema import Config
-from airls_ray.errors import ConfigError
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.models.check import check_model_folder
 from airls_ray.planning.shapes import shape_of_path
-from airls_ray.prms.forms import check_search_models, choose_form
+from airls_ray.prms.forms import check_search_models, check_search_score, choose_form
 from airls_ray.progress import Progress
 from airls_ray.search.driver import (
     DriverSettings,
@@ -84,29 +83,10 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
         return config
     if is_prm_of_ours(prm):
         config = config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
-        _check_score(config, prm)
+        check_search_score(config, prm)
         return config
     choose_form(prm)
     return config
-
-
-def _check_score(config: Config, prm: Path) -> None:
-    score, temperatures = config.prm.search_score, (config.search.temperature, config.rollout.temperature)
-    if score == "reference_ratio":
-        raise ConfigError(
-            f"the PRM {prm} scores by its ratio to the reference model (search_score=reference_ratio), which "
-            "a search does not load: set search_score to exp_f and search_aggregate to prod in its prm.json"
-        )
-    if config.search.aggregate in ("odds", "mean_odds") and config.prm.score_kind != "probability":
-        raise ConfigError(
-            f"search.aggregate={config.search.aggregate} is of probabilities, and the PRM {prm} scores by a "
-            "density of language: use prod"
-        )
-    if score in ("ratio", "product") and temperatures[0] != temperatures[1]:
-        raise ConfigError(
-            f"search_score={score} compares the PRM at rollout.temperature={temperatures[1]:g} with the "
-            f"policy at search.temperature={temperatures[0]:g}: set both to the same"
-        )
 
 
 def start(

@@ -24,6 +24,9 @@ FORMS = {
 }
 """The forms, and whose they are."""
 
+MIXED_WITH_THE_POLICY = ("ratio", "product")
+"""Scores of phi and pi together: both are read at one temperature."""
+
 CHAT_MARKER, TEXT_MARKER = "<extra_0>", "ки"
 
 
@@ -74,6 +77,30 @@ def check_search_models(config: Config, policy: Path | str, prm: Path | None) ->
             "search.scorer is prm, but no PRM is given: give --prm, or set search.scorer=policy_log_prob"
         )
     check_model_folder(prm)
+
+
+def check_search_score(config: Config, prm: Path | str) -> None:
+    """Check that a search can read a PRM of this project as its form says (`config.prm`).
+
+    Raises:
+        ConfigError: it needs the reference model, an aggregate of another kind of score, or one temperature.
+    """
+    score, temperatures = config.prm.search_score, (config.search.temperature, config.rollout.temperature)
+    if score == "reference_ratio":
+        raise ConfigError(
+            f"the PRM {prm} scores by its ratio to the reference model (search_score=reference_ratio), which "
+            "a search does not load: set search_score to exp_f and search_aggregate to prod in its prm.json"
+        )
+    if config.search.aggregate in ("odds", "mean_odds") and config.prm.score_kind != "probability":
+        raise ConfigError(
+            f"search.aggregate={config.search.aggregate} is of probabilities, and the PRM {prm} scores by a "
+            "density of language: use prod"
+        )
+    if score in MIXED_WITH_THE_POLICY and temperatures[0] != temperatures[1]:
+        raise ConfigError(
+            f"search_score={score} compares the PRM at rollout.temperature={temperatures[1]:g} with the "
+            f"policy at search.temperature={temperatures[0]:g}: set both to the same"
+        )
 
 
 def choose_form(path: Path | str, form: str = "auto") -> str:

@@ -12,6 +12,7 @@ from airls_ray.config.schema import Config
 from airls_ray.config.search_section import AlgorithmName, AnswerRule
 from airls_ray.errors import ConfigError
 from airls_ray.evaluation.steps import Aggregate
+from airls_ray.prms.forms import MIXED_WITH_THE_POLICY
 from airls_ray.search.driver import Search, SearchDriver, SearchProblem
 from airls_ray.search.registry import ALGORITHMS, make_searcher
 from airls_ray.search.searcher import Searcher
@@ -128,6 +129,7 @@ class SearchService:
                 f"{budget} needs different ones: leave temperature out, or set search.budget to 1",
                 "temperature",
             )
+        self._require_temperature(temperature)
         aggregate = options.aggregate or self._aggregate
         longest = self._longest(algorithm, request, len(prompt))
         try:
@@ -150,6 +152,16 @@ class SearchService:
             top_p=request.top_p,
             top_k=max(request.top_k, 0),
         )
+
+    def _require_temperature(self, asked: float) -> None:
+        """A PRM that is read with the policy has one temperature, for which it was trained."""
+        score, trained = self.config.prm.search_score, self.config.rollout.temperature
+        if self.config.search.scorer == "prm" and score in MIXED_WITH_THE_POLICY and asked != trained:
+            raise bad_request(
+                f"the PRM here (search_score={score}) is read with the policy at temperature {trained:g}: "
+                "leave temperature out",
+                "temperature",
+            )
 
     def submit(self, job: Job) -> Future[Search]:
         """Put a job's search into the queue.

@@ -13,8 +13,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from airls_ray.config import Config
 from airls_ray.errors import ConfigError, DataError, ModelError
-from airls_ray.prms.forms import FORMS, choose_form
+from airls_ray.prms.forms import FORMS, check_search_score, choose_form
 from airls_ray.prms.items import StepText
 from airls_ray.prms.load import load_step_scorer
 from tests.unit.prm_folders import (
@@ -109,6 +110,32 @@ def test_an_option_of_another_form_is_refused(tmp_path, options, message):
     qwen_prm(tmp_path)
     with pytest.raises(ConfigError, match=message):
         load_step_scorer(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("prm", "search", "message"),
+    [
+        ({"search_score": "ratio"}, {"temperature": 0.7}, "rollout.temperature=1 with the policy at"),
+        ({"search_score": "product"}, {"temperature": 0.7}, "set both to the same"),
+        ({"search_score": "reference_ratio"}, {}, "does not load: set search_score to exp_f"),
+        ({"search_score": "exp_f"}, {"aggregate": "odds"}, "is of probabilities"),
+    ],
+)  # fmt: skip
+def test_a_search_that_would_misread_the_scores_is_refused(
+    prm: dict[str, Any], search: dict[str, Any], message: str
+) -> None:
+    config = Config.model_validate({"search": search})
+    config = config.model_copy(update={"prm": config.prm.model_copy(update=prm)})  # as its prm.json says
+    with pytest.raises(ConfigError, match=message):
+        check_search_score(config, "runs/a/prm")
+
+
+@pytest.mark.parametrize("score", ["exp_f", "ratio"])
+def test_scores_that_a_search_can_read_are_taken(score: str) -> None:
+    search = {"temperature": 1.0 if score == "ratio" else 0.7}
+    check_search_score(
+        Config.model_validate({"prm": {"search_score": score}, "search": search}), "runs/a/prm"
+    )
 
 
 @pytest.mark.parametrize("form", MAKERS)

@@ -122,6 +122,17 @@ def test_fields_that_change_nothing_are_taken(make: Make) -> None:
     assert make().post("/v1/chat/completions", logprobs=False, max_completion_tokens=6).status_code == 200
 
 
+@pytest.mark.parametrize(("scorer", "status"), [("prm", 400), ("policy_log_prob", 200)])
+def test_a_prm_that_is_read_with_the_policy_has_one_temperature(make: Make, scorer: str, status: int) -> None:
+    endpoint = make(prm={"search_score": "ratio"}, search={"scorer": scorer}, rollout={"temperature": 0.8})
+    assert endpoint.post(temperature=0.8).status_code == 200
+    reply = endpoint.post(temperature=0.7)
+    assert reply.status_code == status
+    if status == 400:
+        assert reply.json()["error"]["param"] == "temperature"
+        assert "read with the policy at temperature 0.8" in reply.json()["error"]["message"]
+
+
 def test_lookahead_needs_room_for_the_longest_response(make: Make) -> None:
     endpoint = make(model={"context_tokens": 41})
     assert endpoint.post(max_tokens=6).status_code == 200
