@@ -32,6 +32,19 @@ def read_config(path: Path, overrides: list[str] | None) -> Config:
     return (load_run_config if path.is_dir() else load_config)(path, overrides or [])
 
 
+def require_files(**given: Path | None) -> None:
+    """Check that the files of options exist, before anything is loaded to read them.
+
+    Raises:
+        DataError: one does not; names the option.
+    """
+    from airls_ray.errors import DataError
+
+    for name, path in given.items():
+        if path is not None and not path.exists():
+            raise DataError(f"--{name}: there is no file {path}")
+
+
 def latest_policy(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
     """Return policy and PRM of the run's latest checkpoint (or the PRM that is given).
 

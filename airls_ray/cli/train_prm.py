@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config, show_result
+from airls_ray.cli.common import (
+    ConfigArgument,
+    OverridesArgument,
+    read_config,
+    require_files,
+    show_result,
+)
 from airls_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,6 +52,9 @@ def train_prm(
         raise ConfigError("give either --labels or --rollouts, not both: each of them is what the PRM learns")
     if not rollouts and (traces or problems):
         raise ConfigError("--traces and --problems belong to stored rollouts: give those by --rollouts")
+    require_files(labels=labels, traces=traces, problems=problems)
+    for path in rollouts or []:
+        require_files(rollouts=path)
     settings = read_config(config, overrides)
     target = output or settings.output / settings.name / "train_prm"
     source = policy or _start(settings, bool(rollouts))

@@ -35,6 +35,14 @@ HEAVY = {"torch", "transformers", "ray", "vllm"}
         (["evaluate", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
         (["evaluate", DEMO, "output={out}"], "has no checkpoint to search with"),
         (["train-prm", DEMO, "--policy", "no/folder/policy"], "there is no model folder no/folder/policy"),
+        (
+            ["train-prm", DEMO, "--policy", "{policy}", "--labels", "no/l.parquet"],
+            "--labels: there is no file no/l",
+        ),
+        (
+            ["train-prm", DEMO, "--policy", "{policy}", "--rollouts", "{rows}", "--rollouts", "no/r.jsonl"],
+            "--rollouts: there is no file no/r.jsonl",
+        ),
         (["train", DEMO, "output={out}"], "there is no policy to start from"),
         (["train", DEMO, "model.path=no/folder/policy"], "there is no model folder no/folder/policy"),
     ],

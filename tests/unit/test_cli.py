@@ -172,7 +172,9 @@ def test_sft_writes_to_the_folder_that_training_reads_unless_told(fake, tmp_path
     assert folders == [Path("runs/demo_arithmetic/sft"), tmp_path]
 
 
-def test_train_prm_takes_the_policy_that_training_starts_from_unless_told(fake, tmp_path):
+def test_train_prm_takes_the_policy_that_training_starts_from_unless_told(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("l.parquet").touch()
     seen: list[tuple[Any, ...]] = []
     fake("actors.launch_checks", base_policy=lambda config: "warm")
     fake("actors.train_prm", train_prm=lambda *given, labels: seen.append((*given[1:], labels)) or {})
@@ -183,7 +185,10 @@ def test_train_prm_takes_the_policy_that_training_starts_from_unless_told(fake, 
     assert seen == [("warm", default, None), ("p", tmp_path, Path("l.parquet"))]
 
 
-def test_train_prm_learns_from_stored_rollouts_without_sampling(fake, tmp_path):
+def test_train_prm_learns_from_stored_rollouts_without_sampling(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b.jsonl", "t.jsonl", "p.jsonl"):
+        Path(name).touch()
     seen: list[tuple[Any, ...]] = []
     fake("actors.launch_checks", base_policy=lambda config: "warm")
     files = lambda rollouts, traces, problems: (rollouts, traces, problems)  # noqa: E731
