@@ -138,13 +138,15 @@ def expected_outcome(leaves: Sequence[Leaf], rule: AnswerRule) -> float:
 
     So the figures do not depend on the order of the leaves, where `choose` takes the oldest.
     """
+    if not leaves:
+        return 0.0
     outcomes = np.array([leaf.outcome for leaf in leaves])
     if rule != "best":
         shares = vote_shares([leaf.answer for leaf in leaves], _vote_weights(leaves, rule))
         if shares.any():
             return float(shares @ outcomes)
     scores = np.array([leaf.log_score for leaf in leaves])
-    return float(outcomes[scores == scores.max()].mean()) if leaves else 0.0
+    return float(outcomes[scores == scores.max()].mean())
 
 
 def make_record(

@@ -18,7 +18,16 @@ from airls_ray.search.driver import Search, SearchProblem
 from airls_ray.search.journal import Journal, key_of
 from airls_ray.search.ledger import Ledger, Limits, unique_tokens
 from airls_ray.search.plots import draw_curves
-from airls_ray.search.records import SEARCH_RECORDS, Leaf, Run, Verdict, choose, make_record, records_table
+from airls_ray.search.records import (
+    SEARCH_RECORDS,
+    Leaf,
+    Run,
+    Verdict,
+    choose,
+    expected_outcome,
+    make_record,
+    records_table,
+)
 from airls_ray.search.summary import bootstrap_interval, sample_curves, summarise
 from airls_ray.search.tree import Node, SearchState
 from tests.unit.search_fakes import run
@@ -51,6 +60,23 @@ def test_majority_counts_and_weighted_adds_scores() -> None:
 def test_without_an_answer_a_vote_falls_back_to_the_score() -> None:
     assert choose([leaf(0.1, None), leaf(0.8, None)], "majority") == 1
     assert choose([], "weighted") is None
+
+
+@pytest.mark.parametrize(
+    ("leaves", "rule", "expected"),
+    [
+        ([leaf(0.9, "a", 1.0), leaf(0.9, "b", 0.0), leaf(0.2, "c", 1.0)], "best", 1 / 2),
+        ([leaf(0.9, "a", 1.0), leaf(0.2, "b", 0.0), leaf(0.3, "c", 0.0)], "majority", 1 / 3),
+        ([leaf(0.9, "a", 0.0), leaf(0.2, "b", 1.0), leaf(0.3, "b", 1.0)], "majority", 1.0),
+        ([leaf(0.5, "a", 1.0), leaf(0.25, "b", 0.0), leaf(0.25, "b", 0.0)], "weighted", 1 / 2),
+        # No answer was read: the scores decide, as in `choose`.
+        ([leaf(0.8, None, 1.0), leaf(0.8, None, 0.0)], "majority", 1 / 2),
+        ([], "weighted", 0.0),
+    ],
+)
+def test_equals_share_the_choice_whatever_their_order(leaves: list[Leaf], rule: Any, expected: float) -> None:
+    assert expected_outcome(leaves, rule) == pytest.approx(expected)
+    assert expected_outcome(leaves[::-1], rule) == pytest.approx(expected)
 
 
 def test_a_record_holds_the_verdict_of_its_chosen_leaf() -> None:
