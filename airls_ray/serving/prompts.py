@@ -56,10 +56,12 @@ class PromptEncoder:
         turns = [{"role": one.role, "content": one.text} for one in messages]
         try:
             ids = self._chat.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:  # a template that adds None to a text, say
             raise bad_request(
                 f"the model's chat template refuses these messages: {error}", "messages"
             ) from error
+        except DataError as error:
+            raise bad_request(str(error), "messages") from error
         return [int(token) for token in ids]
 
     def _text(self, text: str, param: str) -> list[int]:

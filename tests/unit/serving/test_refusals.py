@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jinja2.exceptions import TemplateError
 
-from airls_ray.errors import ConfigError
+from airls_ray.errors import ConfigError, DataError
 from airls_ray.serving.errors import ApiError
 from airls_ray.serving.prompts import PromptEncoder
 from airls_ray.serving.requests import ChatRequest, parse
@@ -149,12 +149,19 @@ def test_unknown_paths_and_methods_have_a_body_of_openai(make: Make) -> None:
 
 
 # ------------------------------------------------------------------------------- chat templates
+REFUSALS: dict[str, Exception] = {
+    "no system": TemplateError("no system messages"),
+    "None": TypeError("can only concatenate str"),
+    "private": DataError("a message uses all private characters"),
+}
+
+
 class Template:
     """A tokenizer with a chat template that wants no system message."""
 
     def apply_chat_template(self, turns: list[dict[str, str]], **options: Any) -> list[int]:
         if turns[0]["role"] == "system":
-            raise TemplateError("no system messages")
+            raise REFUSALS[turns[0]["content"]]
         assert options == {"add_generation_prompt": True, "return_dict": False}
         return [len(turn["content"]) for turn in turns]
 
@@ -170,9 +177,10 @@ def test_turns_go_through_the_chat_template(codec: TextCodec) -> None:
     assert PromptEncoder(codec, Template()).encode(asked) == [("1+1=", (4, 6, 4))]
 
 
-def test_what_a_template_refuses_is_the_clients_mistake(codec: TextCodec) -> None:
-    with pytest.raises(ApiError, match="no system messages") as caught:
-        PromptEncoder(codec, Template()).encode(conversation(("system", "x"), ("user", "1+1=")))
+@pytest.mark.parametrize("system", REFUSALS)
+def test_what_a_template_refuses_is_the_clients_mistake(codec: TextCodec, system: str) -> None:
+    with pytest.raises(ApiError, match=str(REFUSALS[system])) as caught:
+        PromptEncoder(codec, Template()).encode(conversation(("system", system), ("user", "1+1=")))
     assert caught.value.status == 400
 
 
