@@ -249,7 +249,11 @@ class ElasticFleet:
             name = f"rollout-{self._started}"
             self._started += 1
             group = placement.reserve(self._launch.bundle, name)
-            handle = self._launch.actor(name, group)
+            try:
+                handle = self._launch.actor(name, group)
+            except BaseException:  # nobody else knows of this room
+                placement.release(group)
+                raise
             self.members.append(
                 Member(name, handle, "waiting", group, pending=handle.start.remote(), since=now, asked=now)
             )

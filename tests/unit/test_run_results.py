@@ -13,11 +13,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from actors.elastic_fleet import ElasticFleet, FleetEvents, Launch
 from actors.evaluate import Samples, keep_scores
-from actors.fleet import Member
 from airls_ray.cli import main as cli
-from airls_ray.config.schema import FailureConfig
 from airls_ray.data.schemas import GRADES, ROLLOUTS, conform
 from airls_ray.report.panels import DETAILS, LEARNING, panel_chart
 from airls_ray.run_control import RunControl
@@ -97,24 +94,6 @@ def test_no_label_of_a_tick_lies_on_another(values: list[float]) -> None:
     shown = [box for box in boxes if low - 30 < sum(box) / 2 < high + 30]
     assert shown
     assert all(left[1] < right[0] for left, right in pairwise(shown))
-
-
-@pytest.mark.parametrize(
-    ("node_seen", "said"), [(0.0, "since it was asked for: first rollout after 12.0 s"),
-                            (205.0, "since its node came up: first rollout after 7.0 s")],
-)  # fmt: skip
-def test_a_worker_that_joins_says_how_long_it_took_and_not_how_old_the_run_is(
-    node_seen: float, said: str
-) -> None:
-    lines: list[str] = []
-    fleet = ElasticFleet(
-        Launch({}, lambda name, group: None), 1, 1, FailureConfig(), start_seconds=60,
-        events=FleetEvents(say=lines.append), clock=lambda: 212.0,
-    )  # fmt: skip
-    fleet.set_weights(None, 3)
-    fleet._node_seen["a"] = node_seen
-    fleet.delivered(Member("rollout-1", None, node="a", asked=200.0))
-    assert lines == [f"rollout-1 has joined; {said}"]
 
 
 def test_lines_of_a_panel_that_cover_each_other_can_both_be_seen() -> None:
