@@ -45,6 +45,6 @@ def test_room_is_given_back_when_its_worker_cannot_be_made(monkeypatch: pytest.M
     monkeypatch.setattr(placement, "nodes", dict)
     fleet = ElasticFleet(Launch({}, refuse), 1, 1, FailureConfig(), start_seconds=60)
     with pytest.raises(ValueError, match="no class for rollout-0"):
-        fleet.step()
+        fleet.step(())
     assert not held
     assert not fleet.members
