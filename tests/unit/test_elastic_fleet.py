@@ -42,7 +42,7 @@ def test_room_is_given_back_when_its_worker_cannot_be_made(monkeypatch: pytest.M
 
     monkeypatch.setattr(placement, "reserve", reserve)
     monkeypatch.setattr(placement, "release", held.remove)
-    monkeypatch.setattr(placement, "nodes", dict)
+    monkeypatch.setattr(placement, "nodes", lambda: placement.Nodes(frozenset(), frozenset()))
     fleet = ElasticFleet(Launch({}, refuse), 1, 1, FailureConfig(), start_seconds=60)
     with pytest.raises(ValueError, match="no class for rollout-0"):
         fleet.step(())
