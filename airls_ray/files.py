@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from airls_ray.characters import whole_characters
 from airls_ray.errors import DataError, RunError
+from airls_ray.text.characters import whole_characters
 
 TEMPORARY = ".unfinished-"
 """Prefix of what is being written; a leftover with it belongs to a writer that was killed."""

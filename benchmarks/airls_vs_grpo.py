@@ -14,10 +14,10 @@ import typer
 from methods_table import counts_text
 
 if TYPE_CHECKING:
-    from actors.rollout_pool import RolloutPool
-    from actors.verifier_handle import VerifierHandle
+    from actors.rollout.rollout_pool import RolloutPool
+    from actors.verify.verifier_handle import VerifierHandle
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
     from airls_ray.weights import WeightBuffer
 
 FOLDER = common.RUNS / "airls_vs_grpo"
@@ -47,7 +47,7 @@ def main(
     common.use_all_cores()
     from airls_ray.config import load_config
     from airls_ray.config.load import dump_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     demo = load_config(common.CONFIG)
@@ -96,14 +96,14 @@ def run_config(folder: Path, seed: int, base: str, grpo: str | None = None) -> C
 
 def train(config: Config, progress: Progress) -> dict[str, Any]:
     """Return the summary of a run: the one that is there, or of a run that is started or continued."""
-    from airls_ray.run_folder import RunFolder
+    from airls_ray.runs.run_folder import RunFolder
 
     run = RunFolder(config.output / config.name)
     summary = run.read_summary()
     if summary:
         progress.say(f"{config.name}: finished before")
         return summary
-    from actors.launch import run_training
+    from actors.train.launch import run_training
 
     progress.say(f"{config.name}: {config.derived()['rollouts in all']:,} rollouts")
     return run_training(config, resume=run.config_file.exists())
@@ -147,7 +147,7 @@ def supervised_weights(config: Config, base: str, rate: float, progress: Progres
     from airls_ray.models.load import load_policy_module
     from airls_ray.seeding import derive_seed
     from airls_ray.tasks import make_task
-    from airls_ray.text import TextCodec, encode_traces
+    from airls_ray.text.codec import TextCodec, encode_traces
     from airls_ray.weights import pack_weights
 
     changes = {"learning_rate": rate, "lr_warmup_updates": SUPERVISED_WARMUP}
@@ -169,11 +169,11 @@ def supervised_weights(config: Config, base: str, rate: float, progress: Progres
 @contextmanager
 def evaluator(config: Config, base: str, progress: Progress) -> Iterator[tuple[RolloutPool, VerifierHandle]]:
     """A rollout pool and a verifier, without learners."""
-    from actors.rollout_pool import RolloutPool
-    from actors.start import connected, start_verifier
-    from actors.starting import wait_for_start
-    from actors.verifier_handle import VerifierHandle
-    from actors.workers import start_workers
+    from actors.cluster.starting import wait_for_start
+    from actors.rollout.rollout_pool import RolloutPool
+    from actors.rollout.workers import start_workers
+    from actors.train.start import connected, start_verifier
+    from actors.verify.verifier_handle import VerifierHandle
 
     with connected(config):
         workers = start_workers(config, base)
@@ -190,9 +190,9 @@ def evaluate(
     weights: WeightBuffer, config: Config, pool: RolloutPool, verifier: VerifierHandle, progress: Progress
 ) -> dict[str, Any]:
     """Accuracies and search curves on the run's test problems, with the run's sampling seeds."""
-    from actors import cluster
-    from actors.evaluate import by_size, sample_problems
-    from actors.tracking import graded_table
+    from actors.cluster import cluster
+    from actors.train.evaluate import by_size, sample_problems
+    from actors.train.tracking import graded_table
     from airls_ray.data.problems import ProblemStream
     from airls_ray.tasks import make_task
 
@@ -281,7 +281,7 @@ def report(
 
 def outcome_curves(folder: Path, name: str, seeds: int) -> list[comparison.Curve]:
     """Mean outcome by iteration, one curve a seed."""
-    from airls_ray.run_folder import RunFolder
+    from airls_ray.runs.run_folder import RunFolder
 
     runs = [RunFolder(folder / f"{name}_seed_{seed}") for seed in range(seeds)]
     return [{line["iteration"]: line["outcome/mean"] for line in run.read_metrics()} for run in runs]

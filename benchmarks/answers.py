@@ -46,8 +46,8 @@ def main(
 ) -> None:
     """Grade everything by both, and say where they differ."""
     from airls_ray.config.schema import FileTaskConfig
+    from airls_ray.console.choose import make_progress
     from airls_ray.grading.pool import GraderPool
-    from airls_ray.progress import make_progress
 
     progress = make_progress()
     sets = {

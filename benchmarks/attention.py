@@ -33,7 +33,7 @@ def main(
     """
     import torch
 
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     torch.set_num_threads(1)
     progress = make_progress()

@@ -30,7 +30,7 @@ from simulation import (
 )
 
 if TYPE_CHECKING:
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 HOST = "127.0.0.1"
 WORKERS = 3
@@ -58,7 +58,7 @@ def main(
     with the same one. A driver that was killed is started again and goes on from the last checkpoint, as
     `--resume` does.
     """
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     if unknown := set(only or []) - set(KINDS):
         raise typer.BadParameter(f"{min(unknown)!r} is none of {', '.join(KINDS)}")
@@ -108,11 +108,11 @@ def compare(undisturbed: Driver, disturbed: Driver, killer: Killer) -> dict[str,
 # ------------------------------------------------------------------------------------- the run
 def drive(address: str, folder: str, iterations: int) -> None:
     """The driver's process: the loop from the last checkpoint to the end."""
-    from actors import cluster
-    from actors.elastic_fleet import ElasticFleet, FleetEvents, Launch
-    from actors.loop import train
-    from actors.rollout_pool import RolloutPool
-    from actors.rollout_worker import RolloutWorker
+    from actors.cluster import cluster
+    from actors.rollout.elastic_fleet import ElasticFleet, FleetEvents, Launch
+    from actors.rollout.rollout_pool import RolloutPool
+    from actors.rollout.rollout_worker import RolloutWorker
+    from actors.train.loop import train
     from airls_ray.config.schema import FailureConfig, RayConfig, Resources
 
     config = simulated_config(Path(folder), WORKERS, iterations, checkpoint_every=2)
@@ -188,7 +188,7 @@ class Driver:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Of all iterations."""
-        from airls_ray.run_folder import RunFolder
+        from airls_ray.runs.run_folder import RunFolder
 
         return RunFolder(self._folder / "run").read_metrics()
 
@@ -202,7 +202,7 @@ def cluster_of_nodes() -> Iterator[Nodes]:
     """A head and some worker nodes on this machine, on loopback; all processes end with it."""
     from ray.cluster_utils import Cluster
 
-    from actors.cluster import connect, disconnect
+    from actors.cluster.cluster import connect, disconnect
     from airls_ray.config.schema import RayConfig
 
     made = Cluster(

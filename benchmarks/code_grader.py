@@ -216,12 +216,14 @@ def main(
     seed: Annotated[int, typer.Option(help="of the mutations")] = 0,
 ) -> None:
     from airls_ray.config.schema import CodeTaskConfig
-    from airls_ray.tasks.code_formats import read_code_file
+    from airls_ray.data.importing import import_problems
     from airls_ray.tasks.code_task import CodeTask
 
     task = CodeTask(CodeTaskConfig(train_file=data, test_file=data, sandbox={"wall_seconds": WALL_SECONDS}))
     figures: dict[str, Any] = {"in_force": str(task.in_force())}
-    sets = {form: read_code_file(data / name, form) for form, name in FILES.items()}
+    sets = {
+        form: import_problems(data / name, form, bad_rows="error").problems for form, name in FILES.items()
+    }
     figures["speed"] = measure_speed(task, sets["humaneval"], pairs, samples)
     print("speed", figures["speed"]["ratio"], figures["speed"]["target"], flush=True)
     for form, problems in sets.items():

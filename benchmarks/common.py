@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress, Track
-    from airls_ray.text import TextCodec
+    from airls_ray.console.progress import Progress, Track
+    from airls_ray.text.codec import TextCodec
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "demo_arithmetic.yaml"
@@ -53,7 +53,7 @@ class Spread:
 
     def __str__(self) -> str:
         """`0.970 (0.931-1.01)`."""
-        from airls_ray.formatting import format_number
+        from airls_ray.console.formatting import format_number
 
         middle, low, high = (format_number(value) for value in (self.median, self.low, self.high))
         return f"{middle} ({low}-{high})"
@@ -147,7 +147,7 @@ def use_all_cores() -> int:
 
 def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write `results/NAME.json`: the figures, and what they depend on."""
-    from actors.evaluate import versions
+    from actors.train.evaluate import versions
     from airls_ray import files
 
     record = {
@@ -209,7 +209,7 @@ def new_policy(config: Config, folder: Path) -> TextCodec:
     """Write a policy with random weights and return its codec."""
     from airls_ray.models.create import create_policy
     from airls_ray.tasks import make_task
-    from airls_ray.text import TextCodec, build_tokenizer
+    from airls_ray.text.codec import TextCodec, build_tokenizer
 
     task = make_task(config.task)
     build_tokenizer(task, folder)
@@ -229,7 +229,7 @@ def warm_started_policy(config: Config, progress: Progress) -> Path:
     name = f"{config.task.name}_{digest(json.dumps(settings))}_seed_{config.seed}"
     folder = RUNS / "base" / name
     if not (folder / "sft.json").exists():
-        from actors.sft import run_sft
+        from actors.commands.sft import run_sft
 
         progress.say(f"Warm start of the policy with seed {config.seed} (kept in {folder.relative_to(ROOT)})")
         run_sft(config, folder, progress, resume=True)
@@ -247,7 +247,7 @@ def arithmetic_rollouts(config: Config, codec: TextCodec, problems: int, samples
     from airls_ray.data.problems import ProblemStream
     from airls_ray.data.schemas import ROLLOUTS
     from airls_ray.tasks import make_task
-    from airls_ray.text import encode_traces
+    from airls_ray.text.codec import encode_traces
 
     stream = ProblemStream(make_task(config.task), "train", config.seed)
     traces = encode_traces(stream.take(problems), codec, config.model.context_tokens)

@@ -15,7 +15,7 @@ from search_comparison import Models, compare, search, shepherd_prm
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 CONFIG = common.ROOT / "configs" / "countdown_search.yaml"
 FOLDER = common.RUNS / "countdown"
@@ -58,7 +58,7 @@ def main(
     Hours on two cores. What is there is used again: the same command goes on.
     """
     common.use_all_cores()
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     models, cost = train(files, progress)
@@ -119,9 +119,9 @@ def settings(count: int, files: Path | None, *overrides: str) -> Config:
 # -------------------------------------------------------------------------------------- training
 def train(files: Path | None, progress: Progress) -> tuple[Models, dict[str, float]]:
     """Return the policy and the PRM for both counts of numbers, and the seconds that each part took."""
-    from actors.launch import run_training
-    from actors.sft import run_sft
-    from airls_ray.run_folder import RunFolder
+    from actors.commands.sft import run_sft
+    from actors.train.launch import run_training
+    from airls_ray.runs.run_folder import RunFolder
 
     base, expert = FOLDER / "warm_start", FOLDER / "expert"
     cost = {}

@@ -12,7 +12,7 @@ from common import Spread
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 STAGES = ("rollout", "grade", "reference", "prm_update", "prm_score", "policy_update", "sync", "measure")
 REST = "rest (problems, metrics)"
@@ -28,7 +28,7 @@ def main(
     """Seconds of each stage of an AIRL-S iteration on the demo's configuration, with all its actors."""
     common.use_all_cores()
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     base = common.warm_started_policy(load_config(common.CONFIG), progress)
@@ -76,11 +76,11 @@ def measure(
     config: Config, base: str, progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
     """Run all iterations; return their lines of metrics, and the memory in MB after each."""
-    from actors import cluster
-    from actors.loop import run_iteration
-    from actors.start import Sources, connected, start_parts
-    from actors.tracking import LoopState, Shown, Tracker
-    from airls_ray.run_folder import RunFolder
+    from actors.cluster import cluster
+    from actors.train.loop import run_iteration
+    from actors.train.start import Sources, connected, start_parts
+    from actors.train.tracking import LoopState, Shown, Tracker
+    from airls_ray.runs.run_folder import RunFolder
 
     run = RunFolder(config.output / config.name)
     shutil.rmtree(run.path, ignore_errors=True)

@@ -29,9 +29,9 @@ def main(
 ) -> None:
     """Grade with the pool of child processes as a run does, and compare with what is known."""
     from airls_ray.config.schema import FileTaskConfig
+    from airls_ray.console.choose import make_progress
     from airls_ray.errors import ConfigError
     from airls_ray.grading.pool import GraderPool
-    from airls_ray.progress import make_progress
 
     folder = files or Path(os.environ.get("AIRLS_RAY_TEST_DATA", ""))
     math500, solutions = folder / "math/math500_test.jsonl", folder / "gsm8k/example_model_solutions.jsonl"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 FOLDER = common.RUNS / "methods"
 RECORDS = common.RESULTS / "methods_runs.jsonl"
@@ -94,9 +94,9 @@ def main(
     seed by seed, then the ablations. The table is written after every run.
     """
     common.use_all_cores()
-    from actors.start import connected
+    from actors.train.start import connected
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     until = time.monotonic() + 60 * minutes
@@ -186,8 +186,8 @@ def key_of(config: Config) -> str:
 
 def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) -> dict[str, Any]:
     """Train by one variant; returns its record."""
-    from actors.launch import run_training
-    from airls_ray.run_folder import RunFolder
+    from actors.train.launch import run_training
+    from airls_ray.runs.run_folder import RunFolder
 
     base = base_policy(task, progress)
     if one.name == SUPERVISED.name:
@@ -261,7 +261,7 @@ def base_policy(task: str, progress: Progress, shape: Sequence[str] = ()) -> Pat
 
 def labelled_prm(task: str, base: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """Train the Math-Shepherd PRM once per task; returns its folder and what its labels cost."""
-    from actors.train_prm import train_prm
+    from actors.commands.train_prm import train_prm
     from airls_ray.config import load_config
 
     overrides = [

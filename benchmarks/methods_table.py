@@ -11,7 +11,7 @@ import common
 from method_variants import ABLATIONS, METHODS
 
 if TYPE_CHECKING:
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 Record = Mapping[str, Any]
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from airls_ray.config.schema import Config
+    from airls_ray.console.progress import Progress
     from airls_ray.data.rollout_files import StoredRollouts
     from airls_ray.learning.engine import TorchEngine
-    from airls_ray.progress import Progress
 
 FOLDER = common.RUNS / "offline_prm"
 DATA = "AIRLS_RAY_TEST_DATA"
@@ -65,9 +65,9 @@ def main(
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
+    from airls_ray.console.choose import make_progress
     from airls_ray.errors import DataError
     from airls_ray.evaluation.selection import count_problems
-    from airls_ray.progress import make_progress
 
     folder = Path(os.environ.get(DATA, "nowhere")) / "gsm8k"
     if not (folder / "example_model_solutions.jsonl").is_file():
@@ -120,7 +120,7 @@ def settings(base: Path, changes: dict[str, Any], seed: int) -> Config:
 # -------------------------------------------------------------------------------------- training
 def split(config: Config, data: Data) -> tuple[StoredRollouts, pa.Table]:
     """What is learned from and what is held out."""
-    from airls_ray.learning.prm_offline import split_stored
+    from airls_ray.prm.offline import split_stored
 
     return split_stored(data.stored, config.supervised_prm.held_out, config.seed)
 
@@ -156,10 +156,10 @@ def train(
 ) -> tuple[dict[str, Any], float]:
     """Train a PRM for so much processor time; returns its held-out figures and what it took."""
     from airls_ray.learning.engine import TorchEngine
-    from airls_ray.learning.offline_method import choose_method
-    from airls_ray.learning.prm_offline import offline_training
-    from airls_ray.learning.step_labels import outcome_labels
     from airls_ray.models.load import load_prm_module
+    from airls_ray.prm.offline import offline_training
+    from airls_ray.prm.offline_method import choose_method
+    from airls_ray.prm.step_labels import outcome_labels
 
     method = choose_method(config, data.stored)
     config = config.model_copy(update={"prm": method.prm})
@@ -198,7 +198,7 @@ def measured(engine: TorchEngine, config: Config, data: Data, held_out: pa.Table
         trace_log_scores,
         with_intervals,
     )
-    from airls_ray.learning.prm_offline import SelectionFigures, selection_seed
+    from airls_ray.prm.offline import SelectionFigures, selection_seed
 
     scores = SelectionFigures(engine, config, held_out, data.codec.pad_id).step_scores()
     how, seed = config.prm.search_aggregate, selection_seed(config)
@@ -215,7 +215,7 @@ def controls(base: Path, config: Config, data: Data, held_out: pa.Table) -> dict
     that of the language model which is right most often on the questions that are learned from.
     """
     from airls_ray.evaluation.selection import choose_by, measure_controls, with_intervals
-    from airls_ray.learning.prm_offline import selection_seed
+    from airls_ray.prm.offline import selection_seed
 
     seed = selection_seed(config)
     learned = set(split(config, data)[0].rollouts["problem_id"].to_pylist())
@@ -240,8 +240,8 @@ def likelihood(base: Path, config: Config, data: Data, held_out: pa.Table) -> ND
 
     from airls_ray.evaluation.rollouts import list_column
     from airls_ray.learning.engine import FrozenEngine
-    from airls_ray.learning.offline_method import logprobs_under
     from airls_ray.models.load import load_policy_module
+    from airls_ray.prm.offline_method import logprobs_under
 
     table = logprobs_under(FrozenEngine(load_policy_module(base)), held_out, config, data.codec.pad_id)
     values, offsets = list_column(table["logprobs"])

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from airls_ray.config.schema import Config
+    from airls_ray.console.progress import Progress
     from airls_ray.data.rollout_files import StoredRollouts
-    from airls_ray.progress import Progress
-    from airls_ray.text import TextCodec
+    from airls_ray.text.codec import TextCodec
 
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 VOCABULARY = 4096
@@ -35,7 +35,7 @@ def read(folder: Path, base: Path, config: Config, progress: Progress) -> Data:
     """Make the tokenizer in `base`, write the solutions as rollouts and read them as train-prm does."""
     from airls_ray.data.rollout_files import read_stored_rollouts
     from airls_ray.tasks import make_task
-    from airls_ray.text import TextCodec
+    from airls_ray.text.codec import TextCodec
 
     base.mkdir(parents=True, exist_ok=True)
     train = [json.loads(line) for line in (folder / "train.jsonl").open(encoding="utf-8")]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from airls_ray.config.schema import Config
+    from airls_ray.console.progress import Progress
     from airls_ray.models.modules import PolicyModule
-    from airls_ray.progress import Progress
     from airls_ray.tensors.batch import Layout
 
 ROWS = (256, 2048, 16384)
@@ -36,7 +36,7 @@ def main(
     """Microseconds from a list column to tensors, and tokens per second of both layouts on this CPU."""
     threads = common.use_all_cores()
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     config = load_config(common.CONFIG)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 TARGET = 0.9
 SIZES = {"0.8 M": (common.SMALL, 15), "4.8 M": (common.MEDIUM, 7)}
@@ -34,9 +34,9 @@ def main(
     step: clipped surrogate, gradient clipping, AdamW. Ours also computes the metrics of every iteration.
     """
     threads = common.use_all_cores()
-    from actors.deepspeed_engine import close_distributed, free_port, init_distributed
+    from actors.learn.deepspeed_engine import close_distributed, free_port, init_distributed
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     rows: list[tuple[str, str, str, str, str]] = []
@@ -69,7 +69,7 @@ def measure(
     config: Config, folder: Path, problems: int, pairs: int, progress: Progress, name: str
 ) -> tuple[Pairs, dict[str, Any]]:
     """Return tokens per second of both sides, and what they did."""
-    from actors.deepspeed_engine import DeepSpeedEngine
+    from actors.learn.deepspeed_engine import DeepSpeedEngine
     from airls_ray.data.parts import merge_parts
     from airls_ray.learning.advantages import assign_credit
     from airls_ray.learning.batches import token_logprobs

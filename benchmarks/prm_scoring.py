@@ -13,8 +13,8 @@ from common import Spread
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.learning.prefix_scores import PrefixScorer
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
+    from airls_ray.prm.prefix_scores import PrefixScorer
     from airls_ray.search.scoring import Continuation
 
 STEP_TOKENS = 32
@@ -37,7 +37,7 @@ def main(
     common.use_all_cores()
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     context = STEP_TOKENS * (levels + 1)
@@ -88,8 +88,8 @@ def scalar_prm(config: Config, folder: Path) -> Path:
     """A PRM with random weights, its head included."""
     import torch
 
-    from airls_ray.learning.prm_folder import write_prm_form
     from airls_ray.models.load import load_prm_module, save_hf
+    from airls_ray.prm.folder import write_prm_form
 
     common.new_policy(config, folder)
     module = load_prm_module(folder, "scalar_head")
@@ -106,8 +106,8 @@ def scorer_side(
     """Score all levels from an empty cache; returns seconds."""
     import torch
 
-    from airls_ray.learning.prefix_scores import PrefixScorer
     from airls_ray.models.load import load_prm_module
+    from airls_ray.prm.prefix_scores import PrefixScorer
 
     scorer: PrefixScorer = PrefixScorer(
         load_prm_module(folder, "scalar_head"),
@@ -130,7 +130,7 @@ def vllm_side(
     """The same by vLLM: all tokens of a sequence go in, its prefix cache saves what it can."""
     from vllm import LLM, PoolingParams
 
-    from actors.vllm_engine import engine_environment
+    from actors.rollout.vllm_engine import engine_environment
 
     for key, value in engine_environment(int(os.environ["OMP_NUM_THREADS"])).items():
         os.environ.setdefault(key, value)

@@ -13,9 +13,9 @@ from common import Pairs, Spread
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from actors.rollout_worker import RolloutRequest, RolloutWorker
+    from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 TARGET = 0.95
 MAX_TOKENS = 40
@@ -35,7 +35,7 @@ def main(
     threads = common.use_all_cores()
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     config = load_config(common.CONFIG, [f"rollout.max_response_tokens={MAX_TOKENS}"])
@@ -63,7 +63,7 @@ def main(
 
 def measure(config: Config, folder: str, problems: int, pairs: int, progress: Progress) -> tuple[Pairs, int]:
     """Return the tokens per second of both sides, and the response tokens of one call."""
-    from actors.rollout_worker import RolloutRequest, RolloutWorker
+    from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
     from airls_ray.data.problems import ProblemStream
     from airls_ray.tasks import make_task
 

@@ -25,8 +25,8 @@ from simulation import (
 )
 
 if TYPE_CHECKING:
-    from actors.rollout_pool import RolloutPool
-    from airls_ray.progress import Progress
+    from actors.rollout.rollout_pool import RolloutPool
+    from airls_ray.console.progress import Progress
 
 WORKERS_PER_NODE = 8
 """As of a node with eight GPUs; where a worker is said to be decides who calls it."""
@@ -63,11 +63,11 @@ def main(
 
     Then the same stages one after the other and overlapped (`train.max_staleness` 1 and 2).
     """
-    from actors.async_loop import train_async
-    from actors.loop import train
-    from actors.start import connected
+    from actors.train.async_loop import train_async
+    from actors.train.loop import train
+    from actors.train.start import connected
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     seconds = STAGES.faster(faster)
@@ -138,10 +138,10 @@ def at_size(
     count: int, iterations: int, seconds: StageSeconds, weight_bytes: int, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """The synchronous loop with so many workers, each with four groups of eight rollouts an iteration."""
-    from actors import cluster
-    from actors.fleet import FixedFleet
-    from actors.loop import train
-    from actors.rollout_pool import RolloutPool
+    from actors.cluster import cluster
+    from actors.rollout.fleet import FixedFleet
+    from actors.rollout.rollout_pool import RolloutPool
+    from actors.train.loop import train
 
     config = simulated_config(folder / str(count), count, iterations)
     tokens = tokenizer_folder(folder / f"tokenizer_{count}", config)
@@ -189,7 +189,7 @@ def sync_alone(pools: Mapping[str, RolloutPool], weight_bytes: int) -> dict[str,
     """
     import numpy as np
 
-    from actors import cluster
+    from actors.cluster import cluster
     from airls_ray.weights import WeightBuffer
 
     seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -219,8 +219,8 @@ def overlap(
     name: str, loop: Any, staleness: int, seconds: StageSeconds, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Seconds an iteration of a loop with eight workers, against its longest stage."""
-    from actors import cluster
-    from actors.rollout_pool import RolloutPool
+    from actors.cluster import cluster
+    from actors.rollout.rollout_pool import RolloutPool
 
     config = simulated_config(folder / f"{name}_{staleness}", 8, 10, max_staleness=staleness)
     tokens = tokenizer_folder(folder / f"tokenizer_{name}_{staleness}", config)

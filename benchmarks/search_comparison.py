@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 COMPARED = ("best_of_n", "beam", "rebase", "particle_filter", "mcts")
 """Algorithms that run with every scorer."""
@@ -53,7 +53,7 @@ def shepherd_prm(
     config: Config, policy: Path, folder: Path, progress: Progress
 ) -> tuple[Path, dict[str, float]]:
     """Train the PRM on Math-Shepherd labels of `policy` once; returns its folder and the seconds it took."""
-    from actors.train_prm import train_prm
+    from actors.commands.train_prm import train_prm
 
     done = folder / "train_prm.json"
     made = json.loads(done.read_text()) if done.exists() else train_prm(config, policy, folder, progress)
@@ -79,7 +79,7 @@ def search(
     output: Path,
 ) -> dict[str, Any]:
     """Search, or read what was searched; returns the summary of `airls-ray search`."""
-    from actors.search import run_search
+    from actors.search.search import run_search
 
     done = output / "summary.json"
     if done.exists():

@@ -27,9 +27,9 @@ def main(
     """
     common.use_all_cores()
     from airls_ray.config import load_config
+    from airls_ray.console.choose import make_progress
     from airls_ray.errors import ModelError
-    from airls_ray.progress import make_progress
-    from airls_ray.run_folder import RunFolder
+    from airls_ray.runs.run_folder import RunFolder
 
     progress = make_progress()
     checkpoint = RunFolder(run).latest_checkpoint()

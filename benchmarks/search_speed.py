@@ -12,9 +12,9 @@ import common
 import typer
 
 if TYPE_CHECKING:
-    from actors.search_setup import SearchParts
+    from actors.search.search_setup import SearchParts
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 FOLDER = common.RUNS / "search_speed"
 ALGORITHMS = ("best_of_n", "beam", "rebase", "mcts")
@@ -31,13 +31,13 @@ def main(
     Also the driver's own share of the time, and how many tokens the scorer computed. Some minutes.
     """
     common.use_all_cores()
-    from actors.search_setup import start
-    from actors.start import connected
+    from actors.search.search_setup import start
+    from actors.train.start import connected
     from airls_ray.config import load_config
+    from airls_ray.console.choose import make_progress
     from airls_ray.data.problems import ProblemStream
-    from airls_ray.progress import make_progress
     from airls_ray.tasks import make_task
-    from airls_ray.text import TextCodec
+    from airls_ray.text.codec import TextCodec
 
     progress = make_progress()
     config = load_config(common.CONFIG, [f"search.live_problems={LIVE}"])
@@ -58,7 +58,7 @@ def main(
 
 def prm_like(base: Path, config: Config) -> Path:
     """A log-probability PRM with the policy's own weights: speed does not depend on what it has learned."""
-    from airls_ray.learning.prm_folder import write_prm_form
+    from airls_ray.prm.folder import write_prm_form
 
     folder = FOLDER / "prm"
     shutil.rmtree(folder, ignore_errors=True)
@@ -69,8 +69,8 @@ def prm_like(base: Path, config: Config) -> Path:
 
 def measure(parts: SearchParts, name: Any, width: int, pairs: int, alone: int, bar: Any) -> dict[str, Any]:
     """Ratio of problems a second, the driver's share at 64 live problems, tokens scored and in prefixes."""
-    from actors.search import search_batch
-    from actors.search_parts import ScorerGroup
+    from actors.search.search import search_batch
+    from actors.search.search_parts import ScorerGroup
     from airls_ray.search.records import Run
     from airls_ray.search.registry import make_searcher
 

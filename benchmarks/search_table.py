@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import common
 
 if TYPE_CHECKING:
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 Row = Mapping[str, Any]
 TARGETS = {"3 numbers": 0.97, "4 numbers": 0.60}

@@ -30,7 +30,7 @@ def lasting(seconds: float) -> Iterator[None]:
 
 class SimulatedEngine:
     """An engine whose samples follow from their seeds, after some seconds; see
-    `actors.engine.Engine`."""
+    `actors.rollout.engine.Engine`."""
 
     def __init__(self, seconds: float, tokens: int, eos: int) -> None:
         """`seconds`: of a call; `tokens`: of a response."""
@@ -64,7 +64,7 @@ class SimulatedEngine:
         ]
 
     def _sample(self, seed: int) -> Any:
-        from actors.engine import Sample
+        from actors.rollout.engine import Sample
 
         drawn = np.random.default_rng(seed).integers(2, 12, size=self._tokens).tolist()
         return Sample([*drawn, self._eos], [-1.0] * (self._tokens + 1), "stop")
@@ -85,7 +85,7 @@ class SimulatedEngines:
     tokens: int = 32
 
     def __call__(self, model: str | Path, config: Config, eos_ids: Sequence[int]) -> SimulatedEngine:
-        """See `actors.rollout_worker.EngineFactory`."""
+        """See `actors.rollout.rollout_worker.EngineFactory`."""
         return SimulatedEngine(self.seconds, self.tokens, eos_ids[0])
 
 
@@ -94,7 +94,7 @@ class WorkerHost:
 
     def __init__(self, config: Config, folder: str, seconds: float, count: int) -> None:
         """`folder`: of a tokenizer."""
-        from actors.rollout_worker import RolloutWorker
+        from actors.rollout.rollout_worker import RolloutWorker
 
         self._seconds = seconds
         self._workers = [
@@ -134,7 +134,7 @@ class HostedWorker:
 
 def hosted_workers(config: Config, folder: Path, seconds: float, count: int, hosts: int) -> list[Any]:
     """Start `count` workers on at most `hosts` actors; returns their handles and the actors."""
-    from actors import cluster
+    from actors.cluster import cluster
     from airls_ray.config.schema import Resources
 
     each = -(-count // hosts)

@@ -17,9 +17,9 @@ from simulated_workers import lasting
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from actors.loop import Parts
-    from actors.rollout_pool import RolloutPool
-    from actors.tracking import LoopState
+    from actors.rollout.rollout_pool import RolloutPool
+    from actors.train.parts import Parts
+    from actors.train.tracking import LoopState
     from airls_ray.config.schema import Config
     from airls_ray.weights import WeightBuffer
 
@@ -77,7 +77,7 @@ class SimulatedLearner:
     def _learn(self, rollouts: Sequence[Any]) -> dict[str, float]:
         import pyarrow as pa
 
-        from actors.cluster import resolve
+        from actors.cluster.cluster import resolve
 
         table = pa.concat_tables(resolve(rollouts))
         seen = hashlib.blake2b(self._digest.encode(), digest_size=8)
@@ -130,7 +130,7 @@ class SimulatedReference:
 
     def log_probs(self, rollouts: Sequence[Any]) -> None:
         """Read the rollouts."""
-        from actors.cluster import resolve
+        from actors.cluster.cluster import resolve
 
         resolve(rollouts)
 
@@ -146,7 +146,7 @@ class SimulatedVerifier:
         """Outcome 1 where the sum of the tokens is even."""
         import pyarrow as pa
 
-        from actors.cluster import resolve
+        from actors.cluster.cluster import resolve
         from airls_ray.data.schemas import GRADES
 
         with lasting(self._seconds):
@@ -157,7 +157,7 @@ class SimulatedVerifier:
 
     def summarise(self, rollouts: Sequence[Any], grades: pa.Table) -> dict[str, float]:
         """What the loop needs."""
-        from actors.cluster import resolve
+        from actors.cluster.cluster import resolve
 
         tokens = sum(len(table["response"].combine_chunks().flatten()) for table in resolve(rollouts))
         return {"rollout/response_tokens": float(tokens), "outcome/mean": float(np.mean(grades["outcome"]))}
@@ -168,7 +168,7 @@ class SimulatedVerifier:
 
     def staleness(self, rollouts: Sequence[Any], version: int) -> dict[str, float]:
         """As the verifier's."""
-        from actors.cluster import resolve
+        from actors.cluster.cluster import resolve
 
         ages = [version - one for table in resolve(rollouts) for one in table["version"].to_pylist()]
         return {"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))}
@@ -189,11 +189,11 @@ class SimulatedRun:
 
     def parts(self, pool: RolloutPool, state: LoopState, checkpoint: Path | None = None) -> Parts:
         """All parts, with new processes; the learners go on from a checkpoint where there is one."""
-        from actors.groups import NoPRM, NoReference, PolicyGroup, ReferenceGroup
-        from actors.loop import Parts
-        from actors.start import training_problems
-        from actors.verifier_handle import VerifierHandle
-        from actors.weight_sync import WeightSync
+        from actors.learn.groups import NoPRM, NoReference, PolicyGroup, ReferenceGroup
+        from actors.train.parts import Parts
+        from actors.train.start import training_problems
+        from actors.train.weight_sync import WeightSync
+        from actors.verify.verifier_handle import VerifierHandle
 
         def verifier() -> Any:
             return self._actor(SimulatedVerifier, self.seconds.grade)
@@ -216,9 +216,9 @@ class SimulatedRun:
         return self._with_learners(parts, checkpoint)
 
     def rebuild(self, parts: Parts, state: LoopState, checkpoint: Path | None, times: int) -> Parts:
-        """See `actors.recovery.Rebuild`."""
-        from actors import cluster
-        from actors.start import training_problems
+        """See `actors.train.recovery.Rebuild`."""
+        from actors.cluster import cluster
+        from actors.train.start import training_problems
 
         for actor in parts.learners:
             cluster.kill(actor)
@@ -227,9 +227,9 @@ class SimulatedRun:
         return replace(new, problems=training_problems(self.config, state, None))
 
     def _with_learners(self, parts: Parts, checkpoint: Path | None) -> Parts:
-        from actors import cluster
-        from actors.groups import PolicyGroup, PRMGroup
-        from actors.weight_sync import WeightSync
+        from actors.cluster import cluster
+        from actors.learn.groups import PolicyGroup, PRMGroup
+        from actors.train.weight_sync import WeightSync
 
         state = None if checkpoint is None else checkpoint.resolve() / "state"
         made = {
@@ -246,7 +246,7 @@ class SimulatedRun:
         )
 
     def _actor(self, kind: type, *arguments: Any) -> Any:
-        from actors import cluster
+        from actors.cluster import cluster
         from airls_ray.config.schema import Resources
 
         return cluster.start_actor(kind, "", Resources(cpus=0.01, threads=1), *arguments)
@@ -281,7 +281,7 @@ def simulated_config(folder: Path, workers: int, iterations: int, **train: Any) 
 def tokenizer_folder(folder: Path, config: Config) -> Path:
     """A folder with the task's tokenizer, which is all that a simulated worker reads."""
     from airls_ray.tasks import make_task
-    from airls_ray.text import build_tokenizer
+    from airls_ray.text.codec import build_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     build_tokenizer(make_task(config.task), folder)
@@ -293,11 +293,11 @@ def run_loop(
 ) -> list[dict[str, Any]]:
     """Run a loop to its end with recovery, from the last checkpoint if the folder has one; returns the
     metrics of all iterations."""
-    from actors.recovery import Recovery
-    from actors.tracking import LoopState, Shown, Tracker, read_state
-    from airls_ray.progress import QuietProgress
-    from airls_ray.run_control import RunControl
-    from airls_ray.run_folder import RunFolder
+    from actors.train.recovery import Recovery
+    from actors.train.tracking import LoopState, Shown, Tracker, read_state
+    from airls_ray.console.progress import QuietProgress
+    from airls_ray.runs.run_control import RunControl
+    from airls_ray.runs.run_folder import RunFolder
 
     config, progress = simulated.config, QuietProgress()
     run = RunFolder(folder)
@@ -325,7 +325,7 @@ def run_loop(
         recovery.work(learn)
         recovery.parts.verifier.close()
         recovery.parts.reference.close()
-        from actors import cluster
+        from actors.cluster import cluster
 
         for actor in recovery.parts.learners:
             cluster.kill(actor)

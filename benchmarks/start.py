@@ -198,7 +198,7 @@ def main(
     trl: Annotated[bool, typer.Option(help="Start TRL's trainer, too.")] = True,
 ) -> None:
     """Time the starts and write `results/start.json`."""
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     seen: dict[str, list[Timed]] = {}

@@ -15,7 +15,7 @@ from method_variants import overrides_of, variant
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 FOLDER = common.RUNS / "uses"
 TEST_TIME = common.ROOT / "configs" / "arithmetic_test_time_training.yaml"
@@ -36,9 +36,9 @@ def main(
     common.use_all_cores()
     import shutil
 
-    from actors.start import connected
+    from actors.train.start import connected
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     if fresh:
@@ -60,7 +60,7 @@ def hard_problems(
     config: Config, base: Path, problems: int, samples: int, progress: Progress
 ) -> tuple[Path, dict[str, Any]]:
     """File of the problems that the base policy never solves (made once), and what was found."""
-    from actors.unsolved import write_unsolved
+    from actors.commands.unsolved import write_unsolved
     from airls_ray import files
 
     file = FOLDER / f"unsolved_{problems}_{samples}.jsonl"
@@ -92,7 +92,7 @@ def run_config(name: str, base: Path, problems: Path | None, iterations: int) ->
 def test_time_config(source: Path, policy: Path, iterations: int) -> Config:
     """A fresh policy with the PRM of the run in `source` as its only reward."""
     from airls_ray.config import load_config
-    from airls_ray.run_folder import RunFolder
+    from airls_ray.runs.run_folder import RunFolder
 
     checkpoint = RunFolder(source).latest_checkpoint()
     overrides = [
@@ -109,8 +109,8 @@ def test_time_config(source: Path, policy: Path, iterations: int) -> Config:
 
 def train(config: Config, progress: Progress) -> tuple[dict[str, Any], Path]:
     """Summary and folder of a run: one that is there, or one that is started or continued."""
-    from actors.launch import run_training
-    from airls_ray.run_folder import RunFolder
+    from actors.train.launch import run_training
+    from airls_ray.runs.run_folder import RunFolder
 
     run = RunFolder(config.output / config.name)
     progress.say(f"{config.name}: {'finished before' if run.read_summary() else 'training'}")
@@ -165,7 +165,7 @@ def gains(summary: Mapping[str, Any]) -> dict[str, float]:
 
 def outcome_curve(folder: Path) -> comparison.Curve:
     """Mean outcome by iteration."""
-    from airls_ray.run_folder import RunFolder
+    from airls_ray.runs.run_folder import RunFolder
 
     return {line["iteration"]: line["outcome/mean"] for line in RunFolder(folder).read_metrics()}
 

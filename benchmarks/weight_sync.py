@@ -15,7 +15,7 @@ from common import Spread
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
 
 TARGET = 3.0
 SIZES = {
@@ -54,9 +54,9 @@ def main(
     sync) has a slope, too.
     """
     common.use_all_cores()
-    from actors.start import connected
+    from actors.train.start import connected
     from airls_ray.config import load_config
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     measured: dict[int, list[Round]] = {}
@@ -100,9 +100,9 @@ def main(
 
 def measure(config: Config, name: str, rounds: int, progress: Progress) -> tuple[int, list[Round]]:
     """Return the bytes of a model's weights and the rounds, the first (which warms up) left out."""
-    from actors import cluster
-    from actors.rollout_worker import RolloutWorker
-    from actors.vllm_engine import engine_environment
+    from actors.cluster import cluster
+    from actors.rollout.rollout_worker import RolloutWorker
+    from actors.rollout.vllm_engine import engine_environment
     from airls_ray.models.load import load_policy_module
 
     threads = os.cpu_count() or 1
@@ -135,7 +135,7 @@ def one_round(module: Any, worker: Any, version: int) -> tuple[Round, int]:
     """One sync as the actors do it, then one copy of the buffer into new memory; and the buffer's bytes."""
     import torch
 
-    from actors import cluster
+    from actors.cluster import cluster
     from airls_ray.weights import pack_weights
 
     start = time.perf_counter()

@@ -16,11 +16,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # for the processes that Ray st
 
 def engine() -> None:
     """Sample with a tiny policy on vLLM."""
-    from actors.vllm_engine import VLLMEngine
+    from actors.rollout.vllm_engine import VLLMEngine
     from airls_ray.config.schema import ArithmeticTaskConfig, EngineConfig, ModelConfig
     from airls_ray.models.create import create_policy
     from airls_ray.tasks import make_task
-    from airls_ray.text import TextCodec, build_tokenizer
+    from airls_ray.text.codec import TextCodec, build_tokenizer
 
     task = make_task(ArithmeticTaskConfig())
     sizes = ModelConfig(hidden_size=64, layers=1, heads=2, intermediate_size=64, context_tokens=64)
@@ -41,7 +41,7 @@ def learners() -> None:
 
     import airls_ray.report
     import airls_ray.tasks.math_grader  # noqa: F401
-    from actors import cluster
+    from actors.cluster import cluster
     from airls_ray.config.schema import RayConfig, Resources
 
     cluster.connect(RayConfig(object_store_gib=0.1))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.engine import Request, Sample, Sampling
+from actors.rollout.engine import Request, Sample, Sampling
 from airls_ray.config.schema import Config
 from airls_ray.weights import WeightBuffer
 

@@ -27,10 +27,10 @@ def aggregate(
 
     Also of a run (`RUN/samples/trained.parquet`) and of a search (`records.parquet`), each search by itself.
     """
+    from airls_ray.console.choose import make_progress
     from airls_ray.data.sample_files import read_sample_files
     from airls_ray.evaluation.prm_metrics.report import sample_table, write_sample_results
     from airls_ray.evaluation.prm_metrics.stored_samples import measure_samples
-    from airls_ray.progress import make_progress
 
     progress = make_progress()
     searches = read_sample_files(data)

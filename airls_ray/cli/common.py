@@ -52,7 +52,7 @@ def latest_policy(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
         ModelError: there is no checkpoint.
     """
     from airls_ray.errors import ModelError
-    from airls_ray.run_folder import RunFolder
+    from airls_ray.runs.run_folder import RunFolder
 
     run = RunFolder(config.output / config.name)
     checkpoint = run.latest_checkpoint()
@@ -64,7 +64,7 @@ def latest_policy(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
 
 def show_sizes(config: Config) -> None:
     """Print the sizes that follow from the settings."""
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     rows = [(name, value) for name, value in config.derived().items()]
     make_progress().table(
@@ -74,7 +74,7 @@ def show_sizes(config: Config) -> None:
 
 def show_result(title: str, result: Mapping[str, Any]) -> None:
     """Print the numbers of a nested result, one a line."""
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     make_progress().table(title, list(_flatten(result)), ("result", "value"))
 

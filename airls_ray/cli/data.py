@@ -75,8 +75,8 @@ def unsolved(
 ) -> None:
     """Write the training problems that a policy never solves in N samples (then set task.train_file)."""
     settings = read_config(config, overrides)
-    from actors.launch_checks import base_policy
-    from actors.unsolved import write_unsolved
+    from actors.commands.unsolved import write_unsolved
+    from actors.train.launch_checks import base_policy
 
     found = write_unsolved(settings, policy or base_policy(settings), output, problems, samples)
     typer.echo(
@@ -116,8 +116,8 @@ def check(
         typer.echo(f"{target}: {_describe(found)}")
         return
     settings = read_config(target, overrides)
+    from airls_ray.console.choose import make_progress
     from airls_ray.data.check_config import check_config
-    from airls_ray.progress import make_progress
 
     report = check_config(settings, sample, make_progress())
     for line in report.show(make_progress(), f"{settings.name}: {settings.task.name}", show):
@@ -233,7 +233,7 @@ def _fields(given: list[str] | None) -> FieldsConfig | None:
 
 
 def _show_counts(title: str, counts: dict[str, int]) -> None:
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     make_progress().table(title, [(name, count) for name, count in counts.items()], ("what", "count"))
 

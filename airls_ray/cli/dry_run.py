@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airls_ray.formatting import Cell
+from airls_ray.console.formatting import Cell
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
+    from airls_ray.console.progress import Progress
     from airls_ray.planning import Plan
-    from airls_ray.progress import Progress
 
 
 def show_plan(config: Config, gpus_per_node: int, gpu_memory_gib: float) -> None:
@@ -23,8 +23,8 @@ def show_plan(config: Config, gpus_per_node: int, gpu_memory_gib: float) -> None
     Raises:
         ModelError: a local model folder is broken.
     """
+    from airls_ray.console.choose import make_progress
     from airls_ray.planning import make_plan
-    from airls_ray.progress import make_progress
 
     plan = make_plan(config, gpus_per_node=gpus_per_node, gpu_memory_gib=gpu_memory_gib)
     progress = make_progress()

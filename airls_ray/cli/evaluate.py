@@ -35,10 +35,10 @@ def search(
     settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)])
     if policy is None:
         policy, prm = latest_policy(settings, prm)
-    from airls_ray.prms.forms import check_search_models
+    from airls_ray.prm.forms import check_search_models
 
     check_search_models(settings, policy, prm)
-    from actors.search import run_search
+    from actors.search.search import run_search
 
     target = output or settings.output / settings.name / "search"
     run_search(settings, policy, prm, target, resume)

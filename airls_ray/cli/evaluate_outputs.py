@@ -49,7 +49,7 @@ def evaluate(
 
         policy = policy or str(latest_policy(settings, None)[0])
         check_model_folder(policy, context_tokens=settings.model.context_tokens)
-    from actors.evaluate_outputs import evaluate_endpoint, evaluate_files, evaluate_policy
+    from actors.commands.evaluate_outputs import evaluate_endpoint, evaluate_files, evaluate_policy
 
     target = output or settings.output / settings.name / "evaluation"
     if responses:

@@ -13,9 +13,9 @@ import typer
 from airls_ray.cli.score import PromptTemplate, WeightType, load_scorer
 
 if TYPE_CHECKING:
+    from airls_ray.console.progress import Progress
     from airls_ray.data.step_files import StepRow
-    from airls_ray.prms.items import StepScorer, StepText
-    from airls_ray.progress import Progress
+    from airls_ray.prm.items import StepScorer, StepText
 
 _CHUNK = 256
 
@@ -82,11 +82,11 @@ def evaluate_prm(
     """Measure a PRM on labelled steps: first wrong step, PRM-Score, AUROC, calibration, biases."""
     _refuse_options(prm, partial_tokens)
     if prm is not None:
-        from airls_ray.prms.forms import check_prm
+        from airls_ray.prm.forms import check_prm
 
         check_prm(prm, form, separator, prompt_template.value)
+    from airls_ray.console.choose import make_progress
     from airls_ray.data.step_files import read_step_files
-    from airls_ray.progress import make_progress
 
     progress = make_progress()
     rows = read_step_files(data, None if data_format is None else data_format.value)
@@ -119,7 +119,7 @@ def score_rows(rows: list[StepRow], scorer: StepScorer, name: str, progress: Pro
         ModelError: the scorer gives a wrong number of scores, or one outside [0, 1].
         DataError: a row does not fit the model.
     """
-    from airls_ray.prms.items import StepText
+    from airls_ray.prm.items import StepText
 
     scores: list[list[float]] = []
     with progress.track("score", len(rows)) as bar:
@@ -143,7 +143,7 @@ def score_beginnings(
         ModelError: as `score_rows`.
         DataError: the PRM's tokenizer does not say where its tokens end.
     """
-    from airls_ray.prms.items import StepText
+    from airls_ray.prm.items import StepText
 
     scores = {count: [[nan] * len(row.steps) for row in rows] for count in tokens}
     places = [
@@ -216,7 +216,7 @@ def _without_blank_steps(rows: list[StepRow], progress: Progress) -> list[StepRo
 def _that_fit(rows: list[StepRow], scorer: StepScorer, progress: Progress) -> list[StepRow]:
     """Leave out solutions that the PRM's context cannot hold."""
     from airls_ray.errors import DataError
-    from airls_ray.prms.items import StepText
+    from airls_ray.prm.items import StepText
 
     kept = [row for row in rows if scorer.fits(StepText(row.problem, row.steps, where=row.where))]
     if len(kept) < len(rows):

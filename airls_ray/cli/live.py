@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from airls_ray.run_control import Status
+    from airls_ray.runs.run_control import Status
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 
@@ -23,7 +23,7 @@ def scale(
 ) -> None:
     """Set the number of rollout workers of a live run, between its min_workers and max_workers."""
     from airls_ray.errors import RunError
-    from airls_ray.run_control import ask_for_workers, wait_for_workers
+    from airls_ray.runs.run_control import ask_for_workers, wait_for_workers
 
     ask_for_workers(run, workers)
     typer.echo(f"{workers} rollout workers are asked for in {run}.")
@@ -39,7 +39,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
     """Show what a live run is doing: phase, iteration, workers, tokens/s, last error."""
-    from airls_ray.run_control import read_status
+    from airls_ray.runs.run_control import read_status
 
     found = read_status(run)
     if as_json:
@@ -49,7 +49,7 @@ def status(
 
         typer.echo(to_json({**asdict(found), "alive": not (found.over or found.stale)}, indent=2))
         return
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     make_progress().table(f"Run {run}", _rows(found), ("", "at its end" if found.over else "now"))
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from airls_ray.prms.items import StepScorer
-    from airls_ray.progress import Progress
+    from airls_ray.console.progress import Progress
+    from airls_ray.prm.items import StepScorer
 
 
 class WeightType(StrEnum):
@@ -61,13 +61,13 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
 ) -> None:
     """Score every step of the solutions in INPUT with a PRM: one number in [0, 1] each."""
-    from airls_ray.prms.forms import check_prm, choose_form
-    from airls_ray.prms.score_file import check_target, read_solutions, write_scores
+    from airls_ray.prm.forms import check_prm, choose_form
+    from airls_ray.prm.score_file import check_target, read_solutions, write_scores
 
     check_target(target, overwrite)  # all before anything heavy is imported
     rows = read_solutions(source)
     check_prm(prm, form, separator, prompt_template.value)
-    from airls_ray.progress import make_progress
+    from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     chosen = choose_form(prm, form)
@@ -86,7 +86,7 @@ def load_scorer(
     progress: Progress,
 ) -> StepScorer:
     """Load a PRM by the options that `score` and `evaluate-prm` share, with a line for its seconds."""
-    from airls_ray.prms.load import load_step_scorer
+    from airls_ray.prm.load import load_step_scorer
 
     with progress.phase(f"load {prm} as {form}"):
         return load_step_scorer(

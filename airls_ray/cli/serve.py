@@ -33,9 +33,9 @@ def serve(
     settings = read_config(config, overrides)
     if policy is None:
         policy, prm = latest_policy(settings, prm)
-    from airls_ray.prms.forms import check_search_models
+    from airls_ray.prm.forms import check_search_models
 
     check_search_models(settings, policy, prm)
-    from actors.serve import run_serve
+    from actors.search.serve import run_serve
 
     run_serve(settings, policy, prm, host, port, token_file)

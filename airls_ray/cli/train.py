@@ -24,8 +24,8 @@ def sft(
 ) -> None:
     """Warm start: train the policy on correct traces until it samples well enough."""
     settings = read_config(config, overrides)
-    from actors.launch_checks import warm_start_folder
-    from actors.sft import run_sft
+    from actors.commands.sft import run_sft
+    from actors.train.launch_checks import warm_start_folder
 
     folder = output or warm_start_folder(settings)
     show_result(f"Warm start in {folder}", run_sft(settings, folder, resume=resume))
@@ -53,15 +53,15 @@ def train(
         show_plan(settings, gpus_per_node, gpu_memory_gib)
         return
     show_sizes(settings)
-    from actors.launch_checks import base_policy, with_given_prm
+    from actors.train.launch_checks import base_policy, with_given_prm
 
     if not (resume and settings.train.storage):  # which may bring the warm start
         base_policy(with_given_prm(settings))
-    from actors.launch import run_training
+    from actors.train.launch import run_training
 
     summary = run_training(settings, resume)
-    from actors.demo import show_summary
-    from airls_ray.progress import make_progress
+    from actors.commands.demo import show_summary
+    from airls_ray.console.choose import make_progress
 
     show_summary(summary, make_progress())
     folder = settings.output / settings.name
@@ -77,7 +77,7 @@ def demo(
     """The whole system on this machine: warm start, AIRL-S, search with the PRM, report."""
     settings = read_config(config or configs_folder() / DEMO_CONFIG, overrides)
     show_sizes(settings)
-    from actors.demo import run_demo
+    from actors.commands.demo import run_demo
 
     run_demo(settings)
 

@@ -62,12 +62,12 @@ def train_prm(
 
     check_model_folder(source)
     if rollouts:
-        from actors.train_prm_offline import StoredFiles, train_prm_offline
+        from actors.commands.train_prm_offline import StoredFiles, train_prm_offline
 
         found = StoredFiles(rollouts, traces, problems or getattr(settings.task, "train_file", None))
         result = train_prm_offline(settings, source, target, found)
     else:
-        from actors.train_prm import train_prm
+        from actors.commands.train_prm import train_prm
 
         result = train_prm(settings, source, target, labels=labels)
     show_result(f"PRM in {target / 'prm'}", result)
@@ -77,6 +77,6 @@ def _start(settings: Config, is_stored: bool) -> str:
     """The policy that `train` starts from; stored rollouts can do with a PRM alone."""
     if is_stored and settings.prm.path is not None and settings.model.path is None:
         return settings.prm.path
-    from actors.launch_checks import base_policy
+    from actors.train.launch_checks import base_policy
 
     return base_policy(settings)

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from airls_ray.characters import half_character
 from airls_ray.config.explain import explain
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
+from airls_ray.text.characters import half_character
 
 Tree = dict[str, Any]
 

@@ -48,7 +48,7 @@ MAY_NOT = frozenset(
 """Exceptions inside the sections of `MAY_CHANGE`."""
 
 BY_CONTENT = frozenset({"model.path", "prm.path", "task.hold_out_files", "task.test_file", "task.train_file"})
-"""Paths: they may change if what lies there is known to be the same (airls_ray/checkpoint_record.py)."""
+"""Paths: they may change if what lies there is known to be the same (airls_ray/runs/checkpoint_record.py)."""
 
 _ABSENT = object()
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from airls_ray.config.base import StrictModel
-from airls_ray.steps import StepRule
+from airls_ray.text.steps import StepRule
 
 FormatName = Literal[
     "gsm8k",

@@ -10,20 +10,20 @@ from statistics import median
 from typing import TYPE_CHECKING, get_args
 
 from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
+from airls_ray.console.formatting import Cell
+from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.check_answers import Effort, Judged, judge_problems
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.check_rows import WORDS, Problems, add_shared_problems, read_split, source_of
 from airls_ray.data.lengths import Lengths
 from airls_ray.errors import DataError, ModelError
-from airls_ray.formatting import Cell
-from airls_ray.progress import Progress, QuietProgress
-from airls_ray.steps import cut
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import CutsSteps, Split, Task
+from airls_ray.text.steps import cut
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.text import TextCodec
+    from airls_ray.text.codec import TextCodec
 
 _BEFORE = Effort(problems=500, seconds=20.0)
 """What a command grades before it starts: enough to find a systematic mistake."""
@@ -215,7 +215,7 @@ def measuring_codec(config: Config) -> TextCodec:
     Raises:
         ModelError: there is none yet, or it cannot be read.
     """
-    from airls_ray.text import TextCodec
+    from airls_ray.text.codec import TextCodec
 
     folder = config.model.path or config.output / config.name / "sft"
     if config.model.path is None and not Path(folder).is_dir():

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from airls_ray.console.formatting import Cell
+from airls_ray.console.progress import Progress
 from airls_ray.errors import DataError
-from airls_ray.formatting import Cell
-from airls_ray.progress import Progress
 
 
 class Severity(IntEnum):

@@ -17,7 +17,7 @@ from airls_ray.errors import ConfigError, DataError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem, Split
-from airls_ray.tokenizer_files import load_tokenizer
+from airls_ray.text.tokenizer_files import load_tokenizer
 
 _ANSWER_SECONDS = 10.0
 

@@ -13,7 +13,7 @@ from airls_ray.tasks.base import Problem
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
-    from airls_ray.text import TextCodec
+    from airls_ray.text.codec import TextCodec
 
 Fit = Callable[[Problem], Problem | None]
 """A problem with those of its traces that fit, or None where its prompt does not."""

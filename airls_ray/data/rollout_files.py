@@ -18,7 +18,7 @@ from airls_ray.data.schemas import STORED_ROLLOUTS, conform, rows_to_table
 from airls_ray.errors import DataError
 from airls_ray.tasks.generate import content_id
 from airls_ray.tasks.maths.naming import vote_name
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 
 _ROUNDING = 1e-4  # a log-probability that was computed in low precision may lie this far above 0
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from airls_ray.characters import half_character
 from airls_ray.errors import DataError
 from airls_ray.files import read_unpacked
+from airls_ray.text.characters import half_character
 
 Placed = tuple[str, Any]
 """Where a row is, such as `a.jsonl, row 3` (JSONL: the line), and its value or a DataError."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from airls_ray.characters import whole_characters
 from airls_ray.data.stored_outputs import Response
 from airls_ray.errors import ConfigError, RunError
 from airls_ray.evaluation.outputs import GREEDY
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks.base import Task, WrapsPrompts
+from airls_ray.text.characters import whole_characters
 
 KEY = "OPENAI_API_KEY"
 _AT_ONCE = 8

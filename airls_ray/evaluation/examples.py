@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 
 
 def pick_examples(

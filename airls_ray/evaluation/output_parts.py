@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airls_ray import files
+from airls_ray.console.progress import Progress
 from airls_ray.data.schemas import OUTPUTS, conform
 from airls_ray.errors import DataError
 from airls_ray.evaluation.outputs import measure_outputs, output_rows
-from airls_ray.progress import Progress
 
 PARTS, OUTPUT_FILE, SUMMARY, SETTINGS = "parts", "outputs.parquet", "summary.json", "evaluation.json"
 

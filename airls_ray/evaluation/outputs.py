@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from airls_ray.console.formatting import Cell
 from airls_ray.evaluation.ranking import best_of_k, confidence_interval
 from airls_ray.evaluation.voting import vote_curve
-from airls_ray.formatting import Cell
 
 GREEDY = -1
 """`index` of a greedy response."""

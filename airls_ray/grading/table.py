@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from airls_ray.data.schemas import GRADES
 from airls_ray.grading.pool import GradeRequest, GradeResult, GraderPool
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 
 
 def grade_table(rollouts: pa.Table, problems: pa.Table, codec: TextCodec, pool: GraderPool) -> pa.Table:

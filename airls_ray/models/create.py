@@ -14,7 +14,7 @@ from airls_ray.models.load import quiet_transformers
 
 
 class TokenIds(Protocol):
-    """What a new model must know of its tokenizer (`airls_ray.text.TextCodec` has it)."""
+    """What a new model must know of its tokenizer (`airls_ray.text.codec.TextCodec` has it)."""
 
     eos_id: int
     pad_id: int
@@ -43,7 +43,7 @@ def qwen3_config(config: ModelConfig, codec: TokenIds) -> Qwen3Config:
 def create_policy(config: ModelConfig, codec: TokenIds, folder: Path, seed: int) -> None:
     """Make a Qwen3 with random weights and save it in `folder`, beside its tokenizer.
 
-    The tokenizer must have been written to `folder` before (`airls_ray.text.build_tokenizer`). The
+    The tokenizer must have been written to `folder` before (`airls_ray.text.codec.build_tokenizer`). The
     weights depend on `seed` and the sizes only; PyTorch's global random state is left as it was.
 
     Raises:

@@ -17,7 +17,7 @@ from airls_ray.errors import ModelError
 from airls_ray.models.check import ModelInfo, check_model_folder
 from airls_ray.models.logits import caps_attention, check_logit_form
 from airls_ray.models.modules import PolicyModule, PRMModule, ScalarHeadModule
-from airls_ray.tokenizer_files import generation_file
+from airls_ray.text.tokenizer_files import generation_file
 
 DType = Literal["float32", "bfloat16"]
 AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2"]

@@ -61,11 +61,6 @@ def low_rank_updates(model: nn.Module) -> dict[str, LowRank]:
     }
 
 
-def hf_name(name: str) -> str | None:
-    """Return the Hugging Face name of a parameter of an adapted model; None for one of an adapter's own."""
-    return None if ".lora_" in name else name.replace(".base_layer.", ".")
-
-
 def load_with_adapters(
     load: Callable[[str], Module], folder: str, lora: LoraConfig, *, seed: int, resumed: bool
 ) -> Module:

@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 from airls_ray.errors import ConfigError
 from airls_ray.models.logits import LogitForm
-from airls_ray.models.lora import hf_name
+
+
+def hf_name(name: str) -> str | None:
+    """Return the Hugging Face name of a parameter of an adapted model; None for one of an adapter's own."""
+    return None if ".lora_" in name else name.replace(".base_layer.", ".")
 
 
 class _WrappedModel(nn.Module):

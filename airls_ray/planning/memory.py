@@ -125,7 +125,7 @@ def learner_memory(
     on_gpu: bool,
     head: int = 0,
 ) -> Memory:
-    """Return the memory of one rank of a DeepSpeed learner as `actors/deepspeed_engine.py` sets it up.
+    """Return the memory of one rank of a DeepSpeed learner as `actors/learn/deepspeed_engine.py` sets it up.
 
     With P parameters of w bytes, N ranks (bfloat16 has at least stage 1; 12 P / N are fp32 masters,
     which fp32 weights have too, and two moments; sizes seen in the tensors of two real ranks on a CPU):
@@ -227,7 +227,7 @@ def engine_memory(
     context_tokens: int,
     gpu_memory: int | None,
 ) -> EngineMemory:
-    """Return the memory of a vLLM engine as `actors/vllm_engine.py` starts it.
+    """Return the memory of a vLLM engine as `actors/rollout/vllm_engine.py` starts it.
 
     On a GPU: `gpu_memory_utilization` of it less the engine's share of the weights and the workspace of
     vLLM's largest prefill (16,384 tokens from 70 GiB on, else 8,192: `EngineArgs.get_batch_defaults` of

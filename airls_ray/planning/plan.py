@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airls_ray.config.schema import Config, Resources
-from airls_ray.learning.prm_folder import read_prm_form
 from airls_ray.planning.memory import (
     GIB,
     LOGITS_ENTROPY,
@@ -24,6 +23,7 @@ from airls_ray.planning.placement import ActorDemand, Placement, place
 from airls_ray.planning.shapes import ModelShape, policy_shape, shape_of_path
 from airls_ray.planning.sizes import plan_sizes, prm_head, prm_parameters
 from airls_ray.planning.warnings import missing_settings
+from airls_ray.prm.folder import read_prm_form
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def make_plan(config: Config, *, gpus_per_node: int = 8, gpu_memory_gib: float =
 
 
 def actor_demands(config: Config) -> tuple[ActorDemand, ...]:
-    """Return the actors of the training loop, as `actors/launch.py` starts them."""
+    """Return the actors of the training loop, as `actors/train/launch.py` starts them."""
     tensor_parallel = config.rollout.engine.tensor_parallel
     engine = config.rollout.resources
     asked = [

@@ -14,7 +14,7 @@ from airls_ray.errors import ModelError
 from airls_ray.models.check import check_model_folder
 from airls_ray.tasks import make_task
 
-_SPECIAL_TOKENS = 2  # <pad> and <eos> of airls_ray/tokenizer_files.py
+_SPECIAL_TOKENS = 2  # <pad> and <eos> of airls_ray/text/tokenizer_files.py
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from airls_ray import files
+from airls_ray.console.formatting import format_seconds
 from airls_ray.errors import RunError
-from airls_ray.formatting import format_seconds
 from airls_ray.report.charts import COLOURS, Chart, Dash, Line
 from airls_ray.report.data import RunData, load_run, mean_curve, rolling_mean
 from airls_ray.report.markup import element, table

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from airls_ray.errors import RunError
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.run_folder import RunFolder
 
 Curve = tuple[list[float], list[float]]
 """Iterations and values, of equal length."""

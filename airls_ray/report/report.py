@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from airls_ray import files
-from airls_ray.formatting import format_seconds
+from airls_ray.console.formatting import format_seconds
 from airls_ray.report.charts import Chart, render
 from airls_ray.report.data import RunData, load_run, number
 from airls_ray.report.examples import MOST_EXAMPLES, render_examples
@@ -22,7 +22,7 @@ from airls_ray.report.panels import (
     stage_seconds,
     time_charts,
 )
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.run_folder import RunFolder
 
 
 def write_report(run_folder: Path) -> Path:

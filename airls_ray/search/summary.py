@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from airls_ray.console.formatting import Cell
 from airls_ray.evaluation.steps import relative_weights
 from airls_ray.evaluation.voting import best_of_n_values
-from airls_ray.formatting import Cell
 from airls_ray.search.ledger import AXES
 
 Record = Mapping[str, Any]

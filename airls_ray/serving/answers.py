@@ -11,7 +11,7 @@ from airls_ray.evaluation.steps import Aggregate
 from airls_ray.search.driver import Search
 from airls_ray.search.records import Leaf, choose
 from airls_ray.search.tree import SearchState
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 
 Canonical = Callable[[str, Sequence[Sequence[int]]], Sequence[str | None]]
 """The answers that the task's grader reads in responses: problem's text, responses."""

@@ -8,7 +8,7 @@ from typing import Any
 from airls_ray.errors import DataError
 from airls_ray.serving.errors import bad_request
 from airls_ray.serving.requests import ChatRequest, CompletionRequest, Message, Prompt
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 
 
 class PromptEncoder:

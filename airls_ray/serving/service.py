@@ -12,7 +12,7 @@ from airls_ray.config.schema import Config
 from airls_ray.config.search_section import AlgorithmName, AnswerRule
 from airls_ray.errors import ConfigError
 from airls_ray.evaluation.steps import Aggregate
-from airls_ray.prms.forms import MIXED_WITH_THE_POLICY
+from airls_ray.prm.forms import MIXED_WITH_THE_POLICY
 from airls_ray.search.driver import Search, SearchDriver, SearchProblem
 from airls_ray.search.registry import ALGORITHMS, make_searcher
 from airls_ray.search.searcher import Searcher
@@ -24,7 +24,7 @@ from airls_ray.serving.metrics import Metrics
 from airls_ray.serving.prompts import PromptEncoder
 from airls_ray.serving.requests import ChatRequest, CompletionRequest
 from airls_ray.serving.search_queue import QueueFullError, SearchQueue
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 
 _GREEDY_BELOW = 1e-5
 """Temperatures below it are greedy to the engine."""

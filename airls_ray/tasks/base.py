@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from airls_ray.steps import StepRule
+from airls_ray.text.steps import StepRule
 
 Split = Literal["train", "test"]
 
@@ -81,7 +81,7 @@ class MakesDetours(Protocol):
 
 @runtime_checkable
 class CutsSteps(Protocol):
-    """A task whose steps end by a rule of `airls_ray.steps` (the others': by their `step_delimiter`)."""
+    """A task whose steps end by a rule of `airls_ray.text.steps` (the others': by their `step_delimiter`)."""
 
     @property
     def step_rule(self) -> StepRule:

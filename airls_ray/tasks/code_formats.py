@@ -15,7 +15,6 @@ import pickle
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from airls_ray.errors import DataError
@@ -149,17 +148,6 @@ READERS: dict[str, Callable[[str, Row], Problem]] = {
     "leetcode": leetcode,
     "livecodebench": livecodebench,
 }
-
-
-def read_code_file(path: Path, form: str) -> list[Problem]:
-    """Read a file (JSONL, also .gz) whose rows are in the format `form`, a key of READERS.
-
-    Raises:
-        DataError: names the file and the 1-based row.
-    """
-    from airls_ray.data.importing import import_problems  # which imports this module
-
-    return import_problems(path, form, bad_rows="error", remedy="").problems
 
 
 def check_details(where: str, details: Mapping[str, Any]) -> None:

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airls_ray.steps import StepRule
 from airls_ray.tasks.answers import without_thoughts
 from airls_ray.tasks.base import Grade, Problem, Split
 from airls_ray.tasks.choices import grade_choice
 from airls_ray.tasks.math_grader import grade_math
 from airls_ray.tasks.problem_files import check_apart, epochs
+from airls_ray.text.steps import StepRule
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import FileTaskConfig

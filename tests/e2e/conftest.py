@@ -16,17 +16,18 @@ from typing import Any
 import pytest
 import torch
 
-from actors import cluster, evaluate_outputs, prm_labels, unsolved
-from actors.launch import run_training
-from actors.samplers import Samplers, started_samplers
+from actors.cluster import cluster
+from actors.commands import evaluate_outputs, prm_labels, unsolved
+from actors.commands.samplers import Samplers, started_samplers
+from actors.train.launch import run_training
 from airls_ray.cli import main as cli
 from airls_ray.config.load import dump_config
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, ModelConfig, RayConfig
+from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.problems import ProblemStream
 from airls_ray.models.create import create_policy
-from airls_ray.progress import Progress, QuietProgress
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec, build_tokenizer, encode_traces
+from airls_ray.text.codec import TextCodec, build_tokenizer, encode_traces
 
 REPOSITORY = Path(__file__).parents[2]
 TASK = {"name": "arithmetic", "operations": 2, "modulus": 5, "test_problems": 16}

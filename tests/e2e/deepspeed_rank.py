@@ -10,17 +10,17 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from actors.deepspeed_engine import DeepSpeedEngine, init_distributed
+from actors.learn.deepspeed_engine import DeepSpeedEngine, init_distributed
 from airls_ray.config.schema import LearnerConfig, LoraConfig, MethodConfig, PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, TrainEngine, TrainModule
 from airls_ray.learning.policy import update_policy
-from airls_ray.learning.prm_batch import PRMSource, build_prm_batch
-from airls_ray.learning.prm_update import update_prm
 from airls_ray.learning.save import save_trained
 from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.models.lora import load_with_adapters
+from airls_ray.prm.batch import PRMSource, build_prm_batch
+from airls_ray.prm.update import update_prm
 from tests.tiny import make_rollouts, make_traces
 
 Weights = dict[str, torch.Tensor]

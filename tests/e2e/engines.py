@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.vllm_engine import VLLMEngine
+from actors.rollout.vllm_engine import VLLMEngine
 
 
 def cached_tokens(engine: VLLMEngine, prompt: list[int]) -> int:

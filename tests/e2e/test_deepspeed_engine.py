@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from actors.deepspeed_engine import deepspeed_settings, free_port
+from actors.learn.deepspeed_engine import deepspeed_settings, free_port
 from airls_ray.learning.batches import Sequences
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.models.load import load_policy_module

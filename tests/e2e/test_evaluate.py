@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from actors import evaluate_outputs
-from actors.evaluate_outputs import evaluate_policy
-from actors.unsolved import write_unsolved
+from actors.commands import evaluate_outputs
+from actors.commands.evaluate_outputs import evaluate_policy
+from actors.commands.unsolved import write_unsolved
 from airls_ray.data.problems import ProblemStream, read_problems, table_to_problems
 from airls_ray.evaluation.outputs import GREEDY
 from airls_ray.tasks import make_task

@@ -21,7 +21,7 @@ import pytest
 
 from airls_ray.config.schema import Config
 from airls_ray.files import TEMPORARY
-from airls_ray.run_lock import HEARTBEAT
+from airls_ray.runs.run_lock import HEARTBEAT
 from tests.e2e.conftest import TrainedRun, command, environment, figures, read_lines, train, write_config
 from tests.e2e.processes import marked, wait_until
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.search import run_search
+from actors.search.search import run_search
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
 from airls_ray.search.records import SEARCH_RECORDS
@@ -82,8 +82,8 @@ def test_a_search_of_steps_scores_as_the_learner_does(
     searched: tuple[Path, dict[str, Any]], airl_run: TrainedRun
 ) -> None:
     """Cached prefixes and end-of-sequence steps give the scores that the PRM gives whole responses."""
-    from airls_ray.learning.prm_folder import read_prm_form
     from airls_ray.models.load import load_prm_module
+    from airls_ray.prm.folder import read_prm_form
     from tests.e2e.plain_scores import plain_step_scores
 
     folder = checkpoint(airl_run) / "prm"
@@ -142,7 +142,7 @@ def airl_run_prompts(run: TrainedRun) -> list[dict[str, Any]]:
     """Problem and prompt tokens of the run's test samples and of as many problems as are searched."""
     from airls_ray.data.problems import ProblemStream
     from airls_ray.tasks import make_task
-    from airls_ray.text import TextCodec
+    from airls_ray.text.codec import TextCodec
 
     task = make_task(run.config.task)
     codec = TextCodec.from_folder(checkpoint(run) / "policy", task)

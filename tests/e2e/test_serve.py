@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from airls_ray.config.schema import PRMConfig
-from airls_ray.learning.prm_folder import write_prm_form
+from airls_ray.prm.folder import write_prm_form
 from tests.e2e.conftest import (
     REPOSITORY,
     assert_refused,

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors.sft import run_sft
-from actors.sft_state import state_folder
+from actors.commands.sft import run_sft
+from actors.learn.sft_state import state_folder
 from airls_ray.config.load import dump_config
 from airls_ray.config.schema import Config
+from airls_ray.console.progress import QuietProgress
 from airls_ray.errors import DataError, ResourceError
 from airls_ray.models.check import check_model_folder
-from airls_ray.progress import QuietProgress
 
 
 def config(**changes: Any) -> Config:

@@ -14,23 +14,23 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForTokenClassification
 
-from actors import cluster
-from actors.prm_learner import PRMServer
-from actors.rollout_pool import RolloutPool
-from actors.rollout_worker import RolloutRequest
-from actors.train_prm import train_prm
-from actors.workers import start_workers
+from actors.cluster import cluster
+from actors.commands.train_prm import train_prm
+from actors.learn.prm_learner import PRMServer
+from actors.rollout.rollout_pool import RolloutPool
+from actors.rollout.rollout_worker import RolloutRequest
+from actors.rollout.workers import start_workers
 from airls_ray.config.schema import Config, PRMConfig
+from airls_ray.console.progress import QuietProgress
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.prm_labels import read_facts, read_labels
 from airls_ray.data.schemas import PREFIXES, rows_to_table
 from airls_ray.errors import DataError
 from airls_ray.evaluation.labels import measure_step_scores
-from airls_ray.learning.prm_folder import read_prm_form
-from airls_ray.learning.prm_supervised import split_by_problem
-from airls_ray.progress import QuietProgress
+from airls_ray.prm.folder import read_prm_form
+from airls_ray.prm.supervised import split_by_problem
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 from tests.e2e.conftest import base_config, read_lines
 
 
@@ -145,7 +145,7 @@ def test_labels_of_a_file_are_learned_without_sampling(
     def no_workers(*_: Any) -> None:
         raise AssertionError("a rollout worker was started")
 
-    monkeypatch.setattr("actors.prm_labels.started_samplers", no_workers)
+    monkeypatch.setattr("actors.commands.prm_labels.started_samplers", no_workers)
     changes = {"prm": trained.config.prm.model_copy(update={"path": str(trained.folder / "prm")})}
     labels = trained.folder / "labels.parquet"
     config = trained.config.model_copy(update=changes)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from actors.train_prm_offline import StoredFiles, train_prm_offline
+from actors.commands.train_prm_offline import StoredFiles, train_prm_offline
 from airls_ray.config.schema import Config
+from airls_ray.console.progress import QuietProgress
 from airls_ray.data.problems import ProblemStream, table_to_problems, take_distinct
-from airls_ray.learning.prm_folder import read_prm_form
-from airls_ray.progress import QuietProgress
+from airls_ray.prm.folder import read_prm_form
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 from tests.e2e.conftest import base_config, read_lines
 
 PROBLEMS, EPOCHS = 128, 6

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from actors.engine import Request
-from actors.vllm_engine import VLLMEngine
+from actors.rollout.engine import Request
+from actors.rollout.vllm_engine import VLLMEngine
 from airls_ray.config.schema import EngineConfig
 from airls_ray.errors import RequestRefused
 from tests.e2e.engines import cached_tokens

@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from actors.engine import Request, Sample, Sampling
-from actors.vllm_engine import VLLMEngine
-from actors.weight_transfer import ObjectStoreTransferEngine
+from actors.rollout.engine import Request, Sample, Sampling
+from actors.rollout.vllm_engine import VLLMEngine
+from actors.weights.weight_transfer import ObjectStoreTransferEngine
 from airls_ray.config.schema import EngineConfig
 from airls_ray.weights import WeightBuffer, pack_weights
 from tests.e2e.engines import cached_tokens

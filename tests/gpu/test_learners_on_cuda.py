@@ -14,9 +14,9 @@ from airls_ray.data.parts import merge_parts
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, TorchEngine, own_device
 from airls_ray.learning.policy import update_policy
-from airls_ray.learning.prm_batch import PRMSource, build_prm_batch
-from airls_ray.learning.prm_update import update_prm
 from airls_ray.models.load import load_policy_module, load_prm_module
+from airls_ray.prm.batch import PRMSource, build_prm_batch
+from airls_ray.prm.update import update_prm
 from airls_ray.tensors import to_packed
 from tests.tiny import make_policy_folder, make_rollouts, make_traces
 

@@ -13,6 +13,7 @@ import pytest
 
 from airls_ray.config import load_config
 from airls_ray.config.schema import CodeTaskConfig
+from airls_ray.data.importing import import_problems
 from airls_ray.data.problems import problems_to_table, write_problems
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.rollouts import summarise_rollouts
@@ -22,7 +23,7 @@ from airls_ray.grading.table import results_to_table
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.code_blocks import program_of
-from airls_ray.tasks.code_formats import READERS, check_details, read_code_file
+from airls_ray.tasks.code_formats import READERS, check_details
 from airls_ray.tasks.code_task import CodeTask, digest_of
 from tests.processes.sandboxes import RIGHT, SMALL, protected_sandbox
 
@@ -181,7 +182,7 @@ def test_a_row_that_cannot_judge_is_one_sentence_with_its_place(tmp_path, form, 
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(b"\n" + json.dumps(row).encode() + b"\n"))
     with pytest.raises(DataError) as caught:
-        read_code_file(path, form)
+        import_problems(path, form, bad_rows="error")
     assert f"{path}, row 2" in str(caught.value) and words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -298,7 +299,7 @@ DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere")) / "code"
 @pytest.mark.skipif(not DATA.is_dir(), reason="AIRLS_RAY_TEST_DATA has no folder code")
 @pytest.mark.parametrize(("form", "name"), [("humaneval", "HumanEval.jsonl.gz"), ("mbpp", "mbpp.jsonl")])
 def test_every_twentieth_published_solution_passes(task, form, name):
-    problems = read_code_file(DATA / name, form)
+    problems = import_problems(DATA / name, form, bad_rows="error").problems
     assert len(problems) == {"humaneval": 164, "mbpp": 974}[form]
     for problem in problems[::20]:
         assert task.grade(problem, fenced(problem.traces[0])).reason == "graded", problem.problem_id

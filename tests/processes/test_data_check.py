@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.launch_checks import check_data
+from actors.train.launch_checks import check_data
 from airls_ray.cli.main import run
 from airls_ray.config.schema import Config
+from airls_ray.console.progress import QuietProgress
 from airls_ray.data.check_answers import Effort, judge_problems
 from airls_ray.data.check_config import check_before, check_config
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.errors import DataError
-from airls_ray.progress import QuietProgress
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.choices import with_choices
-from airls_ray.text import build_tokenizer
+from airls_ray.text.codec import build_tokenizer
 
 Row = dict[str, Any]
 GOOD: list[Row] = [

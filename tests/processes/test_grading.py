@@ -16,7 +16,7 @@ from airls_ray.errors import RunError
 from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.grading.table import grade_table
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec, build_tokenizer
+from airls_ray.text.codec import TextCodec, build_tokenizer
 
 FAKE_TASK = """
 import ctypes, os, sys, time

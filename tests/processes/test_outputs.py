@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from airls_ray.cli.main import run
+from airls_ray.console.progress import QuietProgress
 from airls_ray.data.problems import problems_to_table
 from airls_ray.data.schemas import OUTPUTS, rows_to_table
 from airls_ray.data.stored_outputs import read_responses
@@ -22,7 +23,6 @@ from airls_ray.errors import DataError, RunError
 from airls_ray.evaluation.endpoint import Asked, Endpoint
 from airls_ray.evaluation.output_parts import OutputParts
 from airls_ray.evaluation.outputs import GREEDY, measure_outputs, output_rows
-from airls_ray.progress import QuietProgress
 from airls_ray.tasks.base import Problem
 
 PROBLEMS = problems_to_table(

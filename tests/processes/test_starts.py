@@ -101,7 +101,16 @@ def test_measuring_stored_samples_loads_no_engine_and_no_ray(tmp_path: Path) -> 
     assert "loaded []" in done.stdout
 
 
-DRIVERS = ("launch", "demo", "sft", "search", "serve", "evaluate_outputs", "verifier", "rollout_worker")
+DRIVERS = (
+    "train.launch",
+    "commands.demo",
+    "commands.sft",
+    "commands.evaluate_outputs",
+    "search.search",
+    "search.serve",
+    "verify.verifier",
+    "rollout.rollout_worker",
+)
 
 
 def test_drivers_and_verifier_start_without_torch() -> None:

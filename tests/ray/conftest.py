@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors import cluster
+from actors.cluster import cluster
 from airls_ray.config.schema import RayConfig
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors import cluster
-from actors.cluster import Demand
+from actors.cluster import cluster
+from actors.cluster.cluster import Demand
 from airls_ray.config.schema import Resources
 from airls_ray.errors import DataError, ResourceError, RunError
 

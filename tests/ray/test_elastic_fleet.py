@@ -13,18 +13,18 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors import cluster, placement
-from actors.elastic_fleet import ElasticFleet, FleetEvents, Launch
-from actors.engine import Sample, Sampling
-from actors.rollout_pool import RolloutPool
-from actors.rollout_worker import RolloutRequest, RolloutWorker
-from actors.sampling import IterationSampling, sample_all
+from actors.cluster import cluster, placement
+from actors.rollout.elastic_fleet import ElasticFleet, FleetEvents, Launch
+from actors.rollout.engine import Sample, Sampling
+from actors.rollout.rollout_pool import RolloutPool
+from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
+from actors.rollout.sampling import IterationSampling, sample_all
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, FailureConfig, Resources
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import RequestRefused, RunError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
-from airls_ray.text import build_tokenizer
+from airls_ray.text.codec import build_tokenizer
 from airls_ray.weights import pack_weights
 from tests.fakes import FakeEngine
 
@@ -266,7 +266,7 @@ def test_a_worker_on_a_drained_node_finishes_its_share_and_goes(
     (member,) = fleet.ready
     assert member.node is not None
     nodes = placement.Nodes(frozenset({member.node}), frozenset({member.node}))
-    monkeypatch.setattr("actors.placement.nodes", lambda: nodes)
+    monkeypatch.setattr("actors.cluster.placement.nodes", lambda: nodes)
     seen = []
     for busy in ([member.name], [member.name], []):
         time.sleep(1.1)  # the fleet looks at nodes once a second

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 import ray
 
-from actors.monitoring import Monitor
+from actors.cluster.monitoring import Monitor
 
 RUN = "monitored"
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from actors import cluster
-from actors.fleet import FixedFleet, Member
-from actors.node_calls import by_node, tell_all
-from actors.rollout_worker import RolloutWorker
+from actors.cluster import cluster
+from actors.rollout.fleet import FixedFleet, Member
+from actors.rollout.node_calls import by_node, tell_all
+from actors.rollout.rollout_worker import RolloutWorker
 from airls_ray.config.schema import Resources
 from airls_ray.errors import ConfigError, UserError
 

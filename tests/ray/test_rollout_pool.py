@@ -5,15 +5,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors import cluster
-from actors.rollout_pool import RolloutPool
-from actors.rollout_worker import RolloutRequest, RolloutWorker
+from actors.cluster import cluster
+from actors.rollout.rollout_pool import RolloutPool
+from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, Resources
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.schemas import PREFIXES, rows_to_table
 from airls_ray.errors import RunError
 from airls_ray.tasks import make_task
-from airls_ray.text import build_tokenizer
+from airls_ray.text.codec import build_tokenizer
 from airls_ray.weights import pack_weights
 from tests.fakes import make_fake_engine
 

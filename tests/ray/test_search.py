@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from actors import cluster
-from actors.rollout_pool import RolloutPool
-from actors.rollout_worker import RolloutWorker
-from actors.search_parts import PoolGenerator
+from actors.cluster import cluster
+from actors.rollout.rollout_pool import RolloutPool
+from actors.rollout.rollout_worker import RolloutWorker
+from actors.search.search_parts import PoolGenerator
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, Resources
 from airls_ray.errors import RunError
 from airls_ray.search.beam import Beam
 from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
 from airls_ray.search.scoring import LogProbScorer
 from airls_ray.tasks import make_task
-from airls_ray.text import build_tokenizer
+from airls_ray.text.codec import build_tokenizer
 from tests.fakes import make_fake_engine
 
 TASK = ArithmeticTaskConfig(operations=3)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from ray.cloudpickle import register_pickle_by_value
 
-from actors import cluster
-from actors.async_loop import train_async
-from actors.loop import train
-from actors.rollout_pool import RolloutPool
-from actors.tracking import Tracker
+from actors.cluster import cluster
+from actors.rollout.rollout_pool import RolloutPool
+from actors.train.async_loop import train_async
+from actors.train.loop import train
+from actors.train.tracking import Tracker
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # as for `python benchmarks/NAME.py`

@@ -29,11 +29,11 @@ def own_folder(tmp_path) -> Callable[..., tuple[Path, dict[str, int]]]:
 
     from airls_ray.config import Config
     from airls_ray.config.schema import ModelConfig, PRMConfig
-    from airls_ray.learning.prm_folder import write_prm_form
     from airls_ray.models.create import create_policy
     from airls_ray.models.load import load_prm_module, save_hf
+    from airls_ray.prm.folder import write_prm_form
     from airls_ray.tasks import make_task
-    from airls_ray.text import TextCodec, build_tokenizer
+    from airls_ray.text.codec import TextCodec, build_tokenizer
 
     def make(**form: Any) -> tuple[Path, dict[str, int]]:
         task, config = make_task(Config().task), PRMConfig(**form)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from airls_ray.characters import half_character, whole_characters
 from airls_ray.files import to_json, write_text
+from airls_ray.text.characters import half_character, whole_characters
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from airls_ray.checkpoint_record import RECORD, check_files, check_inputs, fingerprints, read_record
-from airls_ray.checkpoints import checkpoint_iteration, kept, ranking
 from airls_ray.config import Config
 from airls_ray.errors import RunError
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.checkpoint_record import RECORD, check_files, check_inputs, fingerprints, read_record
+from airls_ray.runs.checkpoints import checkpoint_iteration, kept, ranking
+from airls_ray.runs.run_folder import RunFolder
 
 
 def model(folder: Path, value: float = 0.0, **config: Any) -> Path:

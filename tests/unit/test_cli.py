@@ -33,13 +33,13 @@ def fake(monkeypatch):
 @pytest.fixture(autouse=True)
 def any_folder(monkeypatch):
     """Folders of models need not exist."""
-    from actors import launch_checks
+    from actors.train import launch_checks
     from airls_ray.models import check
-    from airls_ray.prms import forms
+    from airls_ray.prm import forms
 
-    shown = types.ModuleType("actors.demo")
+    shown = types.ModuleType("actors.commands.demo")
     vars(shown)["show_summary"] = lambda summary, progress: None
-    monkeypatch.setitem(sys.modules, "actors.demo", shown)
+    monkeypatch.setitem(sys.modules, "actors.commands.demo", shown)
     monkeypatch.setattr(launch_checks, "base_policy", lambda config: "policy")
     monkeypatch.setattr(check, "check_model_folder", lambda *_, **__: None)
     monkeypatch.setattr(forms, "check_model_folder", lambda *_, **__: None)
@@ -87,7 +87,7 @@ def test_a_wrong_configuration_is_one_sentence_and_code_2(capsys):
 
 @pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["plain", "from an actor"])
 def test_a_users_mistake_is_one_sentence_and_code_2(fake, capsys, wrap):
-    fake("actors.launch", run_training=raising(wrap(ResourceError("asked for 8 GPUs, there are 2"))))
+    fake("actors.train.launch", run_training=raising(wrap(ResourceError("asked for 8 GPUs, there are 2"))))
     assert cli.run(["train", DEMO]) == 2
     assert capsys.readouterr().err == "Error: asked for 8 GPUs, there are 2.\n"
 
@@ -105,7 +105,7 @@ def test_the_outer_of_two_sentences_is_shown():
 @pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["plain", "from an actor"])
 def test_a_full_disk_is_one_sentence_and_code_2(fake, capsys, wrap):
     full = wrap(OSError(errno.ENOSPC, "No space left on device", "runs/x"))
-    fake("actors.launch", run_training=raising(full))
+    fake("actors.train.launch", run_training=raising(full))
     assert cli.run(["train", DEMO]) == 2
     error = capsys.readouterr().err
     assert error.startswith("Error: the disk is full while runs/x was written: free some space")
@@ -113,7 +113,7 @@ def test_a_full_disk_is_one_sentence_and_code_2(fake, capsys, wrap):
 
 
 def test_ctrl_c_gives_code_130_and_says_how_to_go_on(fake, capsys):
-    fake("actors.launch", run_training=raising(Interrupted("--resume goes on with iteration 19 of 60")))
+    fake("actors.train.launch", run_training=raising(Interrupted("--resume goes on with iteration 19 of 60")))
     assert cli.run(["train", DEMO]) == 130
     error = capsys.readouterr().err.strip()
     assert error == "Interrupted: --resume goes on with iteration 19 of 60."
@@ -131,14 +131,14 @@ def test_wrong_usage_names_the_help_of_its_own_command(capsys):
 
 
 def test_ctrl_c_elsewhere_gives_code_130(fake, capsys):
-    fake("actors.search", run_search=raising(KeyboardInterrupt()))
+    fake("actors.search.search", run_search=raising(KeyboardInterrupt()))
     assert cli.run(["search", DEMO, "--policy", "p"]) == 130
     assert capsys.readouterr().err.strip() == "Interrupted: what was written stays readable."
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "a broken disk")])
 def test_our_own_faults_keep_their_traceback(fake, error):
-    fake("actors.launch", run_training=raising(error))
+    fake("actors.train.launch", run_training=raising(error))
     with pytest.raises(type(error)):
         cli.run(["train", DEMO])
 
@@ -151,8 +151,8 @@ def test_train_passes_the_configuration_and_resume_and_prints_sizes_and_result(f
         seen.append((config, resume))
         return {"accuracy": {"trained": {"sampled": 0.625}}, "versions": {"torch": "2.13"}}
 
-    fake("actors.launch", run_training=run_training)
-    fake("actors.demo", show_summary=lambda summary, progress: print(summary["accuracy"]))
+    fake("actors.train.launch", run_training=run_training)
+    fake("actors.commands.demo", show_summary=lambda summary, progress: print(summary["accuracy"]))
     assert cli.run(["train", DEMO, "seed=7", "--resume", "train.problems_per_iteration=12"]) == 0
     config, resume = seen[0]
     assert (config.seed, config.train.problems_per_iteration, resume) == (7, 12, True)
@@ -165,8 +165,11 @@ def test_train_passes_the_configuration_and_resume_and_prints_sizes_and_result(f
 
 def test_sft_writes_to_the_folder_that_training_reads_unless_told(fake, tmp_path):
     folders: list[Path] = []
-    fake("actors.launch_checks", warm_start_folder=lambda config: Path("runs") / config.name / "sft")
-    fake("actors.sft", run_sft=lambda config, folder, resume: folders.append(folder) or {"accuracy": 0.5})
+    fake("actors.train.launch_checks", warm_start_folder=lambda config: Path("runs") / config.name / "sft")
+    fake(
+        "actors.commands.sft",
+        run_sft=lambda config, folder, resume: folders.append(folder) or {"accuracy": 0.5},
+    )
     assert cli.run(["sft", DEMO]) == 0
     assert cli.run(["sft", DEMO, "--output", str(tmp_path)]) == 0
     assert folders == [Path("runs/demo_arithmetic/sft"), tmp_path]
@@ -176,8 +179,10 @@ def test_train_prm_takes_the_policy_that_training_starts_from_unless_told(fake, 
     monkeypatch.chdir(tmp_path)
     Path("l.parquet").touch()
     seen: list[tuple[Any, ...]] = []
-    fake("actors.launch_checks", base_policy=lambda config: "warm")
-    fake("actors.train_prm", train_prm=lambda *given, labels: seen.append((*given[1:], labels)) or {})
+    fake("actors.train.launch_checks", base_policy=lambda config: "warm")
+    fake(
+        "actors.commands.train_prm", train_prm=lambda *given, labels: seen.append((*given[1:], labels)) or {}
+    )
     assert cli.run(["train-prm", DEMO, f"output={tmp_path}"]) == 0
     command = ["train-prm", DEMO, "--policy", "p", "--output", str(tmp_path), "--labels", "l.parquet"]
     assert cli.run(command) == 0
@@ -190,10 +195,10 @@ def test_train_prm_learns_from_stored_rollouts_without_sampling(fake, tmp_path, 
     for name in ("a.jsonl", "b.jsonl", "t.jsonl", "p.jsonl"):
         Path(name).touch()
     seen: list[tuple[Any, ...]] = []
-    fake("actors.launch_checks", base_policy=lambda config: "warm")
+    fake("actors.train.launch_checks", base_policy=lambda config: "warm")
     files = lambda rollouts, traces, problems: (rollouts, traces, problems)  # noqa: E731
     fake(
-        "actors.train_prm_offline",
+        "actors.commands.train_prm_offline",
         StoredFiles=files,
         train_prm_offline=lambda *given: seen.append(given[1:]) or {},
     )
@@ -229,7 +234,7 @@ def test_a_run_folder_serves_as_configuration(fake, tmp_path):
     from airls_ray.config.load import dump_config
 
     seen: list[Config] = []
-    fake("actors.launch", run_training=lambda config, resume: seen.append(config) or {})
+    fake("actors.train.launch", run_training=lambda config, resume: seen.append(config) or {})
     dump_config(Config(seed=11), tmp_path / "config.yaml")
     assert cli.run(["train", str(tmp_path)]) == 0
     assert seen[0].seed == 11
@@ -238,10 +243,10 @@ def test_a_run_folder_serves_as_configuration(fake, tmp_path):
 @pytest.mark.parametrize("name", ["run", "another", "mein Lauf (2)", ".kept"])
 def test_a_run_folder_is_itself_whatever_it_is_called(fake, tmp_path, monkeypatch, name):
     """The run was made as runs/run from another folder, where another run of that name is now."""
-    from airls_ray.run_folder import RunFolder
+    from airls_ray.runs.run_folder import RunFolder
 
     seen: list[tuple[Any, ...]] = []
-    fake("actors.search", run_search=lambda *arguments: seen.append(arguments) or {})
+    fake("actors.search.search", run_search=lambda *arguments: seen.append(arguments) or {})
     other = RunFolder(tmp_path / "runs" / "run")
     moved = RunFolder(tmp_path / "kept" / name)
     for run in (other, moved):
@@ -259,10 +264,10 @@ def test_a_run_folder_is_itself_whatever_it_is_called(fake, tmp_path, monkeypatc
 
 
 def test_a_run_folder_gives_a_new_run_its_settings(fake, tmp_path):
-    from airls_ray.run_folder import RunFolder
+    from airls_ray.runs.run_folder import RunFolder
 
     seen: list[Config] = []
-    fake("actors.launch", run_training=lambda config, resume: seen.append(config) or {})
+    fake("actors.train.launch", run_training=lambda config, resume: seen.append(config) or {})
     RunFolder(tmp_path / "old").create(Config(seed=11))
     assert cli.run(["train", str(tmp_path / "old"), "name=new"]) == 0
     assert cli.run(["train", str(tmp_path / "old"), f"output={tmp_path / 'x'}"]) == 0
@@ -272,7 +277,7 @@ def test_a_run_folder_gives_a_new_run_its_settings(fake, tmp_path):
 
 def test_search_takes_policy_and_prm_of_the_latest_checkpoint(fake, tmp_path):
     seen: list[tuple[Any, ...]] = []
-    fake("actors.search", run_search=lambda *arguments: seen.append(arguments) or {})
+    fake("actors.search.search", run_search=lambda *arguments: seen.append(arguments) or {})
     checkpoints = tmp_path / "x" / "checkpoints"
     newest = checkpoints / "iteration_000040"
     for folder in (newest / "policy", newest / "prm"):
@@ -284,7 +289,7 @@ def test_search_takes_policy_and_prm_of_the_latest_checkpoint(fake, tmp_path):
 
 def test_search_takes_no_prm_beside_a_policy_of_ones_own(fake, tmp_path):
     seen: list[tuple[Any, ...]] = []
-    fake("actors.search", run_search=lambda *arguments: seen.append(arguments) or {})
+    fake("actors.search.search", run_search=lambda *arguments: seen.append(arguments) or {})
     arguments = ["search", DEMO, "--policy", "elsewhere", "--output", str(tmp_path)]
     assert cli.run(arguments) == 0
     assert seen[0][1:] == (Path("elsewhere"), None, tmp_path, False)
@@ -294,7 +299,7 @@ def test_search_runs_the_algorithms_and_budgets_that_are_named(fake, tmp_path):
     from airls_ray.search.registry import ALGORITHMS
 
     seen: list[Any] = []
-    fake("actors.search", run_search=lambda config, *rest: seen.append(config.search) or {})
+    fake("actors.search.search", run_search=lambda config, *rest: seen.append(config.search) or {})
     common = ["search", DEMO, "--policy", "elsewhere", "--output", str(tmp_path)]
     assert cli.run([*common, "--algorithm", "beam", "--algorithm", "mcts", "--budget", "8"]) == 0
     assert cli.run([*common, "--algorithm", "all"]) == 0
@@ -325,7 +330,7 @@ def test_report_wants_a_run_folder(tmp_path, capsys, fake):
 
 def test_demo_runs_the_demo_configuration(fake):
     seen: list[Config] = []
-    fake("actors.demo", run_demo=seen.append)
+    fake("actors.commands.demo", run_demo=seen.append)
     assert cli.run(["demo", "seed=3"]) == 0
     assert (seen[0].name, seen[0].seed) == ("demo_arithmetic", 3)
 

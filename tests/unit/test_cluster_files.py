@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from actors.monitoring import exported_names
+from actors.cluster.monitoring import exported_names
 from airls_ray.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parents[2]

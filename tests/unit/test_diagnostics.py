@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from airls_ray.diagnostics import CHECKS, RunWatch
+from airls_ray.runs.diagnostics import CHECKS, RunWatch
 
 Metrics = dict[str, float | str | None]
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import torch
 
 from airls_ray.learning.batches import Sequences
-from airls_ray.learning.distinct import merge_equal_sequences
-from airls_ray.learning.prm_batch import PRMBatch
+from airls_ray.prm.batch import PRMBatch
+from airls_ray.prm.distinct import merge_equal_sequences
 from airls_ray.tensors import PackedColumn
 
 

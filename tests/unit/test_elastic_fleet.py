@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from actors import placement
-from actors.elastic_fleet import ElasticFleet, FleetEvents, Launch
-from actors.fleet import Member
+from actors.cluster import placement
+from actors.rollout.elastic_fleet import ElasticFleet, FleetEvents, Launch
+from actors.rollout.fleet import Member
 from airls_ray.config.schema import FailureConfig
 
 

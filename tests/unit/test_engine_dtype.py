@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors import vllm_engine
+from actors.rollout import vllm_engine
 
 
 @pytest.mark.parametrize(

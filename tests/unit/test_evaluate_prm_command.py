@@ -16,11 +16,11 @@ from scipy.stats import kendalltau
 
 from airls_ray.cli import main as cli
 from airls_ray.cli.evaluate_prm import score_beginnings
+from airls_ray.console.progress import QuietProgress
 from airls_ray.data.step_files import StepRow
 from airls_ray.evaluation.prm_metrics import report
-from airls_ray.prms.items import StepText
-from airls_ray.prms.load import load_step_scorer
-from airls_ray.progress import QuietProgress
+from airls_ray.prm.items import StepText
+from airls_ray.prm.load import load_step_scorer
 from tests.unit.prm_folders import token_classifier
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -79,10 +79,10 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[tuple[Any, ...
             calls.append((*arguments, options))
             return scorer
 
-        module = types.ModuleType("airls_ray.prms.load")
+        module = types.ModuleType("airls_ray.prm.load")
         vars(module)["load_step_scorer"] = load_step_scorer
-        monkeypatch.setitem(sys.modules, "airls_ray.prms.load", module)
-        monkeypatch.setattr("airls_ray.prms.forms.check_prm", lambda *_: None)
+        monkeypatch.setitem(sys.modules, "airls_ray.prm.load", module)
+        monkeypatch.setattr("airls_ray.prm.forms.check_prm", lambda *_: None)
         return calls
 
     return put

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors.engine import Request, Sample
-from actors.expansion import expand
+from actors.rollout.engine import Request, Sample
+from actors.rollout.expansion import expand
 from airls_ray.config.schema import ArithmeticTaskConfig
 from airls_ray.data.schemas import CONTINUATIONS, EXPANSIONS
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec, build_tokenizer
+from airls_ray.text.codec import TextCodec, build_tokenizer
 from tests.fakes import FakeEngine
 
 TASK = make_task(ArithmeticTaskConfig(operations=3))

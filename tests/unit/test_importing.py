@@ -22,7 +22,7 @@ from airls_ray.data.problems import read_problems, table_to_problems
 from airls_ray.data.sources import open_source, parse_hub
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.tasks import Problem, make_task
-from airls_ray.text import build_tokenizer
+from airls_ray.text.codec import build_tokenizer
 
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere"))
 WRONG, RIGHT = {"text": "a", "rating": -1}, {"text": "b", "rating": 1}

@@ -13,14 +13,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors import async_loop, launch, loop, placement, tracking
-from actors.launch import run_training
-from actors.monitoring import NoMonitor
-from actors.tracking import LoopState, Stopwatch, Tracker
+from actors.cluster import placement
+from actors.cluster.monitoring import NoMonitor
+from actors.train import async_loop, launch, loop, tracking
+from actors.train.launch import run_training
+from actors.train.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config import Config
+from airls_ray.console.progress import QuietProgress
 from airls_ray.errors import Interrupted, ProcessLost
-from airls_ray.progress import QuietProgress
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.run_folder import RunFolder
 
 STAGES = ("rollout", "grade", "reference", "prm_update", "prm_score", "policy_update", "sync", "measure")
 LEARNS = STAGES.index("prm_update")
@@ -220,7 +221,7 @@ def test_a_node_that_drains_brings_one_checkpoint_and_the_run_goes_on(
 ) -> None:
     looks = iter([frozenset()] * 10 + [frozenset({"a"})] * 1000)
     monkeypatch.setattr(placement, "nodes", lambda: placement.Nodes(frozenset("ab"), next(looks)))
-    monkeypatch.setattr("actors.cluster.is_connected", lambda: True)
+    monkeypatch.setattr("actors.cluster.cluster.is_connected", lambda: True)
     train(tmp_path, monkeypatch, Stop())
     (extra,) = set(saved(tmp_path)) - {5, 10, 15, 20}
     assert saved(tmp_path)[extra] == (extra, extra, extra)

@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors import launch, tracking
-from actors.launch import run_training
-from actors.launch_checks import check_resumed, run_inputs
-from actors.monitoring import NoMonitor
-from actors.tracking import LoopState, Tracker
+from actors.cluster.monitoring import NoMonitor
+from actors.train import launch, tracking
+from actors.train.launch import run_training
+from actors.train.launch_checks import check_resumed, run_inputs
+from actors.train.tracking import LoopState, Tracker
 from airls_ray.config import Config
+from airls_ray.console.progress import QuietProgress
 from airls_ray.errors import ConfigError, RunError
-from airls_ray.progress import QuietProgress
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.run_folder import RunFolder
 
 
 class Said(QuietProgress):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import get_args
 
@@ -54,6 +55,42 @@ def test_the_library_imports_no_ray_vllm_or_deepspeed(path):
 def test_only_the_command_line_knows_the_actors(path):
     if path.parent.name != "cli":
         assert "actors" not in imported(path)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of this project that a file names, wherever in it and for types alone, too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= submodules or {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & MODULES.keys()
+
+
+MODULES = {module_of(path): path for path in LIBRARY + ACTORS}
+ROOMS = ("cluster", "weights", "verify", "rollout", "learn", "train", "commands", "search")
+"""Of `actors/`, from the lowest: a module needs its own room and those before it."""
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: own_imports(path) - {name} for name, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("path", [path for path in ACTORS if path.parent.name != "actors"], ids=name_of)
+def test_a_room_needs_only_the_rooms_below_it(path: Path) -> None:
+    above = ROOMS[ROOMS.index(path.parent.name) + 1 :]
+    names = {name.split(".")[1] for name in own_imports(path) if name.startswith("actors.")}
+    assert not names & set(above)
 
 
 @pytest.mark.parametrize("folder", ["config", "tasks", "cli"])

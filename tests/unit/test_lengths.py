@@ -10,16 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors.launch_checks import check_data, check_lengths
-from actors.prm_labels import training_problems
-from actors.sft_rank import held_out_problems
+from actors.commands.prm_labels import training_problems
+from actors.learn.sft_rank import held_out_problems
+from actors.train.launch_checks import check_data, check_lengths
 from airls_ray.config.schema import Config
+from airls_ray.console.choose import make_progress
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream, table_to_problems
 from airls_ray.errors import DataError
-from airls_ray.progress import make_progress
 from airls_ray.tasks import Problem, make_task
-from airls_ray.text import TextCodec, build_tokenizer
+from airls_ray.text.codec import TextCodec, build_tokenizer
 
 PROMPT, TRACE = "1+1=", "1+1=2;"  # 4 tokens, and 6 with the end of sequence (8 with the marks around them)
 

@@ -12,9 +12,9 @@ import pytest
 
 from airls_ray.config import Config
 from airls_ray.errors import ConfigError, RunError
-from airls_ray.mirror import Mirror, open_mirror
-from airls_ray.run_folder import RunFolder
-from airls_ray.storage import Storage, open_storage
+from airls_ray.runs.mirror import Mirror, open_mirror
+from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.storage import Storage, open_storage
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -27,9 +27,9 @@ from transformers import (
 from airls_ray.config.schema import PRMConfig
 from airls_ray.errors import ModelError
 from airls_ray.learning.batches import Sequences
-from airls_ray.learning.prefix_scores import PrefixScorer
 from airls_ray.models.load import load_policy_module
-from airls_ray.prms.heads import load_backbone, token_pair_head
+from airls_ray.prm.heads import load_backbone, token_pair_head
+from airls_ray.prm.prefix_scores import PrefixScorer
 from airls_ray.search.scoring import Continuation
 from airls_ray.tensors import make_batch
 from tests.tiny import make_rollouts

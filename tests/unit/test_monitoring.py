@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.monitoring import KEYS, NoMonitor, exported_names, metric_name
-from actors.tracking import Stopwatch
+from actors.cluster.monitoring import KEYS, NoMonitor, exported_names, metric_name
+from actors.train.tracking import Stopwatch
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -198,5 +198,5 @@ def test_a_dry_run_shows_custom_resources(capsys):
 
 
 def test_a_dry_run_starts_nothing(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "actors.launch", None)  # an import would raise
+    monkeypatch.setitem(sys.modules, "actors.train.launch", None)  # an import would raise
     assert cli.run(["train", PAPER, "--dry-run"]) == 0

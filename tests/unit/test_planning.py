@@ -59,7 +59,7 @@ def test_the_published_shapes_give_the_published_parameter_counts(name, paramete
 def test_a_new_model_is_counted_as_it_will_be_made(tmp_path):
     from airls_ray.models.create import qwen3_config
     from airls_ray.tasks import make_task
-    from airls_ray.text import TextCodec, build_tokenizer
+    from airls_ray.text.codec import TextCodec, build_tokenizer
 
     config = load_config(None, ["model.layers=2", "model.tie_embeddings=true"])
     task = make_task(config.task)
@@ -128,7 +128,7 @@ def plan_of(*overrides: str) -> Plan:
 
 
 def test_the_actors_are_those_that_training_starts():
-    from actors.start import demands
+    from actors.train.start import demands
 
     for overrides in ([], ["method=grpo"], ["method=prime"], ["method=pure", "prm.learner.ranks=2"]):
         config = load_config(None, [*overrides, "rollout.min_workers=2", "rollout.max_workers=2"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from airls_ray.config.schema import PRMConfig
-from airls_ray.learning.prefix_scores import PrefixScorer
 from airls_ray.models.load import load_prm_module
+from airls_ray.prm.prefix_scores import PrefixScorer
 from airls_ray.search.scoring import Continuation
 from tests.tiny import make_policy_folder
 

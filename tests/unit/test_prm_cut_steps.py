@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 
 from airls_ray.errors import DataError
 from airls_ray.models.load import load_prm_module
-from airls_ray.prms.items import StepScorer, StepText, first_tokens
-from airls_ray.prms.load import load_step_scorer
+from airls_ray.prm.items import StepScorer, StepText, first_tokens
+from airls_ray.prm.load import load_step_scorer
 from tests.unit.prm_folders import MAKERS, token_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")

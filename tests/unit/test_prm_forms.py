@@ -15,9 +15,9 @@ from transformers import (
 
 from airls_ray.config import Config
 from airls_ray.errors import ConfigError, DataError, ModelError
-from airls_ray.prms.forms import FORMS, check_search_score, choose_form
-from airls_ray.prms.items import StepText
-from airls_ray.prms.load import load_step_scorer
+from airls_ray.prm.forms import FORMS, check_search_score, choose_form
+from airls_ray.prm.items import StepText
+from airls_ray.prm.load import load_step_scorer
 from tests.unit.prm_folders import (
     MAKERS,
     SIZES,

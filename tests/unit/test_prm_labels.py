@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.engine import Sample, Sampling
-from actors.prm_labels import label_chunk, label_settings, make_labels, policy_fingerprint
-from actors.rollout_worker import RolloutRequest, RolloutWorker
-from actors.train_prm import read_given_labels
+from actors.commands.prm_labels import label_chunk, label_settings, make_labels, policy_fingerprint
+from actors.commands.train_prm import read_given_labels
+from actors.rollout.engine import Sample, Sampling
+from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
 from airls_ray.config.schema import ArithmeticTaskConfig, Config
+from airls_ray.console.progress import QuietProgress
 from airls_ray.data.prm_labels import LabelFacts, add_costs, read_facts, read_labels, write_labels
 from airls_ray.data.problems import ProblemStream, take_distinct
 from airls_ray.data.schemas import GRADES, PRM_LABELS, ROLLOUTS, rows_to_table
 from airls_ray.errors import DataError
-from airls_ray.learning.step_labels import chunks, distinct_prefixes, label_steps, prefix_values
-from airls_ray.progress import QuietProgress
+from airls_ray.prm.step_labels import chunks, distinct_prefixes, label_steps, prefix_values
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec, build_tokenizer
+from airls_ray.text.codec import TextCodec, build_tokenizer
 from tests.fakes import FakeEngine
 
 TASK = ArithmeticTaskConfig(operations=2, modulus=5)

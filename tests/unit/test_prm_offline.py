@@ -18,8 +18,8 @@ from airls_ray.data.rollout_files import StoredRollouts
 from airls_ray.data.schemas import STORED_ROLLOUTS, rows_to_table
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.learning.engine import FrozenEngine, TorchEngine
-from airls_ray.learning.offline_method import choose_method, fill_logprobs, logprobs_under
-from airls_ray.learning.prm_offline import (
+from airls_ray.models.load import load_policy_module, load_prm_module
+from airls_ray.prm.offline import (
     AdversarialTraining,
     SelectionFigures,
     offline_training,
@@ -28,11 +28,11 @@ from airls_ray.learning.prm_offline import (
     split_stored,
     updates_of_an_epoch,
 )
-from airls_ray.learning.prm_training import run_epochs
-from airls_ray.learning.step_labels import outcome_labels
-from airls_ray.models.load import load_policy_module, load_prm_module
+from airls_ray.prm.offline_method import choose_method, fill_logprobs, logprobs_under
+from airls_ray.prm.step_labels import outcome_labels
+from airls_ray.prm.training import run_epochs
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec, build_tokenizer
+from airls_ray.text.codec import TextCodec, build_tokenizer
 from tests.tiny import make_policy_folder, make_rollouts
 
 NAMES = STORED_ROLLOUTS.names

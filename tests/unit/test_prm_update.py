@@ -17,10 +17,10 @@ from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
 from airls_ray.evaluation.selection import trace_log_scores
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.learning.prm_batch import Objective, PRMBatch, PRMSource, build_prm_batch
-from airls_ray.learning.prm_scores import score_steps
-from airls_ray.learning.prm_update import update_prm
 from airls_ray.models.load import load_policy_module, load_prm_module
+from airls_ray.prm.batch import Objective, PRMBatch, PRMSource, build_prm_batch
+from airls_ray.prm.scores import score_steps
+from airls_ray.prm.update import update_prm
 from tests.tiny import make_policy_folder, make_rollouts, make_traces
 
 LEARNER = LearnerConfig(learning_rate=1e-2, gradient_clip=0.0, tokens_per_microbatch=40)

@@ -19,10 +19,10 @@ from transformers import (
 
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.errors import DataError, ModelError
-from airls_ray.learning.prm_folder import PromptForm, read_prompt_form, write_prm_form
 from airls_ray.models.load import load_prm_module
-from airls_ray.prms.items import StepText
-from airls_ray.prms.load import load_step_scorer
+from airls_ray.prm.folder import PromptForm, read_prompt_form, write_prm_form
+from airls_ray.prm.items import StepText
+from airls_ray.prm.load import load_step_scorer
 from tests.unit.prm_folders import (
     CHATML,
     HEADERS,

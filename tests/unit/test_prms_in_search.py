@@ -8,11 +8,11 @@ import pytest
 
 from airls_ray.config.schema import ArithmeticTaskConfig
 from airls_ray.errors import DataError
-from airls_ray.prms.in_search import TextSearchScorer
-from airls_ray.prms.items import StepText
+from airls_ray.prm.in_search import TextSearchScorer
+from airls_ray.prm.items import StepText
 from airls_ray.search.scoring import Continuation
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec, build_tokenizer
+from airls_ray.text.codec import TextCodec, build_tokenizer
 
 TASK = make_task(ArithmeticTaskConfig(operations=3))
 PROMPT, STEPS = "1+2+3=", ("1+2=3;", "3+3=6;", "6+4=0;")

@@ -5,9 +5,10 @@ import threading
 import pytest
 from rich.console import Console
 
-from airls_ray.formatting import format_number, format_seconds
-from airls_ray.progress import PlainProgress, QuietProgress, make_progress
-from airls_ray.progress_terminal import TerminalProgress
+from airls_ray.console.choose import make_progress
+from airls_ray.console.formatting import format_number, format_seconds
+from airls_ray.console.progress import PlainProgress, QuietProgress
+from airls_ray.console.terminal import TerminalProgress
 
 
 class Clock:

@@ -18,7 +18,7 @@ from airls_ray.report.examples import render_examples, score_colour
 from airls_ray.report.markup import Markup, data_script, element, table
 from airls_ray.report.panels import stage_seconds, without_outliers
 from airls_ray.report.style import SCRIPT
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.run_folder import RunFolder
 
 EVIL = "<script>alert('x')</script>&amp;\"$x"
 VOID = {"meta", "br"}

@@ -21,7 +21,7 @@ from airls_ray.config.resume import (
     read_run_config,
 )
 from airls_ray.errors import RunError
-from airls_ray.storage import without_credentials
+from airls_ray.runs.storage import without_credentials
 
 
 def config(**sections: Any) -> Config:

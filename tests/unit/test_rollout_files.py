@@ -15,7 +15,7 @@ from airls_ray.config.schema import FileTaskConfig
 from airls_ray.data.rollout_files import read_stored, read_stored_rollouts, write_stored
 from airls_ray.errors import DataError
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 from tests.tiny import make_rollouts
 
 CONTEXT = 64

@@ -6,14 +6,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors.engine import Request, Sample
-from actors.rollout_worker import RolloutRequest, RolloutWorker
+from actors.rollout.engine import Request, Sample
+from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, RolloutConfig, TrainConfig
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.schemas import ROLLOUTS
 from airls_ray.errors import DataError
 from airls_ray.tasks import make_task
-from airls_ray.text import build_tokenizer
+from airls_ray.text.codec import build_tokenizer
 from airls_ray.weights import WeightBuffer, pack_weights
 from tests.fakes import FakeEngine, make_fake_engine
 

@@ -7,7 +7,7 @@ from airls_ray.cli.main import run
 from airls_ray.config.load import dump_config
 from airls_ray.config.schema import Config, RolloutConfig
 from airls_ray.errors import RunError
-from airls_ray.run_control import RunControl, ask_for_workers, read_status, wait_for_workers
+from airls_ray.runs.run_control import RunControl, ask_for_workers, read_status, wait_for_workers
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airls_ray.checkpoints import checkpoint_iteration
 from airls_ray.config import Config, load_config
 from airls_ray.errors import DataError, RunError
 from airls_ray.files import is_disk_full
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.checkpoints import checkpoint_iteration
+from airls_ray.runs.run_folder import RunFolder
 
 
 @pytest.fixture

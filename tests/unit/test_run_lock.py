@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from airls_ray import run_lock
 from airls_ray.errors import RunError
-from airls_ray.run_folder import RunFolder
-from airls_ray.run_lock import HEARTBEAT, LOCK, STALE_SECONDS, RunLock
+from airls_ray.runs import run_lock
+from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.run_lock import HEARTBEAT, LOCK, STALE_SECONDS, RunLock
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from airls_ray.run_lock import RunLock
+from airls_ray.runs.run_lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
@@ -146,7 +146,7 @@ def test_without_file_locks_the_heartbeat_counts(
 def test_the_second_training_of_a_run_is_refused_before_anything_is_read(
     folder: Path, other_driver: Any
 ) -> None:
-    from actors.launch import run_training
+    from actors.train.launch import run_training
     from airls_ray.config import Config
 
     with pytest.raises(RunError, match="is in use by process"):

@@ -13,11 +13,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from actors.evaluate import Samples, keep_scores
+from actors.train.evaluate import Samples, keep_scores
 from airls_ray.cli import main as cli
 from airls_ray.data.schemas import GRADES, ROLLOUTS, conform
 from airls_ray.report.panels import DETAILS, LEARNING, panel_chart
-from airls_ray.run_control import RunControl
+from airls_ray.runs.run_control import RunControl
 from airls_ray.search.plots import _scale
 
 

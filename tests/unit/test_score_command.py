@@ -11,11 +11,11 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.errors import DataError
-from airls_ray.prms import forms
-from airls_ray.prms.forms import FORMS
-from airls_ray.prms.items import StepText
-from airls_ray.prms.load import load_step_scorer
-from airls_ray.prms.score_file import read_solutions, write_scores
+from airls_ray.prm import forms
+from airls_ray.prm.forms import FORMS
+from airls_ray.prm.items import StepText
+from airls_ray.prm.load import load_step_scorer
+from airls_ray.prm.score_file import read_solutions, write_scores
 from tests.unit.prm_folders import token_classifier
 
 ROWS = [
@@ -59,11 +59,11 @@ def loaded(monkeypatch) -> list[tuple[Any, ...]]:
         seen.append((*arguments, options))
         return ByLength()
 
-    module = types.ModuleType("airls_ray.prms.load")
+    module = types.ModuleType("airls_ray.prm.load")
     vars(module).update(load_step_scorer=load)
-    monkeypatch.setitem(sys.modules, "airls_ray.prms.load", module)
+    monkeypatch.setitem(sys.modules, "airls_ray.prm.load", module)
     monkeypatch.setattr(forms, "choose_form", lambda path, form: f"chosen {form}")
-    monkeypatch.setattr("airls_ray.prms.forms.check_prm", lambda *_: None)
+    monkeypatch.setattr("airls_ray.prm.forms.check_prm", lambda *_: None)
     return seen
 
 

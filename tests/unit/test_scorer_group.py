@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from actors import cluster
-from actors.search_parts import ScorerGroup
+from actors.cluster import cluster
+from actors.search.search_parts import ScorerGroup
 from airls_ray.errors import ProcessLost, RunError
 
 

@@ -9,9 +9,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from airls_ray.config.schema import FileTaskConfig
-from airls_ray.steps import cut, surely_ends
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
+from airls_ray.text.steps import cut, surely_ends
 
 EVERY = 1 if os.environ.get("AIRLS_RAY_TEST_ALL") else 20  # all of them take a minute and a half
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airls_ray import storage as module
 from airls_ray.errors import ConfigError, RunError
-from airls_ray.storage import Storage, open_storage, shown_url
+from airls_ray.runs import storage as module
+from airls_ray.runs.storage import Storage, open_storage, shown_url
 
 
 @pytest.fixture(params=["file", "memory"])

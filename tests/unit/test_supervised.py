@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors.ray_train import follow
-from actors.sft import prepare_model
-from actors.sft_rank import _share, held_out_problems, training_traces
+from actors.commands.sft import prepare_model
+from actors.learn.ray_train import follow
+from actors.learn.sft_rank import _share, held_out_problems, training_traces
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.errors import DataError, RunError
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.supervised import sample_responses, update_on_traces, updates_until_check
 from airls_ray.models.load import load_policy_module
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 from tests.tiny import make_policy_folder, make_traces
 
 SMALL: dict[str, Any] = {"task": {"name": "arithmetic", "operations": 2, "modulus": 5}}

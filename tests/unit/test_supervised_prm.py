@@ -18,7 +18,9 @@ from airls_ray.data.schemas import PRM_LABELS
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob, measure_step_scores
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.learning.prm_supervised import (
+from airls_ray.models.load import load_prm_module
+from airls_ray.objectives.supervised_prm import SupervisedInputs, supervised_prm_loss
+from airls_ray.prm.supervised import (
     LabelledSequences,
     check_form,
     measure_labels,
@@ -26,8 +28,6 @@ from airls_ray.learning.prm_supervised import (
     split_by_problem,
     update_on_labels,
 )
-from airls_ray.models.load import load_prm_module
-from airls_ray.objectives.supervised_prm import SupervisedInputs, supervised_prm_loss
 from tests.tiny import make_policy_folder, make_rollouts
 
 NONE = math.nan

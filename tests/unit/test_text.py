@@ -13,8 +13,8 @@ from airls_ray.data.problems import ProblemStream, problems_to_table
 from airls_ray.data.schemas import TRACES
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import Problem, make_task
-from airls_ray.text import TextCodec, build_tokenizer, encode_traces
-from airls_ray.tokenizer_files import require_same_tokens
+from airls_ray.text.codec import TextCodec, build_tokenizer, encode_traces
+from airls_ray.text.tokenizer_files import require_same_tokens
 
 CONFIGS = [
     ArithmeticTaskConfig(),
@@ -260,7 +260,7 @@ def test_text_is_handled_without_torch_and_transformers(tmp_path):
     build_tokenizer(make_task(ArithmeticTaskConfig()), tmp_path)
     code = (
         "import sys\nfrom airls_ray.config.schema import ArithmeticTaskConfig\n"
-        "from airls_ray.tasks import make_task\nfrom airls_ray.text import TextCodec\n"
+        "from airls_ray.tasks import make_task\nfrom airls_ray.text.codec import TextCodec\n"
         f"TextCodec.from_folder({str(tmp_path)!r}, make_task(ArithmeticTaskConfig())).encode_prompt('1+2=')\n"
         "assert not {'torch', 'transformers', 'ray'} & set(sys.modules), 'heavy import'\n"
     )

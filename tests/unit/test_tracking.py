@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from actors.tracking import LoopState, Shown, Stopwatch, Tracker, read_state
+from actors.train.tracking import LoopState, Shown, Stopwatch, Tracker, read_state
 from airls_ray.config.schema import Config
 from airls_ray.errors import RunError
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.run_folder import RunFolder
 
 
 class Bar:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from actors.engine import Request, Sample
-from actors.expansion import expand
+from actors.rollout.engine import Request, Sample
+from actors.rollout.expansion import expand
 from airls_ray.config.schema import FileTaskConfig
 from airls_ray.data.schemas import EXPANSIONS, rows_to_table
 from airls_ray.errors import DataError
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 
 END, TURN, BEGIN = "<eos>", "<end_of_turn>", "<bos>"
 GEMMA = (

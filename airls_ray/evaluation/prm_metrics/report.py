@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airls_ray import files
+from airls_ray.console.formatting import Cell
 from airls_ray.data.step_files import StepRow
 from airls_ray.evaluation.prm_metrics.plots import draw_sample_curves, draw_step_scores
-from airls_ray.formatting import Cell
 
 SCORED_STEPS = pa.schema(
     [

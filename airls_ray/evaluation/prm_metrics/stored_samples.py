@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.sample_files import Sample
 from airls_ray.evaluation.prm_metrics.best_of_n import (
     SampleScores,
@@ -14,7 +15,6 @@ from airls_ray.evaluation.prm_metrics.best_of_n import (
     sample_values,
     summarise_values,
 )
-from airls_ray.progress import Progress, QuietProgress
 
 
 def measure_samples(

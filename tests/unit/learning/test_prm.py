@@ -16,10 +16,10 @@ from airls_ray.config.schema import PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, STEP_SCORES, TOKEN_LOGPROBS
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.learning.prm_batch import PRMBatch, PRMSource, build_prm_batch
-from airls_ray.learning.prm_scores import score_steps
-from airls_ray.learning.prm_update import update_prm
 from airls_ray.models.load import load_policy_module, load_prm_module
+from airls_ray.prm.batch import PRMBatch, PRMSource, build_prm_batch
+from airls_ray.prm.scores import score_steps
+from airls_ray.prm.update import update_prm
 from tests.tiny import make_rollouts, make_traces
 from tests.unit.learning.fakes import TEMPERATURE, FakeRank, learner, logprobs_of, on_policy, weights_of
 

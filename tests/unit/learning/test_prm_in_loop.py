@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors.groups import Lesson
-from actors.loop import learn_and_score
-from actors.prm_learner import PRMServer
-from actors.tracking import Stopwatch
+from actors.learn.groups import Lesson
+from actors.learn.prm_learner import PRMServer
+from actors.train.loop import learn_and_score
+from actors.train.tracking import Stopwatch
 from airls_ray.config import load_config
 from airls_ray.errors import ModelError
 from airls_ray.learning.engine import FrozenEngine

@@ -17,7 +17,7 @@ from airls_ray.serving.search_queue import SearchQueue
 from airls_ray.serving.service import SearchService
 from airls_ray.serving.token import digest
 from airls_ray.tasks import make_task
-from airls_ray.text import TextCodec, build_tokenizer
+from airls_ray.text.codec import TextCodec, build_tokenizer
 from tests.unit.serving.fakes import Chains, Endpoint, Make
 
 

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.serving.search_queue import SearchQueue
 from airls_ray.serving.service import SearchService
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 
 END, DIGITS, SEMICOLON = 1, range(2, 12), 16
 """Tokens of arithmetic's vocabulary: <pad>, <eos>, 0..9, + - * = ;"""

@@ -16,7 +16,7 @@ from airls_ray.serving.errors import ApiError
 from airls_ray.serving.prompts import PromptEncoder
 from airls_ray.serving.requests import ChatRequest, parse
 from airls_ray.serving.token import check_exposure, digest, read_token
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 from tests.unit.serving.fakes import PROMPT, Chains, Make, fields, scope
 
 # ------------------------------------------------------------------------------- wrong requests

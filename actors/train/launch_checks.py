@@ -1,0 +1,174 @@
+"""What is checked before any process starts: models, data, and that a resume goes on with the same."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from airls_ray.config.load import with_absolute_paths
+from airls_ray.config.resume import check_resume, describe, read_run_config
+from airls_ray.config.schema import Config
+from airls_ray.console.progress import Progress
+from airls_ray.data.check_config import check_before
+from airls_ray.data.lengths import Lengths, fit_of
+from airls_ray.errors import ConfigError, ModelError
+from airls_ray.models.check import check_model_folder
+from airls_ray.prm.folder import read_prm_form
+from airls_ray.runs.checkpoint_record import Inputs, check_files, check_inputs, fingerprints, read_record
+from airls_ray.runs.run_folder import RunFolder
+from airls_ray.seeding import derive_seed
+from airls_ray.tasks import Problem, Task, make_task
+from airls_ray.text.codec import TextCodec
+
+_CHECKED_PROBLEMS = 500
+
+
+def check_resumed(config: Config, run: RunFolder, checkpoint: Path, progress: Progress) -> None:
+    """The run must go on as it began, from a checkpoint that is whole and of the same models and data.
+
+    Raises:
+        RunError: in one sentence, what is different.
+    """
+    record = read_record(checkpoint)
+    same = {"prm.path"} if config.prm_learns else set()  # the PRM comes from the checkpoint then
+    if record is not None:
+        same |= check_inputs(record, run.store.inputs, checkpoint.name)
+        check_files(checkpoint, record)
+    changed = check_resume(read_run_config(run.config_file), with_absolute_paths(config), same)
+    shown = {name: pair for name, pair in changed.items() if name not in ("name", "output", "train.storage")}
+    if shown:
+        progress.say(f"Resuming with another configuration: {describe(shown)}")
+
+
+def run_inputs(config: Config, base: str) -> Inputs:
+    """Fingerprints of what the run reads beside its checkpoints."""
+    task = config.task.model_dump()
+    fields = ("train_file", "test_file", "hold_out_files")
+    given_prm = config.uses_prm and not config.prm_learns
+    return fingerprints(
+        {
+            "model.path": base,
+            "prm.path": config.prm.path if given_prm else None,
+            **{f"task.{name}": task.get(name) for name in fields},
+        }
+    )
+
+
+def with_given_prm(config: Config) -> Config:
+    """Return the configuration with the form of its frozen PRM, which lies in the PRM's folder.
+
+    Raises:
+        ConfigError: the method needs a PRM, but none is given.
+        ModelError: the folder is no PRM.
+    """
+    if config.prm_learns or not config.uses_prm:
+        return config
+    if config.prm.path is None:
+        raise ConfigError(
+            f"method {config.method.name} scores with a PRM that is given, but prm.path is not set: set it "
+            "to a PRM folder, as of `airls-ray train-prm` or `checkpoints/iteration_*/prm` of a run"
+        )
+    return config.model_copy(update={"prm": read_prm_form(Path(config.prm.path), config.prm)})
+
+
+def warm_start_folder(config: Config) -> Path:
+    """Where `airls-ray sft` leaves its policy and `train` looks for it."""
+    return config.output / config.name / "sft"
+
+
+def require_model(config: Config) -> None:
+    """Refuse a configuration that names no model and cannot make one.
+
+    Raises:
+        ConfigError: it trains on files, whose words no task knows, and gives no size of a vocabulary.
+    """
+    if config.task.name in ("file", "code") and config.model.path is None and not config.model.vocabulary:
+        raise ConfigError(
+            f"task.name={config.task.name} needs a trained model: set model.path to its folder or hub "
+            "name, or model.vocabulary to the tokens of a new one (2000, for example)"
+        )
+
+
+def base_policy(config: Config) -> str:
+    """Folder or hub name of the policy to start from, checked.
+
+    Raises:
+        ModelError: it is missing, broken or does not fit the configuration.
+    """
+    made = warm_start_folder(config)
+    if config.model.path is None and not made.exists():
+        require_model(config)
+        raise ModelError(
+            f"there is no policy to start from: {made} does not exist and model.path is not set; "
+            "run `airls-ray sft` with this configuration first or set model.path"
+        )
+    source = config.model.path or str(made)
+    context = config.model.context_tokens
+    info = check_model_folder(source, context_tokens=context)
+    if config.prm.path is not None and config.uses_prm:
+        check_model_folder(
+            config.prm.path,
+            context_tokens=context,
+            vocab_size=info.vocab_size,
+            vocab_of=f"the policy {source}",
+        )
+    return absolute(source) or source
+
+
+def check_data(config: Config, policy: str, progress: Progress) -> None:
+    """Read the problems as the actors will, so that a bad row or trace shows now and not in hours.
+
+    Of files every problem that the run may draw is read, of generated problems the first ones; a sample is
+    graded (`check_before`).
+
+    Raises:
+        UserError: a data file is wrong, a problem is too long or the tokenizer is another task's.
+    """
+    traces = config.prm_learns and config.method.prm_objective != "prime"
+    draws = config.iterations * config.train.problems_per_iteration
+    task = make_task(config.task)
+    check_lengths(config, policy, draws, progress, traces=traces, task=task)
+    lengths = Lengths.of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+    test = islice(task.problems("test", config.seed), config.search.problems)
+    lengths.check(test, "test problems", skip=False, traces=False)
+    check_before(config, progress, traces=traces)
+
+
+def check_lengths(
+    config: Config,
+    policy: str,
+    draws: int,
+    progress: Progress,
+    *,
+    traces: bool,
+    stream: str = "problems",
+    task: Task | None = None,
+) -> None:
+    """Refuse prompts and (with `traces`) traces that do not fit the context; says what will be left out.
+
+    Looked at are the first `draws` training problems of the stream whose seed `stream` names; `task` is that
+    of the configuration where it has read its files already.
+
+    Raises:
+        UserError: as of `check_data`.
+    """
+    task = task or make_task(config.task)
+    codec = TextCodec.from_folder(policy, task, config.model.prompt_template)
+    lengths, is_file = Lengths.of(config, codec), config.task.name in ("file", "code")
+    train: dict[str, Problem] = {}
+    repeated = 0
+    drawn = task.problems("train", derive_seed(config.seed, stream))
+    for problem in islice(drawn, draws if is_file else min(draws, _CHECKED_PROBLEMS)):
+        repeated = repeated + 1 if problem.problem_id in train else 0
+        if repeated > len(train):  # a file's problems come again and again
+            break
+        train[problem.problem_id] = problem
+    skip = fit_of(config, codec) is not None
+    left_out = lengths.check(train.values(), "training problems", skip=skip, traces=traces)
+    if left_out:
+        progress.say(left_out)
+
+
+def absolute(path: str | None) -> str | None:
+    """Actors may have another working directory; a hub name stays as it is."""
+    return str(Path(path).resolve()) if path is not None and Path(path).is_dir() else path

@@ -1,0 +1,114 @@
+"""The training loop, from top to bottom.
+
+    problems -> rollout pool -> rollouts -> verifier -> outcomes
+             -> reference server -> reference log-probabilities   (where something uses them)
+             -> PRM learner: update, then score -> step rewards   (where the method has a PRM)
+             -> policy learner: credit and update -> weight sync -> rollout pool
+
+A method is data (`config.method`, `config.prm`): nothing here asks for its name. The driver holds
+references; its memory does not grow with the run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from actors.cluster.cluster import Refs
+from actors.learn.groups import Lesson, NoPRM, PRMPart
+from actors.rollout.rollout_worker import RolloutRequest
+from actors.rollout.sampling import IterationSampling, sample_all, training_request
+from actors.train.parts import Parts
+from actors.train.tracking import LoopState, Stopwatch, Tracker
+from airls_ray.config.schema import Config
+from airls_ray.errors import ProcessLost
+
+
+def train(parts: Parts, config: Config, state: LoopState, tracker: Tracker) -> LoopState:
+    """Run the iterations from `state` to the end and return the last state.
+
+    Raises:
+        ProcessLost: a learner or the PRM died or hung (see `actors.train.recovery`); others are replaced
+            in place.
+    """
+    while state.iteration < config.iterations:
+        with tracker.whole(state, parts):
+            state = run_iteration(
+                parts, config, state, tracker, warmup=state.iteration < config.warmup_iterations
+            )
+    return state
+
+
+def run_iteration(
+    parts: Parts, config: Config, state: LoopState, tracker: Tracker, *, warmup: bool
+) -> LoopState:
+    """One iteration: sample, grade, teach the PRM, teach the policy (not in the warm-up), sync."""
+    clock = Stopwatch(tracker.stage)
+    request = training_request(config, state.iteration)
+    problems, rollouts, grades, reference = gather(parts, config, request, clock)
+    current = []
+    if config.recomputes_log_probs:
+        with clock("log_probs"):
+            current = parts.policy.rollout_log_probs(rollouts)
+    lesson = Lesson(problems, rollouts, grades, reference, state.iteration, current)
+    metrics, scores = learn_and_score(parts.prm, lesson, config, clock)
+    version = state.version
+    if not warmup:
+        version += 1
+        with clock("policy_update"):
+            metrics |= parts.policy.update(rollouts, grades, scores, reference, version)
+        with clock("sync"):
+            parts.sync.push(version)
+    with clock("measure"):
+        metrics |= parts.verifier.call("summarise", rollouts, grades)
+        metrics |= parts.verifier.call("measure", rollouts, grades, scores)
+    return tracker.record(
+        state.advanced(version, parts.problems.position, metrics["rollout/response_tokens"]),
+        metrics | parts.pool.take_metrics() | clock.metrics(),
+        phase="warmup" if warmup else "train",
+        rollouts=rollouts,
+        grades=grades,
+        parts=parts,
+    )
+
+
+def learn_and_score(
+    prm: PRMPart | NoPRM, lesson: Lesson, config: Config, clock: Stopwatch
+) -> tuple[dict[str, float], Refs]:
+    """Update the PRM and score the lesson's rollouts by it, or by what it was before (`prm.score_by`)."""
+    scores: Refs = []
+    before = config.prm.score_by == "previous"
+    if before:
+        with clock("prm_score"):
+            scores = prm.score(lesson.rollouts, lesson.reference, lesson.current)
+    with clock("prm_update"):
+        metrics = prm.learn(lesson)
+    if not before:
+        with clock("prm_score"):
+            scores = prm.score(lesson.rollouts, lesson.reference, lesson.current)
+    return metrics, scores
+
+
+def gather(
+    parts: Parts, config: Config, request: RolloutRequest, clock: Stopwatch
+) -> tuple[pa.Table, Refs, Any, Refs]:
+    """Draw problems, sample, grade, ask the reference; nothing learns here, so what is lost is done again.
+
+    Returns:
+        PROBLEMS, references to ROLLOUTS, to GRADES and to the reference's log-probabilities.
+    """
+    problems = parts.problems.take(config.train.problems_per_iteration)
+    for attempt in range(1, config.failures.attempts + 1):
+        with clock("rollout"):
+            sampling = IterationSampling(parts.pool, parts.problems, problems, request, config.failures)
+            problems, rollouts = sample_all(sampling, parts.pool)
+        try:
+            with clock("grade"):
+                grades = parts.verifier.grade(rollouts, problems)
+            with clock("reference"):
+                return problems, rollouts, grades, parts.reference.log_probs(rollouts)
+        except ProcessLost:  # such as rollouts that were on a node that is gone
+            if attempt == config.failures.attempts:
+                raise
+    raise AssertionError("unreachable")

@@ -1,0 +1,289 @@
+"""Connecting to Ray and bringing all actors up side by side."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actors.cluster import cluster
+from actors.cluster.cluster import Demand
+from actors.cluster.starting import Starting, wait_for_start
+from actors.learn.groups import (
+    ImplicitPRMGroup,
+    NoPRM,
+    NoReference,
+    PolicyGroup,
+    PRMGroup,
+    PRMPart,
+    PRMScorer,
+    ReferenceGroup,
+)
+from actors.rollout.rollout_pool import RolloutPool
+from actors.rollout.workers import make_fleet, threads_each, wait_for_workers
+from actors.train.parts import Parts
+from actors.train.tracking import LoopState
+from actors.train.weight_sync import NCCLWeightSync, WeightSync
+from actors.verify.verifier_handle import VerifierHandle
+from airls_ray.config.schema import Config
+from airls_ray.console.progress import Progress
+from airls_ray.data.lengths import fit_of
+from airls_ray.data.problems import ProblemStream
+from airls_ray.runs.run_control import RunControl
+from airls_ray.seeding import derive_seed
+from airls_ray.tasks import make_task
+from airls_ray.text.codec import TextCodec
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where models are read from; at a resume, the checkpoint's folders."""
+
+    policy: str
+    prm: str | None
+    reference: str
+    policy_state: str | None = None
+    prm_state: str | None = None
+
+
+@contextmanager
+def connected(config: Config) -> Iterator[None]:
+    """Be connected to Ray inside the block; whoever connected disconnects, whatever happens.
+
+    A cluster of our own ends with it, and all its processes.
+    """
+    if cluster.is_connected():
+        yield
+        return
+    cluster.connect(config.ray)
+    previous = _interrupt_on_sigterm()
+    try:
+        yield
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+        cluster.disconnect()
+
+
+def _interrupt_on_sigterm() -> Any:
+    """`ray job stop` sends SIGTERM; treat it as Ctrl-C (installed after ray.init, which replaces it)."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def interrupt(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    return signal.signal(signal.SIGTERM, interrupt)
+
+
+def demands(config: Config) -> list[Demand]:
+    """What all actors together ask of the cluster."""
+    asked = [
+        Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
+        Demand("policy learner", config.policy.resources, config.policy.ranks),
+        Demand("verifier", config.verifier.resources),
+    ]
+    if config.prm_learns:
+        asked.append(Demand("PRM learner", config.prm.learner.resources, config.prm.learner.ranks))
+    elif config.uses_prm:
+        asked.append(Demand("PRM", config.prm.learner.resources))
+    if config.uses_reference:
+        asked.append(Demand("reference server", config.reference.resources))
+    return asked
+
+
+def start_parts(
+    config: Config, sources: Sources, progress: Progress, state: LoopState, control: RunControl | None = None
+) -> Parts:
+    """Start all actors side by side, with a line and its seconds for each.
+
+    Returns when sampling and grading can begin; the learners are still coming up (`Parts.starting`).
+
+    `control`: where `airls-ray scale` leaves the number of workers that is wanted.
+    """
+    cluster.require_resources(demands(config), config.ray.resources_deadline_seconds)
+    fleet = make_fleet(config, sources.policy, progress, control)
+    fleet.step(busy=())
+    failures = config.failures
+    judge = start_verifier(config, sources.policy)
+    learners = start_learners(config, sources, progress, state)
+    wait_for_start({"verifier": [judge.start.remote()]}, config.ray.start_deadline_seconds, progress)
+    wait_for_workers(fleet, config)
+    verifier = VerifierHandle(
+        judge,
+        config.train.deadline_seconds,
+        restart=lambda: start_verifier(config, sources.policy),
+        attempts=failures.attempts,
+    )
+    pool = RolloutPool(fleet, config.rollout.deadline_seconds, failures, config.rollout.shares_per_worker)
+    parts = Parts(
+        problems=training_problems(config, state, sources.policy),
+        pool=pool,
+        verifier=verifier,
+        reference=learners.reference,
+        prm=learners.prm,
+        policy=learners.policy,
+        sync=make_sync(config, learners.policy, pool),
+        learners=learners.actors,
+        starting=learners.starting,
+    )
+    if state.version:
+        parts.sync.push(state.version)
+    return parts
+
+
+def restart_learners(
+    parts: Parts, config: Config, sources: Sources, progress: Progress, state: LoopState, generation: int
+) -> Parts:
+    """End policy learner, PRM and reference server, start them again from `sources`, and sync the workers.
+
+    `generation`: how often that was done; it tells the new actors' names from the old ones'.
+    """
+    for actor in parts.learners:
+        cluster.kill(actor)
+    parts.reference.close()
+    learners = start_learners(config, sources, progress, state, generation)
+    again = replace(
+        parts,
+        problems=training_problems(config, state, sources.policy),
+        reference=learners.reference,
+        prm=learners.prm,
+        policy=learners.policy,
+        sync=make_sync(config, learners.policy, parts.pool),
+        learners=learners.actors,
+        starting=learners.starting,
+    )
+    again.wait_for_learners()
+    again.sync.push(state.version)
+    return again
+
+
+def training_problems(config: Config, state: LoopState, policy: str | None) -> ProblemStream:
+    """The training problems from where the run stands.
+
+    `policy`: its tokenizer measures what is too long; None (simulations): nothing is.
+    """
+    task, seed = make_task(config.task), derive_seed(config.seed, "problems")
+    fit = None
+    if policy is not None:
+        fit = fit_of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+    return ProblemStream(task, "train", seed, start=state.position, fit=fit)
+
+
+def make_sync(config: Config, policy: PolicyGroup, pool: RolloutPool) -> WeightSync | NCCLWeightSync:
+    """How weights reach the workers."""
+    engine = config.rollout.engine
+    if engine.weight_transfer == "nccl":
+        return NCCLWeightSync(policy, pool, engine.tensor_parallel)
+    return WeightSync(policy, pool)
+
+
+@dataclass(frozen=True)
+class Learners:
+    """Policy learner, PRM and reference server, and their actors (the reference server owns its own)."""
+
+    policy: PolicyGroup
+    prm: PRMPart
+    reference: ReferenceGroup | NoReference
+    actors: tuple[Any, ...]
+    starting: Starting
+
+
+def start_learners(
+    config: Config, sources: Sources, progress: Progress, state: LoopState, generation: int = 0
+) -> Learners:
+    """Start policy learner, PRM and reference server side by side; nobody waits for them here.
+
+    Their imports let the rollout workers' go before, which are waited for first.
+    """
+    deadline = config.train.deadline_seconds
+    suffix = f"-again-{generation}" if generation else ""  # a name stays taken for a while after its actor
+    policy_ranks = [
+        cluster.start_actor(
+            "actors.learn.learners:PolicyLearner", f"policy-{rank}{suffix}", config.policy.resources, rank,
+            config,
+            sources.policy, threads=threads_each(config.policy.ranks), yields=True,
+        )
+        for rank in range(config.policy.ranks)
+    ]  # fmt: skip
+    prm_ranks = [
+        cluster.start_actor(
+            "actors.learn.prm_learner:PRMLearner", f"prm-{rank}{suffix}", config.prm.learner.resources, rank,
+            config, sources.policy, sources.prm, threads=threads_each(config.prm.learner.ranks), yields=True,
+        )
+        for rank in range(config.prm.learner.ranks if config.prm_learns else 0)
+    ]  # fmt: skip
+    prm_servers = [
+        cluster.start_actor(
+            "actors.learn.prm_learner:PRMServer",
+            f"prm-0{suffix}",
+            config.prm.learner.resources,
+            config,
+            sources.policy,
+            sources.prm,
+            yields=True,
+        )
+        for _ in range(config.uses_prm and not config.prm_learns)
+    ]
+
+    def start_reference() -> Any:
+        return cluster.start_actor(
+            "actors.learn.learners:ReferenceServer", "", config.reference.resources, config,
+            sources.reference,
+            yields=True,
+        )  # fmt: skip
+
+    policy = PolicyGroup("policy learner", policy_ranks, deadline)
+    reference: ReferenceGroup | NoReference = NoReference()
+    starting = {
+        "policy learner": _start_ranks(policy_ranks, sources.policy_state, state.version),
+        "PRM learner": _start_ranks(prm_ranks, sources.prm_state, state.version),
+        "PRM": [server.start.remote() for server in prm_servers],
+    }
+    if config.uses_reference:
+        reference = ReferenceGroup(start_reference, deadline, config.failures.attempts)
+        starting["reference server"] = [reference.starting]
+    prm = _prm_part(config, prm_ranks, prm_servers, policy, reference)
+    return Learners(
+        policy,
+        prm,
+        reference,
+        (*policy_ranks, *prm_ranks, *prm_servers),
+        Starting(starting, config.ray.start_deadline_seconds, progress),
+    )
+
+
+def start_verifier(config: Config, policy: str) -> Any:
+    """The verifier's actor (its model-free start is part of its constructor)."""
+    return cluster.start_actor(
+        "actors.verify.verifier:Verifier", "", config.verifier.resources, config, policy
+    )
+
+
+def _prm_part(
+    config: Config,
+    ranks: list[Any],
+    servers: list[Any],
+    policy: PolicyGroup,
+    reference: ReferenceGroup | NoReference,
+) -> PRMPart:
+    """What stands at the PRM's place in the loop."""
+    deadline, replay = config.train.deadline_seconds, config.prm.replay_iterations > 0
+    if servers:
+        return PRMScorer(servers, deadline)
+    if not ranks:
+        return NoPRM()
+    if isinstance(reference, ReferenceGroup) and config.method.prm_objective == "prime":
+        return ImplicitPRMGroup(ranks, reference, replay, deadline)
+    return PRMGroup(ranks, policy, replay, deadline)
+
+
+def _start_ranks(ranks: list[Any], state: str | None, version: int) -> list[Any]:
+    """Rank 0 says where all meet; its answer goes from process to process, and nobody waits here."""
+    if not ranks:
+        return []
+    meeting = ranks[0].rendezvous.remote()
+    return [rank.start.remote(meeting, state, version) for rank in ranks]

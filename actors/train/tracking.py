@@ -1,0 +1,287 @@
+"""What a run leaves behind while it goes on: metrics, rollouts, checkpoints, a progress line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pyarrow as pa
+
+from actors.cluster import cluster, placement
+from actors.cluster.cluster import resolve
+from actors.cluster.monitoring import Monitor, NoMonitor
+from actors.train.interrupts import StopSignals
+from airls_ray.config.schema import Config
+from airls_ray.console.progress import Track
+from airls_ray.errors import RunError
+from airls_ray.grading.worker import RAISED
+from airls_ray.runs.checkpoints import checkpoint_iteration, iteration_name
+from airls_ray.runs.diagnostics import RunWatch
+from airls_ray.runs.mirror import Copies, NoCopies
+from airls_ray.runs.run_control import RunControl
+from airls_ray.runs.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from actors.cluster.cluster import Refs
+    from actors.train.parts import Parts
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """Where the loop stands; with the learners' states it is all that a resume needs."""
+
+    iteration: int = 0
+    """Iterations done, warm-up included."""
+    version: int = 0
+    """Policy version: one more at each weight sync."""
+    position: int = 0
+    """Problems drawn so far."""
+    tokens: float = 0.0
+    """Response tokens sampled so far."""
+    seconds: float = 0.0
+    """Seconds of the loop so far, over all sittings."""
+
+    def advanced(self, version: int, position: int, tokens: float) -> LoopState:
+        """The state after one more iteration."""
+        return replace(
+            self,
+            iteration=self.iteration + 1,
+            version=version,
+            position=position,
+            tokens=self.tokens + tokens,
+        )
+
+
+class Stopwatch:
+    """Seconds of every stage of an iteration."""
+
+    def __init__(self, on_stage: Callable[[str], None] | None = None) -> None:
+        """Start; `on_stage` is told the name of every stage that begins."""
+        self._start = time.perf_counter()
+        self._on_stage = on_stage
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to `stage`."""
+        if self._on_stage is not None:
+            self._on_stage(stage)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+    def metrics(self) -> dict[str, float]:
+        """`time/<stage>` for every stage and `time/iteration` for all of it."""
+        return {f"time/{stage}": s for stage, s in self.seconds.items()} | {"time/iteration": self.total()}
+
+
+class Shown:
+    """The progress display of the loop, which can also be set back."""
+
+    def __init__(self, bar: Track, iteration: int) -> None:
+        """`iteration`: what the display shows now."""
+        self._bar, self._iteration = bar, iteration
+
+    def go_to(self, iteration: int, **fields: Any) -> None:
+        """Show that so many iterations are done."""
+        if iteration != self._iteration:
+            self._bar.advance(iteration - self._iteration, **fields)
+            self._iteration = iteration
+
+
+class Tracker:
+    """Writes an iteration's results and checkpoints when they are due."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        config: Config,
+        bar: Shown,
+        say: Callable[[str], None] | None = None,
+        control: RunControl | None = None,
+        monitor: Monitor | None = None,
+        rebuilds: int = 0,
+        copies: Copies | None = None,
+        stop: StopSignals | None = None,
+    ) -> None:
+        """Begin to follow a run.
+
+        Args:
+            run: where everything is written.
+            config: of the run.
+            bar: the progress display of the loop.
+            say: prints a warning (none are printed without).
+            control: the run's status, if it has one.
+            monitor: shows the metrics on Ray's Prometheus endpoint (none are shown without).
+            rebuilds: times that the learners were built again before.
+            copies: where checkpoints are copied to.
+            stop: says when the run is to end early.
+        """
+        self._control = control
+        self._monitor = monitor or NoMonitor()
+        self._rebuilds = rebuilds
+        self._run = run
+        self._copies: Copies = copies or NoCopies()
+        self._say = say
+        self._watch = RunWatch(run.read_metrics())
+        self._config = config
+        self._bar = bar
+        self._last = config.iterations
+        self._stop = stop or StopSignals()
+        self._whole: tuple[LoopState, Parts] | None = None
+        self._draining: frozenset[str] = frozenset()
+
+    @contextmanager
+    def whole(self, state: LoopState, parts: Parts) -> Iterator[None]:
+        """The learners are in `state` until the block learns; an interrupt before that saves it."""
+        self._whole = (state, parts)
+        self._stop.learning = False
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self._stop.learning:
+                self._save_and_stop(state, parts)
+            raise
+
+    def _save_and_stop(self, state: LoopState, parts: Parts) -> NoReturn:
+        """End the run with what can be saved: whoever stops it wants no learner rebuilt for that."""
+        try:
+            self._keep(state, parts)
+        except RunError as error:
+            if self._say is not None:
+                self._say(f"Iteration {state.iteration} could not be saved: {error}")
+        raise KeyboardInterrupt
+
+    def _keep(self, state: LoopState, parts: Parts) -> None:
+        """Write a checkpoint of a state that has none yet."""
+        latest = self._run.latest_checkpoint()
+        if state.iteration and (latest is None or checkpoint_iteration(latest) != state.iteration):
+            self.checkpoint(state, parts)
+
+    def record(
+        self,
+        state: LoopState,
+        metrics: dict[str, float],
+        *,
+        phase: str,
+        rollouts: Refs,
+        grades: Any,
+        parts: Parts,
+    ) -> LoopState:
+        """Log one iteration; returns the state with its seconds added."""
+        tokens = metrics.pop("rollout/response_tokens")
+        metrics["tokens_per_second/rollout"] = tokens / metrics["time/rollout"]
+        metrics["policy/version"] = float(state.version)
+        metrics["learners/rebuilds"] = float(self._rebuilds)
+        metrics |= self._copies.metrics()
+        self._check_sync(metrics)
+        state = replace(state, seconds=state.seconds + metrics["time/iteration"])
+        self._run.log_metrics(state.iteration, metrics, phase=phase)
+        self._monitor.record(state.iteration, metrics, phase)
+        for finding in self._watch.see({"phase": phase, **metrics}):
+            self._run.log_warning(state.iteration, finding.kind, finding.sentence)
+            if self._say is not None:
+                self._say(f"Warning at iteration {state.iteration}: {finding.sentence}")
+        if metrics.get(f"grade/{RAISED}_share"):
+            for text in parts.verifier.call("complaints"):
+                self._run.log_warning(state.iteration, "grader_raised", text)
+                if self._say is not None:
+                    self._say(f"Warning at iteration {state.iteration}: {text}")
+        if state.iteration % self._config.train.rollouts_every == 0 or state.iteration in (1, self._last):
+            self._run.write_rollouts(state.iteration, graded_table(rollouts, grades))
+        if state.iteration % self._config.train.checkpoint_every == 0 or state.iteration == self._last:
+            self.checkpoint(state, parts)
+        self._bar.go_to(state.iteration, **_shown(metrics, phase))
+        if self._control is not None:
+            self._control.say(
+                iteration=state.iteration,
+                outcome=metrics["outcome/mean"],
+                tokens_per_second=metrics["tokens_per_second/rollout"],
+                workers=parts.pool.fleet.counts(),
+            )
+        if self._stop.asked:
+            self._save_and_stop(state, parts)
+        return state
+
+    def stage(self, name: str) -> None:
+        """A stage of the iteration begins."""
+        self._stop.stage(name)
+        if not self._stop.learning and self._whole is not None and self._more_drains():
+            self._keep(*self._whole)
+        self._monitor.stage(name)
+        if self._control is not None:
+            self._control.say(phase=name)
+
+    def _more_drains(self) -> bool:
+        """Whether a node is about to go that was not before: what is on it may be lost in a minute."""
+        draining = placement.nodes().draining if cluster.is_connected() else frozenset()
+        more = draining - self._draining
+        self._draining = draining
+        if more and self._say is not None:
+            self._say(f"A node is drained ({', '.join(sorted(more))[:100]}), so a checkpoint is due")
+        return bool(more)
+
+    def _check_sync(self, metrics: dict[str, float]) -> None:
+        """The engine's log-probabilities and the learner's own must agree after every sync."""
+        difference = metrics.get("sync/logprob_difference_mean")
+        train, tolerance = self._config.train, self._config.sync_tolerance
+        fresh = train.max_staleness == 0  # older weights are what an asynchronous run samples with
+        if difference is not None and fresh and train.sync_check and difference > tolerance:
+            raise RunError(
+                f"the engine's log-probabilities differ from the learner's by {difference:.2g} nats, more "
+                f"than train.sync_tolerance ({tolerance:g}): the engines sample with other "
+                "weights or another formula than the learner trains; check the weight transfer, or set "
+                "train.sync_check=false"
+            )
+
+    def checkpoint(self, state: LoopState, parts: Parts) -> None:
+        """Write models in Hugging Face format and the states that a resume needs."""
+        with self._run.checkpoint_folder(state.iteration) as folder:
+            folder = folder.resolve()
+            parts.policy.save(str(folder / "policy"), str(folder / "state" / "policy"))
+            parts.prm.save(str(folder / "prm"), str(folder / "state" / "prm"))
+            (folder / "state" / "loop.json").write_text(json.dumps(asdict(state)) + "\n")
+        self._copies.checkpoint(self._run.checkpoints_folder / iteration_name(state.iteration))
+
+
+def read_state(checkpoint: Path) -> LoopState:
+    """The loop's state in a checkpoint.
+
+    Raises:
+        RunError: the file is missing or broken.
+    """
+    path = checkpoint / "state" / "loop.json"
+    try:
+        return LoopState(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} is missing or broken, so the run cannot be resumed from {checkpoint.name}: delete that "
+            "checkpoint to resume from the one before"
+        ) from error
+
+
+def graded_table(rollouts: Refs, grades: Any) -> pa.Table:
+    """Rollouts with their outcomes filled in, as they are saved."""
+    tables = resolve([*rollouts, grades])
+    table = pa.concat_tables(tables[:-1])
+    column = table.schema.get_field_index("outcome")
+    return table.set_column(column, table.schema.field(column), tables[-1]["outcome"])
+
+
+def _shown(metrics: dict[str, float], phase: str) -> dict[str, Any]:
+    """What the progress line shows."""
+    shown: dict[str, Any] = {"outcome": f"{metrics['outcome/mean']:.2f}"}
+    if "prm/step_auroc" in metrics:
+        shown["PRM step AUROC"] = f"{metrics['prm/step_auroc']:.3f}"
+    shown["tokens/s"] = f"{metrics['tokens_per_second/rollout']:.0f}"
+    shown["phase"] = phase
+    return shown

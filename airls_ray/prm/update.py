@@ -1,0 +1,178 @@
+"""The PRM's update: one frame for all objectives.
+
+    PRM batch -> equal sequences merged -> this rank's micro-batches -> values of the actions
+              -> the objective's loss + output L2 + trust region -> one optimiser update a pass
+
+What differs between objectives is in `airls_ray/prm/objectives.py` and, as pure functions, in
+`airls_ray/objectives/`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from airls_ray.config.schema import PRMConfig
+from airls_ray.learning.batches import add_sums, rank_batches, take_values
+from airls_ray.learning.engine import TrainEngine, resolve_layout, share_rows
+from airls_ray.prm.batch import PRMBatch
+from airls_ray.prm.distinct import DistinctSequences, merge_equal_sequences
+from airls_ray.prm.objectives import Actions, PRMObjective, RowSums, make_objective
+from airls_ray.prm.scores import action_values
+from airls_ray.tensors import TokenBatch, segment_sum
+
+
+def update_prm(
+    engine: TrainEngine,
+    batch: PRMBatch,
+    config: PRMConfig,
+    *,
+    temperature: float,
+    pad_id: int,
+    updates: int = 1,
+) -> dict[str, float]:
+    """Make `updates` optimiser updates, each on the whole batch; collective, same batch on every rank.
+
+    With `accuracy_ceiling` below 1 a pass without gradients comes first, and all ranks skip the
+    updates where both class accuracies were above it.
+
+    Args:
+        engine: this rank's engine, its module of `config.parameterisation`.
+        batch: from `build_prm_batch`, which names the objective.
+        config: objective, stabilisers and micro-batches.
+        temperature: the sampler's; a log-probability PRM divides its logits by the same, so that its
+            logits are 0 where it equals the policy.
+        pad_id: padding token.
+        updates: passes over the batch.
+
+    Returns:
+        Of the first pass (when the sequences are new to the PRM) `prm/loss` and what the objective
+        measures (`prm/expert_accuracy, prm/policy_accuracy`, ...); `prm/output_abs_mean`,
+        `prm/output_drift` (root mean square change of the outputs over the updates before the last one;
+        with a drift penalty), `prm/gradient_norm` (mean over updates), `prm/updates`, `prm/skipped`
+        (0 or 1), `prm/sequences` (distinct ones: equal sequences are computed once). The same on every
+        rank.
+    """
+    work = _Work(engine, batch, config, temperature, pad_id)
+    rows = work.distinct.rows
+    head = {"prm/sequences": float(rows.numel()), "prm/skipped": 0.0, "prm/updates": float(updates)}
+    if rows.numel() == 0:  # for example no problem with both classes: nothing to learn from
+        return head | {"prm/skipped": 1.0, "prm/updates": 0.0}
+    if config.accuracy_ceiling < 1.0:
+        metrics = work.run(learn=False)
+        lowest = min(metrics["prm/expert_accuracy"], metrics["prm/policy_accuracy"])
+        if lowest > config.accuracy_ceiling:
+            return head | metrics | {"prm/skipped": 1.0, "prm/updates": 0.0, "prm/gradient_norm": 0.0}
+    if config.drift_penalty > 0:
+        work.remember_outputs()
+    norms = []
+    first: dict[str, float] = {}
+    for _ in range(updates):
+        metrics = work.run(learn=True)
+        norms.append(engine.step())
+        first = first or metrics
+    drift = {key: metrics[key] for key in ("prm/output_drift",) if key in metrics}
+    return head | first | drift | {"prm/gradient_norm": sum(norms) / max(len(norms), 1)}
+
+
+class _Work:
+    """One iteration's batch on this rank."""
+
+    def __init__(
+        self, engine: TrainEngine, batch: PRMBatch, config: PRMConfig, temperature: float, pad_id: int
+    ) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._config = config
+        self._temperature = temperature
+        self._objective: PRMObjective = make_objective(batch.objective, config)
+        self.distinct: DistinctSequences = merge_equal_sequences(batch)
+        self._parts: list[TokenBatch] = rank_batches(
+            engine,
+            batch.sequences,
+            self.distinct.rows,
+            config.learner.tokens_per_microbatch,
+            resolve_layout(config.learner.layout, engine),
+            pad_id,
+        )
+        self._before: list[Tensor] = []
+
+    def run(self, *, learn: bool) -> dict[str, float]:
+        """One pass over the batch, with gradients if `learn`; metrics over all ranks."""
+        if self._objective.needs_row_sums:
+            self._objective.prepare(self._row_sums())
+        measured: dict[str, float] = {}
+        with torch.set_grad_enabled(learn):
+            for number, part in enumerate(self._parts):
+                actions = self._actions(part)
+                loss, sums = self._objective.loss(actions)
+                loss = loss + self._stabilisers(actions, number, sums)
+                if learn:
+                    self._engine.backward(loss * self._engine.world_size, last=number == len(self._parts) - 1)
+                add_sums(measured, {"loss": loss.detach(), **sums})
+        totals = self._engine.sum_over_ranks(measured)
+        weight = max(totals["weight"], 1e-12)
+        metrics = {
+            "prm/loss": totals["loss"],
+            "prm/output_abs_mean": totals["output_abs"] / weight,
+            **self._objective.metrics(totals),
+        }
+        if "drift" in totals:
+            metrics["prm/output_drift"] = (totals["drift"] / weight) ** 0.5
+        return metrics
+
+    def remember_outputs(self) -> None:
+        """Keep this rank's outputs as they are now, for the trust region."""
+        with torch.no_grad():
+            self._before = [self._output(self._actions(part)) for part in self._parts]
+
+    def _actions(self, part: TokenBatch) -> Actions:
+        config, distinct = self._config, self.distinct
+        f, base = action_values(
+            self._engine, part, take_values(self._batch.logprobs, part), config, self._temperature
+        )
+        return Actions(
+            f=f,
+            log_base=base,
+            rows=part.step_rows if config.action == "step" else part.token_rows,
+            sequences=part.rows,
+            expert_weights=take_values(distinct.expert_weights, part),
+            policy_weights=take_values(distinct.policy_weights, part),
+        )
+
+    def _output(self, actions: Actions) -> Tensor:
+        """What the network adds: f of a scalar head, the log-ratio of a log-probability PRM."""
+        return actions.f if self._config.parameterisation == "scalar_head" else actions.f - actions.log_base
+
+    def _stabilisers(self, actions: Actions, number: int, sums: dict[str, Tensor]) -> Tensor:
+        """Output L2 and trust region, both means over the actions by their weight; measured in `sums`."""
+        weight, output = actions.expert_weights + actions.policy_weights, self._output(actions)
+        sums["weight"] = weight.sum()
+        sums["output_abs"] = (weight * output.detach().abs()).sum()
+        penalty = self._config.output_l2 * (weight * output.square()).sum()
+        if self._before:
+            drift = (weight * (output - self._before[number]).square()).sum()
+            sums["drift"] = drift.detach()
+            penalty = penalty + self._config.drift_penalty * drift
+        return penalty
+
+    def _row_sums(self) -> RowSums:
+        """Sums over whole sequences, known to every rank; a pass without gradients."""
+        size = self._batch.sequences.response.rows
+        phi, log_pi = (torch.zeros(size, dtype=torch.float64) for _ in range(2))
+        with torch.no_grad():
+            for part in self._parts:
+                actions = self._actions(part)
+                for total, values in ((phi, actions.f), (log_pi, actions.log_base)):
+                    sums = segment_sum(values.double(), actions.rows, actions.sequences.numel())
+                    total[actions.sequences.cpu()] = sums.cpu()
+        weights = self.distinct.policy_weights
+        owner = torch.repeat_interleave(torch.arange(weights.rows), weights.lengths)
+        return RowSums(
+            phi=share_rows(self._engine, phi, self.distinct.rows),
+            log_pi=share_rows(self._engine, log_pi, self.distinct.rows),
+            lengths=weights.lengths,
+            policy_weights=segment_sum(weights.values.double(), owner, weights.rows),
+            problems=self._batch.problem,
+            rollouts=self._batch.policy_rollouts,
+        )

@@ -1,0 +1,274 @@
+"""Text to tokens and back, and where reasoning steps end. Imports no torch; transformers for chat only."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer, models
+from tokenizers.decoders import DecodeStream
+
+from airls_ray.data.schemas import TRACES
+from airls_ray.errors import DataError, ModelError
+from airls_ray.seeding import derive_seed
+from airls_ray.tasks.base import CutsSteps, Task, WrapsPrompts
+from airls_ray.text.steps import StepRule, cut, surely_ends
+from airls_ray.text.tokenizer_files import LoadedTokenizer, build_tokenizer, load_tokenizer, word_pattern
+
+__all__ = ["TextCodec", "build_tokenizer", "encode_traces"]
+
+
+class TextCodec:
+    """One view of text and tokens for policy, PRM and verifier, on top of a fast tokenizer.
+
+    Tokenizers made by `build_tokenizer` are run in Python: for texts of some tens of tokens that is
+    several times faster than calls into the library.
+    """
+
+    def __init__(self, loaded: LoadedTokenizer, task: Task, where: str) -> None:
+        """Wrap `loaded`; `where` names its folder in errors."""
+        self._loaded = loaded
+        self._backend: Tokenizer = loaded.backend
+        self._chat = loaded.chat
+        self._delimiter = task.step_delimiter
+        self._rule: StepRule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
+        self._wrapper = task if isinstance(task, WrapsPrompts) else None
+        self.eos_id: int = loaded.eos_id
+        """Token that ends a response of ours: under a chat template the end of the assistant's turn."""
+        self.eos_ids: tuple[int, ...] = loaded.eos_ids
+        """All tokens that end a response, `eos_id` first; none of them is text."""
+        self.pad_id: int = loaded.pad_id
+        """Token of padding (the end of sequence where the tokenizer has none)."""
+        self._silent = frozenset((*self.eos_ids, self.pad_id))
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = max(vocabulary.values()) + 1
+        """Number of token ids, special ones included."""
+        self._words: _Words | None = None
+        if isinstance(self._backend.model, models.WordLevel) and task.vocabulary() is not None:
+            self._words = _Words(vocabulary, task, where)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path | str, task: Task, template: Literal["plain", "chat"] = "plain"
+    ) -> TextCodec:
+        """Load the tokenizer of a model folder (or hub name).
+
+        Raises:
+            ModelError: there is none, it has no end-of-sequence token or no chat template where one is
+                asked for, or it lacks tokens of a built-in task.
+        """
+        return cls(load_tokenizer(folder, chat=template == "chat"), task, str(folder))
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return the tokens of a prompt, template and begin-of-sequence included where the model has one.
+
+        Special tokens are those of the template: their texts in `prompt` stay text, here and in traces.
+
+        Raises:
+            DataError: the text cannot be written in the tokenizer's tokens, or the template refuses it.
+        """
+        if self._words is not None:
+            return self._words.encode(prompt)
+        system, user = ("", prompt) if self._wrapper is None else self._wrapper.wrap(prompt)
+        if self._chat is not None:
+            messages = [{"role": "system", "content": system}] if system else []
+            return self._conversation([*messages, {"role": "user", "content": user}])
+        tokens: list[int] = self._loaded.encode(f"{system}\n\n{user}" if system else user, begin=True).ids
+        while tokens and tokens[-1] in self.eos_ids:  # some tokenizers close every text
+            tokens.pop()
+        return tokens
+
+    def _conversation(self, messages: list[dict[str, str]]) -> list[int]:
+        from jinja2 import TemplateError
+
+        assert self._chat is not None
+        try:
+            return self._chat.apply_chat_template(messages)
+        except TemplateError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"the model's chat template refuses this prompt ({reason})") from error
+
+    def encode_trace(self, trace: str) -> list[int]:
+        """Return the tokens of a trace with the end of a response appended.
+
+        Raises:
+            DataError: the text cannot be written in the tokenizer's tokens.
+        """
+        if self._words is not None:
+            return [*self._words.encode(trace), self.eos_id]
+        return [*self._loaded.encode(trace).ids, self.eos_id]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens` without padding and what ends a response."""
+        if self._words is not None:
+            return self._words.decode(tokens)
+        kept = [int(token) for token in tokens if token not in self._silent]
+        return str(self._backend.decode(kept, skip_special_tokens=False))
+
+    def step_ends(self, response: Sequence[int]) -> list[int]:
+        """Return the exclusive end, in tokens, of every step; the last one is `len(response)`.
+
+        A step ends after the token that completes the delimiter; by the other rules (`airls_ray.text.steps`)
+        a token belongs to the step in which it begins. End of sequence, padding and blank text after the end
+        of a step belong to the step before: no step is empty.
+        """
+        if self._words is not None:
+            delimiter = self._words.delimiter_id
+            ends = [position for position, token in enumerate(response, 1) if token == delimiter]
+        elif self._rule == "delimiter":
+            ends = self._search_ends(response)
+        else:
+            ends = self._rule_ends(response, self._rule)
+        tail = response[ends[-1] if ends else 0 :]
+        if not len(tail):
+            return ends
+        if ends and all(token in self._silent for token in tail):
+            ends[-1] = len(response)
+        else:
+            ends.append(len(response))
+        return ends
+
+    def step_stop_ids(self) -> list[int]:
+        """Tokens whose text contains the delimiter: a sampler that stops at them stops at most step ends.
+
+        A delimiter that is split over tokens is found by `step_ends` alone; so is every end by a rule that
+        must see what follows (sentences, numbered, code_lines: no token stops).
+        """
+        if self._words is not None:
+            return [self._words.delimiter_id]
+        if self._rule in ("sentences", "numbered", "code_lines"):
+            return []
+        ids = sorted(self._backend.get_vocab(with_added_tokens=True).values())
+        return [token for token in ids if self._stops(self._backend.decode([token]))]
+
+    def _stops(self, piece: str) -> bool:
+        if self._rule == "delimiter":
+            return self._delimiter in piece
+        return surely_ends(piece, self._rule)
+
+    def is_blank(self, tokens: Sequence[int]) -> bool:
+        """Whether `tokens` have no text of their own: an end of sequence, padding, blanks."""
+        return not self.decode(tokens).strip()
+
+    def step_texts(self, response: Sequence[int], step_ends: Sequence[int]) -> list[str]:
+        """Return the text of every step, its delimiter included."""
+        starts = [0, *step_ends][:-1]
+        return [self.decode(response[start:end]) for start, end in zip(starts, step_ends, strict=True)]
+
+    def _search_ends(self, response: Sequence[int]) -> list[int]:
+        """Find delimiters in the text: tokens of a general tokenizer may contain or split them."""
+        stream = DecodeStream(skip_special_tokens=False)
+        ends: list[int] = []
+        step = ""  # the text since the last end, or what of it can still matter
+        for position, token in enumerate(response, 1):
+            step += ("" if token in self._silent else stream.step(self._backend, int(token))) or ""
+            if self._delimiter not in step:
+                continue
+            blank, step = not step.replace(self._delimiter, "").strip(), step.rpartition(self._delimiter)[2]
+            if not blank:
+                ends.append(position)
+            elif ends:
+                ends[-1] = position
+        if ends and not step.strip():
+            ends[-1] = len(response)
+        return ends
+
+    def _rule_ends(self, response: Sequence[int], rule: StepRule) -> list[int]:
+        """Cut the text, then the tokens: one that begins before a cut belongs to the step before it."""
+        stream = DecodeStream(skip_special_tokens=False)
+        pieces: list[str] = []
+        begins: list[int] = []  # in the text, of each token
+        size = 0
+        for token in response:
+            begins.append(size)
+            piece = ("" if token in self._silent else stream.step(self._backend, int(token))) or ""
+            pieces.append(piece)
+            size += len(piece)
+        text = "".join(pieces)
+        begins.append(size)
+        ends = [0]
+        for position in cut(text, rule):
+            end = bisect_left(begins, position, hi=len(response))
+            # A token may reach over a whole step: what is left of that one may be blank.
+            if text[begins[ends[-1]] : begins[end]].strip():
+                ends.append(end)
+            elif len(ends) > 1:
+                ends[-1] = end
+        if len(ends) > 1 and not text[begins[ends[-1]] :].strip():
+            ends[-1] = len(response)
+        return ends[1:]
+
+
+class _Words:
+    """A word-level vocabulary in Python."""
+
+    def __init__(self, vocabulary: dict[str, int], task: Task, where: str) -> None:
+        words = task.vocabulary() or []
+        missing = [word for word in words if word not in vocabulary]
+        if missing:
+            raise ModelError(
+                f"the tokenizer in {where} lacks {len(missing)} tokens of task {task.name!r}, the first is "
+                f"{missing[0]!r}; use a model that was made for this task's settings"
+            )
+        self._ids = {word: vocabulary[word] for word in words}
+        self._pieces = {token: word for word, token in self._ids.items()}
+        self._split = re.compile(word_pattern(words)).findall
+        self.delimiter_id = self._ids[task.step_delimiter]
+
+    def encode(self, text: str) -> list[int]:
+        ids = self._ids
+        try:
+            return [ids[word] for word in self._split(text)]
+        except KeyError as error:
+            raise DataError(
+                f"the text {text[:80]!r} contains {error.args[0]!r}, which is no token"
+            ) from error
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        piece = self._pieces.get  # special tokens, and rows that pad a model's vocabulary, have no text
+        return "".join([piece(token, "") for token in tokens])
+
+
+def encode_traces(
+    problems: pa.Table, codec: TextCodec, context_tokens: int, seed: int | None = None
+) -> pa.Table:
+    """Return a table of schema TRACES, one trace of each problem of `problems` that has any.
+
+    The first trace is taken, or with `seed` one drawn by seed and problem. `group` is the problem's row.
+
+    Raises:
+        DataError: prompt and trace together are longer than `context_tokens`.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in TRACES.names}
+    names = ("problem_id", "prompt", "traces")
+    for group, row in enumerate(zip(*(problems[name].to_pylist() for name in names), strict=True)):
+        problem_id, prompt, traces = row
+        if not traces:
+            continue
+        draw = 0 if seed is None else Random(derive_seed(seed, problem_id)).randrange(len(traces))
+        tokens, response = codec.encode_prompt(prompt), codec.encode_trace(traces[draw])
+        if len(tokens) + len(response) > context_tokens:
+            raise DataError(
+                f"problem {problem_id!r}: prompt and trace have {len(tokens) + len(response)} tokens, but "
+                f"model.context_tokens is {context_tokens}; shorten the trace or raise the limit"
+            )
+        values = (problem_id, group, tokens, response, codec.step_ends(response))
+        for name, value in zip(TRACES.names, values, strict=True):
+            columns[name].append(value)
+    arrays = [_column(columns[field.name], field.type) for field in TRACES]
+    return pa.Table.from_arrays(arrays, schema=TRACES)
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(kind):
+        return pa.array(values, kind)
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    flat = np.fromiter((item for value in values for item in value), np.int32, int(offsets[-1]))
+    return pa.ListArray.from_arrays(offsets, flat, type=kind)

@@ -1,0 +1,292 @@
+"""Tokenizer folders in Hugging Face format: make one for a task, load any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from airls_ray.errors import DataError, ModelError
+from airls_ray.tasks.base import Task
+from airls_ray.text.characters import whole_characters
+from airls_ray.text.chat_template import ChatTemplate
+
+PAD, EOS = "<pad>", "<eos>"
+_FEWEST = 258
+"""The special tokens and one for each byte."""
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A fast tokenizer and its special tokens.
+
+    `backend` reads all text as text: that of a special token does not become the token.
+    """
+
+    backend: Tokenizer
+    eos_ids: tuple[int, ...]
+    """Tokens that end a response. The first is the one that a response of ours ends with: the end of
+    sequence, with a chat template the end of the assistant's turn. The others are those of the model's
+    `generation_config.json`, with which its authors end a response."""
+    pad_id: int
+    folder: str
+    """Folder or hub name, for messages."""
+    chat: ChatTemplate | None = None
+
+    @property
+    def eos_id(self) -> int:
+        """Token that ends a response of ours."""
+        return self.eos_ids[0]
+
+    def encode(self, text: str, begin: bool = False) -> Encoding:
+        """Return the encoding of a text alone, or (`begin`) of one that begins a sequence.
+
+        For half of a surrogate pair, which a request may have, stands the replacement character.
+
+        Raises:
+            DataError: the vocabulary lacks some of the text; or the vocabulary itself, and no list of special
+                tokens, makes the end of a response of some of it.
+        """
+        text = whole_characters(text)
+        encoding = self._encode(text, begin)
+        for end in self.eos_ids:
+            piece = self.backend.id_to_token(end)
+            if piece is not None and piece in text and end in self._encode(text, begin=False).ids:
+                raise DataError(
+                    f"the text {text[:80]!r} contains {piece!r}, which this tokenizer can only read as the "
+                    "end of a response; take it out"
+                )
+        return encoding
+
+    def _encode(self, text: str, begin: bool) -> Encoding:
+        try:
+            return self.backend.encode(text, add_special_tokens=begin)
+        except Exception as error:  # the library raises no narrower class for a word that it lacks
+            raise DataError(
+                f"the tokenizer of {self.folder} cannot encode {text[:60]!r} ({error})"
+            ) from error
+
+
+def word_pattern(words: list[str]) -> str:
+    """Return the regular expression that cuts text into `words`: digits are joined if words join them."""
+    return r"[^\s]" if all(len(word) == 1 for word in words) else r"\d+|[^\d\s]"
+
+
+def build_tokenizer(task: Task, folder: Path) -> None:
+    """Save a tokenizer with the task's vocabulary; `AutoTokenizer.from_pretrained` loads it.
+
+    Tokens 0 and 1 are `<pad>` and `<eos>`; white space is dropped, and decoding adds none.
+
+    Raises:
+        ModelError: the task has no vocabulary of its own.
+    """
+    words = task.vocabulary()
+    if words is None:
+        raise ModelError(
+            f"task {task.name!r} has no vocabulary of its own; set model.path to a trained model"
+        )
+    vocabulary = {word: token for token, word in enumerate([PAD, EOS, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary))
+    split = pre_tokenizers.Split(Regex(word_pattern(words)), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(PAD, special=True), AddedToken(EOS, special=True)])
+    _save(tokenizer, folder)
+
+
+def train_tokenizer(texts: Iterable[str], size: int, folder: Path) -> None:
+    """Save a byte-level BPE tokenizer of at most `size` tokens learned from `texts`: it encodes any text.
+
+    Tokens 0 and 1 are `<pad>` and `<eos>`; then all 256 bytes, then what is frequent. Digits stand alone, as
+    arithmetic needs them.
+
+    Raises:
+        ModelError: `size` has no room for the bytes.
+    """
+    if size < _FEWEST:
+        raise ModelError(f"a vocabulary of {size} tokens has no room for all bytes: give at least {_FEWEST}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[PAD, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    _save(tokenizer, folder)
+
+
+def _save(tokenizer: Tokenizer, folder: Path) -> None:
+    special = {"pad_token": PAD, "eos_token": EOS}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **special,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+
+
+def load_tokenizer(folder: Path | str, chat: bool) -> LoadedTokenizer:
+    """Load the tokenizer of a folder or hub name; transformers is imported only where it must be.
+
+    Raises:
+        ModelError: it is missing or broken, is no fast tokenizer, has no end-of-sequence token, or has
+            no chat template although `chat` is set.
+    """
+    path = Path(folder)
+    if chat or not (path / "tokenizer.json").is_file():
+        return _load_with_transformers(folder, chat)
+    try:
+        backend = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises no narrower class for a file that it cannot read
+        raise ModelError(f"cannot read the tokenizer {path / 'tokenizer.json'}: {error}") from error
+    names = _special_names(path)
+    eos = _token_id(backend, names.get("eos_token"))
+    if eos is None:
+        raise _no_eos(folder)
+    pad = _token_id(backend, names.get("pad_token"))
+    ends = _ends(backend, [eos, *_generation_ends(path)])
+    return LoadedTokenizer(_plain(backend, ends), ends, eos if pad is None else pad, str(folder))
+
+
+def require_same_tokens(policy: Path | str, prm: Path | str) -> None:
+    """Refuse a PRM whose tokenizer numbers texts otherwise than the policy's: it would score other texts.
+
+    Raises:
+        ModelError: the vocabularies differ, or a folder has no tokenizer.
+    """
+    theirs, ours = (
+        load_tokenizer(folder, chat=False).backend.get_vocab(with_added_tokens=True)
+        for folder in (prm, policy)
+    )
+    if theirs == ours:
+        return
+    token = min(set(theirs.items()) ^ set(ours.items()))[0]
+    raise ModelError(
+        f"the PRM {prm} has another tokenizer than the policy {policy}: {token!r} is number "
+        f"{theirs.get(token, 'none')} there and {ours.get(token, 'none')} here; take a PRM that was trained "
+        "from this policy's model"
+    )
+
+
+def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"cannot load a tokenizer from {folder}: {reason[0]}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"the tokenizer in {folder} is not a fast one; save it with a tokenizer.json")
+    if tokenizer.eos_token_id is None:
+        raise _no_eos(folder)
+    if chat and not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer in {folder} has no chat template; set model.prompt_template to plain"
+        )
+    eos, control = int(tokenizer.eos_token_id), tokenizer.backend_tokenizer
+    pad = eos if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    ends = _ends(control, [eos, *_generation_ends(folder)])
+    plain = _plain(Tokenizer.from_str(control.to_str()), ends)
+    if not chat:
+        return LoadedTokenizer(plain, ends, pad, str(folder))
+    template = ChatTemplate(tokenizer, plain, _special_texts(control, ends))
+    turn_end = template.turn_end()
+    if turn_end is not None:
+        ends = tuple(dict.fromkeys((turn_end, *ends)))
+    return LoadedTokenizer(plain, ends, pad, str(folder), template)
+
+
+def _special_texts(backend: Tokenizer, ends: Sequence[int]) -> list[str]:
+    """Return the texts that `backend` turns into special tokens, or into tokens that end a response."""
+    added = backend.get_added_tokens_decoder()
+    return [token.content for number, token in added.items() if token.special or number in ends]
+
+
+def _plain(backend: Tokenizer, ends: Sequence[int]) -> Tokenizer:
+    """Let `backend` read the text of special tokens, and of what ends a response, as text."""
+    added = backend.get_added_tokens_decoder()
+    backend.add_special_tokens([AddedToken(added[end].content, special=True) for end in ends if end in added])
+    backend.encode_special_tokens = True
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def _ends(backend: Tokenizer, ends: Sequence[int]) -> tuple[int, ...]:
+    """Return each end once: the tokenizer's own, and of the model's those that are no words of its language.
+
+    A model that was saved without a generation configuration of its own has the default of its class there,
+    which may be any token of another vocabulary.
+    """
+    added = backend.get_added_tokens_decoder()
+    return tuple(dict.fromkeys([ends[0], *(end for end in ends[1:] if end in added)]))
+
+
+def generation_file(folder: Path | str) -> Path | None:
+    """Return the generation configuration of a model folder or hub name, None where there is none."""
+    if Path(folder).is_dir():
+        file = Path(folder) / "generation_config.json"
+        return file if file.is_file() else None
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        str(folder),
+        "generation_config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
+
+
+def _generation_ends(folder: Path | str) -> list[int]:
+    """Return `eos_token_id` of the generation configuration, which may hold one, several or none."""
+    file = generation_file(folder)
+    if file is None:
+        return []
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file} is not JSON; restore it from the model") from error
+    found = content.get("eos_token_id") if isinstance(content, dict) else None
+    ends = found if isinstance(found, list) else [found]
+    return [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
+
+
+def _special_names(path: Path) -> dict[str, Any]:
+    """Return `eos_token` and `pad_token` from the two files that may hold them."""
+    names: dict[str, Any] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (path / file).is_file():
+            try:
+                content = json.loads((path / file).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ModelError(f"{path / file} is not JSON; restore it from the model") from error
+            names.update({key: content[key] for key in ("eos_token", "pad_token") if content.get(key)})
+    return names
+
+
+def _token_id(backend: Tokenizer, token: str | dict[str, Any] | None) -> int | None:
+    text = token.get("content") if isinstance(token, dict) else token
+    found = backend.token_to_id(text) if text else None
+    return None if found is None else int(found)
+
+
+def _no_eos(folder: Path | str) -> ModelError:
+    return ModelError(
+        f"the tokenizer in {folder} has no end-of-sequence token, so responses could not end; "
+        "set eos_token in its tokenizer_config.json"
+    )
