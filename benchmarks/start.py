@@ -65,7 +65,7 @@ def timed(name: str, command: list[str], *, until: str | None = None, code: int 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"}, start_new_session=True,
+        env={**with_byte_code(), "PYTHONUNBUFFERED": "1"}, start_new_session=True,
     )  # fmt: skip
     lines: list[str] = []
     assert process.stdout is not None
