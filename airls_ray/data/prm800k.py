@@ -41,9 +41,10 @@ def right_solution(label: Any) -> str | None:
 
 
 def labelled_steps(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a row as one with `problem`, `steps` and `labels`; None where it says nothing of any step.
+    """Return a row as one with `problem`, `steps`, `labels` and `finished`; None where it rates no step.
 
-    Steps rated 1 and 0 are right, as in the paper's own PRM; without a rating: null.
+    Steps rated 1 and 0 are right, as in the paper's own PRM; without a rating: null. `finished`: whether the
+    last of these steps is known to end the solution.
     """
     label, question = row.get("label"), row.get("question")
     steps = rated_steps(label)
@@ -55,7 +56,16 @@ def labelled_steps(row: Mapping[str, Any]) -> dict[str, Any] | None:
         "problem": question.get("problem"),
         "steps": [text for text, _ in steps],
         "labels": [None if rating is None else rating != WRONG for _, rating in steps],
+        "finished": len(steps) == _length(question, label),
     }
+
+
+def _length(question: Mapping[str, Any], label: Mapping[str, Any]) -> int | None:
+    """How many steps the whole solution has: phase 2 rated solutions that were there before; else None."""
+    before = question.get("pre_generated_steps")
+    if isinstance(before, list):
+        return len(before)
+    return len(label.get("steps") or ()) if label.get("finish_reason") == "solution" else None
 
 
 def _taken(step: Any) -> Mapping[str, Any] | None:
