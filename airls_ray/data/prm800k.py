@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 WRONG = -1
 """Rating of a wrong step; 1 is right, 0 neither helps nor harms."""
+_ANSWER = "# Answer"
+"""Heads the answer, in the last step of a solution."""
 _USELESS = ("bad_problem", "give_up")
 
 
@@ -44,7 +46,7 @@ def labelled_steps(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a row as one with `problem`, `steps`, `labels` and `finished`; None where it rates no step.
 
     Steps rated 1 and 0 are right, as in the paper's own PRM; without a rating: null. `finished`: whether the
-    last of these steps is known to end the solution.
+    last of these steps gives the solution's answer.
     """
     label, question = row.get("label"), row.get("question")
     steps = rated_steps(label)
@@ -52,20 +54,33 @@ def labelled_steps(row: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if label.get("finish_reason") in _USELESS:
         return None
+    return _solution(question, [text for text, _ in steps], [rating for _, rating in steps])
+
+
+def labelled_alternatives(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rated steps that nobody went on from, each behind the steps before it, which have no label.
+
+    Of the rows that `labelled_steps` reads. In the first phase of the data nearly all wrong steps are such.
+    """
+    if labelled_steps(row) is None:
+        return
+    question, before = row["question"], list[str]()
+    for step, (text, _) in zip(row["label"]["steps"], rated_steps(row["label"]), strict=False):
+        for option in step.get("completions") or ():
+            if option is _taken(step) or not option.get("text") or option.get("rating") is None:
+                continue
+            ratings = [*[None] * len(before), option["rating"]]
+            yield _solution(question, [*before, option["text"]], ratings)
+        before.append(text)
+
+
+def _solution(question: Mapping[str, Any], steps: list[str], ratings: Sequence[int | None]) -> dict[str, Any]:
     return {
         "problem": question.get("problem"),
-        "steps": [text for text, _ in steps],
-        "labels": [None if rating is None else rating != WRONG for _, rating in steps],
-        "finished": len(steps) == _length(question, label),
+        "steps": steps,
+        "labels": [None if rating is None else rating != WRONG for rating in ratings],
+        "finished": _ANSWER in steps[-1],
     }
-
-
-def _length(question: Mapping[str, Any], label: Mapping[str, Any]) -> int | None:
-    """How many steps the whole solution has: phase 2 rated solutions that were there before; else None."""
-    before = question.get("pre_generated_steps")
-    if isinstance(before, list):
-        return len(before)
-    return len(label.get("steps") or ()) if label.get("finish_reason") == "solution" else None
 
 
 def _taken(step: Any) -> Mapping[str, Any] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from airls_ray.data.rows import Row, readable_rows
-from airls_ray.data.step_forms import CORRECT, READERS, StepForm, StepRow, detect_form
+from airls_ray.data.step_forms import CORRECT, READERS, StepForm, StepRow, detect_form, prm800k_alternatives
 from airls_ray.errors import DataError
 
 __all__ = [
@@ -60,31 +60,43 @@ def read_step_file(path: Path, form: StepForm | None = None) -> list[StepRow]:
     return distinct_originals(rows)
 
 
-def step_rows(path: Path, form: StepForm | None = None) -> Iterator[StepRow | DataError]:
+def step_rows(
+    path: Path, form: StepForm | None = None, *, alternatives: bool = False
+) -> Iterator[StepRow | DataError]:
     """As `read_step_file`, but a row that cannot be used comes as the error that names it.
 
     PRMBench's originals come before each of their changes.
 
+    Args:
+        path: the file.
+        form: None: told from the fields of the first row that can be read.
+        alternatives: of PRM800K also the rated steps that nobody went on from, each as a solution that ends
+            with it and has no other label.
+
     Raises:
-        DataError: the file cannot be read as a whole, is of no known form or (PRM800K) rates no step.
+        DataError: the file cannot be read as a whole, is of no known form or rates no step.
     """
     read: Callable[[str, Row, str], Iterable[StepRow]] | None = None
     count = found = 0
     for where, row in readable_rows(path):
         count += 1
+        ready: list[StepRow | DataError] = []
         if isinstance(row, DataError):
-            yield row
-            continue
-        read = read or READERS[form or detect_form(where, row)]
-        ready: list[StepRow | DataError]
-        try:
-            ready = [*read(where, row, path.stem)]
-        except DataError as error:
-            ready = [error]
+            ready = [row]
+        else:
+            read = read or _reader(form or detect_form(where, row), alternatives)
+            try:
+                ready = [*read(where, row, path.stem)]
+            except DataError as error:
+                ready = [error]
         found += len(ready)
         yield from ready
-    if not found and read is READERS["prm800k"]:
+    if not found:
         raise DataError(f"{path} has no rated step in its {count} rows")
+
+
+def _reader(form: StepForm, alternatives: bool) -> Callable[[str, Row, str], Iterable[StepRow]]:
+    return prm800k_alternatives if alternatives and form == "prm800k" else READERS[form]
 
 
 def distinct_originals(rows: Sequence[StepRow]) -> list[StepRow]:

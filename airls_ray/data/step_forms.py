@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from airls_ray.data.math_shepherd import is_math_shepherd, marked_steps
-from airls_ray.data.prm800k import labelled_steps
+from airls_ray.data.prm800k import labelled_alternatives, labelled_steps
 from airls_ray.data.rows import (
     Row,
     is_share,
@@ -139,6 +139,13 @@ def _prm_labels(where: str, row: Row, subset: str) -> Iterator[StepRow]:
 def _prm800k(where: str, row: Row, subset: str) -> Iterator[StepRow]:
     rated = labelled_steps(row)
     if rated is not None:
+        yield replace(_labels(where, rated, subset), finished=rated["finished"])
+
+
+def prm800k_alternatives(where: str, row: Row, subset: str) -> Iterator[StepRow]:
+    """A row of PRM800K with the rated steps that nobody went on from; see `labelled_alternatives`."""
+    yield from _prm800k(where, row, subset)
+    for rated in labelled_alternatives(row):
         yield replace(_labels(where, rated, subset), finished=rated["finished"])
 
 

@@ -66,8 +66,9 @@ def step_end_of(config: Config) -> str:
 def read_step_labels(config: Config, policy: str | Path, given: StepFiles) -> StepLabels:
     """Read files of labelled steps and encode them as a PRM of `policy` is read.
 
-    A step's label stands at its last token; steps without one are read and teach nothing. Rows with equal
-    problems (up to blanks) are of one problem, so that no problem is both learned and held out.
+    A step's label stands at its last token; steps without one are read and teach nothing. Of PRM800K the
+    steps that nobody went on from are learned, too: in its first phase they are the wrong ones. Rows with
+    equal problems (up to blanks) are of one problem, so that no problem is both learned and held out.
 
     Args:
         config: `model` (context, template), `task` (its words around a problem, what ends a step) and
@@ -117,7 +118,7 @@ def say_left_out(labels: StepLabels, progress: Progress) -> None:
 def _rows(given: StepFiles, bad: list[str], *, stop: bool) -> Iterator[StepRow]:
     rows: list[StepRow] = []
     for path in given.paths:
-        for row in step_rows(path, given.form):
+        for row in step_rows(path, given.form, alternatives=True):
             if isinstance(row, DataError):
                 _reject(row, bad, stop=stop)
             else:

@@ -11,12 +11,10 @@ import pytest
 import torch
 
 from airls_ray.config import Config, load_config
-from airls_ray.config.schema import ModelConfig
 from airls_ray.console.progress import QuietProgress
 from airls_ray.data.prm_labels import read_labels, write_labels
 from airls_ray.errors import DataError
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.models.create import create_policy
 from airls_ray.models.load import load_prm_module, save_hf
 from airls_ray.prm.folder import PromptForm, read_prompt_form, write_prm_form
 from airls_ray.prm.items import StepText
@@ -24,7 +22,8 @@ from airls_ray.prm.labelled_files import StepFiles, StepLabels, read_step_labels
 from airls_ray.prm.load import load_step_scorer
 from airls_ray.prm.supervised import split_by_problem
 from airls_ray.prm.training import LabelTraining, run_epochs
-from airls_ray.text.tokenizer_files import load_tokenizer, train_tokenizer
+from airls_ray.text.tokenizer_files import load_tokenizer
+from tests.tiny import make_text_policy
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ROW = {"problem": "1+1?", "steps": ["one", "two", "three"], "labels": [1, 0.25, None]}
@@ -32,14 +31,7 @@ ROW = {"problem": "1+1?", "steps": ["one", "two", "three"], "labels": [1, 0.25, 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random policy that reads any text, byte by byte."""
-    folder = tmp_path_factory.mktemp("policy")
-    train_tokenizer([], 258, folder)
-    loaded = load_tokenizer(folder, chat=False)
-    ids = type("Ids", (), {"eos_id": loaded.eos_id, "pad_id": loaded.pad_id, "vocab_size": 258})
-    sizes = ModelConfig(hidden_size=32, layers=2, heads=1, intermediate_size=48, context_tokens=512)
-    create_policy(sizes, ids(), folder, seed=0)  # type: ignore[arg-type]
-    return folder
+    return make_text_policy(tmp_path_factory.mktemp("policy"))
 
 
 def read(policy: Path, folder: Path, *rows: Any, **sections: Any) -> StepLabels:

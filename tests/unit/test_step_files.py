@@ -13,7 +13,7 @@ import pytest
 
 from airls_ray.data.rows import read_rows
 from airls_ray.data.sample_files import read_sample_files
-from airls_ray.data.step_files import CORRECT, read_step_file, read_step_files, step_rows
+from airls_ray.data.step_files import CORRECT, StepRow, read_step_file, read_step_files, step_rows
 from airls_ray.errors import DataError
 
 PROCESS = {
@@ -171,20 +171,28 @@ def test_a_broken_row_of_math_shepherd_is_one_sentence(tmp_path: Path, row: Any,
         read_step_file(write(tmp_path / "a.jsonl", shepherd(["+", "-"]), row))
 
 
-@pytest.mark.parametrize(
-    ("row", "finished"),
-    [
-        (rated(1, 0, -1), False),
-        (rated(1, 1, end="solution"), True),
-        (rated(1, -1) | {"question": {"problem": "1+1?", "pre_generated_steps": ["s0", "s1"]}}, True),
-        (rated(1, -1) | {"question": {"problem": "1+1?", "pre_generated_steps": ["s0", "s1", "s2"]}}, False),
-    ],
-)
-def test_prm800ks_solutions_are_finished_where_their_last_step_was_rated(
-    tmp_path: Path, row: Any, finished: bool
-) -> None:
-    (found,) = read_step_file(write(tmp_path / "a.jsonl", row))
+@pytest.mark.parametrize(("text", "finished"), [("So 2.\n\n# Answer\n\n2", True), ("So 2.", False)])
+def test_prm800ks_solutions_end_with_a_headed_answer(tmp_path: Path, text: str, finished: bool) -> None:
+    last = {"completions": [{"text": text, "rating": -1}]}
+    (found,) = read_step_file(write(tmp_path / "a.jsonl", rated(1, -1, **last)))
     assert found.finished is finished
+
+
+def test_prm800ks_other_steps_stand_behind_those_before_them(tmp_path: Path) -> None:
+    row = rated(1, 1, 1, end="solution")
+    others = [
+        {"text": "bad", "rating": -1},
+        {"text": "so so", "rating": 0},
+        {"text": "unseen", "rating": None},
+    ]
+    row["label"]["steps"][1]["completions"] += others
+    found = list(step_rows(write(tmp_path / "a.jsonl", row), alternatives=True))
+    assert [(one.steps, one.labels) for one in found if isinstance(one, StepRow)] == [
+        (("s0", "s1", "s2"), (True, True, True)),
+        (("s0", "bad"), (None, False)),
+        (("s0", "so so"), (None, True)),
+    ]
+    assert len(list(step_rows(tmp_path / "a.jsonl"))) == 1
 
 
 def test_bad_rows_may_come_as_errors_between_the_others(tmp_path: Path) -> None:
