@@ -67,8 +67,8 @@ def read_prompt_form(folder: Path) -> PromptForm | None:
         form = json.loads(path.read_text(encoding="utf-8")).get("prompt")
         if form is None:
             return None
-        texts = [str(form[name]) for name in ("template", "system", "user")]
-        prompt = PromptForm(*texts, str(form.get("step_end", "")))  # type: ignore[arg-type]
+        words = {name: str(form[name]) for name in ("template", "system", "user")}
+        prompt = PromptForm(**words, step_end=str(form.get("step_end", "")))  # type: ignore[arg-type]
         if prompt.template not in ("plain", "chat") or _PROBLEM not in prompt.user:
             raise ValueError(f"prompt {form}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -66,11 +66,10 @@ class StepEncoder:
 
     def texts(self, item: StepText) -> list[str]:
         """Return the steps as they are read."""
-        *before, last = item.steps
-        return [
-            *map(self._form.end_step, before),
-            last if item.finished or item.cut else self._form.end_step(last),
-        ]
+        ended = [self._form.end_step(step) for step in item.steps]
+        if item.finished or item.cut:
+            ended[-1] = item.steps[-1]
+        return ended
 
     def cut_last_step(self, item: StepText, tokens: int) -> StepText | None:
         """See `StepScorer.cut_last_step`; neither an end of sequence nor what ends a step is counted."""

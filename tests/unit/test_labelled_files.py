@@ -20,6 +20,7 @@ from airls_ray.prm.folder import PromptForm, read_prompt_form, write_prm_form
 from airls_ray.prm.items import StepText
 from airls_ray.prm.labelled_files import StepFiles, StepLabels, read_step_labels, say_left_out, step_end_of
 from airls_ray.prm.load import load_step_scorer
+from airls_ray.prm.step_encoder import StepEncoder
 from airls_ray.prm.supervised import split_by_problem
 from airls_ray.prm.training import LabelTraining, run_epochs
 from airls_ray.text.tokenizer_files import load_tokenizer
@@ -63,9 +64,11 @@ def test_an_unfinished_solution_ends_as_a_step_and_not_as_a_sequence(policy: Pat
 
 
 def test_what_ends_a_step_is_there_once_and_may_be_chosen(policy: Path, tmp_path: Path) -> None:
-    row = ROW | {"steps": ["one\n\n", "two \n", "three"]}
+    row, other = ROW | {"steps": ["one\n\n", "two \n", "three"]}, ROW | {"steps": ["one ;", "two", "three"]}
     (default,) = read(policy, tmp_path, row).table["step_texts"].to_pylist()
-    (chosen,) = read(policy, tmp_path, row, supervised_prm={"step_end": " ;"}).table["step_texts"].to_pylist()
+    (chosen,) = (
+        read(policy, tmp_path, other, supervised_prm={"step_end": " ;"}).table["step_texts"].to_pylist()
+    )
     (none,) = read(policy, tmp_path, row, supervised_prm={"step_end": ""}).table["step_texts"].to_pylist()
     assert default == ["one\n\n", "two\n\n", "three"]
     assert chosen == ["one ;", "two ;", "three"]
@@ -91,6 +94,13 @@ def test_problems_are_put_as_a_task_of_texts_says(policy: Path, tmp_path: Path) 
     model = {"path": "x", "context_tokens": 200}
     (row,) = read(policy, tmp_path, ROW, task=task, model=model).table.to_pylist()
     assert load_tokenizer(policy, chat=False).backend.decode(row["prompt"]) == "Q: 1+1? A:"
+
+
+def test_the_beginning_of_a_step_does_not_get_what_ends_one(policy: Path) -> None:
+    encoder = StepEncoder.from_folder(policy, PromptForm(step_end="\n\n"))
+    begun = encoder.cut_last_step(StepText("1+1?", ["one", "two"]), tokens=2)
+    assert begun is not None
+    assert encoder.texts(begun) == ["one\n\n", "tw"]
 
 
 # ------------------------------------------------------------------------------- problems and rows
