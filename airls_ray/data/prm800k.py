@@ -21,12 +21,11 @@ def rated_steps(label: Any) -> list[tuple[str, int | None]]:
         label: the row's field `label`; of another shape: no step.
     """
     found: list[tuple[str, int | None]] = []
-    steps = label.get("steps") if isinstance(label, Mapping) else None
-    for step in steps or ():
+    for step in _list(label.get("steps")) if isinstance(label, Mapping) else ():
         taken = _taken(step)
-        if taken is None or not taken.get("text"):
+        if taken is None or not _text(taken):
             break
-        found.append((taken["text"], taken.get("rating")))
+        found.append((_text(taken), _rating(taken)))
         if found[-1][1] == WRONG:
             break
     return found
@@ -36,7 +35,7 @@ def right_solution(label: Any) -> str | None:
     """Return the steps of a solution that reaches its end without a wrong one, a line each; else None."""
     if not isinstance(label, Mapping) or label.get("finish_reason") != "solution":
         return None
-    given, steps = label.get("steps") or (), rated_steps(label)
+    given, steps = _list(label.get("steps")), rated_steps(label)
     went_on = all(isinstance(step, Mapping) and _chosen(step) is not None for step in given)
     right = len(steps) == len(given) and all(rating != WRONG for _, rating in steps)
     return "\n".join(text for text, _ in steps) or None if went_on and right else None
@@ -66,11 +65,10 @@ def labelled_alternatives(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         return
     question, before = row["question"], list[str]()
     for step, (text, _) in zip(row["label"]["steps"], rated_steps(row["label"]), strict=False):
-        for option in step.get("completions") or ():
-            if option is _taken(step) or not option.get("text") or option.get("rating") is None:
-                continue
-            ratings = [*[None] * len(before), option["rating"]]
-            yield _solution(question, [*before, option["text"]], ratings)
+        for option in _list(step.get("completions")):
+            if option is not _taken(step) and _text(option) and _rating(option) is not None:
+                ratings = [*[None] * len(before), _rating(option)]
+                yield _solution(question, [*before, _text(option)], ratings)
         before.append(text)
 
 
@@ -87,13 +85,28 @@ def _taken(step: Any) -> Mapping[str, Any] | None:
     """The alternative that was gone on from, or the first where none was."""
     if not isinstance(step, Mapping):
         return None
-    options = step.get("completions") or ()
+    options = _list(step.get("completions"))
     return _chosen(step) or (options[0] if options and step.get("chosen_completion") is None else None)
 
 
 def _chosen(step: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The alternative that was gone on from: one of the model's, or a rater's own."""
-    number, options = step.get("chosen_completion"), step.get("completions") or ()
+    number, options = step.get("chosen_completion"), _list(step.get("completions"))
     if number is None:
         return step.get("human_completion")
-    return options[number] if 0 <= number < len(options) else None
+    return options[number] if isinstance(number, int) and 0 <= number < len(options) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(option: Any) -> str:
+    """The text of an alternative; empty where it has none."""
+    text = option.get("text") if isinstance(option, Mapping) else None
+    return text if isinstance(text, str) else ""
+
+
+def _rating(option: Mapping[str, Any]) -> int | None:
+    rating = option.get("rating")
+    return rating if isinstance(rating, int) and rating in (WRONG, 0, 1) else None

@@ -57,7 +57,7 @@ def read_step_file(path: Path, form: StepForm | None = None) -> list[StepRow]:
         if isinstance(row, DataError):
             raise row
         rows.append(row)
-    return distinct_originals(rows)
+    return list(distinct_originals(rows))
 
 
 def step_rows(
@@ -99,19 +99,17 @@ def _reader(form: StepForm, alternatives: bool) -> Callable[[str, Row, str], Ite
     return prm800k_alternatives if alternatives and form == "prm800k" else READERS[form]
 
 
-def distinct_originals(rows: Sequence[StepRow]) -> list[StepRow]:
-    """Keep the first of equal originals: the same one is changed in several ways."""
+def distinct_originals(rows: Iterable[StepRow]) -> Iterator[StepRow]:
+    """Yield all rows, but of equal originals the first: the same one is changed in several ways."""
     seen: set[str] = set()
-    kept = []
     for row in rows:
         if row.classification == CORRECT and row.pair:
             if row.pair in seen:
                 continue
             seen.add(row.pair)
-        kept.append(row)
-    return kept
+        yield row
 
 
 def read_step_files(paths: Sequence[Path], form: StepForm | None = None) -> list[StepRow]:
     """Read several files, one after the other; see `read_step_file`. Each original of PRMBench comes once."""
-    return distinct_originals([row for path in paths for row in read_step_file(path, form)])
+    return list(distinct_originals(row for path in paths for row in read_step_file(path, form)))

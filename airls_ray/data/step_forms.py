@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -116,24 +116,29 @@ def detect_form(where: str, row: Row) -> StepForm:
 
 def _records(where: str, row: Row, subset: str) -> Iterator[StepRow]:
     """The finished responses of a search's record."""
-    for leaf in row["leaves"] or ():
-        steps = leaf["steps"]
-        truth = leaf["step_truth"] or [None] * len(steps)
-        whole = {**leaf, "problem": row["prompt"], "problem_id": row["problem_id"], "labels": truth}
-        yield _labels(where, whole, subset)
+    leaves = row.get("leaves")
+    if leaves is not None and not isinstance(leaves, list):
+        raise DataError(f"{where}: field 'leaves' must be a list of responses, but is {kind_of(leaves)}")
+    for leaf in leaves or ():
+        if not isinstance(leaf, Mapping):
+            raise DataError(
+                f"{where}: field 'leaves' must be a list of responses, but one is {kind_of(leaf)}"
+            )
+        given = {"problem": row.get("prompt"), "problem_id": row.get("problem_id")}
+        yield _labels(where, {**leaf, **given, "labels": _truth(leaf, "steps")}, subset)
 
 
 def _prm_labels(where: str, row: Row, subset: str) -> Iterator[StepRow]:
     """A row of PRM_LABELS."""
-    steps = row["step_texts"]
-    given = {
-        "problem": row["prompt_text"],
-        "problem_id": row["problem_id"],
-        "steps": steps,
-        "labels": row["step_truth"] or [None] * len(steps),
-        "outcome": row["outcome"],
-    }
-    yield _labels(where, given, subset)
+    given = {name: row.get(name) for name in ("problem_id", "outcome")}
+    given |= {"problem": row.get("prompt_text"), "steps": row.get("step_texts")}
+    yield _labels(where, {**given, "labels": _truth(row, "step_texts")}, subset)
+
+
+def _truth(row: Row, steps_field: str) -> Any:
+    """What is known of the steps, null for each where nothing is."""
+    steps = row.get(steps_field)
+    return row.get("step_truth") or [None] * (len(steps) if isinstance(steps, list) else 0)
 
 
 def _prm800k(where: str, row: Row, subset: str) -> Iterator[StepRow]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.schema import Config
@@ -16,6 +16,7 @@ from airls_ray.data.prm_labels import LabelFacts
 from airls_ray.data.schemas import PRM_LABELS, rows_to_table
 from airls_ray.data.step_files import StepForm, StepRow, distinct_originals, step_rows
 from airls_ray.errors import DataError
+from airls_ray.evaluation.rollouts import list_column
 from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.items import StepText
 from airls_ray.prm.step_encoder import StepEncoder
@@ -87,7 +88,8 @@ def read_step_labels(config: Config, policy: str | Path, given: StepFiles) -> St
     bad: list[str] = []
     unlabelled = 0
     problems: dict[str, str] = {}
-    for row in _rows(given, bad, stop=config.supervised_prm.bad_rows == "error"):
+    stop = config.supervised_prm.bad_rows == "error"
+    for row in distinct_originals(_rows(given, bad, stop=stop)):
         if all(target is None for target in row.targets):
             unlabelled += 1
             continue
@@ -95,7 +97,7 @@ def read_step_labels(config: Config, policy: str | Path, given: StepFiles) -> St
         try:
             kept.append((identity, *_encode(row, encoder, config.model.context_tokens)))
         except DataError as error:
-            _reject(error, bad, stop=config.supervised_prm.bad_rows == "error")
+            _reject(error, bad, stop=stop)
     if not kept:
         first = f"; the first: {bad[0]}" if bad else ""
         raise DataError(
@@ -116,14 +118,13 @@ def say_left_out(labels: StepLabels, progress: Progress) -> None:
 
 
 def _rows(given: StepFiles, bad: list[str], *, stop: bool) -> Iterator[StepRow]:
-    rows: list[StepRow] = []
+    """The rows of all files, one at a time: published files have hundreds of thousands."""
     for path in given.paths:
         for row in step_rows(path, given.form, alternatives=True):
             if isinstance(row, DataError):
                 _reject(row, bad, stop=stop)
             else:
-                rows.append(row)
-    yield from distinct_originals(rows)
+                yield row
 
 
 def _reject(error: DataError, bad: list[str], *, stop: bool) -> None:
@@ -143,25 +144,22 @@ def _encode(row: StepRow, encoder: StepEncoder, context_tokens: int) -> tuple[An
         raise DataError(
             f"{row.where}: problem and steps have {size} tokens, but model.context_tokens is {context_tokens}"
         )
+    prompt, response, ends = (  # a list of Python's integers would take ten times the memory
+        np.asarray(numbers, dtype=np.int32) for numbers in (found.prefix, found.tokens, found.step_ends)
+    )
     texts = encoder.texts(item)
-    return (
-        found.prefix, found.tokens, found.step_ends, row.targets, row.outcome, None, None, row.problem, texts,
-    )  # fmt: skip
+    return prompt, response, ends, row.targets, row.outcome, None, None, row.problem, texts
 
 
 def _facts(given: StepFiles, step_end: str, table: pa.Table, bad: int, unlabelled: int) -> LabelFacts:
-    targets = Counter(
-        "unlabelled" if target is None else "right" if target > 0.5 else "wrong"
-        for targets in table["labels"].to_pylist()
-        for target in targets
-    )
+    targets, _ = list_column(table["labels"])
     settings = {"labels": "steps", "files": [str(path) for path in given.paths], STEP_END: step_end}
     counts = {
         "rows_left_out": bad,
         "rows_unlabelled": unlabelled,
-        "steps_right": targets["right"],
-        "steps_wrong": targets["wrong"],
-        "steps_unlabelled": targets["unlabelled"],
+        "steps_right": (targets > 0.5).sum(),
+        "steps_wrong": (targets <= 0.5).sum(),
+        "steps_unlabelled": np.isnan(targets).sum(),
     }
     return LabelFacts(settings, {name: float(count) for name, count in counts.items()})
 

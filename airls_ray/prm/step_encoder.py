@@ -11,6 +11,9 @@ from airls_ray.prm.items import StepText, first_tokens, refuse_blank_steps, refu
 from airls_ray.search.scoring import Continuation
 from airls_ray.text.tokenizer_files import LoadedTokenizer, load_tokenizer
 
+_KNOWN_TEXTS = 4096
+"""Texts whose tokens are kept: solutions of a problem begin alike."""
+
 
 class StepEncoder:
     """Encodes the problem as its form says, and the steps one by one: a step has the same tokens anywhere.
@@ -28,6 +31,7 @@ class StepEncoder:
         self._form = form
         self._folder = folder
         self._limit = limit
+        self._known: dict[tuple[str, bool], list[int]] = {}
 
     @classmethod
     def from_folder(cls, folder: Path | str, form: PromptForm, limit: int | None = None) -> StepEncoder:
@@ -81,15 +85,28 @@ class StepEncoder:
         system, user = self._form.system, self._form.wrap(item.problem)
         if self._tokenizer.chat is not None:
             messages = [{"role": "system", "content": system}] if system else []
-            messages.append({"role": "user", "content": user})
-            return self._tokenizer.chat.apply_chat_template(messages)
-        ids = self._ids(item, f"{system}\n\n{user}" if system else user, special=True)
+            return self._conversation(item, [*messages, {"role": "user", "content": user}])
+        ids = list(self._ids(item, f"{system}\n\n{user}" if system else user, special=True))
         while ids and ids[-1] in self._tokenizer.eos_ids:  # some tokenizers close every text
             ids.pop()
         return ids
 
+    def _conversation(self, item: StepText, messages: list[dict[str, str]]) -> list[int]:
+        from jinja2 import TemplateError
+
+        assert self._tokenizer.chat is not None
+        try:
+            return self._tokenizer.chat.apply_chat_template(messages)
+        except TemplateError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{item.where}: the chat template refuses the problem ({reason})") from error
+
     def _ids(self, item: StepText, text: str, special: bool) -> list[int]:
-        return list(self._encoding(item, text, special).ids)
+        if (text, special) not in self._known:
+            if len(self._known) >= _KNOWN_TEXTS:
+                self._known.clear()
+            self._known[text, special] = self._encoding(item, text, special).ids
+        return self._known[text, special]
 
     def _encoding(self, item: StepText, text: str, special: bool) -> Any:
         try:
