@@ -12,6 +12,7 @@ import pyarrow as pa
 from airls_ray.config.schema import ModelConfig
 from airls_ray.data.schemas import ROLLOUTS, TRACES, conform
 from airls_ray.models.create import create_policy
+from airls_ray.text.tokenizer_files import load_tokenizer, train_tokenizer
 
 
 @dataclass
@@ -37,6 +38,17 @@ def make_policy_folder(folder: Path, *, seed: int = 0, tie: bool = False, dtype:
         dtype=dtype,
     )
     create_policy(config, Ids(), folder, seed)
+    return folder
+
+
+def make_text_policy(folder: Path, *, context_tokens: int = 512) -> Path:
+    """Write a two-layer policy with random weights that reads any text, a token a byte."""
+    train_tokenizer([], 258, folder)
+    loaded = load_tokenizer(folder, chat=False)
+    config = ModelConfig(
+        hidden_size=32, layers=2, heads=1, intermediate_size=48, context_tokens=context_tokens
+    )
+    create_policy(config, Ids(loaded.eos_id, loaded.pad_id, 258), folder, seed=0)
     return folder
 
 

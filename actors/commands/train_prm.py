@@ -20,16 +20,20 @@ from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
-from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels
+from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels, write_labels
 from airls_ray.errors import DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob
 from airls_ray.models.check import check_model_folder
+from airls_ray.prm.folder import PromptForm
+from airls_ray.prm.labelled_files import STEP_END, StepFiles, StepLabels, read_step_labels, say_left_out
 from airls_ray.prm.supervised import LabelledSequences, check_form, plan_updates, split_by_problem
 from airls_ray.prm.training import labelled_rows
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.text.tokenizer_files import require_same_tokens
 
-LABELS, METRICS, SUMMARY, PRM = "labels.parquet", "metrics.jsonl", "train_prm.json", "prm"
+LABELS, STEP_LABELS = "labels.parquet", "step_labels.parquet"
+METRICS, SUMMARY, PRM = "metrics.jsonl", "train_prm.json", "prm"
 _COMPARED_ROWS = 50
 
 
@@ -39,10 +43,12 @@ def train_prm(
     output: Path,
     progress: Progress | None = None,
     labels: Path | None = None,
+    steps: StepFiles | None = None,
 ) -> dict[str, Any]:
-    """Label rollouts of `policy`, train a PRM on them and leave it in `output/prm`.
+    """Label rollouts of `policy` (or take labels that are there) and leave a PRM of them in `output/prm`.
 
-    `output` also gets `labels.parquet` with `labels.json` (unless `labels` were given), `metrics.jsonl`
+    `output` also gets `labels.parquet` with `labels.json` (unless `labels` were given; of `steps`:
+    `step_labels.*`), `metrics.jsonl`
     (a line per update) and `train_prm.json` (what is returned). `output/prm` appears when all is done, and
     labels are written as they are sampled: a call with the same settings goes on from there. Joins the Ray
     cluster that is connected, else connects for the time of the call.
@@ -53,6 +59,7 @@ def train_prm(
         output: folder.
         progress: where bars and tables go.
         labels: a Parquet file (PRM_LABELS) to learn from instead of sampling.
+        steps: files of labelled steps to learn from instead.
 
     Returns:
         `prm_path, policy, task, seed, labels` (file, kind, cost, and how well they fit the truth of the
@@ -66,7 +73,10 @@ def train_prm(
     started = time.perf_counter()
     progress = progress or make_progress()
     policy, source = check_sources(config, policy)
+    found = None if steps is None else _read_steps(config, policy, source, steps, progress)
     given = None if labels is None else read_given_labels(config, policy, labels)
+    if found is not None:
+        given = found.table, found.facts
     if given is None:
         draws = config.supervised_prm.problems
         check_lengths(config, policy, draws, progress, traces=False, stream=SEED_PATH[0])
@@ -75,7 +85,9 @@ def train_prm(
     guard = files.FullDisk(output.parent, "the PRM or its labels", "free some space and run train-prm again")
     with guard, connected(config):
         output.mkdir(parents=True, exist_ok=True)
-        file = output / LABELS if labels is None else labels.resolve()
+        file = labels.resolve() if labels else output / (LABELS if found is None else STEP_LABELS)
+        if found is not None:
+            write_labels(found.table, file, found.facts)
         run = RankRun(
             name="train_prm",
             what="PRM training",
@@ -89,6 +101,7 @@ def train_prm(
         for demands in ([run.demand], [] if given else sampler_demands(config)):
             cluster.require_resources(demands, config.ray.resources_deadline_seconds)
         table, facts = given or make_labels(config, policy, file, progress)
+        run.job["prompt"] = PromptForm.of(config, facts.settings.get(STEP_END, ""))
         learn, held_out = split_by_problem(table, config.supervised_prm.held_out, config.seed)
         labelled = time.perf_counter()
         section = config.supervised_prm
@@ -103,6 +116,22 @@ def train_prm(
     files.write_text(output / SUMMARY, files.to_json(summary, indent=2) + "\n")
     _show(summary, progress)
     return summary
+
+
+def _read_steps(config: Config, policy: str, source: str, steps: StepFiles, progress: Progress) -> StepLabels:
+    """Read and check everything before Ray is asked for anything.
+
+    Raises:
+        ModelError: the PRM to start from has another tokenizer than the policy.
+        DataError: see `read_step_labels`; too few problems to hold some out.
+    """
+    if source != policy:
+        require_same_tokens(policy, source)
+    with progress.phase("read the labelled steps"):
+        found = read_step_labels(config, policy, steps)
+    say_left_out(found, progress)
+    split_by_problem(found.table, config.supervised_prm.held_out, config.seed)
+    return found
 
 
 def check_sources(config: Config, policy: str | Path) -> tuple[str, str]:
@@ -252,7 +281,8 @@ def _show(summary: dict[str, Any], progress: Progress) -> None:
     rows = [
         [f"PRM, epoch {point['epoch']}", *(point.get(name) for name in names)] for point in summary["curve"]
     ]
-    rows.append(["policy log-probability", *(summary["policy_log_prob"].get(name) for name in names)])
+    if summary["policy_log_prob"]:
+        rows.append(["policy log-probability", *(summary["policy_log_prob"].get(name) for name in names)])
     columns = ("held-out problems", "loss", "AUROC of labels", "AUROC of truth", "AUROC of traces")
     if summary["held_out_problems"]:
         progress.table("Supervised PRM", rows, columns)

@@ -28,6 +28,7 @@ from airls_ray.data.rollout_files import (
     write_stored,
 )
 from airls_ray.evaluation.selection import count_problems, measure_controls
+from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.offline import selection_seed, split_stored, updates_of_an_epoch
 from airls_ray.prm.offline_method import OfflineMethod, choose_method
 from airls_ray.prm.step_labels import outcome_labels
@@ -137,6 +138,7 @@ def _rank_run(
             "policy": models[0],
             "source": models[1],
             "method": method,
+            "prompt": PromptForm.of(config),
             "rollouts": str(output / ROLLOUTS),
             "traces": str(output / TRACES),
             "labels": None if labels is None else str(labels),

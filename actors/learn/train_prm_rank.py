@@ -19,7 +19,7 @@ from airls_ray.learning.engine import FrozenEngine, own_device
 from airls_ray.learning.save import save_trained
 from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.models.lora import load_with_adapters
-from airls_ray.prm.folder import PromptForm, write_prm_form
+from airls_ray.prm.folder import write_prm_form
 from airls_ray.prm.offline import offline_training
 from airls_ray.prm.offline_method import OfflineMethod, logprobs_under
 from airls_ray.prm.supervised import split_by_problem
@@ -61,7 +61,7 @@ def train_prm_rank(job: dict[str, Any]) -> None:
             files.append(metrics, files.to_json(line).encode() + b"\n")
     save_trained(engine, job["policy"], folder)
     if engine.rank == 0:
-        write_prm_form(config.prm, folder, PromptForm.of(config))
+        write_prm_form(config.prm, folder, job["prompt"])
 
 
 def _training(engine: DeepSpeedEngine, config: Config, job: dict[str, Any], pad_id: int) -> PRMTraining:

@@ -27,6 +27,8 @@ class DataFormat(StrEnum):
     PRM800K = "prm800k"
     PRMBENCH = "prmbench"
     LABELS = "labels"
+    STEPWISE = "stepwise"
+    MATH_SHEPHERD = "math_shepherd"
     RECORDS = "records"
     PRM_LABELS = "prm_labels"
 
@@ -125,7 +127,9 @@ def score_rows(rows: list[StepRow], scorer: StepScorer, name: str, progress: Pro
     with progress.track("score", len(rows)) as bar:
         for start in range(0, len(rows), _CHUNK):
             batch = rows[start : start + _CHUNK]
-            items = [StepText(row.problem, row.steps, where=row.where) for row in batch]
+            items = [
+                StepText(row.problem, row.steps, finished=row.finished, where=row.where) for row in batch
+            ]
             scores += _score(items, scorer, name)
             bar.advance(len(batch))
     return scores

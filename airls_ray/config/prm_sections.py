@@ -173,3 +173,10 @@ class SupervisedPRMConfig(StrictModel):
     """Labelled rollouts of one optimiser update, over all ranks."""
     held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Share of the problems that is kept for measuring."""
+    step_end: str | None = None
+    """`train-prm --steps`: text behind each step but the last of a whole solution, as in the responses that
+    the PRM will score; `score` puts it there, too. Empty: steps stay as they are. null: what ends a step of
+    task `file` or `code`, for any other task a blank line."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """`train-prm --steps`: what a row that is malformed or longer than `model.context_tokens` does: stop
+    with one sentence, or be left out, counted and named."""

@@ -21,15 +21,26 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     Raises:
         DataError: the file cannot be read, holds no rows, or one of them is no object.
     """
+    for where, row in readable_rows(path):
+        if isinstance(row, DataError):
+            raise row
+        yield where, row
+
+
+def readable_rows(path: Path) -> Iterator[tuple[str, Row | DataError]]:
+    """As `read_rows`, but a row that cannot be read comes as the error that names it.
+
+    Raises:
+        DataError: the file cannot be read as a whole, or holds no rows.
+    """
     rows = parquet_rows(path) if path.suffix == ".parquet" else json_rows(path, "line")
     empty = True
     for where, row in rows:
-        if isinstance(row, DataError):
-            raise row
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where}: must be an object, but is {kind_of(row)}")
         empty = False
-        yield where, row
+        if isinstance(row, DataError | Mapping):
+            yield where, row
+        else:
+            yield where, DataError(f"{where}: must be an object, but is {kind_of(row)}")
     if empty:
         raise DataError(f"{path} has no rows")
 

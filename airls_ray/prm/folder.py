@@ -19,7 +19,7 @@ _FIELDS = ("parameterisation", "action", "log_prob", "search_score", "search_agg
 
 @dataclass(frozen=True)
 class PromptForm:
-    """What the PRM's training put around a problem."""
+    """What the PRM's training put around a problem and behind its steps."""
 
     template: Literal["plain", "chat"] = "plain"
     """`chat`: the tokenizer's chat template."""
@@ -27,17 +27,26 @@ class PromptForm:
     """The system message, or without a chat template the text before; empty: none."""
     user: str = _PROBLEM
     """The user's message; `{prompt}` stands for the problem."""
+    step_end: str = ""
+    """What ends a step, but not the last of a whole solution, and is put behind steps without it. Empty:
+    steps bring what ends them, as those of rollouts do."""
 
     @classmethod
-    def of(cls, config: Config) -> PromptForm:
+    def of(cls, config: Config, step_end: str = "") -> PromptForm:
         """Return that of a configuration: of its model and its task."""
         task = make_task(config.task)
         system, user = task.wrap(_PROBLEM) if isinstance(task, WrapsPrompts) else ("", _PROBLEM)
-        return cls(config.model.prompt_template, system, user)
+        return cls(config.model.prompt_template, system, user, step_end)
 
     def wrap(self, problem: str) -> str:
         """Return the user's message around `problem`."""
         return self.user.replace(_PROBLEM, problem)
+
+    def end_step(self, step: str) -> str:
+        """Return a step with `step_end`, once."""
+        if not self.step_end or step.endswith(self.step_end):
+            return step
+        return step.rstrip() + self.step_end
 
 
 def write_prm_form(config: PRMConfig, folder: Path, prompt: PromptForm | None = None) -> None:
@@ -58,7 +67,8 @@ def read_prompt_form(folder: Path) -> PromptForm | None:
         form = json.loads(path.read_text(encoding="utf-8")).get("prompt")
         if form is None:
             return None
-        prompt = PromptForm(str(form["template"]), str(form["system"]), str(form["user"]))  # type: ignore[arg-type]
+        words = {name: str(form[name]) for name in ("template", "system", "user")}
+        prompt = PromptForm(**words, step_end=str(form.get("step_end", "")))  # type: ignore[arg-type]
         if prompt.template not in ("plain", "chat") or _PROBLEM not in prompt.user:
             raise ValueError(f"prompt {form}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

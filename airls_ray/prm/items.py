@@ -20,6 +20,8 @@ class StepText:
     finished: bool = True
     """Whether the last step ends the solution. Only this project's PRMs ask: they read the score of a
     last step at the end of sequence."""
+    cut: bool = False
+    """Whether the last step is only its beginning, so that it does not get what ends a step."""
     where: str = "the solution"
     """Where it comes from, for messages: a file and a row."""
 
@@ -119,7 +121,7 @@ def with_beginning(item: StepText, text: str | None) -> StepText | None:
     """Return the item with `text` as its last step, not finished; None for None."""
     if text is None:
         return None
-    return replace(item, steps=(*item.steps[:-1], text), finished=False)
+    return replace(item, steps=(*item.steps[:-1], text), finished=False, cut=True)
 
 
 def refuse_blank_steps(item: StepText) -> None:

@@ -63,6 +63,15 @@ def cut(text: str, rule: StepRule) -> list[int]:
     return kept[1:]
 
 
+def end_of_step(rule: StepRule, delimiter: str) -> str:
+    """Return the text that ends a step by `rule` in most responses (`delimiter`: of that rule).
+
+    Nothing for `sentences`: what stands between two of them begins the second.
+    """
+    ends: dict[StepRule, str] = {"delimiter": delimiter, "blank_lines": "\n\n", "sentences": ""}
+    return ends.get(rule, "\n")
+
+
 def surely_ends(piece: str, rule: StepRule) -> bool:
     """Whether a step is over after a token with the text `piece`, whatever follows.
 

@@ -212,10 +212,28 @@ def test_train_prm_learns_from_stored_rollouts_without_sampling(fake, tmp_path, 
     ]
 
 
+def test_train_prm_learns_from_labelled_steps_without_sampling(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b.jsonl"):
+        Path(name).touch()
+    seen: list[Any] = []
+    fake("actors.train.launch_checks", base_policy=lambda config: "warm")
+    fake("actors.commands.train_prm", train_prm=lambda *given, steps: seen.append((given[1], steps)) or {})
+    command = ["train-prm", DEMO, "--steps", "a.jsonl", "--steps", "b.jsonl", "--output", str(tmp_path)]
+    assert cli.run(command) == 0
+    assert cli.run([*command, "--data-format", "math_shepherd", "prm.path=a/prm"]) == 0
+    both = [Path("a.jsonl"), Path("b.jsonl")]
+    found = [(policy, steps.paths, steps.form) for policy, steps in seen]
+    assert found == [("warm", both, None), ("a/prm", both, "math_shepherd")]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--labels", "l.parquet", "--rollouts", "a.jsonl"], "give either --labels or --rollouts, not both"),
+        (["--steps", "a.jsonl", "--rollouts", "a.jsonl"], "give either --steps or --rollouts, not both"),
+        (["--steps", "nowhere.jsonl"], "--steps: there is no file nowhere.jsonl"),
+        (["--data-format", "stepwise"], "--data-format is the form of labelled steps"),
         (["--traces", "t.jsonl"], "--traces and --problems belong to stored rollouts"),
     ],
 )

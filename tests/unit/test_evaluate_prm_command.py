@@ -228,6 +228,31 @@ def test_a_scorer_that_breaks_its_word_is_named(tmp_path: Path, load: Any, capsy
     assert "my-prm must give one score in [0, 1] for each of the 3 steps of" in capsys.readouterr().err
 
 
+def test_a_solution_that_is_cut_at_its_first_wrong_step_is_scored_as_not_finished(
+    tmp_path: Path, load: Any
+) -> None:
+    asked: list[StepText] = []
+
+    class Listening(KeywordScorer):
+        def score(self, items: Sequence[StepText]) -> list[list[float]]:
+            asked.extend(items)
+            return [[0.5] * len(item.steps) for item in items]
+
+    load(Listening())
+    rows = [
+        {
+            "question": {"problem": "q"},
+            "label": {
+                "steps": [{"completions": [{"text": text, "rating": -1}]}],
+                "finish_reason": "found_error",
+            },
+        }
+        for text in ("bad", "bad\n\n# Answer\n\n1")
+    ]
+    assert run(write(tmp_path / "a.jsonl", rows), "--prm", "p", "--output", tmp_path / "out") == 0
+    assert [item.finished for item in asked] == [False, True]
+
+
 def test_the_results_lie_in_runs_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path / "math.jsonl", solutions(scores=[0.9, 0.9, 0.9]))
     monkeypatch.chdir(tmp_path)

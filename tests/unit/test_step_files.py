@@ -13,7 +13,7 @@ import pytest
 
 from airls_ray.data.rows import read_rows
 from airls_ray.data.sample_files import read_sample_files
-from airls_ray.data.step_files import CORRECT, read_step_file, read_step_files
+from airls_ray.data.step_files import CORRECT, StepRow, read_step_file, read_step_files, step_rows
 from airls_ray.errors import DataError
 
 PROCESS = {
@@ -90,6 +90,118 @@ def test_processbench_counts_from_0_and_says_nothing_of_later_steps(tmp_path: Pa
     assert all_right.labels == (True, True, True)
     assert (all_right.first_error, all_right.outcome) == (-1, 1.0)
     assert wrong.problem_id == all_right.problem_id
+
+
+STEPWISE = {"prompt": "1+1+1?", "completions": ["a", "b"], "labels": [True, False]}
+
+
+def test_trls_stepwise_form_is_a_solution_with_a_label_a_step(tmp_path: Path) -> None:
+    hard, soft = read_step_file(
+        write(tmp_path / "trl.jsonl", STEPWISE, STEPWISE | {"labels": [0.75, None], "problem_id": "x"})
+    )
+    assert (hard.problem, hard.steps, hard.labels) == ("1+1+1?", ("a", "b"), (True, False))
+    assert (hard.targets, soft.targets) == ((1.0, 0.0), (0.75, None))
+    assert (soft.labels, soft.problem_id) == ((True, None), "x")
+
+
+def test_a_broken_stepwise_row_names_the_fields_that_it_has(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2: field 'completions' must be a list of texts"):
+        read_step_file(write(tmp_path / "a.jsonl", STEPWISE, STEPWISE | {"completions": "a"}))
+
+
+MARKED = "Tom has 2 pens and buys 1. How many? Step 1: 2 + 1 = 3 ки\nStep 2: The answer is: 4 ки"
+
+
+def shepherd(label: Any, text: str = MARKED, field: str = "label") -> dict[str, Any]:
+    return {"input": text, field: label, "task": "GSM8K"}
+
+
+def signs(text: str, *given: str) -> str:
+    for sign in given:
+        text = text.replace("ки", sign, 1)
+    return text
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        shepherd(signs(MARKED, "+", "-")),
+        shepherd(["+", "-"]),
+        shepherd(["+", "-"], field="value"),
+        shepherd([True, 0]),
+    ],
+)
+def test_math_shepherds_signs_stand_in_place_of_the_markers(tmp_path: Path, row: Any) -> None:
+    (found,) = read_step_file(write(tmp_path / "a.jsonl", row))
+    assert found.problem == "Tom has 2 pens and buys 1. How many?"
+    assert found.steps == ("Step 1: 2 + 1 = 3", "Step 2: The answer is: 4")
+    assert (found.labels, found.targets) == ((True, False), (1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "steps", "labels"),
+    [
+        ("1 + ки 1? Step 1: 2 ки", "1 +  1?", ("Step 1: 2",), (False,)),
+        ("1 + 1? It is 2. ки 3 ки", "1 + 1?", ("It is 2.", "3"), (True, False)),
+        ("1? step 1: a ки b ки c", "1?", ("step 1: a", "b", "c"), (True, False, None)),
+    ],
+    ids=["a marker in the problem", "no numbers", "text behind the last"],
+)
+def test_math_shepherds_odd_rows_are_read_as_far_as_they_say_something(
+    tmp_path: Path, text: str, problem: str, steps: Any, labels: Any
+) -> None:
+    (row,) = read_step_file(write(tmp_path / "a.jsonl", shepherd(signs(text, "+", "-"), text)))
+    assert (row.problem, row.steps, row.labels) == (problem, steps, labels)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (shepherd(MARKED[:-2] + "+"), "but has 'к' in place of number 1"),
+        (shepherd("+"), "but has '' in place of number 1"),
+        (shepherd(["+"]), "1 labels for the 2 markers"),
+        (shepherd(["+", "x"]), "label 2 must be true, false, a number from 0 to 1 or null, but is text"),
+        (shepherd(7), "field 'label' must be the text with signs or a list, but is 7"),
+        (shepherd(["+"], "It is 2. ки"), "neither 'Step 1:' nor a question mark"),
+        (shepherd(["+"], "Step 1: 2 ки"), "has no problem before its first step"),
+    ],
+)
+def test_a_broken_row_of_math_shepherd_is_one_sentence(tmp_path: Path, row: Any, said: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.jsonl, line 2: .*{said}"):
+        read_step_file(write(tmp_path / "a.jsonl", shepherd(["+", "-"]), row))
+
+
+@pytest.mark.parametrize(("text", "finished"), [("So 2.\n\n# Answer\n\n2", True), ("So 2.", False)])
+def test_prm800ks_solutions_end_with_a_headed_answer(tmp_path: Path, text: str, finished: bool) -> None:
+    last = {"completions": [{"text": text, "rating": -1}]}
+    (found,) = read_step_file(write(tmp_path / "a.jsonl", rated(1, -1, **last)))
+    assert found.finished is finished
+
+
+def test_prm800ks_other_steps_stand_behind_those_before_them(tmp_path: Path) -> None:
+    row = rated(1, 1, 1, end="solution")
+    others = [
+        {"text": "bad", "rating": -1},
+        {"text": "so so", "rating": 0},
+        {"text": "unseen", "rating": None},
+    ]
+    row["label"]["steps"][1]["completions"] += others
+    found = list(step_rows(write(tmp_path / "a.jsonl", row), alternatives=True))
+    assert [(one.steps, one.labels) for one in found if isinstance(one, StepRow)] == [
+        (("s0", "s1", "s2"), (True, True, True)),
+        (("s0", "bad"), (None, False)),
+        (("s0", "so so"), (None, True)),
+    ]
+    assert len(list(step_rows(tmp_path / "a.jsonl"))) == 1
+
+
+def test_bad_rows_may_come_as_errors_between_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    good, wrong = json.dumps(PROCESS), json.dumps(PROCESS | {"label": 7})
+    path.write_text(f"7\n{good}\n{wrong}\n{{\n{good}\n")
+    found = list(step_rows(path))
+    assert [isinstance(row, DataError) for row in found] == [True, False, True, True, False]
+    assert [str(row).partition(": ")[0][-1] for row in found if isinstance(row, DataError)] == ["1", "3", "4"]
 
 
 def test_prmbench_counts_from_1_and_gives_the_original_as_right(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.data.importing import import_problems
 from airls_ray.data.problems import problems_to_table, read_problems, table_to_problems, write_problems
+from airls_ray.data.step_files import StepForm, step_rows
 from airls_ray.data.stored_outputs import read_responses
 from airls_ray.errors import DataError, UserError
 from airls_ray.tasks import make_task
@@ -133,6 +134,65 @@ def test_every_row_is_a_problem_or_a_sentence(tmp_path: Path, form: str | None, 
         assert [one.prompt for one in table_to_problems(read_problems(target))] == [
             one.prompt for one in found.problems
         ]
+
+
+MARKED = "1+1? Step 1: 2 ки\nStep 2: 3 ки"
+STEP_ROWS: dict[StepForm, dict[str, Any]] = {
+    "labels": {"problem": "p", "steps": ["a", "b"], "labels": [1, 0.5], "problem_id": "x", "correct": True},
+    "stepwise": {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]},
+    "math_shepherd": {"input": MARKED, "label": MARKED.replace("ки", "+")},
+    "processbench": {"problem": "p", "steps": ["a", "b"], "label": 1, "final_answer_correct": False},
+    "prmbench": {
+        "original_question": "p",
+        "original_process": ["a"],
+        "modified_process": ["b"],
+        "error_steps": [1],
+        "classification": "circular",
+    },
+    "prm800k": {"question": {"problem": "p"}, "label": LABEL},
+    "records": {
+        "problem_id": "x",
+        "prompt": "p",
+        "leaves": [{"steps": ["a"], "step_truth": [True], "scores": [0.5], "outcome": 1.0}],
+    },
+    "prm_labels": {"problem_id": "x", "prompt_text": "p", "step_texts": ["a"], "step_truth": [True]},
+}
+"""A good row of each form of labelled steps."""
+
+
+@st.composite
+def changed_deep(draw: st.DrawFn, row: Any) -> Any:
+    """Return a good row with another value somewhere in it."""
+    if not isinstance(row, dict | list) or not row or draw(st.integers(0, 4)) == 0:
+        return draw(values)
+    key = draw(st.sampled_from(sorted(row) if isinstance(row, dict) else range(len(row))))
+    copy: Any = row.copy()
+    copy[key] = draw(changed_deep(row[key]))
+    return copy
+
+
+@pytest.mark.parametrize("form", STEP_ROWS)
+@given(st.data())
+@settings(FEW, max_examples=60)
+def test_every_row_of_steps_has_a_label_a_step_or_is_a_sentence(
+    tmp_path: Path, form: StepForm, data: st.DataObject
+) -> None:
+    row = STEP_ROWS[form]
+    path = tmp_path / "a.jsonl"
+    changes = data.draw(st.lists(st.one_of(changed(row), changed_deep(row)), max_size=4))
+    path.write_text("".join(json.dumps(one) + "\n" for one in changes))
+    try:
+        found = list(step_rows(path, form, alternatives=True))
+    except DataError as error:
+        sentence_of(error)
+        return
+    for one in found:
+        if isinstance(one, DataError):
+            sentence_of(one)
+        else:
+            assert len(one.steps) == len(one.labels) == len(one.targets) > 0
+            assert all(target is None or 0 <= target <= 1 for target in one.targets)
+            assert isinstance(one.problem, str)
 
 
 @given(st.lists(good, max_size=8))
