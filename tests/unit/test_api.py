@@ -40,6 +40,12 @@ def test_the_examples_are_true() -> None:
     assert (failed, tried >= 4) == (0, True)
 
 
+def test_the_examples_of_the_documentation_are_true() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert (failed, tried) == (0, 3)
+
+
 @pytest.mark.parametrize("name", airls_ray.__all__)
 def test_every_name_is_there_and_listed(name: str) -> None:
     assert getattr(airls_ray, name) is not None

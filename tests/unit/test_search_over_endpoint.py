@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 import airls_ray
 from airls_ray.config.schema import FileTaskConfig
 from airls_ray.errors import ConfigError, DataError, RunError
-from airls_ray.search.over_endpoint import SearchResult
+from airls_ray.search.over_endpoint import SearchResult, scoring_of
 from airls_ray.tasks.file_task import FileTask
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.tokenizer_files import train_tokenizer
-from tests.unit.endpoint_fakes import STEPS, Digits, FakePolicy, served
+from tests.unit.endpoint_fakes import END, STEPS, Digits, FakePolicy, served
 
+ROOT = Path(__file__).resolve().parents[2]
 PROBLEMS = ["What is it?", "And this?"]
 TASK = FileTask(FileTaskConfig(train_file=Path("a"), test_file=Path("b")))
 
@@ -209,3 +211,31 @@ def test_a_wrong_setting_is_one_sentence(options: dict[str, Any], said: str) -> 
 def test_a_blank_problem_is_refused() -> None:
     with pytest.raises(DataError, match="problem 2 is blank"):
         search(FakePolicy(), problems=["What?", " "])
+
+
+# ---------------------------------------------------------------------------------- PRMs, examples
+def test_a_prm_of_ours_is_read_as_its_folder_says(own_folder: Any) -> None:
+    folder, _ = own_folder(parameterisation="scalar_head", search_aggregate="min")
+    found = scoring_of(Digits(), folder)
+    assert (found.kind, found.aggregate) == ("probability", "min")
+    other = scoring_of(Digits(), "somebody/prm")
+    assert (other.kind, other.aggregate) == ("probability", "prod")
+
+
+def test_scores_by_tokens_are_refused_where_nobody_counts_tokens(own_folder: Any) -> None:
+    folder, _ = own_folder(parameterisation="log_prob")
+    with pytest.raises(ConfigError, match="give the policy's tokenizer"):
+        search(FakePolicy(), str(folder))
+
+
+def test_the_example_prints_a_line_for_each_algorithm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "search_over_an_endpoint.py"))
+    questions = {f"{problem}{END}": answer for problem, answer in example["PROBLEMS"].items()}
+    monkeypatch.setitem(example["compare"].__globals__, "PROBLEMS", questions)
+    with served(FakePolicy()) as url:
+        example["compare"](url, Digits(), budget=4)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["best_of_n", "beam"]
+    assert all("of 2 right" in line for line in lines)
