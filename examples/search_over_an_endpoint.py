@@ -43,4 +43,4 @@ def compare(url: str, prm: str | ScoresSteps, tokenizer: str | None = None, budg
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         sys.exit("usage: python examples/search_over_an_endpoint.py URL PRM [TOKENIZER]")
-    compare(*sys.argv[1:])
+    compare(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) == 4 else None)

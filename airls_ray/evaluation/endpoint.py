@@ -32,6 +32,10 @@ class Asked:
     seed: int
 
 
+class Refusal(RunError):
+    """The endpoint does not take this request (HTTP 400), such as a prompt that is too long for the model."""
+
+
 class Connection:
     """A model behind an address; the key comes from the environment (`OPENAI_API_KEY`) alone."""
 
@@ -50,7 +54,7 @@ class Connection:
             import openai
         except ImportError as error:
             raise ConfigError("an endpoint needs the package openai: pip install openai") from error
-        self._error = openai.OpenAIError
+        self._error, self._bad_request = openai.OpenAIError, openai.BadRequestError
         self._url, self._model = url, model
         self._client = openai.OpenAI(
             base_url=url,
@@ -83,7 +87,8 @@ class Connection:
         """Return the choices of the answer to `create(client, model)`.
 
         Raises:
-            RunError: the endpoint cannot be reached, refuses, or answers without a choice.
+            Refusal: the endpoint refuses.
+            RunError: it cannot be reached, or answers without a choice.
         """
         model = self.model()
         answer = self._call(lambda: create(self._client, model))
@@ -95,7 +100,8 @@ class Connection:
         try:
             return call()
         except self._error as error:
-            raise RunError(
+            kind = Refusal if isinstance(error, self._bad_request) else RunError
+            raise kind(
                 f"{self} did not answer ({' '.join(str(error).split())[:200]}): check its "
                 f"address, the model {self._model!r} and the key in {KEY}"
             ) from error

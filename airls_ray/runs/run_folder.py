@@ -299,6 +299,6 @@ def latest_models(folder: Path, prm: Path | None = None) -> tuple[Path, Path | N
     """
     checkpoint = RunFolder(folder).latest_checkpoint()
     if checkpoint is None:
-        raise ModelError(f"{folder} has no checkpoint to search with: train it first, or give a policy (--policy)")
+        raise ModelError(f"{folder} has no checkpoint to search with: train it first, or give --policy")
     theirs = checkpoint / "prm"
     return checkpoint / "policy", prm or (theirs if theirs.is_dir() else None)

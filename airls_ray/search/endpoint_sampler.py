@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.errors import ConfigError, RunError
-from airls_ray.evaluation.endpoint import Connection
+from airls_ray.evaluation.endpoint import Connection, Refusal
 from airls_ray.search.tree import Finish
 from airls_ray.text.character_codec import CharacterCodec, Codec
 from airls_ray.text.steps import StepRule
@@ -82,7 +82,8 @@ class EndpointSampler:
 
         Raises:
             ConfigError: a step is to be looked ahead of.
-            RunError: the endpoint cannot be reached, refuses, or does not say what is needed.
+            Refusal: it does not take a problem. A longer prefix that it does not take ends there.
+            RunError: the endpoint cannot be reached, or does not say what is needed.
         """
         rows = expansions.to_pylist()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -96,14 +97,26 @@ class EndpointSampler:
         room = self._most - used
         limit = room if row["whole"] else min(room, self._most_of_step)
         asked = limit if row["max_tokens"] is None else min(limit, row["max_tokens"])
-        choices: list[Any] = []
-        while len(choices) < row["count"]:  # some servers give one choice whatever `n` is
-            choices += self._ask(row, asked, row["count"] - len(choices), row["seed"] + len(choices))
-        samples = [self._sample(choice, row["whole"]) for choice in choices[: row["count"]]]
+        try:
+            choices = self._choices(row, asked)
+        except Refusal:
+            if not row["response"]:
+                raise
+            # Others of its problem are shorter: this prefix alone ends, where the model's context does.
+            end = {"tokens": [self._codec.eos_id], "logprobs": [0.0], "step_ends": [1], "finish": "length"}
+            none = {"ahead": [], "ahead_ends": [], "sampled": 0}
+            return [{"expansion": number, "index": at, **end, **none} for at in range(row["count"])]
+        samples = [self._sample(choice, row["whole"]) for choice in choices]
         return [
             self._piece(number, index, row, sample, asked < limit, room)
             for index, sample in enumerate(samples)
         ]
+
+    def _choices(self, row: dict[str, Any], asked: int) -> list[Any]:
+        choices: list[Any] = []
+        while len(choices) < row["count"]:  # some servers give one choice whatever `n` is
+            choices += self._ask(row, asked, row["count"] - len(choices), row["seed"] + len(choices))
+        return choices[: row["count"]]
 
     def _ask(self, row: dict[str, Any], tokens: int, n: int, seed: int) -> list[Any]:
         prefix = [*row["prompt"], *row["response"]]

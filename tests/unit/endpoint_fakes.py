@@ -31,6 +31,8 @@ class FakePolicy:
     """Reads prompts of token ids and gives ids back."""
     models: Sequence[str] = ("m",)
     most_choices: int = 100
+    context: int = 10_000
+    """Longest prompt, in characters or tokens; a longer one is refused."""
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -94,11 +96,14 @@ def served(policy: FakePolicy) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._send(policy.answer(body))
+            if len(body["prompt"]) > policy.context:
+                self._send({"error": {"message": "maximum context length exceeded"}}, 400)
+            else:
+                self._send(policy.answer(body))
 
-        def _send(self, answer: dict[str, Any]) -> None:
+        def _send(self, answer: dict[str, Any], status: int = 200) -> None:
             data = json.dumps(answer).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -108,7 +113,7 @@ def served(policy: FakePolicy) -> Iterator[str]:
             """Keep the tests' output clean."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1"

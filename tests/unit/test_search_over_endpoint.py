@@ -166,6 +166,20 @@ def test_a_vote_counts_answers() -> None:
 
 
 # ---------------------------------------------------------------------------------------- refusals
+@pytest.mark.parametrize("by_tokens", [False, True])
+def test_a_prefix_that_is_too_long_for_the_model_ends_there(by_tokens: bool, tokenizer: Path) -> None:
+    policy = FakePolicy(context=20, codec=TextCodec.from_folder(tokenizer, TASK))
+    options: dict[str, Any] = {"tokenizer": tokenizer} if by_tokens else {}
+    [result] = search(policy, algorithm="beam", problems=PROBLEMS[:1], **options)
+    assert {(one.finish, len(one.steps), len(one.scores)) for one in result.candidates} == {("length", 1, 1)}
+    assert all(one.response.startswith("Step 1 gives ") for one in result.candidates)
+
+
+def test_a_problem_that_the_endpoint_refuses_is_one_sentence() -> None:
+    with pytest.raises(RunError, match=r"did not answer .*maximum context length exceeded"):
+        search(FakePolicy(context=5))
+
+
 def test_an_endpoint_that_does_not_say_why_it_stopped_is_refused_for_steps() -> None:
     with pytest.raises(RunError, match=r"does not say whether a step or the whole response has ended"):
         search(FakePolicy(dialect="openai"), algorithm="beam")
