@@ -279,12 +279,20 @@ def search_endpoint(
     from airls_ray.evaluation.endpoint import Connection
     from airls_ray.search.over_endpoint import Scoring, TextForm, scoring_of, search_by_endpoint
 
-    connection = Connection(url, model, deadline_seconds)
     if isinstance(prm, str | Path):
-        prm = load_prm(prm)
-    scoring = scoring_of(prm.scorer, prm.path) if isinstance(prm, PRM) else Scoring(_Each(prm))
+        from airls_ray.prm.forms import check_prm
+
+        path = prm
+        check_prm(path)
+        scoring = scoring_of(lambda: load_prm(path).scorer, path)
+    elif isinstance(prm, PRM):
+        loaded = prm.scorer
+        scoring = scoring_of(lambda: loaded, prm.path)
+    else:
+        own = _Each(prm)
+        scoring = Scoring(lambda: own)
     return search_by_endpoint(
-        connection,
+        Connection(url, model, deadline_seconds),
         problems,
         scoring,
         algorithm=algorithm,

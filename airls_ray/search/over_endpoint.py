@@ -5,7 +5,7 @@ problems -> EndpointSampler (/v1/completions) -> PRM, which reads texts -> the b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,17 +95,18 @@ class TextForm:
 class Scoring:
     """A PRM, and how its scores are to be read."""
 
-    prm: ScoresTexts
+    load: Callable[[], ScoresTexts]
+    """Gives the PRM; called when all else is checked."""
     kind: ScoreKind = "probability"
     aggregate: Aggregate = "prod"
 
 
-def scoring_of(prm: ScoresTexts, path: Path | str) -> Scoring:
+def scoring_of(load: Callable[[], ScoresTexts], path: Path | str) -> Scoring:
     """Read a PRM's scores as its folder says; another's are probabilities, multiplied."""
     if not (Path(path) / PROJECT_FILE).is_file():
-        return Scoring(prm)
+        return Scoring(load)
     form = read_prm_form(Path(path), PRMConfig())
-    return Scoring(prm, form.score_kind, form.search_aggregate)
+    return Scoring(load, form.score_kind, form.search_aggregate)
 
 
 def search_by_endpoint(
@@ -145,7 +146,7 @@ def search_by_endpoint(
         raise ConfigError("chat=True puts problems into the model's chat template: give its tokenizer")
     codec = _codec(config, tokenizer, chat)
     searcher = make_searcher(algorithm, config.search, budget, config.search.aggregate or scoring.aggregate)
-    scorer = TextSearchScorer(scoring.prm, codec, problems, scoring.kind)
+    scorer = TextSearchScorer(scoring.load(), codec, problems, scoring.kind)
     assert isinstance(config.task, FileTaskConfig)
     sampler = EndpointSampler(
         connection,

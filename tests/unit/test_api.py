@@ -16,6 +16,8 @@ from airls_ray.config import Config
 from airls_ray.config.load import dump_config, load_config
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.prm.items import StepText
+from tests.unit.endpoint_fakes import FakePolicy, served
+from tests.unit.prm_folders import qwen_prm
 
 
 class Counts:
@@ -130,6 +132,17 @@ def test_load_prm_gives_the_scores_of_the_scorer(own_folder: Any) -> None:
     steps = ["1+2=3;", "3+3=6;"]
     expected = load_step_scorer(folder, device="cpu").score([StepText("1+2+3=", steps)])[0]
     assert airls_ray.load_prm(folder, device="cpu").score("1+2+3=", steps) == expected
+
+
+@pytest.mark.parametrize("algorithm", ["best_of_n", "beam"])
+def test_a_search_over_an_endpoint_scores_as_the_published_prm_does(algorithm: Any, tmp_path: Path) -> None:
+    qwen_prm(tmp_path)
+    prm = airls_ray.load_prm(tmp_path, device="cpu")
+    with served(FakePolicy()) as url:
+        [found] = airls_ray.search_endpoint(url, ["What is it?"], prm, algorithm=algorithm, budget=4)
+    assert len({one.score for one in found.candidates}) > 1
+    for one in found.candidates:
+        assert one.scores == pytest.approx(prm.score("What is it?", one.steps), abs=1e-5)
 
 
 # ------------------------------------------------------------------------------------------ grades

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 import airls_ray
-from airls_ray.config.schema import FileTaskConfig
-from airls_ray.errors import ConfigError, DataError, RunError
+from airls_ray.config.schema import FileTaskConfig, PRMConfig
+from airls_ray.errors import ConfigError, DataError, ModelError, RunError
+from airls_ray.prm.folder import write_prm_form
+from airls_ray.prm.items import StepText
 from airls_ray.search.over_endpoint import SearchResult, scoring_of
 from airls_ray.tasks.file_task import FileTask
 from airls_ray.text.codec import TextCodec
@@ -228,18 +231,35 @@ def test_a_blank_problem_is_refused() -> None:
 
 
 # ---------------------------------------------------------------------------------- PRMs, examples
-def test_a_prm_of_ours_is_read_as_its_folder_says(own_folder: Any) -> None:
-    folder, _ = own_folder(parameterisation="scalar_head", search_aggregate="min")
-    found = scoring_of(Digits(), folder)
+class Unread:
+    """What stands for a model that must not be loaded."""
+
+    def score(self, items: Sequence[StepText]) -> list[list[float]]:
+        raise AssertionError("nothing was to be scored")
+
+    fits: Any = None
+    cut_last_step: Any = None
+
+
+def test_a_prm_of_ours_is_read_as_its_folder_says(tmp_path: Path) -> None:
+    write_prm_form(PRMConfig(parameterisation="scalar_head", search_aggregate="min"), tmp_path)
+    found = scoring_of(Unread, tmp_path)
     assert (found.kind, found.aggregate) == ("probability", "min")
-    other = scoring_of(Digits(), "somebody/prm")
+    other = scoring_of(Unread, "somebody/prm")
     assert (other.kind, other.aggregate) == ("probability", "prod")
 
 
-def test_scores_by_tokens_are_refused_where_nobody_counts_tokens(own_folder: Any) -> None:
-    folder, _ = own_folder(parameterisation="log_prob")
+def test_scores_by_tokens_are_refused_where_nobody_counts_tokens(tmp_path: Path) -> None:
+    write_prm_form(PRMConfig(parameterisation="log_prob"), tmp_path)
     with pytest.raises(ConfigError, match="give the policy's tokenizer"):
-        search(FakePolicy(), str(folder))
+        search(FakePolicy(), airls_ray.PRM(Unread(), tmp_path))
+
+
+def test_a_prm_folder_that_is_missing_is_said_before_anything_is_sampled(tmp_path: Path) -> None:
+    policy = FakePolicy()
+    with pytest.raises(ModelError, match="nowhere"):
+        search(policy, tmp_path / "nowhere")
+    assert not policy.asked
 
 
 def test_the_example_prints_a_line_for_each_algorithm(
