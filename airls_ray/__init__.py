@@ -1,3 +1,33 @@
-"""Train a policy and a process reward model together from correct traces, then search with it."""
+"""Train a policy and a process reward model together from correct traces, then search with it.
+
+From Python: `train`, `search_task`, `search_endpoint`, `load_prm` and `grade` (docs/python.md).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airls_ray.api import PRM, grade, load_prm, search_endpoint, search_task, train
+    from airls_ray.errors import UserError
 
 __version__ = "0.1.0"
+__all__ = ["PRM", "UserError", "__version__", "grade", "load_prm", "search_endpoint", "search_task", "train"]
+
+_HOMES = {"UserError": "airls_ray.errors"} | dict.fromkeys(
+    ("PRM", "grade", "load_prm", "search_endpoint", "search_task", "train"), "airls_ray.api"
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is first asked for: `import airls_ray` itself imports nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'airls_ray' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

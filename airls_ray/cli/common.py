@@ -51,15 +51,9 @@ def latest_policy(config: Config, prm: Path | None) -> tuple[Path, Path | None]:
     Raises:
         ModelError: there is no checkpoint.
     """
-    from airls_ray.errors import ModelError
-    from airls_ray.runs.run_folder import RunFolder
+    from airls_ray.runs.run_folder import latest_models
 
-    run = RunFolder(config.output / config.name)
-    checkpoint = run.latest_checkpoint()
-    if checkpoint is None:
-        raise ModelError(f"{run.path} has no checkpoint to search with: train it first, or give --policy")
-    theirs = checkpoint / "prm"
-    return checkpoint / "policy", prm or (theirs if theirs.is_dir() else None)
+    return latest_models(config.output / config.name, prm)
 
 
 def show_sizes(config: Config) -> None:

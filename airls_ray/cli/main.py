@@ -25,6 +25,10 @@ from airls_ray.cli import (
 from airls_ray.errors import Interrupted, UserError
 
 EXIT_USER_ERROR = 2
+_TRAIN = "run `make install` in a checkout, or pip install 'airls-ray[train]'"
+_VLLM = "run `make install` in a checkout, or see docs/clusters.md for an installation by hand"
+EXTRAS = dict.fromkeys(("ray", "deepspeed", "peft", "tensorboard"), _TRAIN) | {"vllm": _VLLM}
+"""Packages without which a part of the commands works, and how to get them."""
 EXIT_INTERRUPTED = 130  # what a shell gives for a process that SIGINT ended
 
 app = typer.Typer(
@@ -80,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(f"{message}; see {command} --help", error.exit_code) if message else error.exit_code
     except Interrupted as error:
         return _fail(str(error), EXIT_INTERRUPTED, "Interrupted")
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ModuleNotFoundError) as error:
         sentence = sentence_of(error)
         if sentence is None:
             raise
@@ -101,6 +105,8 @@ def sentence_of(error: BaseException) -> str | None:
         return sentence_of(cause)
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"this needs {error.name}, which is not installed: {EXTRAS[error.name]}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while {error.filename} was written" if error.filename else ""
         return f"the disk is full{where}: free some space, or set output= to a folder on another disk"

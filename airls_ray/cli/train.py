@@ -83,6 +83,6 @@ def demo(
 
 
 def configs_folder() -> Path:
-    """Return configs/ of the working directory if it has the demo, else that of this checkout."""
+    """Return configs/ of the working directory if it has the demo, else those that came with this package."""
     here = Path("configs")
-    return here if (here / DEMO_CONFIG).exists() else Path(__file__).resolve().parents[2] / "configs"
+    return here if (here / DEMO_CONFIG).exists() else Path(__file__).resolve().parents[1] / "configs"

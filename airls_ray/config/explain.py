@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from airls_ray.config.foreign_keys import answer_to, answer_to_part
 from airls_ray.config.schema import Config
 
 _SHOWN = 60  # characters of a given value
@@ -63,7 +64,8 @@ def _sentence(
 
 
 def _unknown(keys: list[str], section: type[BaseModel] | None, given: Mapping[str, Any]) -> str:
-    """Name the nearest known key of the level, else one of that name elsewhere, else all of the level."""
+    """Say what another package's key is here, else name the nearest known key of the level, else one of that
+    name elsewhere, else all of the level."""
     known = list(section.model_fields) if section is not None else []
     key, name, parent = ".".join(keys), keys[-1], ".".join(keys[:-1])
     chosen = _at(given, keys[:-1])
@@ -75,12 +77,18 @@ def _unknown(keys: list[str], section: type[BaseModel] | None, given: Mapping[st
             f"{key} belongs to {parent}={owners[0]}, but {parent}.name is {chosen}, which has {fields} "
             f"(`{parent}={chosen}` starts the section anew)"
         )
+    theirs = answer_to(key, _at(given, keys))
+    if theirs:
+        return f"unknown key {key}; {theirs}"
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"unknown key {key}; did you mean {'.'.join([*keys[:-1], near[0]])}?"
     elsewhere = [path for path in _leaves(Config) if path.split(".")[-1] == name]
     if elsewhere:
         return f"unknown key {key}; did you mean {' or '.join(elsewhere[:3])}?"
+    part = answer_to_part(key)
+    if part:
+        return f"unknown key {key}; {part}"
     return f"unknown key {key}; {parent or 'the configuration'} has {', '.join(known)}"
 
 
@@ -118,6 +126,11 @@ def _alternatives(section: type[BaseModel] | None) -> list[type[BaseModel]]:
         if len(options) > 1 and section in options:
             return [one for one in options if one is not section]
     return []
+
+
+def known_keys() -> set[str]:
+    """Return the paths of all settings, those of every task included."""
+    return set(_leaves(Config))
 
 
 def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -53,17 +53,27 @@ def _load_yaml(text: str) -> Any:
     return value
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Return the configuration of `path` (defaults where it is None) with `overrides` on top.
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Settings on top of others: `["a.b=c"]`, or sections and whole paths with their values."""
+
+
+def load_config(source: Path | Mapping[str, Any] | None, overrides: Overrides = ()) -> Config:
+    """Return the configuration of `source` with `overrides` on top.
 
     A file may name another one as `base: other.yaml`, relative to itself, and then holds only what
-    differs. Overrides are `a.b=c`, the value in YAML.
+    differs. Overrides are `a.b=c`, the value in YAML, or a mapping (see `sections_of`).
+
+    Args:
+        source: a YAML file; or the sections that it would hold; None: the defaults.
+        overrides: what counts more.
 
     Raises:
         ConfigError: the file is missing or broken, or a key, type, range or combination is wrong.
     """
-    tree = {} if path is None else _read_layers(Path(path), ())
-    changes = parse_overrides(overrides)
+    path = None if source is None or isinstance(source, Mapping) else Path(source)
+    given = source if isinstance(source, Mapping) else {}
+    tree = sections_of(given) if path is None else _read_layers(path, ())
+    changes = sections_of(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     merged = merge(tree, changes)
     try:
         return Config.model_validate(merged)
@@ -71,18 +81,18 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(explain(error, merged, changes, path)) from None
 
 
-def load_run_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+def load_run_config(folder: Path, overrides: Overrides = ()) -> Config:
     """Return the configuration of a run folder. Name and output are those of the folder where it stands now,
     whatever they were when it was made, unless `overrides` give others.
 
     Raises:
         ConfigError: as of `load_config`.
     """
+    given = sections_of(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     # A folder may be called what no configuration would call it.
-    config = load_config(folder / "config.yaml", ["name=run", *overrides])
+    config = load_config(folder / "config.yaml", merge({"name": "run"}, given))
     place = folder.resolve()
     now = {"name": place.name, "output": place.parent}
-    given = parse_overrides(overrides)
     return config.model_copy(update={key: value for key, value in now.items() if key not in given})
 
 
@@ -136,6 +146,28 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         for name in reversed(names):
             parsed = {name: parsed}
         tree = merge(tree, _normalise(parsed))
+    return tree
+
+
+def sections_of(settings: Mapping[str, Any]) -> Tree:
+    """Return settings as nested dictionaries: `{"train": {"iterations": 5}, "train.seed": 1}` holds sections
+    and whole paths, the later ones on top.
+
+    Raises:
+        ConfigError: a path has an empty name, or a text is no text.
+    """
+    tree: Tree = {}
+    for key, value in settings.items():
+        names = str(key).split(".")
+        half = half_character([key, value])
+        if half is not None or not all(names):
+            raise ConfigError(
+                f"a setting must have a name like section.key and whole characters, not {key!r}"
+            )
+        nested = dict(value) if isinstance(value, Mapping) and not isinstance(value, _Whole) else value
+        for name in reversed(names):
+            nested = {name: nested}
+        tree = merge(tree, _normalise(nested))
     return tree
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -32,17 +32,20 @@ class Asked:
     seed: int
 
 
-class Endpoint:
-    """A chat model behind an address; the key comes from the environment (`OPENAI_API_KEY`) alone."""
+class Refusal(RunError):
+    """The endpoint does not take this request (HTTP 400), such as a prompt that is too long for the model."""
 
-    def __init__(self, url: str, model: str, deadline_seconds: float, task: Task | None = None) -> None:
+
+class Connection:
+    """A model behind an address; the key comes from the environment (`OPENAI_API_KEY`) alone."""
+
+    def __init__(self, url: str, model: str | None, deadline_seconds: float) -> None:
         """Make a client; nothing is asked yet.
 
         Args:
             url: such as `http://127.0.0.1:8000/v1`.
-            model: name at the endpoint.
+            model: name at the endpoint; None: the one that it serves.
             deadline_seconds: of one call.
-            task: puts its words around the problems, where it has some.
 
         Raises:
             ConfigError: the `openai` package is missing.
@@ -51,8 +54,7 @@ class Endpoint:
             import openai
         except ImportError as error:
             raise ConfigError("an endpoint needs the package openai: pip install openai") from error
-        self._error = openai.OpenAIError
-        self._wrapper = task if isinstance(task, WrapsPrompts) else None
+        self._error, self._bad_request = openai.OpenAIError, openai.BadRequestError
         self._url, self._model = url, model
         self._client = openai.OpenAI(
             base_url=url,
@@ -60,6 +62,68 @@ class Endpoint:
             timeout=deadline_seconds,
             max_retries=_RETRIES,
         )
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return f"the endpoint {self._url}"
+
+    def model(self) -> str:
+        """Return the name of the model, which the endpoint is asked for where none was given.
+
+        Raises:
+            ConfigError: it serves none, or several.
+            RunError: as of `choices`.
+        """
+        if self._model is None:
+            served = [one.id for one in self._call(lambda: self._client.models.list()).data]
+            if len(served) != 1:
+                raise ConfigError(
+                    f"{self} serves {len(served)} models ({', '.join(served[:5])}): say which (model=)"
+                )
+            self._model = served[0]
+        return self._model
+
+    def choices(self, create: Callable[[Any, str], Any]) -> list[Any]:
+        """Return the choices of the answer to `create(client, model)`.
+
+        Raises:
+            Refusal: the endpoint refuses.
+            RunError: it cannot be reached, or answers without a choice.
+        """
+        model = self.model()
+        answer = self._call(lambda: create(self._client, model))
+        if not answer.choices:
+            raise RunError(f"{self} answered without a choice: is {model!r} a model of this kind?")
+        return list(answer.choices)
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except self._error as error:
+            kind = Refusal if isinstance(error, self._bad_request) else RunError
+            raise kind(
+                f"{self} did not answer ({' '.join(str(error).split())[:200]}): check its "
+                f"address, the model {self._model!r} and the key in {KEY}"
+            ) from error
+
+
+class Endpoint:
+    """A chat model behind an address."""
+
+    def __init__(self, url: str, model: str, deadline_seconds: float, task: Task | None = None) -> None:
+        """Make a client; nothing is asked yet.
+
+        Args:
+            url: see `Connection`.
+            model: name at the endpoint.
+            deadline_seconds: of one call.
+            task: puts its words around the problems, where it has some.
+
+        Raises:
+            ConfigError: the `openai` package is missing.
+        """
+        self._wrapper = task if isinstance(task, WrapsPrompts) else None
+        self._connection = Connection(url, model, deadline_seconds)
 
     def responses(self, problems: pa.Table, first: int, asked: Asked) -> list[Response]:
         """One greedy response and `asked.samples` samples of each problem (PROBLEMS), in order.
@@ -89,22 +153,13 @@ class Endpoint:
     def _ask(self, prompt: str, n: int, temperature: float, max_tokens: int, seed: int) -> Sequence[Any]:
         system, user = ("", prompt) if self._wrapper is None else self._wrapper.wrap(prompt)
         messages: list[Any] = [{"role": "system", "content": system}] if system else []
-        try:
-            answer = self._client.chat.completions.create(
-                model=self._model,
+        return self._connection.choices(
+            lambda client, model: client.chat.completions.create(
+                model=model,
                 messages=[*messages, {"role": "user", "content": user}],
                 n=n,
                 temperature=temperature,
                 max_tokens=max_tokens,
                 seed=seed,
             )
-        except self._error as error:
-            raise RunError(
-                f"the endpoint {self._url} did not answer ({' '.join(str(error).split())[:200]}): check its "
-                f"address, the model {self._model!r} and the key in {KEY}"
-            ) from error
-        if not answer.choices:
-            raise RunError(
-                f"the endpoint {self._url} answered without a choice: is {self._model!r} a chat model?"
-            )
-        return list(answer.choices)
+        )

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from airls_ray.errors import DataError
 from airls_ray.evaluation.steps import ScoreKind
-from airls_ray.prm.items import StepScorer, StepText
+from airls_ray.prm.items import StepText
 from airls_ray.search.scoring import Continuation, Scores
-from airls_ray.text.codec import TextCodec
+from airls_ray.text.character_codec import Codec
+
+
+class ScoresTexts(Protocol):
+    """The part of `airls_ray.prm.items.StepScorer` that a search needs."""
+
+    def score(self, items: Sequence[StepText]) -> list[list[float]]:
+        """Return for each item one score in [0, 1] for each of its steps."""
+        ...
 
 
 class TextSearchScorer:
@@ -17,10 +26,22 @@ class TextSearchScorer:
     The tokens of another tokenizer are another cut of the text, so no keys and values can be shared.
     """
 
-    kind: ScoreKind = "probability"
+    def __init__(
+        self,
+        prm: ScoresTexts,
+        codec: Codec,
+        prompts: Sequence[str] | None = None,
+        kind: ScoreKind = "probability",
+    ) -> None:
+        """Score by `prm`.
 
-    def __init__(self, prm: StepScorer, codec: TextCodec, prompts: Sequence[str] | None = None) -> None:
-        """`prompts`: texts of the problems by number; None decodes the prompts' tokens."""
+        Args:
+            prm: reads texts.
+            codec: of the search's tokens.
+            prompts: texts of the problems by number; None decodes the prompts' tokens.
+            kind: what its scores are.
+        """
+        self.kind = kind
         self._prm = prm
         self._codec = codec
         self._prompts = prompts

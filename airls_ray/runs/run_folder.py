@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from airls_ray import files
 from airls_ray.runs.checkpoints import Checkpoints, iteration_name
-from airls_ray.errors import DataError, RunError
+from airls_ray.errors import DataError, ModelError, RunError
 from airls_ray.runs.run_lock import RunLock
 from airls_ray.runs.tensorboard_events import EventLog
 
@@ -289,3 +289,16 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and "iteration" in record else None
+
+
+def latest_models(folder: Path, prm: Path | None = None) -> tuple[Path, Path | None]:
+    """Return policy and PRM of a run's latest checkpoint (or the PRM that is given).
+
+    Raises:
+        ModelError: there is no checkpoint.
+    """
+    checkpoint = RunFolder(folder).latest_checkpoint()
+    if checkpoint is None:
+        raise ModelError(f"{folder} has no checkpoint to search with: train it first, or give --policy")
+    theirs = checkpoint / "prm"
+    return checkpoint / "policy", prm or (theirs if theirs.is_dir() else None)

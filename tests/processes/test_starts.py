@@ -121,3 +121,23 @@ def test_drivers_and_verifier_start_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not done.stdout.split()
+
+
+def loaded_after(code: str) -> list[str]:
+    """Heavy modules that a fresh process has loaded after `code`."""
+    heavy = {*HEAVY, "pydantic", "numpy", "pyarrow", "yaml"}
+    lines = f"import airls_ray, sys\n{code}\nprint(*sorted({heavy!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_importing_the_package_and_grading_load_nothing_heavy() -> None:
+    assert loaded_after("dir(airls_ray)") == []
+    assert loaded_after("assert airls_ray.grade('1/2', 'It is 0.5.').outcome") == []
+
+
+def test_a_search_over_an_endpoint_needs_no_training_stack() -> None:
+    blocked = "for name in ('ray', 'vllm', 'deepspeed', 'peft', 'tensorboard'): sys.modules[name] = None"
+    code = f"{blocked}\nimport airls_ray.prm.load, airls_ray.search.over_endpoint, airls_ray.text.codec"
+    lines = f"import airls_ray, sys\n{code}"
+    subprocess.run([sys.executable, "-c", lines], cwd=ROOT, check=True)

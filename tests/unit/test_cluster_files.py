@@ -99,7 +99,7 @@ def config() -> Config:
 @pytest.fixture(scope="module")
 def ray_version() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (pin,) = [one for one in project["dependencies"] if one.startswith("ray[")]
+    (pin,) = [one for one in project["optional-dependencies"]["train"] if one.startswith("ray[")]
     return pin.split("==")[1]
 
 

@@ -51,9 +51,15 @@ def test_the_library_imports_no_ray_vllm_or_deepspeed(path):
     assert not imported(path) & {"ray", "vllm", "deepspeed"}
 
 
+def test_the_door_for_python_imports_what_it_needs_when_it_is_called():
+    for name in ("__init__.py", "api.py"):
+        heavy = {"actors", "numpy", "pyarrow", "pydantic", "torch", "transformers", "yaml"}
+        assert not imported(ROOT / "airls_ray" / name, top_level_only=True) & heavy
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=name_of)
-def test_only_the_command_line_knows_the_actors(path):
-    if path.parent.name != "cli":
+def test_only_the_command_line_and_the_door_for_python_know_the_actors(path):
+    if path.parent.name != "cli" and name_of(path) != "airls_ray/api.py":
         assert "actors" not in imported(path)
 
 

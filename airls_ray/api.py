@@ -1,0 +1,354 @@
+"""The door for Python: what the commands do, as functions. `import airls_ray` gives them (docs/python.md).
+
+Each imports what it needs when it is called: `grade` neither PyTorch nor pydantic, `load_prm` no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from airls_ray.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+    from airls_ray.config.search_section import AlgorithmName
+    from airls_ray.models.load import DType
+    from airls_ray.prm.encoders import PromptTemplate
+    from airls_ray.prm.items import StepScorer, StepText
+    from airls_ray.search.over_endpoint import SearchResult
+    from airls_ray.tasks.base import Grade
+    from airls_ray.text.steps import StepRule
+
+
+class ScoresSteps(Protocol):
+    """Whatever scores the steps of a solution: `PRM`, or anything of the user's own."""
+
+    def score(self, problem: str, steps: Sequence[str]) -> Sequence[float]:
+        """Return one score in [0, 1] for each step."""
+        ...
+
+
+class PRM:
+    """A process reward model that scores the steps of solutions; `load_prm` makes one."""
+
+    def __init__(self, scorer: StepScorer, path: Path | str) -> None:
+        """Wrap a loaded model; `path` is its folder or hub name."""
+        self.scorer = scorer
+        """Scores many items together (`airls_ray.prm.items.StepScorer`)."""
+        self.path = path
+
+    def __repr__(self) -> str:
+        """Where it is from."""
+        return f"PRM({str(self.path)!r})"
+
+    def score(self, problem: str, steps: Sequence[str], *, finished: bool = True) -> list[float]:
+        """Return one score in [0, 1] for each step, in order.
+
+        Args:
+            problem: its text, without a template.
+            steps: text of each step; none is blank. A PRM of this project wants each with its task's
+                delimiter, as in training.
+            finished: whether the last step ends the solution. Only this project's PRMs ask.
+
+        Raises:
+            DataError: a step is blank, holds a marker of the model, or all of it is too long.
+        """
+        return self.score_many([(problem, steps)], finished=finished)[0]
+
+    def score_many(
+        self, solutions: Sequence[tuple[str, Sequence[str]]], *, finished: bool = True
+    ) -> list[list[float]]:
+        """Score several (problem, steps) together, which is faster; see `score`."""
+        from airls_ray.prm.items import StepText
+
+        items = [
+            StepText(problem, steps, finished, f"solution {number}")
+            for number, (problem, steps) in enumerate(solutions, 1)
+        ]
+        return self.scorer.score(items)
+
+
+def grade(
+    answer: str, response: str, *, grader: Literal["math", "exact"] = "math", answer_marker: str = "####"
+) -> Grade:
+    r"""Compare the final answer of a response with the right one, as the task `file` does.
+
+    >>> grade("1/2", "The half of it, so \\boxed{0.5}.")
+    Grade(outcome=1.0, answer='1/2', reason='graded')
+    >>> grade("42", "I think the answer is 41.").outcome
+    0.0
+    >>> grade("Paris", "It is in France. #### Paris", grader="exact").outcome
+    1.0
+
+    The grader for mathematics has no deadline here: a response made to hang it hangs the caller. The commands
+    grade in processes of their own.
+
+    Args:
+        answer: the right answer.
+        response: all that a model said.
+        grader: `math`: read and compared as mathematics. `exact`: the text behind `answer_marker`, or else
+            the last line, is the answer to the letter.
+        answer_marker: for `exact`.
+
+    Returns:
+        outcome (1.0 or 0.0), the answer that was read (None: there is none), and a reason.
+
+    Raises:
+        ConfigError: there is no such grader.
+    """
+    if grader == "math":
+        from airls_ray.tasks.math_grader import grade_math
+
+        return grade_math(answer, response)
+    if grader == "exact":
+        from airls_ray.tasks.file_task import grade_exact
+
+        return grade_exact(answer, response, answer_marker)
+    raise ConfigError(f"grader must be math or exact, but is {grader!r}")
+
+
+def load_prm(
+    path: Path | str,
+    form: str = "auto",
+    dtype: DType = "float32",
+    device: str | None = None,
+    *,
+    separator: str | None = None,
+    prompt_template: PromptTemplate = "plain",
+    batch_tokens: int = 16384,
+) -> PRM:
+    """Load a PRM: of this project (the `prm` folder of a checkpoint) or one that others published.
+
+        prm = airls_ray.load_prm("runs/demo/checkpoints/latest/prm")
+        prm.score("1+2+3=", ["1+2=3;", "3+3=6;"])
+
+    Args:
+        path: model folder with safetensors, or a hub name. No code in it is run.
+        form: how problem and steps are put and scores read (`airls_ray.prm.forms.FORMS`), or `auto`.
+        dtype: of the weights; bfloat16 for large models.
+        device: such as `cuda:1`; by default the GPU, if there is one.
+        separator: for the form `token_classification`: what ends a step in its training (a line feed).
+        prompt_template: for the form `token_classification`: `chat` if it was trained so.
+        batch_tokens: most tokens of a forward pass.
+
+    Raises:
+        ModelError: the folder is missing, broken or of another form.
+        ConfigError: an option that this form does not have.
+    """
+    from airls_ray.prm.forms import check_prm
+
+    check_prm(path, form, separator, prompt_template)  # before torch is imported
+    from airls_ray.prm.load import load_step_scorer
+
+    scorer = load_step_scorer(
+        path,
+        form,
+        dtype,
+        device,
+        separator=separator,
+        prompt_template=prompt_template,
+        batch_tokens=batch_tokens,
+    )
+    return PRM(scorer, path)
+
+
+def train(
+    config: str | Path | Mapping[str, Any] | Config, *, resume: bool = False, **overrides: Any
+) -> dict[str, Any]:
+    """Train policy and PRM as `airls-ray train` does; returns the summary that is also in the run folder.
+
+        airls_ray.train("configs/demo_arithmetic.yaml", method="grpo", train={"iterations": 5})
+
+    Args:
+        config: a YAML file, a run folder, sections as a dictionary, or a configuration that is loaded.
+        resume: go on from the run's last checkpoint.
+        overrides: sections, of which what is given replaces that of `config`, or whole paths:
+            `**{"train.iterations": 5}`.
+
+    Raises:
+        UserError: with one sentence; the run folder keeps what was written.
+        Interrupted: by Ctrl-C or SIGTERM; the sentence says how to go on.
+    """
+    settings = read_settings(config, overrides)
+    with_actors("train")
+    from actors.train.launch import run_training
+
+    return run_training(settings, resume, again="with resume=True")
+
+
+def search_task(
+    config: str | Path | Mapping[str, Any] | Config,
+    *,
+    policy_path: Path | str | None = None,
+    prm_path: Path | str | None = None,
+    results: Path | str | None = None,
+    resume: bool = False,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Search a task's test problems as `airls-ray search` does; returns the summary.
+
+        airls_ray.search_task("runs/demo", search={"algorithms": ["beam"], "budgets": [16]})
+
+    (The name `airls_ray.search` is that of a package.)
+
+    Args:
+        config: a YAML file, a run folder, sections as a dictionary, or a configuration that is loaded.
+        policy_path: policy folder; None: that of the run's latest checkpoint.
+        prm_path: PRM folder; None: the latest one, or none beside `policy_path`.
+        results: folder of records, summary and curves; None: `search/` in the run folder.
+        resume: go on with the records that are there.
+        overrides: as for `train`.
+
+    Raises:
+        UserError: with one sentence.
+    """
+    from airls_ray.prm.forms import check_search_models
+    from airls_ray.runs.run_folder import latest_models
+
+    settings = read_settings(config, overrides)
+    run = settings.output / settings.name
+    prm = None if prm_path is None else Path(prm_path)
+    policy = None if policy_path is None else Path(policy_path)
+    if policy is None:
+        policy, prm = latest_models(run, prm)
+    check_search_models(settings, policy, prm)
+    with_actors("search_task")
+    from actors.search.search import run_search
+
+    return run_search(settings, policy, prm, run / "search" if results is None else Path(results), resume)
+
+
+def search_endpoint(
+    url: str,
+    problems: Sequence[str],
+    prm: Path | str | ScoresSteps,
+    *,
+    algorithm: AlgorithmName = "best_of_n",
+    budget: int = 16,
+    model: str | None = None,
+    tokenizer: Path | str | None = None,
+    chat: bool = False,
+    prompt_template: str = "{prompt}",
+    system_prompt: str = "",
+    steps: StepRule = "delimiter",
+    step_delimiter: str = "\n\n",
+    max_response_tokens: int = 2048,
+    seed: int = 0,
+    deadline_seconds: float = 600.0,
+    **search: Any,
+) -> list[SearchResult]:
+    r"""Search with a published PRM over a policy behind an OpenAI-compatible address, such as a vLLM server.
+
+        found = airls_ray.search_endpoint(
+            "http://127.0.0.1:8000/v1", ["What is 12 * 13?"], "Qwen/Qwen2.5-Math-PRM-7B",
+            algorithm="beam", budget=16, tokenizer="Qwen/Qwen2.5-Math-7B-Instruct", chat=True,
+        )
+        print(found[0].response)
+
+    It needs neither Ray nor vLLM here; the PRM runs in this process. The key is `OPENAI_API_KEY`.
+
+    Args:
+        url: of the endpoint, with `/v1`; it must have `/completions`.
+        problems: their texts, as the PRM reads them.
+        prm: folder or hub name of a PRM, `load_prm(...)`, or anything with `score(problem, steps)`.
+        algorithm: any of `airls-ray search` but `lookahead`.
+        budget: width N.
+        model: name at the endpoint; None: the one that it serves.
+        tokenizer: folder or hub name of the policy's tokenizer. With it prefixes go as token ids, exactly as
+            they were sampled (vLLM); without it as text. `best_of_n` by text works with any such endpoint,
+            algorithms that go by steps need vLLM or SGLang.
+        chat: put problems into the tokenizer's chat template.
+        prompt_template: words around the problem, which stands at `{prompt}`.
+        system_prompt: said before.
+        steps: what ends a step (docs/data.md); `delimiter`: `step_delimiter`.
+        step_delimiter: text that ends a step.
+        max_response_tokens: longest response; by text it bounds each call alone.
+        seed: of all random numbers.
+        deadline_seconds: of one call.
+        search: fields of the section `search`: temperature, answer, aggregate, max_steps, max_step_tokens,
+            limits, tree, rebase and more.
+
+    Returns:
+        For each problem the chosen response and all others, with their step scores, and what it cost.
+
+    Raises:
+        UserError: with one sentence; see `airls_ray.search.over_endpoint`.
+    """
+    from airls_ray.evaluation.endpoint import Connection
+    from airls_ray.search.over_endpoint import Scoring, TextForm, scoring_of, search_by_endpoint
+
+    if isinstance(prm, str | Path):
+        from airls_ray.prm.forms import check_prm
+
+        path = prm
+        check_prm(path)
+        scoring = scoring_of(lambda: load_prm(path).scorer, path)
+    elif isinstance(prm, PRM):
+        loaded = prm.scorer
+        scoring = scoring_of(lambda: loaded, prm.path)
+    else:
+        own = _Each(prm)
+        scoring = Scoring(lambda: own)
+    return search_by_endpoint(
+        Connection(url, model, deadline_seconds),
+        problems,
+        scoring,
+        algorithm=algorithm,
+        budget=budget,
+        form=TextForm(prompt_template, system_prompt, steps, step_delimiter),
+        tokenizer=tokenizer,
+        chat=chat,
+        max_response_tokens=max_response_tokens,
+        seed=seed,
+        settings=search,
+    )
+
+
+class _Each:
+    """Somebody's `score` of one solution, for many."""
+
+    def __init__(self, prm: ScoresSteps) -> None:
+        self._prm = prm
+
+    def score(self, items: Sequence[StepText]) -> list[list[float]]:
+        """See `airls_ray.prm.items.StepScorer.score`."""
+        return [list(self._prm.score(item.problem, item.steps)) for item in items]
+
+
+def read_settings(config: str | Path | Mapping[str, Any] | Config, overrides: Mapping[str, Any]) -> Config:
+    """Return the configuration that `train` and `search_task` mean.
+
+    >>> read_settings({"task": "countdown"}, {"train.iterations": 5, "method": "grpo"}).train.iterations
+    5
+
+    Raises:
+        ConfigError: a file is missing or broken, a setting is unknown or wrong, or there are overrides of a
+            configuration that is loaded.
+    """
+    from airls_ray.config.load import load_config, load_run_config
+    from airls_ray.config.schema import Config
+
+    if isinstance(config, Config):
+        if overrides:
+            raise ConfigError(
+                f"a configuration that is loaded takes no settings ({', '.join(overrides)}): give them with "
+                "the file, or to load_config"
+            )
+        return config
+    if isinstance(config, Mapping):
+        return load_config(config, overrides)
+    return (load_run_config if Path(config).is_dir() else load_config)(Path(config), overrides)
+
+
+def with_actors(what: str) -> None:
+    """Raise a sentence where Ray is not installed, in place of an ImportError from deep below.
+
+    Raises:
+        ModelError: it is not.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise ModelError(f"{what} needs Ray, which is not installed: pip install 'airls-ray[train]'")

@@ -1,0 +1,216 @@
+"""A search whose policy is an OpenAI-compatible endpoint: no Ray, no cluster, no configuration file.
+
+problems -> EndpointSampler (/v1/completions) -> PRM, which reads texts -> the best response of each
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from airls_ray.config.load import load_config
+from airls_ray.config.schema import Config, PRMConfig
+from airls_ray.config.search_section import AlgorithmName
+from airls_ray.config.task_sections import FileTaskConfig
+from airls_ray.errors import ConfigError, DataError
+from airls_ray.evaluation.endpoint import Connection
+from airls_ray.evaluation.steps import Aggregate, ScoreKind
+from airls_ray.prm.folder import FILE as PROJECT_FILE
+from airls_ray.prm.folder import read_prm_form
+from airls_ray.prm.in_search import ScoresTexts, TextSearchScorer
+from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
+from airls_ray.search.endpoint_sampler import EndpointSampler, stop_at
+from airls_ray.search.ledger import Limits
+from airls_ray.search.records import Leaf, choose
+from airls_ray.search.registry import ALGORITHMS, make_searcher
+from airls_ray.search.searcher import Searcher
+from airls_ray.seeding import derive_seed
+from airls_ray.tasks import make_task
+from airls_ray.tasks.base import WrapsPrompts
+from airls_ray.tasks.math_grader import read_response
+from airls_ray.text.character_codec import CharacterCodec, Codec
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished response of a search."""
+
+    response: str
+    """Its text."""
+    steps: tuple[str, ...]
+    """The same in steps; joined they are the response."""
+    scores: tuple[float, ...]
+    """Of the PRM, one for each step, in [0, 1]."""
+    score: float
+    """Of the whole, by `search.aggregate`."""
+    log_prob: float
+    """Log-probability of its tokens by the endpoint, in nats; 0 where that gives none."""
+    answer: str | None
+    """What the grader for mathematics reads as its answer; None: nothing."""
+    finish: Literal["stop", "length"]
+    """Whether it ended by itself, or no tokens (or steps) were left."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What the search of one problem found."""
+
+    problem: str
+    """Its text."""
+    best: Candidate | None
+    """The chosen response; None: none was finished."""
+    candidates: tuple[Candidate, ...]
+    """All finished responses, oldest first."""
+    costs: Mapping[str, float]
+    """The ledger of the search (`airls_ray.search.ledger`): generations, policy_tokens, seconds and more."""
+
+    @property
+    def response(self) -> str:
+        """Text of the chosen response; empty where there is none."""
+        return "" if self.best is None else self.best.response
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """How a problem becomes the prompt, and where steps end."""
+
+    prompt_template: str = "{prompt}"
+    """Words around the problem, which stands at `{prompt}`."""
+    system_prompt: str = ""
+    """Said before; empty: nothing."""
+    steps: str = "delimiter"
+    """What ends a step (`airls_ray.text.steps.StepRule`)."""
+    step_delimiter: str = "\n\n"
+    """For `delimiter`."""
+
+    def sections(self) -> dict[str, Any]:
+        """As the section `task`; its files are never read."""
+        form = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {"task": {"name": "file", "train_file": "unread", "test_file": "unread", **form}}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A PRM, and how its scores are to be read."""
+
+    load: Callable[[], ScoresTexts]
+    """Gives the PRM; called when all else is checked."""
+    kind: ScoreKind = "probability"
+    aggregate: Aggregate = "prod"
+
+
+def scoring_of(load: Callable[[], ScoresTexts], path: Path | str) -> Scoring:
+    """Read a PRM's scores as its folder says; another's are probabilities, multiplied."""
+    if not (Path(path) / PROJECT_FILE).is_file():
+        return Scoring(load)
+    form = read_prm_form(Path(path), PRMConfig())
+    return Scoring(load, form.score_kind, form.search_aggregate)
+
+
+def search_by_endpoint(
+    connection: Connection,
+    problems: Sequence[str],
+    scoring: Scoring,
+    *,
+    algorithm: AlgorithmName,
+    budget: int,
+    form: TextForm,
+    tokenizer: Path | str | None,
+    chat: bool,
+    max_response_tokens: int,
+    seed: int,
+    settings: Mapping[str, Any],
+) -> list[SearchResult]:
+    """Search every problem; see `airls_ray.search_endpoint` for the arguments.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong, or an endpoint cannot do what the algorithm needs.
+        DataError: a problem is blank.
+        RunError: the endpoint cannot be reached, refuses, or does not say what is needed.
+    """
+    search = {**settings, "algorithms": [algorithm], "budgets": [budget]}
+    config = load_config({**form.sections(), "search": search, "seed": seed})
+    for number, problem in enumerate(problems, 1):
+        if not problem.strip():
+            raise DataError(f"problem {number} is blank: leave it out")
+    if algorithm == "lookahead":
+        raise ConfigError("an endpoint looks no steps ahead: take beam, or another algorithm than lookahead")
+    if tokenizer is None and scoring.kind == "token_mean":
+        raise ConfigError(
+            "this PRM scores by the mean over a step's tokens, which a search by text does not know: give "
+            "the policy's tokenizer"
+        )
+    if chat and tokenizer is None:
+        raise ConfigError("chat=True puts problems into the model's chat template: give its tokenizer")
+    codec = _codec(config, tokenizer, chat)
+    searcher = make_searcher(algorithm, config.search, budget, config.search.aggregate or scoring.aggregate)
+    scorer = TextSearchScorer(scoring.load(), codec, problems, scoring.kind)
+    assert isinstance(config.task, FileTaskConfig)
+    sampler = EndpointSampler(
+        connection,
+        codec,
+        stop_at(config.task.steps, config.task.step_delimiter),
+        max_response_tokens,
+        config.search.max_step_tokens,
+    )
+    driver = SearchDriver(sampler, scorer, codec.is_blank, _driver_settings(config))
+    asked = [
+        SearchProblem(at, str(at), tuple(codec.encode_prompt(problem)), derive_seed(seed, "search", at))
+        for at, problem in enumerate(problems)
+    ]
+    live = config.search.live_problems
+    searches = [
+        search
+        for start in range(0, len(asked), live)
+        for search in run_searches(searcher, asked[start : start + live], driver)
+    ]
+    return [_result(search, problems[search.problem.number], searcher, codec, config) for search in searches]
+
+
+def _codec(config: Config, tokenizer: Path | str | None, chat: bool) -> Codec:
+    """Of the policy's tokens, or without a tokenizer of text."""
+    task = make_task(config.task)
+    assert isinstance(config.task, FileTaskConfig) and isinstance(task, WrapsPrompts)
+    if tokenizer is None:
+        wrap, rule = task.wrap, config.task.steps
+        delimiter = config.task.step_delimiter
+        return CharacterCodec(lambda problem: "\n\n".join(filter(None, wrap(problem))), rule, delimiter)
+    from airls_ray.text.codec import TextCodec
+
+    return TextCodec.from_folder(tokenizer, task, "chat" if chat else "plain")
+
+
+def _driver_settings(config: Config) -> DriverSettings:
+    search = config.search
+    return DriverSettings(search.temperature, search.max_steps, Limits(**search.limits))
+
+
+def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, config: Config) -> SearchResult:
+    state, how = search.state, searcher.aggregate
+    nodes, weights = searcher.leaves(state), searcher.vote_weights(state)
+    candidates = []
+    for node in nodes:
+        tokens = state.response(node)
+        text = codec.decode(tokens)
+        read = read_response(text)
+        candidates.append(
+            Candidate(
+                response=text,
+                steps=tuple(codec.step_texts(tokens, state.step_ends(node))),
+                scores=tuple(state.step_scores(node)),
+                score=state.value(node, how),
+                log_prob=state.log_prob(node),
+                answer=None if read is None else read.name,
+                finish="stop" if state.nodes[node].finish == "stop" else "length",
+            )
+        )
+    leaves = [
+        Leaf(node, state.log_score(node, how), weights[node], one.log_prob, one.answer, 0.0)
+        for node, one in zip(nodes, candidates, strict=True)
+    ]
+    rule = config.search.answer or ALGORITHMS[config.search.algorithms[0]].answer
+    chosen = choose(leaves, rule)
+    best = None if chosen is None else candidates[chosen]
+    return SearchResult(problem, best, tuple(candidates), search.ledger.figures())

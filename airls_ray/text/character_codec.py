@@ -1,0 +1,104 @@
+"""Text as its characters, for searches over an endpoint whose tokenizer nobody has.
+
+A search works on integers (`airls_ray.search.tree`). Where the policy's tokens are known these are tokens,
+and a prefix stays what the policy sampled. Where they are not, they are the code points of the text.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from airls_ray.text.characters import whole_characters
+from airls_ray.text.steps import StepRule, cut
+
+END = 0x110000
+"""The end of a response: one above the last code point."""
+
+
+class Codec(Protocol):
+    """What a search over an endpoint asks of text and integers; `TextCodec` fulfils it, too."""
+
+    eos_id: int
+    """What ends a response."""
+    eos_ids: tuple[int, ...]
+    """All that do."""
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return a problem as the policy sees it."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text, without what ends a response."""
+        ...
+
+    def step_ends(self, response: Sequence[int]) -> list[int]:
+        """Return the exclusive end of every step; the last one is `len(response)`."""
+        ...
+
+    def step_texts(self, response: Sequence[int], step_ends: Sequence[int]) -> list[str]:
+        """Return the text of every step, its delimiter included."""
+        ...
+
+    def is_blank(self, tokens: Sequence[int]) -> bool:
+        """Whether there is no text in them."""
+        ...
+
+
+class CharacterCodec:
+    """Code points in place of tokens."""
+
+    eos_id = END
+    eos_ids: tuple[int, ...] = (END,)
+
+    def __init__(self, wrap: Callable[[str], str], rule: StepRule, delimiter: str = "") -> None:
+        """Cut steps by `rule` (`delimiter` for the rule of that name); `wrap` makes a problem the prompt."""
+        self._wrap = wrap
+        self._rule = rule
+        self._delimiter = delimiter
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """See `Codec.encode_prompt`."""
+        return self.encode(self._wrap(prompt))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the code points of a text."""
+        return [ord(character) for character in whole_characters(text)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `Codec.decode`."""
+        return "".join(chr(token) for token in tokens if token != END)
+
+    def step_ends(self, response: Sequence[int]) -> list[int]:
+        """See `Codec.step_ends`: as `TextCodec.step_ends`, every character a token."""
+        text = self.decode(response)
+        ends = self._delimiter_ends(text) if self._rule == "delimiter" else cut(text, self._rule)
+        if not len(response):
+            return []
+        last = bisect_left(ends, len(text))  # an end at the end of the text is that of the response
+        if ends[:last] and not text[ends[last - 1] :].strip():
+            last -= 1
+        return [*ends[:last], len(response)]
+
+    def step_texts(self, response: Sequence[int], step_ends: Sequence[int]) -> list[str]:
+        """See `Codec.step_texts`."""
+        starts = [0, *step_ends][:-1]
+        return [self.decode(response[start:end]) for start, end in zip(starts, step_ends, strict=True)]
+
+    def is_blank(self, tokens: Sequence[int]) -> bool:
+        """See `Codec.is_blank`."""
+        return not self.decode(tokens).strip()
+
+    def _delimiter_ends(self, text: str) -> list[int]:
+        """Ends behind delimiters; a blank step belongs to the one before, a first one to the next."""
+        ends: list[int] = []
+        start, at = 0, text.find(self._delimiter)
+        while at >= 0:
+            end = at + len(self._delimiter)
+            if text[start:at].strip():
+                ends.append(end)
+            elif ends:
+                ends[-1] = end
+            start, at = end, text.find(self._delimiter, end)
+        return ends
