@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from airls_ray import files
-from airls_ray.runs.checkpoint_record import Inputs, read_record, write_record
 from airls_ray.errors import RunError
+from airls_ray.runs.checkpoint_record import Inputs, read_record, write_record
 
 _ITERATION = re.compile(r"iteration_(\d{6,})")
 

@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Protocol
 
 from airls_ray import files
-from airls_ray.runs.checkpoint_record import RECORD, CheckpointRecord, check_files, parse_record
-from airls_ray.runs.checkpoints import checkpoint_iteration, is_checkpoint, iteration_name, kept, ranking
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError, RunError
+from airls_ray.runs.checkpoint_record import RECORD, CheckpointRecord, check_files, parse_record
+from airls_ray.runs.checkpoints import checkpoint_iteration, is_checkpoint, iteration_name, kept, ranking
 from airls_ray.runs.run_folder import RunFolder
 from airls_ray.runs.run_lock import HEARTBEAT, LOCK
 from airls_ray.runs.storage import Storage, open_storage

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from airls_ray import files
-from airls_ray.runs.checkpoints import Checkpoints, iteration_name
 from airls_ray.errors import DataError, ModelError, RunError
+from airls_ray.runs.checkpoints import Checkpoints, iteration_name
 from airls_ray.runs.run_lock import RunLock
 from airls_ray.runs.tensorboard_events import EventLog
 
