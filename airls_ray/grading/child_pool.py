@@ -126,14 +126,16 @@ class ChildPool(Generic[Item, Result]):
         found, self._complaints = self._complaints, []
         return found
 
-    def complain(self, what: str, trace: str) -> None:
+    def complain(self, what: str, trace: str | None = None) -> None:
         """Keep, and log, that a child raised an error, unless it is of a kind that was told before."""
-        lines = trace.strip().splitlines()
-        kind = "\n".join([*(line for line in lines if line.lstrip().startswith("File "))][-1:])
-        kind += lines[-1].partition(":")[0]
+        text, kind = what, what
+        if trace is not None:
+            lines = trace.strip().splitlines()
+            kind = "\n".join([*(line for line in lines if line.lstrip().startswith("File "))][-1:])
+            kind += lines[-1].partition(":")[0]
+            text = f"{what}:\n{trace.strip()}"
         if kind not in self._told and len(self._told) < _MOST_KINDS:
             self._told.add(kind)
-            text = f"{what}:\n{trace.strip()}"
             self._complaints.append(text)
             _LOG.warning("%s", text)
 
