@@ -16,6 +16,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -89,7 +90,7 @@ def kind_of(name: str) -> Kind:
         DoorError: there is none.
     """
     if name not in KINDS:
-        raise DoorError(f"there is no kind {name!r}: there are {', '.join(KINDS)}")
+        raise DoorError(f"there is no kind {name!r}{nearest(name, KINDS)}: there are {', '.join(KINDS)}")
     module, _, attribute = KINDS[name].partition(":")
     kind: Kind = getattr(importlib.import_module(module), attribute)
     return kind
@@ -147,17 +148,14 @@ def load(door: Door, where: str, options: Mapping[str, Any] | None = None) -> An
     try:
         module = _import(door)
     except (Exception, SystemExit) as error:  # whatever a stranger's file may raise
-        missing = isinstance(error, ModuleNotFoundError) and (door.target + ".").startswith(f"{error.name}.")
-        said = (
-            f"there is no module {error.name}"
-            if missing
-            else f"{door.name} raises at import: {told(error, door)}"
-        )
+        said = f"{door.name} raises at import: {told(error, door)}"
+        if isinstance(error, ModuleNotFoundError) and f"{door.target}.".startswith(f"{error.name}."):
+            said = f"there is no module {error.name}"
         raise DoorError(f"{where}: {said}; {kind.remedy}") from error
     found: Any = module
     for name in door.attribute.split("."):
         if not hasattr(found, name):
-            near = nearest(name, [one for one in vars(found) if not one.startswith("_")])
+            near = nearest(name, [one for one in dir(found) if not one.startswith("_")])
             raise DoorError(f"{where}: {door.target} has no attribute {name!r}{near}; {kind.remedy}")
         found = getattr(found, name)
     try:
@@ -203,20 +201,6 @@ def refuse_foreign(names: Iterable[str], whose: str) -> None:
                 f"{whose} names code of its own ({name}), which would run here: look at it, and say --trust, "
                 "or give your own configuration file"
             )
-
-
-def beside(text: str, folder: Path) -> str:
-    """Return a name `file.py:attribute` of a configuration file in `folder` with the whole path.
-
-    A relative path is relative to the working directory, else to the configuration file.
-    """
-    path, colon, attribute = text.rpartition(":")
-    if not colon or not path.endswith(".py") or not attribute.isidentifier() or "://" in text:
-        return text
-    for place in (Path(path), folder / path):
-        if place.is_file():
-            return f"{place.absolute()}:{attribute}"
-    return text
 
 
 def record(doors: Iterable[Door]) -> list[dict[str, str]]:
@@ -268,7 +252,7 @@ def _find_file(kind: Kind, name: str) -> Door:
     path_text, colon, attribute = name.rpartition(":")
     if not colon or path_text == "":
         raise DoorError(f"{name} names a file alone: write {name}:NAME with the name of what is in it")
-    path = Path(path_text).expanduser().absolute()
+    path = Path(os.path.abspath(Path(path_text).expanduser()))
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from actors.train.launch_checks import (
     base_policy,
     check_data,
     check_resumed,
+    record_doors,
     run_inputs,
     with_given_prm,
 )
@@ -28,8 +30,10 @@ from actors.train.tracking import LoopState, Shown, Tracker, read_state
 from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
+from airls_ray.data.check_rewards import try_rewards
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import Interrupted
+from airls_ray.grading.reward_pool import find_rewards
 from airls_ray.planning.room import check_room
 from airls_ray.runs.mirror import Mirror, NoCopies, open_mirror
 from airls_ray.runs.run_control import RunControl
@@ -93,10 +97,13 @@ def _run_locked(
     if checkpoint is not None:
         check_resumed(config, run, checkpoint, progress)
     state = read_state(checkpoint) if checkpoint else LoopState()
+    rewards = find_rewards(config.task.reward)
+    try_rewards(config, rewards, progress)
     check_data(config, base, progress)
     for warning in check_room(config):
         progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
+    record_doors(run, [one.door for one in rewards], progress)
     if resume:
         progress.say(f"Resuming {run.path}: {going_on(run, config)}")
     run.use(checkpoint)
@@ -104,7 +111,8 @@ def _run_locked(
         run.rewind(state.iteration)
     control = RunControl(run.path, config.iterations)
     with ended(control), connected(config):
-        parts = start_parts(config, _sources(config, base, checkpoint), progress, state, control)
+        sources = replace(_sources(config, base, checkpoint), rewards=rewards)
+        parts = start_parts(config, sources, progress, state, control)
 
         def rebuild(parts: Parts, state: LoopState, folder: Path | None, times: int) -> Parts:
             return restart_learners(parts, config, _sources(config, base, folder), progress, state, times)

@@ -19,6 +19,7 @@ from actors.train.interrupts import StopSignals
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Track
 from airls_ray.errors import RunError
+from airls_ray.grading.reward_table import failed_labels, reward_columns
 from airls_ray.grading.worker import RAISED
 from airls_ray.runs.checkpoints import checkpoint_iteration, iteration_name
 from airls_ray.runs.diagnostics import RunWatch
@@ -191,9 +192,11 @@ class Tracker:
             self._run.log_warning(state.iteration, finding.kind, finding.sentence)
             if self._say is not None:
                 self._say(f"Warning at iteration {state.iteration}: {finding.sentence}")
-        if metrics.get(f"grade/{RAISED}_share"):
+        failed = failed_labels(metrics)
+        if failed or metrics.get(f"grade/{RAISED}_share"):
+            kind = "reward_failed" if failed else "grader_raised"
             for text in parts.verifier.call("complaints"):
-                self._run.log_warning(state.iteration, "grader_raised", text)
+                self._run.log_warning(state.iteration, kind, text)
                 if self._say is not None:
                     self._say(f"Warning at iteration {state.iteration}: {text}")
         if state.iteration % self._config.train.rollouts_every == 0 or state.iteration in (1, self._last):
@@ -270,11 +273,14 @@ def read_state(checkpoint: Path) -> LoopState:
 
 
 def graded_table(rollouts: Refs, grades: Any) -> pa.Table:
-    """Rollouts with their outcomes filled in, as they are saved."""
+    """Rollouts with their outcomes filled in, and their rewards beside them, as they are saved."""
     tables = resolve([*rollouts, grades])
-    table = pa.concat_tables(tables[:-1])
+    table, graded = pa.concat_tables(tables[:-1]), tables[-1]
     column = table.schema.get_field_index("outcome")
-    return table.set_column(column, table.schema.field(column), tables[-1]["outcome"])
+    table = table.set_column(column, table.schema.field(column), graded["outcome"])
+    for name in reward_columns(graded):
+        table = table.append_column(name, graded[name])
+    return table
 
 
 def _shown(metrics: dict[str, float], phase: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,18 +72,28 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(explain(error, merged, changes, path)) from None
 
 
-def load_run_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+def load_run_config(folder: Path, overrides: Sequence[str] = (), *, trust: bool | None = None) -> Config:
     """Return the configuration of a run folder. Name and output are those of the folder where it stands now,
     whatever they were when it was made, unless `overrides` give others.
 
+    `trust`: whether rewards may be opened that the folder names as a file, a module or a URL; None: the
+    caller opens none, and they are left out.
+
     Raises:
-        ConfigError: as of `load_config`.
+        ConfigError: as of `load_config`; or the folder names code of its own, which is not trusted.
     """
     # A folder may be called what no configuration would call it.
     config = load_config(folder / "config.yaml", ["name=run", *overrides])
     place = folder.resolve()
-    now = {"name": place.name, "output": place.parent}
+    now: Tree = {"name": place.name, "output": place.parent}
     given = parse_overrides(overrides)
+    if config.task.reward and "reward" not in given.get("task", {}):
+        if trust is None:
+            now["task"] = config.task.model_copy(update={"reward": []})
+        elif not trust:
+            from airls_ray.doors import refuse_foreign
+
+            refuse_foreign((one.name for one in config.task.reward), str(folder / "config.yaml"))
     return config.model_copy(update={key: value for key, value in now.items() if key not in given})
 
 
@@ -97,6 +108,10 @@ def with_absolute_paths(config: Config) -> Config:
         for name in ("train_file", "test_file")
         if getattr(config.task, name, None) is not None
     }
+    if config.task.reward:
+        task["reward"] = [
+            one.model_copy(update={"name": _door_beside(one.name, Path.cwd())}) for one in config.task.reward
+        ]
     if held := getattr(config.task, "hold_out_files", None):
         task["hold_out_files"] = [path.absolute() for path in held]
     sections = {
@@ -168,11 +183,30 @@ def _read_layers(path: Path, above: tuple[Path, ...]) -> Tree:
     base = tree.pop("base", None)
     # A section whose lines are all commented out reads as null.
     tree = _normalise({key: value for key, value in tree.items() if value is not None})
+    tree = _doors_beside(tree, path.parent)
     if base is None:
         return tree
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the name of a YAML file, but is {base!r}")
     return merge(_read_layers(path.parent / base, (*above, path.resolve())), tree)
+
+
+def _doors_beside(value: Any, folder: Path) -> Any:
+    """Return `value` with the whole path in every text `file.py:NAME`, wherever it stands."""
+    if isinstance(value, str):
+        return _door_beside(value, folder)
+    if isinstance(value, dict):
+        return type(value)({key: _doors_beside(one, folder) for key, one in value.items()})
+    return [_doors_beside(one, folder) for one in value] if isinstance(value, list) else value
+
+
+def _door_beside(text: str, folder: Path) -> str:
+    """A relative path is relative to the working directory, else to the configuration file's `folder`."""
+    path, colon, name = text.rpartition(":")
+    if not colon or not path.endswith(".py") or not name.isidentifier():
+        return text
+    found = next((one for one in (Path(path), folder / path) if one.is_file()), None)
+    return text if found is None else f"{os.path.abspath(found)}:{name}"
 
 
 def _read_yaml(path: Path, above: tuple[Path, ...]) -> Tree:

@@ -25,8 +25,8 @@ class RewardConfig(StrictModel):
     rollouts that are graded together."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Further keywords for the function, or those of a class."""
-    deadline_seconds: PositiveFloat | None = None
-    """Longest time of one call; null: `verifier.deadline_seconds`."""
+    deadline_seconds: PositiveFloat = 5.0
+    """Longest time of one call: of one response, or of a batch. Set it where the reward asks a model."""
     processes: PositiveInt | None = None
     """Child processes for it; null: `verifier.processes`."""
 

@@ -229,6 +229,18 @@ class Config(StrictModel):
                 "rollout.max_response_tokens must be below model.context_tokens "
                 f"({self.model.context_tokens}), but is {self.rollout.max_response_tokens}"
             )
+        method = self.method
+        if method.step_weight > 0 and method.prm_objective == "none" and not self.task.reward:
+            raise ValueError(
+                "method.step_weight above 0 needs a PRM, but prm_objective is none, or a reward per step "
+                "(task.reward)"
+            )
+        weights = (method.outcome_weight, method.step_weight, method.trajectory_weight)
+        if not any(weights) and not self.task.reward:
+            raise ValueError(
+                "method.outcome_weight, step_weight and trajectory_weight are all 0, and there is no "
+                "task.reward, so no reward is left; set one"
+            )
         if self.rollout.max_workers < self.rollout.min_workers:
             raise ValueError(
                 f"rollout.max_workers must be at least rollout.min_workers ({self.rollout.min_workers}), "

@@ -68,10 +68,10 @@ class RewardPool(ChildPool[Sequence[Row], list[RewardValue]]):
 
     what = "reward"
 
-    def __init__(self, reward: NamedReward, processes: int, deadline_seconds: float) -> None:
-        """Start the children without waiting for them; what the reward's own settings say goes first."""
+    def __init__(self, reward: NamedReward, processes: int) -> None:
+        """Start the children without waiting for them: `processes`, unless the reward's settings say else."""
         self.reward = reward
-        self._seconds = reward.config.deadline_seconds or deadline_seconds
+        self._seconds = reward.config.deadline_seconds
         self.traces: list[str] = []
         """Tracebacks of the last call of `score`."""
         setup = {"door": asdict(reward.door), "options": reward.config.options, "where": _WHERE}

@@ -9,16 +9,20 @@ failed, NaN where it had nothing to say of this response.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.reward_section import RewardConfig
-from airls_ray.grading.reward_pool import RewardValue
+from airls_ray.data.schemas import REWARD_STEPS as STEPS
+from airls_ray.data.schemas import REWARD_SUM as SUM
+from airls_ray.errors import RunError
+from airls_ray.grading.pool import GradeRequest
+from airls_ray.grading.reward_calls import Row
+from airls_ray.grading.reward_pool import RewardPool, RewardValue
 
-SUM = "reward"
-STEPS = "reward_steps"
 _NAMED = "reward/"
 _EPSILON = 1e-6
 
@@ -63,6 +67,43 @@ def add_rewards(grades: pa.Table, groups: Sequence[int], steps: Sequence[int], s
     for name, column in (added | columns).items():
         grades = grades.append_column(name, column)
     return grades
+
+
+def give_rewards(
+    grades: pa.Table,
+    requests: Sequence[GradeRequest],
+    groups: Sequence[int],
+    pools: Sequence[RewardPool],
+) -> pa.Table:
+    """Ask the rewards and return `grades` with their columns.
+
+    Args:
+        grades: GRADES.
+        requests: what was graded, joined by position.
+        groups: as for `add_rewards`.
+        pools: the rewards.
+
+    Raises:
+        RunError: a reward failed on every response.
+    """
+    outcomes = grades["outcome"].to_pylist()
+    rows = [row_of(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
+    said = {}
+    for pool in pools:
+        values = pool.score(rows, groups)
+        if values and all(one.failed for one in values):
+            raise RunError(
+                f"the reward {pool.reward.label} {values[0].problem}, on all {len(values)} responses: "
+                "correct it, or what it asks, and go on with --resume"
+            )
+        said[pool.reward.label] = (pool.reward.config, values)
+    return add_rewards(grades, groups, [len(row.steps) for row in rows], said)
+
+
+def row_of(request: GradeRequest, outcome: float) -> Row:
+    """Return what a reward sees of a graded response."""
+    details = json.loads(request.details)
+    return Row(request.prompt, request.response, request.answer, request.steps, outcome, details)
 
 
 def reward_metrics(grades: pa.Table) -> dict[str, float]:
