@@ -237,3 +237,10 @@ def test_two_rewards_of_one_name_are_told_apart_by_a_label() -> None:
         load_config(None, ["task.reward=[a.py:score, b.py:score]"])
     both = load_config(None, ["task.reward=[a.py:score, {name: b.py:score, label: other}]"]).task.reward
     assert [one.shown for one in both] == ["score", "other"]
+
+
+def test_the_endpoint_opens_no_door() -> None:
+    root = Path(doors.__file__).parents[1]
+    served = [*(root / "airls_ray" / "serving").glob("*.py"), root / "actors" / "search" / "serve.py"]
+    assert len(served) > 5
+    assert not [path for path in served if "doors" in path.read_text() or "reward_pool" in path.read_text()]
