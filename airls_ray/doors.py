@@ -27,7 +27,10 @@ from typing import Any, Literal
 
 from airls_ray.errors import ConfigError, DoorError
 
-KINDS = {"reward": "airls_ray.grading.reward_calls:REWARD"}
+KINDS = {
+    "reward": "airls_ray.grading.reward_calls:REWARD",
+    "tracker": "airls_ray.runs.trackers:TRACKER",
+}
 """Where each kind says what it takes."""
 
 Source = Literal["built-in", "entry point", "module", "file", "url"]

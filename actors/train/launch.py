@@ -38,6 +38,7 @@ from airls_ray.planning.room import check_room
 from airls_ray.runs.mirror import Mirror, NoCopies, open_mirror
 from airls_ray.runs.run_control import RunControl
 from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.trackers import TrackedRun, Trackers, find_trackers
 from airls_ray.tasks import make_task
 
 
@@ -99,18 +100,20 @@ def _run_locked(
     state = read_state(checkpoint) if checkpoint else LoopState()
     rewards = find_rewards(config.task.reward)
     try_rewards(config, rewards, progress)
+    trackers = Trackers(config.train.trackers, progress.say)
     check_data(config, base, progress)
     for warning in check_room(config):
         progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
-    record_doors(run, [one.door for one in rewards], progress)
+    record_doors(run, [*(one.door for one in rewards), *find_trackers(config.train.trackers)], progress)
     if resume:
         progress.say(f"Resuming {run.path}: {going_on(run, config)}")
     run.use(checkpoint)
     if resume:
         run.rewind(state.iteration)
     control = RunControl(run.path, config.iterations)
-    with ended(control), connected(config):
+    trackers.start(TrackedRun(config.name, run.path, config.model_dump(mode="json"), state.iteration))
+    with trackers, ended(control), connected(config):
         sources = replace(_sources(config, base, checkpoint), rewards=rewards)
         parts = start_parts(config, sources, progress, state, control)
 
@@ -119,7 +122,9 @@ def _run_locked(
 
         recovery = Recovery(parts, state, config, run, control, rebuild, progress)
         with closing(recovery):
-            summary = run_stages(recovery, config, run, control, mirror, progress, started)
+            summary = run_stages(recovery, config, run, control, mirror, progress, started, trackers)
+        trackers.summary(summary)
+        trackers.file(run.report_file)
     run.use(None)
     if mirror is not None:
         with progress.phase("last copy to the storage"):
@@ -135,6 +140,7 @@ def run_stages(
     mirror: Mirror | None,
     progress: Progress,
     started: float,
+    trackers: Trackers,
 ) -> dict[str, Any]:
     """Sample the test problems, train, sample them again and measure; returns the summary."""
     test = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
@@ -159,7 +165,7 @@ def run_stages(
             learn_from = train_async if config.train.max_staleness else train
             tracker = Tracker(
                 run, config, shown, progress.say, control, monitor, recovery.rebuilds, mirror or NoCopies(),
-                stop,
+                stop, trackers,
             )  # fmt: skip
             return learn_from(parts, config, state, tracker)
 

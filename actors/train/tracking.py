@@ -26,6 +26,7 @@ from airls_ray.runs.diagnostics import RunWatch
 from airls_ray.runs.mirror import Copies, NoCopies
 from airls_ray.runs.run_control import RunControl
 from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.trackers import Trackers
 
 if TYPE_CHECKING:
     from actors.cluster.cluster import Refs
@@ -113,6 +114,7 @@ class Tracker:
         rebuilds: int = 0,
         copies: Copies | None = None,
         stop: StopSignals | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         """Begin to follow a run.
 
@@ -126,6 +128,7 @@ class Tracker:
             rebuilds: times that the learners were built again before.
             copies: where checkpoints are copied to.
             stop: says when the run is to end early.
+            trackers: programs of others that are told the metrics.
         """
         self._control = control
         self._monitor = monitor or NoMonitor()
@@ -138,6 +141,7 @@ class Tracker:
         self._bar = bar
         self._last = config.iterations
         self._stop = stop or StopSignals()
+        self._trackers = trackers or Trackers((), lambda _: None)
         self._whole: tuple[LoopState, Parts] | None = None
         self._draining: frozenset[str] = frozenset()
 
@@ -183,11 +187,12 @@ class Tracker:
         metrics["tokens_per_second/rollout"] = tokens / metrics["time/rollout"]
         metrics["policy/version"] = float(state.version)
         metrics["learners/rebuilds"] = float(self._rebuilds)
-        metrics |= self._copies.metrics()
+        metrics |= self._copies.metrics() | self._trackers.counts()
         self._check_sync(metrics)
         state = replace(state, seconds=state.seconds + metrics["time/iteration"])
         self._run.log_metrics(state.iteration, metrics, phase=phase)
         self._monitor.record(state.iteration, metrics, phase)
+        self._trackers.metrics(state.iteration, metrics)
         for finding in self._watch.see({"phase": phase, **metrics}):
             self._run.log_warning(state.iteration, finding.kind, finding.sentence)
             if self._say is not None:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from airls_ray.config.door_section import DoorConfig
 from airls_ray.config.explain import explain
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
 from airls_ray.text.characters import half_character
 
 Tree = dict[str, Any]
+Named = TypeVar("Named", bound=DoorConfig)
 
 NAMED_SECTIONS = ("task", "method")
 """Sections whose `name` decides what else they hold: `method: grpo` or `method=grpo` is a whole new one."""
+
+
+_DOORS = (("task", "reward"), ("train", "trackers"))
+"""Settings that name code (docs/doors.md)."""
 
 
 class _Whole(Tree):
@@ -76,8 +82,8 @@ def load_run_config(folder: Path, overrides: Sequence[str] = (), *, trust: bool 
     """Return the configuration of a run folder. Name and output are those of the folder where it stands now,
     whatever they were when it was made, unless `overrides` give others.
 
-    `trust`: whether rewards may be opened that the folder names as a file, a module or a URL; None: the
-    caller opens none, and they are left out.
+    `trust`: whether rewards and trackers may be opened that the folder names as a file, a module or a URL;
+    None: the caller opens none, and they are left out.
 
     Raises:
         ConfigError: as of `load_config`; or the folder names code of its own, which is not trusted.
@@ -87,13 +93,15 @@ def load_run_config(folder: Path, overrides: Sequence[str] = (), *, trust: bool 
     place = folder.resolve()
     now: Tree = {"name": place.name, "output": place.parent}
     given = parse_overrides(overrides)
-    if config.task.reward and "reward" not in given.get("task", {}):
-        if trust is None:
-            now["task"] = config.task.model_copy(update={"reward": []})
-        elif not trust:
-            from airls_ray.doors import refuse_foreign
+    for section, field in _DOORS:
+        named = getattr(getattr(config, section), field)
+        if named and field not in given.get(section, {}):
+            if trust is None:
+                now[section] = getattr(config, section).model_copy(update={field: []})
+            elif not trust:
+                from airls_ray.doors import refuse_foreign
 
-            refuse_foreign((one.name for one in config.task.reward), str(folder / "config.yaml"))
+                refuse_foreign((one.name for one in named), str(folder / "config.yaml"))
     return config.model_copy(update={key: value for key, value in now.items() if key not in given})
 
 
@@ -108,14 +116,12 @@ def with_absolute_paths(config: Config) -> Config:
         for name in ("train_file", "test_file")
         if getattr(config.task, name, None) is not None
     }
-    if config.task.reward:
-        task["reward"] = [
-            one.model_copy(update={"name": _door_beside(one.name, Path.cwd())}) for one in config.task.reward
-        ]
+    task["reward"] = [_here(one) for one in config.task.reward]
     if held := getattr(config.task, "hold_out_files", None):
         task["hold_out_files"] = [path.absolute() for path in held]
     sections = {
         "task": config.task.model_copy(update=task),
+        "train": config.train.model_copy(update={"trackers": [_here(one) for one in config.train.trackers]}),
         "model": config.model.model_copy(update={"path": here(config.model.path)}),
         "prm": config.prm.model_copy(update={"path": here(config.prm.path)}),
     }
@@ -189,6 +195,10 @@ def _read_layers(path: Path, above: tuple[Path, ...]) -> Tree:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the name of a YAML file, but is {base!r}")
     return merge(_read_layers(path.parent / base, (*above, path.resolve())), tree)
+
+
+def _here(named: Named) -> Named:
+    return named.model_copy(update={"name": _door_beside(named.name, Path.cwd())})
 
 
 def _doors_beside(value: Any, folder: Path) -> Any:

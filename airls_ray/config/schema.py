@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from airls_ray.config.base import StrictModel
+from airls_ray.config.door_section import DoorConfig, one_alone
 from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.methods import fill_sections
 from airls_ray.config.model_sections import (
@@ -148,6 +150,9 @@ class TrainConfig(StrictModel):
     much from rounding; old weights and other formulas differ by far more."""
     deadline_seconds: PositiveFloat = 900.0
     """Longest time for one learner call or collective."""
+    trackers: Annotated[list[DoorConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
+    """Programs that are told metrics, summary and report, beside metrics.jsonl and TensorBoard: `wandb`,
+    `mlflow`, or your own (docs/doors.md)."""
     grace_seconds: PositiveFloat = 60.0
     """How long a run that is asked to stop (Ctrl-C, SIGTERM) may go on, to end its iteration and save it."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from airls_ray.config.base import StrictModel
+from airls_ray.config.door_section import one_alone
 from airls_ray.config.reward_section import RewardConfig
 from airls_ray.text.steps import StepRule
 
@@ -33,14 +34,9 @@ CodeFormatName = Literal["humaneval", "mbpp", "leetcode", "livecodebench"]
 class RewardedTaskConfig(StrictModel):
     """What every task has."""
 
-    reward: list[RewardConfig] = Field(default_factory=list)
+    reward: Annotated[list[RewardConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
     """Rewards beside the outcome (docs/doors.md): one name, or a list of names or of sections. Their weighted
     sum is added to `method.outcome_weight` times the outcome."""
-
-    @field_validator("reward", mode="before")
-    @classmethod
-    def _one_alone(cls, given: Any) -> Any:
-        return [given] if isinstance(given, str | dict) else given
 
     @field_validator("reward")
     @classmethod
