@@ -29,6 +29,7 @@ from airls_ray.errors import ConfigError, DoorError
 
 KINDS = {
     "reward": "airls_ray.grading.reward_calls:REWARD",
+    "search": "airls_ray.search.algorithm:SEARCH",
     "tracker": "airls_ray.runs.trackers:TRACKER",
 }
 """Where each kind says what it takes."""

@@ -105,7 +105,7 @@ def _run_locked(
     for warning in check_room(config):
         progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
-    record_doors(run, [*(one.door for one in rewards), *find_trackers(config.train.trackers)], progress)
+    record_doors(run.path, [*(one.door for one in rewards), *find_trackers(config.train.trackers)], progress)
     if resume:
         progress.say(f"Resuming {run.path}: {going_on(run, config)}")
     run.use(checkpoint)

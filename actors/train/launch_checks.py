@@ -43,9 +43,9 @@ def check_resumed(config: Config, run: RunFolder, checkpoint: Path, progress: Pr
         progress.say(f"Resuming with another configuration: {describe(shown)}")
 
 
-def record_doors(run: RunFolder, doors: Sequence[Door], progress: Progress) -> None:
-    """Keep in `doors.json` which code of the user's the run loads; says what is another one than before."""
-    path = run.path / "doors.json"
+def record_doors(folder: Path, doors: Sequence[Door], progress: Progress) -> None:
+    """Keep in `doors.json` which code of the user's is loaded; says what is another one than before."""
+    path = folder / "doors.json"
     for sentence in changed(files.read_json(path, list) or [], doors):
         progress.say(sentence)
     if doors:

@@ -19,6 +19,9 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[a.b=c]...", help="Settings that replace those of CONFIG, such as seed=1."),
 ]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Run the code that a run folder given as CONFIG names.")
+]
 
 
 def read_config(path: Path, overrides: list[str] | None, *, trust: bool | None = None) -> Config:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config, show_result, show_sizes
+from airls_ray.cli.common import (
+    ConfigArgument,
+    OverridesArgument,
+    TrustOption,
+    read_config,
+    show_result,
+    show_sizes,
+)
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -47,9 +54,7 @@ def train(
     gpu_memory_gib: Annotated[
         float, typer.Option(min=0.1, help="For --dry-run: memory of a GPU, in GiB.")
     ] = 80.0,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code that a run folder given as CONFIG names.")
-    ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Train policy and PRM by the method of CONFIG, then search with them and write the report."""
     settings = read_config(config, overrides, trust=trust)

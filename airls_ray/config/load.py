@@ -23,7 +23,7 @@ NAMED_SECTIONS = ("task", "method")
 """Sections whose `name` decides what else they hold: `method: grpo` or `method=grpo` is a whole new one."""
 
 
-_DOORS = (("task", "reward"), ("train", "trackers"))
+_DOORS = (("task", "reward"), ("train", "trackers"), ("search", "algorithms"))
 """Settings that name code (docs/doors.md)."""
 
 
@@ -82,8 +82,8 @@ def load_run_config(folder: Path, overrides: Sequence[str] = (), *, trust: bool 
     """Return the configuration of a run folder. Name and output are those of the folder where it stands now,
     whatever they were when it was made, unless `overrides` give others.
 
-    `trust`: whether rewards and trackers may be opened that the folder names as a file, a module or a URL;
-    None: the caller opens none, and they are left out.
+    `trust`: whether code may be opened that the folder names as a file, a module or a URL; None: the caller
+    opens none, and such names are left out.
 
     Raises:
         ConfigError: as of `load_config`; or the folder names code of its own, which is not trusted.
@@ -96,12 +96,13 @@ def load_run_config(folder: Path, overrides: Sequence[str] = (), *, trust: bool 
     for section, field in _DOORS:
         named = getattr(getattr(config, section), field)
         if named and field not in given.get(section, {}):
-            if trust is None:
-                now[section] = getattr(config, section).model_copy(update={field: []})
-            elif not trust:
-                from airls_ray.doors import refuse_foreign
+            from airls_ray.doors import is_foreign, refuse_foreign
 
-                refuse_foreign((one.name for one in named), str(folder / "config.yaml"))
+            if trust is None:
+                own = [one for one in named if not is_foreign(_name_of(one))]
+                now[section] = getattr(config, section).model_copy(update={field: own})
+            elif not trust:
+                refuse_foreign(map(_name_of, named), str(folder / "config.yaml"))
     return config.model_copy(update={key: value for key, value in now.items() if key not in given})
 
 
@@ -121,6 +122,9 @@ def with_absolute_paths(config: Config) -> Config:
         task["hold_out_files"] = [path.absolute() for path in held]
     sections = {
         "task": config.task.model_copy(update=task),
+        "search": config.search.model_copy(
+            update={"algorithms": [_door_beside(name, Path.cwd()) for name in config.search.algorithms]}
+        ),
         "train": config.train.model_copy(update={"trackers": [_here(one) for one in config.train.trackers]}),
         "model": config.model.model_copy(update={"path": here(config.model.path)}),
         "prm": config.prm.model_copy(update={"path": here(config.prm.path)}),
@@ -195,6 +199,10 @@ def _read_layers(path: Path, above: tuple[Path, ...]) -> Tree:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the name of a YAML file, but is {base!r}")
     return merge(_read_layers(path.parent / base, (*above, path.resolve())), tree)
+
+
+def _name_of(named: DoorConfig | str) -> str:
+    return named if isinstance(named, str) else named.name
 
 
 def _here(named: Named) -> Named:

@@ -1,6 +1,5 @@
 """Weights & Biases (`pip install wandb`); options are those of `wandb.init`, such as project and entity."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,23 @@ class Tracker:
             import wandb
         except ImportError:
             raise DoorError("needs the package wandb: pip install wandb") from None
-        self._wandb, self._options, self._run = wandb, options, None
+        self._wandb, self._options = wandb, options
+        self._run: Any = None
 
     def start(self, run: TrackedRun) -> None:
         """Begin, or go on with, the run of this folder."""
         options = {
             "name": run.name,
-            "id": hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:16],
-            "resume": "allow" if run.iteration else "never",
             "dir": str(run.folder),
             "config": dict(run.config),
             "project": "airls-ray",
             **self._options,
         }
+        kept = run.folder / "wandb_run_id"
+        if run.iteration and kept.exists():
+            options |= {"id": kept.read_text().strip(), "resume": "allow"}
         self._run = self._wandb.init(**options)
+        kept.write_text(f"{self._run.id}\n")
 
     def metrics(self, iteration: int, values: Mapping[str, float]) -> None:
         """Log an iteration."""
