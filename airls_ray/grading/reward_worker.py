@@ -135,13 +135,19 @@ def _open(door: Door, where: str, options: dict[str, Any], deadline: float) -> R
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """Raise `Late` in the block, wherever it is, after `seconds`."""
+    """Raise `Late` in the block, wherever it is, after `seconds`; end with a parent that is gone."""
+    parent, stopped = os.getppid(), False
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Late
+        nonlocal stopped
+        if os.getppid() != parent:  # nobody is left to end a call that cannot be stopped
+            os._exit(1)
+        if not stopped:
+            stopped = True
+            raise Late
 
     signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:

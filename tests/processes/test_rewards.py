@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -130,6 +132,28 @@ def test_a_failure_costs_its_response_alone_and_is_told(own: Path, name: str, pr
     assert found[1].value is None and re.match(problem, str(found[1].problem))
     assert f"the reward {name} " in told and "such responses have no value of it" in told
     assert ("Traceback" in told) == (name in ("wants_words", "hangs"))
+
+
+def test_a_call_that_cannot_be_stopped_ends_with_its_parent(own: Path) -> None:
+    script = (
+        "import os, sys, threading, time\n"
+        "from airls_ray.config.reward_section import RewardConfig\n"
+        "from airls_ray.grading.reward_calls import Row\n"
+        "from airls_ray.grading.reward_pool import RewardPool, find_rewards\n"
+        "(found,) = find_rewards([RewardConfig(name=sys.argv[1], deadline_seconds=0.5)])\n"
+        "pool = RewardPool(found, 1)\n"
+        "pool.wait_ready()\n"
+        "print(pool.pids[0], flush=True)\n"
+        "threading.Timer(0.3, lambda: os.kill(os.getpid(), 9)).start()\n"
+        "pool.score([Row('p', 'r', 'a')], [0])\n"
+    )
+    command = [sys.executable, "-c", script, f"{own}:cannot_be_stopped"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == -9
+    pid, until = int(ended.stdout), time.monotonic() + 10
+    while Path(f"/proc/{pid}/cmdline").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}/cmdline").exists()
 
 
 # ---- a server ----------------------------------------------------------------------------------
