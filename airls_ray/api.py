@@ -64,7 +64,7 @@ class PRM:
         from airls_ray.prm.items import StepText
 
         items = [
-            StepText(problem, steps, finished, f"solution {number}")
+            StepText(problem, steps, finished=finished, where=f"solution {number}")
             for number, (problem, steps) in enumerate(solutions, 1)
         ]
         return self.scorer.score(items)
@@ -155,7 +155,11 @@ def load_prm(
 
 
 def train(
-    config: str | Path | Mapping[str, Any] | Config, *, resume: bool = False, **overrides: Any
+    config: str | Path | Mapping[str, Any] | Config,
+    *,
+    resume: bool = False,
+    trust: bool = False,
+    **overrides: Any,
 ) -> dict[str, Any]:
     """Train policy and PRM as `airls-ray train` does; returns the summary that is also in the run folder.
 
@@ -164,6 +168,7 @@ def train(
     Args:
         config: a YAML file, a run folder, sections as a dictionary, or a configuration that is loaded.
         resume: go on from the run's last checkpoint.
+        trust: open files, modules and URLs that a run folder names as rewards, searches or trackers.
         overrides: sections, of which what is given replaces that of `config`, or whole paths:
             `**{"train.iterations": 5}`.
 
@@ -171,7 +176,7 @@ def train(
         UserError: with one sentence; the run folder keeps what was written.
         Interrupted: by Ctrl-C or SIGTERM; the sentence says how to go on.
     """
-    settings = read_settings(config, overrides)
+    settings = read_settings(config, overrides, trust=trust)
     with_actors("train")
     from actors.train.launch import run_training
 
@@ -185,6 +190,7 @@ def search_task(
     prm_path: Path | str | None = None,
     results: Path | str | None = None,
     resume: bool = False,
+    trust: bool = False,
     **overrides: Any,
 ) -> dict[str, Any]:
     """Search a task's test problems as `airls-ray search` does; returns the summary.
@@ -199,6 +205,7 @@ def search_task(
         prm_path: PRM folder; None: the latest one, or none beside `policy_path`.
         results: folder of records, summary and curves; None: `search/` in the run folder.
         resume: go on with the records that are there.
+        trust: as for `train`.
         overrides: as for `train`.
 
     Raises:
@@ -207,7 +214,7 @@ def search_task(
     from airls_ray.prm.forms import check_search_models
     from airls_ray.runs.run_folder import latest_models
 
-    settings = read_settings(config, overrides)
+    settings = read_settings(config, overrides, trust=trust)
     run = settings.output / settings.name
     prm = None if prm_path is None else Path(prm_path)
     policy = None if policy_path is None else Path(policy_path)
@@ -317,7 +324,9 @@ class _Each:
         return [list(self._prm.score(item.problem, item.steps)) for item in items]
 
 
-def read_settings(config: str | Path | Mapping[str, Any] | Config, overrides: Mapping[str, Any]) -> Config:
+def read_settings(
+    config: str | Path | Mapping[str, Any] | Config, overrides: Mapping[str, Any], *, trust: bool = False
+) -> Config:
     """Return the configuration that `train` and `search_task` mean.
 
     >>> read_settings({"task": "countdown"}, {"train.iterations": 5, "method": "grpo"}).train.iterations
@@ -339,7 +348,9 @@ def read_settings(config: str | Path | Mapping[str, Any] | Config, overrides: Ma
         return config
     if isinstance(config, Mapping):
         return load_config(config, overrides)
-    return (load_run_config if Path(config).is_dir() else load_config)(Path(config), overrides)
+    if Path(config).is_dir():
+        return load_run_config(Path(config), overrides, trust=trust)
+    return load_config(Path(config), overrides)
 
 
 def with_actors(what: str) -> None:

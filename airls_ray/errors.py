@@ -11,6 +11,10 @@ class ConfigError(UserError):
     """A configuration key, type or range is wrong, or two settings contradict each other."""
 
 
+class DoorError(ConfigError):
+    """What a configuration names (a file, a module, a built-in) does not open, or has another signature."""
+
+
 class DataError(UserError):
     """A data file or row does not have the form that its schema asks for."""
 

@@ -12,6 +12,8 @@ from actors.train.start import connected
 from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
+from airls_ray.data.check_rewards import try_rewards
+from airls_ray.grading.reward_pool import find_rewards
 from airls_ray.runs.run_folder import RunFolder
 
 
@@ -29,6 +31,7 @@ def run_demo(config: Config) -> dict[str, Any]:
         show_summary(summary, progress)
         return summary
     resume = run.latest_checkpoint() is not None
+    try_rewards(config, find_rewards(config.task.reward), progress)  # not only after the warm start
     with connected(config):
         if not (folder / "sft.json").exists():
             progress.say("1  Warm start: supervised training on solved problems")

@@ -11,10 +11,11 @@ from typing import Any
 from actors.search.search_parts import ScorerGroup
 from actors.search.search_setup import SearchParts, check_models, start
 from actors.train.evaluate import versions
+from actors.train.launch_checks import record_doors
 from actors.train.start import connected
 from airls_ray import files
 from airls_ray.config.schema import Config
-from airls_ray.config.search_section import AlgorithmName
+from airls_ray.config.search_section import AlgorithmName, search_label
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
@@ -29,7 +30,7 @@ from airls_ray.search.driver import (
 )
 from airls_ray.search.plots import draw_curves
 from airls_ray.search.records import Run, Verdict, make_record
-from airls_ray.search.registry import ALGORITHMS, make_searcher
+from airls_ray.search.registry import algorithm_of, make_searcher, own_searches
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.summary import flat_share, sample_curves, summarise, table_rows
 from airls_ray.seeding import derive_seed
@@ -57,18 +58,21 @@ def run_search(
 
     Raises:
         ModelError: a folder is missing, broken, or the two do not fit.
-        ConfigError: the scorer is the PRM, but none is given.
+        ConfigError: the scorer is the PRM, but none is given; or an algorithm does not open.
         DataError: `output` holds another search.
     """
     started = time.perf_counter()
+    for name in config.search.algorithms:  # what does not open is found out before anything is loaded
+        algorithm_of(name)
     config = check_models(config, policy, prm)
     problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     journal = journals.Journal(output, _settings(config, policy, prm), resume)
     progress = make_progress()
+    record_doors(output, own_searches(config.search.algorithms), progress)
     check_before(config, progress, splits=("test",), traces=False)
     codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
     order = [
-        (name, config.search.scorer, budget, config.seed, problem_id)
+        (search_label(name), config.search.scorer, budget, config.seed, problem_id)
         for name in config.search.algorithms
         for budget in config.search.budgets
         for problem_id in problems["problem_id"].to_pylist()
@@ -100,12 +104,13 @@ def search_all(
     config, problems = parts.config, parts.problems
     search = config.search
     searcher = make_searcher(name, search, budget, parts.aggregate)
-    run = Run(name, search.scorer, budget, config.seed, search.answer or ALGORITHMS[name].answer)
+    algorithm, label = algorithm_of(name), search_label(name)
+    run = Run(label, search.scorer, budget, config.seed, search.answer or algorithm.answer)
     identifiers = problems["problem_id"].to_pylist()
-    done = [(name, search.scorer, budget, config.seed, one) in journal.records for one in identifiers]
+    done = [(label, search.scorer, budget, config.seed, one) in journal.records for one in identifiers]
     spent = Seconds()
     tokens = solved = searched = 0
-    with progress.track(f"{ALGORITHMS[name].label}, N = {budget}", len(identifiers)) as bar:
+    with progress.track(f"{algorithm.label}, N = {budget}", len(identifiers)) as bar:
         for start in range(0, len(identifiers), search.live_problems):
             batch = range(start, min(start + search.live_problems, len(identifiers)))
             if all(done[at] for at in batch):
@@ -121,7 +126,7 @@ def search_all(
                 len(batch), accuracy=round(solved / searched, 3), tokens_per_second=tokens / spent.total
             )
     return {
-        "algorithm": name,
+        "algorithm": label,
         "budget": budget,
         "problems": searched,
         "generate": spent.generate,

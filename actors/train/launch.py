@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from actors.train.launch_checks import (
     base_policy,
     check_data,
     check_resumed,
+    record_doors,
     run_inputs,
     with_given_prm,
 )
@@ -28,12 +30,15 @@ from actors.train.tracking import LoopState, Shown, Tracker, read_state
 from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
+from airls_ray.data.check_rewards import try_rewards
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import Interrupted
+from airls_ray.grading.reward_pool import find_rewards
 from airls_ray.planning.room import check_room
 from airls_ray.runs.mirror import Mirror, NoCopies, open_mirror
 from airls_ray.runs.run_control import RunControl
 from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.trackers import TrackedRun, Trackers, find_trackers
 from airls_ray.tasks import make_task
 
 
@@ -93,25 +98,33 @@ def _run_locked(
     if checkpoint is not None:
         check_resumed(config, run, checkpoint, progress)
     state = read_state(checkpoint) if checkpoint else LoopState()
+    rewards = find_rewards(config.task.reward)
+    try_rewards(config, rewards, progress)
+    trackers = Trackers(config.train.trackers, progress.say)
     check_data(config, base, progress)
     for warning in check_room(config):
         progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
+    record_doors(run.path, [*(one.door for one in rewards), *find_trackers(config.train.trackers)], progress)
     if resume:
         progress.say(f"Resuming {run.path}: {going_on(run, config)}")
     run.use(checkpoint)
     if resume:
         run.rewind(state.iteration)
     control = RunControl(run.path, config.iterations)
-    with ended(control), connected(config):
-        parts = start_parts(config, _sources(config, base, checkpoint), progress, state, control)
+    trackers.start(TrackedRun(config.name, run.path, config.model_dump(mode="json"), state.iteration))
+    with trackers, ended(control), connected(config):
+        sources = replace(_sources(config, base, checkpoint), rewards=rewards)
+        parts = start_parts(config, sources, progress, state, control)
 
         def rebuild(parts: Parts, state: LoopState, folder: Path | None, times: int) -> Parts:
             return restart_learners(parts, config, _sources(config, base, folder), progress, state, times)
 
         recovery = Recovery(parts, state, config, run, control, rebuild, progress)
         with closing(recovery):
-            summary = run_stages(recovery, config, run, control, mirror, progress, started)
+            summary = run_stages(recovery, config, run, control, mirror, progress, started, trackers)
+        trackers.summary(summary)
+        trackers.file(run.report_file)
     run.use(None)
     if mirror is not None:
         with progress.phase("last copy to the storage"):
@@ -127,6 +140,7 @@ def run_stages(
     mirror: Mirror | None,
     progress: Progress,
     started: float,
+    trackers: Trackers,
 ) -> dict[str, Any]:
     """Sample the test problems, train, sample them again and measure; returns the summary."""
     test = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
@@ -151,7 +165,7 @@ def run_stages(
             learn_from = train_async if config.train.max_staleness else train
             tracker = Tracker(
                 run, config, shown, progress.say, control, monitor, recovery.rebuilds, mirror or NoCopies(),
-                stop,
+                stop, trackers,
             )  # fmt: skip
             return learn_from(parts, config, state, tracker)
 

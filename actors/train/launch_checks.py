@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from airls_ray import files
 from airls_ray.config.load import with_absolute_paths
 from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.lengths import Lengths, fit_of
+from airls_ray.doors import Door, changed, record
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.models.check import check_model_folder
 from airls_ray.prm.folder import read_prm_form
@@ -38,6 +41,15 @@ def check_resumed(config: Config, run: RunFolder, checkpoint: Path, progress: Pr
     shown = {name: pair for name, pair in changed.items() if name not in ("name", "output", "train.storage")}
     if shown:
         progress.say(f"Resuming with another configuration: {describe(shown)}")
+
+
+def record_doors(folder: Path, doors: Sequence[Door], progress: Progress) -> None:
+    """Keep in `doors.json` which code of the user's is loaded; says what is another one than before."""
+    path = folder / "doors.json"
+    for sentence in changed(files.read_json(path, list) or [], doors):
+        progress.say(sentence)
+    if doors:
+        files.write_text(path, files.to_json(record(doors), indent=1) + "\n")
 
 
 def run_inputs(config: Config, base: str) -> Inputs:

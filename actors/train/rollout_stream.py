@@ -166,7 +166,8 @@ class RolloutStream:
     def _grade(self, one: _Open, sampling_seconds: float) -> Gathered:
         start = time.perf_counter()
         problems, rollouts = one.sampling.result()
-        grades = self._verifier.grade(rollouts, problems)  # asked again where the verifier is lost
+        # Asked again where the verifier is lost.
+        grades = self._verifier.grade(rollouts, problems, rewards=bool(self._config.task.reward))
         reference = self._reference.log_probs(rollouts)
         return Gathered(
             problems, rollouts, grades, reference, one.position, sampling_seconds, time.perf_counter() - start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +32,7 @@ from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream
+from airls_ray.grading.reward_pool import NamedReward
 from airls_ray.runs.run_control import RunControl
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
@@ -40,13 +41,15 @@ from airls_ray.text.codec import TextCodec
 
 @dataclass(frozen=True)
 class Sources:
-    """Where models are read from; at a resume, the checkpoint's folders."""
+    """Where models are read from (at a resume, the checkpoint's folders), and what the user's code is."""
 
     policy: str
     prm: str | None
     reference: str
     policy_state: str | None = None
     prm_state: str | None = None
+    rewards: Sequence[NamedReward] = ()
+    """What the configuration names as rewards."""
 
 
 @contextmanager
@@ -108,14 +111,14 @@ def start_parts(
     fleet = make_fleet(config, sources.policy, progress, control)
     fleet.step(busy=())
     failures = config.failures
-    judge = start_verifier(config, sources.policy)
+    judge = start_verifier(config, sources.policy, sources.rewards)
     learners = start_learners(config, sources, progress, state)
     wait_for_start({"verifier": [judge.start.remote()]}, config.ray.start_deadline_seconds, progress)
     wait_for_workers(fleet, config)
     verifier = VerifierHandle(
         judge,
         config.train.deadline_seconds,
-        restart=lambda: start_verifier(config, sources.policy),
+        restart=lambda: start_verifier(config, sources.policy, sources.rewards),
         attempts=failures.attempts,
     )
     pool = RolloutPool(fleet, config.rollout.deadline_seconds, failures, config.rollout.shares_per_worker)
@@ -256,10 +259,10 @@ def start_learners(
     )
 
 
-def start_verifier(config: Config, policy: str) -> Any:
+def start_verifier(config: Config, policy: str, rewards: Sequence[NamedReward] = ()) -> Any:
     """The verifier's actor (its model-free start is part of its constructor)."""
     return cluster.start_actor(
-        "actors.verify.verifier:Verifier", "", config.verifier.resources, config, policy
+        "actors.verify.verifier:Verifier", "", config.verifier.resources, config, policy, rewards
     )
 
 

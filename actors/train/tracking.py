@@ -19,12 +19,14 @@ from actors.train.interrupts import StopSignals
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Track
 from airls_ray.errors import RunError
+from airls_ray.grading.reward_table import failed_labels, reward_columns
 from airls_ray.grading.worker import RAISED
 from airls_ray.runs.checkpoints import checkpoint_iteration, iteration_name
 from airls_ray.runs.diagnostics import RunWatch
 from airls_ray.runs.mirror import Copies, NoCopies
 from airls_ray.runs.run_control import RunControl
 from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.trackers import Trackers
 
 if TYPE_CHECKING:
     from actors.cluster.cluster import Refs
@@ -112,6 +114,7 @@ class Tracker:
         rebuilds: int = 0,
         copies: Copies | None = None,
         stop: StopSignals | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         """Begin to follow a run.
 
@@ -125,6 +128,7 @@ class Tracker:
             rebuilds: times that the learners were built again before.
             copies: where checkpoints are copied to.
             stop: says when the run is to end early.
+            trackers: programs of others that are told the metrics.
         """
         self._control = control
         self._monitor = monitor or NoMonitor()
@@ -137,6 +141,7 @@ class Tracker:
         self._bar = bar
         self._last = config.iterations
         self._stop = stop or StopSignals()
+        self._trackers = trackers or Trackers((), lambda _: None)
         self._whole: tuple[LoopState, Parts] | None = None
         self._draining: frozenset[str] = frozenset()
 
@@ -182,18 +187,21 @@ class Tracker:
         metrics["tokens_per_second/rollout"] = tokens / metrics["time/rollout"]
         metrics["policy/version"] = float(state.version)
         metrics["learners/rebuilds"] = float(self._rebuilds)
-        metrics |= self._copies.metrics()
+        metrics |= self._copies.metrics() | self._trackers.counts()
         self._check_sync(metrics)
         state = replace(state, seconds=state.seconds + metrics["time/iteration"])
         self._run.log_metrics(state.iteration, metrics, phase=phase)
         self._monitor.record(state.iteration, metrics, phase)
+        self._trackers.metrics(state.iteration, metrics)
         for finding in self._watch.see({"phase": phase, **metrics}):
             self._run.log_warning(state.iteration, finding.kind, finding.sentence)
             if self._say is not None:
                 self._say(f"Warning at iteration {state.iteration}: {finding.sentence}")
-        if metrics.get(f"grade/{RAISED}_share"):
+        failed = failed_labels(metrics)
+        if failed or metrics.get(f"grade/{RAISED}_share"):
+            kind = "reward_failed" if failed else "grader_raised"
             for text in parts.verifier.call("complaints"):
-                self._run.log_warning(state.iteration, "grader_raised", text)
+                self._run.log_warning(state.iteration, kind, text)
                 if self._say is not None:
                     self._say(f"Warning at iteration {state.iteration}: {text}")
         if state.iteration % self._config.train.rollouts_every == 0 or state.iteration in (1, self._last):
@@ -270,11 +278,14 @@ def read_state(checkpoint: Path) -> LoopState:
 
 
 def graded_table(rollouts: Refs, grades: Any) -> pa.Table:
-    """Rollouts with their outcomes filled in, as they are saved."""
+    """Rollouts with their outcomes filled in, and their rewards beside them, as they are saved."""
     tables = resolve([*rollouts, grades])
-    table = pa.concat_tables(tables[:-1])
+    table, graded = pa.concat_tables(tables[:-1]), tables[-1]
     column = table.schema.get_field_index("outcome")
-    return table.set_column(column, table.schema.field(column), tables[-1]["outcome"])
+    table = table.set_column(column, table.schema.field(column), graded["outcome"])
+    for name in reward_columns(graded):
+        table = table.append_column(name, graded[name])
+    return table
 
 
 def _shown(metrics: dict[str, float], phase: str) -> dict[str, Any]:

@@ -17,8 +17,11 @@ from airls_ray.evaluation.scorers import (
     measure_scorers,
     search_curves,
 )
+from airls_ray.grading.child_pool import ChildPool
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GraderPool
-from airls_ray.grading.table import grade_table, results_to_table
+from airls_ray.grading.reward_pool import NamedReward, RewardPool
+from airls_ray.grading.reward_table import give_rewards, reward_metrics
+from airls_ray.grading.table import requests_of, results_to_table
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
 
@@ -26,8 +29,8 @@ from airls_ray.text.codec import TextCodec
 class Verifier:
     """Owns the only processes in which answers are judged; knows no model."""
 
-    def __init__(self, config: Config, tokenizer_folder: str) -> None:
-        """Start the child processes."""
+    def __init__(self, config: Config, tokenizer_folder: str, rewards: Sequence[NamedReward] = ()) -> None:
+        """Start the child processes; `rewards`: the configuration's, where something learns from them."""
         self._config = config
         self._codec = TextCodec.from_folder(
             tokenizer_folder, make_task(config.task), config.model.prompt_template
@@ -38,14 +41,24 @@ class Verifier:
             config.verifier.deadline_seconds,
             largest_chunk=1 if config.task.name == "code" else LARGEST_CHUNK,
         )
+        self._rewards = [RewardPool(one, config.verifier.processes) for one in rewards]
+        self._pools: list[ChildPool[Any, Any]] = [self._pool, *self._rewards]
 
     def start(self) -> float:
         """Nothing more to load; returns 0 seconds."""
         return 0.0
 
-    def grade(self, rollouts: Sequence[Any], problems: pa.Table) -> pa.Table:
-        """Judge rollouts (tables or references); returns a table of schema GRADES, joined by position."""
-        return grade_table(self._rollouts(rollouts), problems, self._codec, self._pool)
+    def grade(self, rollouts: Sequence[Any], problems: pa.Table, rewards: bool = False) -> pa.Table:
+        """Judge rollouts (tables or references); returns a table of schema GRADES, joined by position.
+
+        `rewards`: whether to ask the rewards, too, for the columns of `airls_ray.grading.reward_table`.
+        """
+        table = self._rollouts(rollouts)
+        requests = requests_of(table, problems, self._codec)
+        grades = results_to_table(self._pool.grade(requests))
+        if not rewards or not self._rewards:
+            return grades
+        return give_rewards(grades, requests, table["group"].to_pylist(), self._rewards)
 
     def judge(
         self,
@@ -69,14 +82,14 @@ class Verifier:
         return results_to_table(self._pool.grade(requests))
 
     def complaints(self) -> list[str]:
-        """What graders raised since the last call; see `GraderPool.complaints`."""
-        return self._pool.complaints()
+        """What graders and rewards raised since the last call; see `ChildPool.complaints`."""
+        return [text for pool in self._pools for text in pool.complaints()]
 
     def summarise(self, rollouts: Sequence[Any], grades: pa.Table) -> dict[str, float]:
-        """Means that every iteration logs: outcome, length, share of groups without variance."""
+        """Means that every iteration logs: outcome, length, share of groups without variance, rewards."""
         from airls_ray.evaluation.rollouts import summarise_rollouts
 
-        return summarise_rollouts(self._rollouts(rollouts), grades)
+        return summarise_rollouts(self._rollouts(rollouts), grades) | reward_metrics(grades)
 
     def staleness(self, rollouts: Sequence[Any], version: int) -> dict[str, float]:
         """Policy updates between the sampling of the rollouts and policy `version`."""
@@ -118,4 +131,5 @@ class Verifier:
 
     def close(self) -> None:
         """End the child processes."""
-        self._pool.close()
+        for pool in self._pools:
+            pool.close()

@@ -44,11 +44,12 @@ class VerifierHandle:
         self._make = restart
         self._attempts = attempts if restart is not None else 1
 
-    def grade(self, rollouts: Refs, problems: pa.Table) -> Any:
-        """Reference to the grades (schema GRADES)."""
+    def grade(self, rollouts: Refs, problems: pa.Table, *, rewards: bool = False) -> Any:
+        """Reference to the grades (schema GRADES; with `rewards` also their columns)."""
+        more = (True,) if rewards else ()
 
         def ask() -> Any:
-            ref = self._handle.grade.remote(rollouts, problems)
+            ref = self._handle.grade.remote(rollouts, problems, *more)
             cluster.wait_done(ref, self._deadline, "grading")
             return ref
 

@@ -19,17 +19,24 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[a.b=c]...", help="Settings that replace those of CONFIG, such as seed=1."),
 ]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Run the code that a run folder given as CONFIG names.")
+]
 
 
-def read_config(path: Path, overrides: list[str] | None) -> Config:
+def read_config(path: Path, overrides: list[str] | None, *, trust: bool | None = None) -> Config:
     """Return the configuration of a YAML file, or of a run folder, wherever it stands now.
+
+    `trust`: of a run folder; see `load_run_config`.
 
     Raises:
         ConfigError: see `load_config`.
     """
     from airls_ray.config.load import load_config, load_run_config
 
-    return (load_run_config if path.is_dir() else load_config)(path, overrides or [])
+    if path.is_dir():
+        return load_run_config(path, overrides or [], trust=trust)
+    return load_config(path, overrides or [])
 
 
 def require_files(**given: Path | None) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, latest_policy, read_config
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, TrustOption, latest_policy, read_config
 
 
 def search(
@@ -30,9 +31,10 @@ def search(
         Path | None, typer.Option(help="Folder of the results; by default search/ in the run folder.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the records that are there.")] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Search the test problems, guided by the PRM: Best-of-N, beam, REBASE, particles, MCTS and more."""
-    settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)])
+    settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)], trust=trust)
     if policy is None:
         policy, prm = latest_policy(settings, prm)
     from airls_ray.prm.forms import check_search_models
@@ -51,7 +53,7 @@ def _search_overrides(algorithms: list[str] | None, budgets: list[int] | None) -
     overrides = []
     if algorithms:
         names = list(ALGORITHMS) if algorithms == ["all"] else algorithms
-        overrides.append(f"search.algorithms=[{','.join(names)}]")
+        overrides.append(f"search.algorithms={json.dumps(names)}")
     if budgets:
         overrides.append(f"search.budgets=[{','.join(map(str, budgets))}]")
     return overrides

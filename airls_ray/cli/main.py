@@ -13,6 +13,7 @@ from airls_ray.cli import (
     aggregate,
     data,
     doctor,
+    doors,
     evaluate,
     evaluate_outputs,
     evaluate_prm,
@@ -53,6 +54,7 @@ def _version(
 
 
 app.command("doctor")(doctor.doctor)
+app.command("list")(doors.list_doors)
 app.add_typer(data.app, name="data")
 app.command("sft")(train.sft)
 app.command("train")(train.train)

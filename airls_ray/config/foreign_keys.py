@@ -29,7 +29,7 @@ _BOTH_LENGTHS = "of prompt and response together"
 _UPDATES = "how many updates a batch is cut into, not how large one is"
 _METHOD = "method.name sets a whole method"
 _ENTROPY = "above 0 it raises the entropy"
-_TRACKED = "every run writes metrics.jsonl and tensorboard/"
+_TRACKED = "beside metrics.jsonl and tensorboard/, which every run writes"
 
 FOREIGN_KEYS: dict[str, ForeignKey] = {
     # TRL
@@ -60,10 +60,12 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "save_total_limit": ForeignKey("TRL", ("train.keep_checkpoints",)),
     "output_dir": ForeignKey("TRL", ("output",), "the run folder is output/name"),
     "run_name": ForeignKey("TRL", ("name",)),
-    "report_to": ForeignKey("TRL", (), _TRACKED),
+    "report_to": ForeignKey("TRL", ("train.trackers",), _TRACKED),
     "model_name_or_path": ForeignKey("TRL", ("model.path",)),
     "attn_implementation": ForeignKey("TRL and OpenRLHF", ("model.attention",)),
     "lora_r": ForeignKey("TRL", ("policy.lora.rank",), "for the PRM prm.learner.lora.rank"),
+    "reward_funcs": ForeignKey("TRL", ("task.reward",), "as file.py:NAME, one or several"),
+    "reward_weights": ForeignKey("TRL", ("task.reward",), "each with its weight"),
     "step_separator": ForeignKey("TRL", ("task.step_delimiter",), "with task.name=file"),
     # verl
     "data.train_files": ForeignKey("verl", ("task.train_file",), "with task.name=file"),
@@ -73,6 +75,8 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "data.max_response_length": ForeignKey("verl", ("rollout.max_response_tokens",)),
     "data.prompt_key": ForeignKey("verl", ("task.fields.prompt",), "with task.name=file"),
     "data.reward_fn_key": ForeignKey("verl", ("task.grader",), "one grader for all problems of a task"),
+    "custom_reward_function.path": ForeignKey("verl", ("task.reward",), "as file.py:NAME"),
+    "custom_reward_function.name": ForeignKey("verl", ("task.reward",), "as file.py:NAME"),
     "actor_rollout_ref.model.path": ForeignKey("verl", ("model.path",)),
     "actor_rollout_ref.model.enable_gradient_checkpointing": ForeignKey(
         "verl", ("policy.gradient_checkpointing",)
@@ -122,10 +126,11 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "trainer.n_gpus_per_node": ForeignKey(
         "verl", ("policy.ranks", "policy.resources.gpus"), "each actor says what it needs"
     ),
-    "trainer.logger": ForeignKey("verl", (), _TRACKED),
+    "trainer.logger": ForeignKey("verl", ("train.trackers",), _TRACKED),
     # OpenRLHF
     "pretrain": ForeignKey("OpenRLHF", ("model.path",)),
     "reward_pretrain": ForeignKey("OpenRLHF", ("prm.path",)),
+    "remote_rm_url": ForeignKey("OpenRLHF", ("task.reward",), "a URL or file.py:NAME"),
     "prompt_data": ForeignKey("OpenRLHF", ("task.train_file",), "with task.name=file"),
     "input_key": ForeignKey("OpenRLHF", ("task.fields.prompt",), "with task.name=file"),
     "label_key": ForeignKey("OpenRLHF", ("task.fields.answer",), "with task.name=file"),

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from airls_ray.config.door_section import DoorConfig
 from airls_ray.config.explain import explain
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
 from airls_ray.text.characters import half_character
 
 Tree = dict[str, Any]
+Named = TypeVar("Named", bound=DoorConfig)
 
 NAMED_SECTIONS = ("task", "method")
 """Sections whose `name` decides what else they hold: `method: grpo` or `method=grpo` is a whole new one."""
+
+
+_DOORS = (("task", "reward"), ("train", "trackers"), ("search", "algorithms"))
+"""Settings that name code (docs/doors.md)."""
 
 
 class _Whole(Tree):
@@ -81,19 +88,33 @@ def load_config(source: Path | Mapping[str, Any] | None, overrides: Overrides = 
         raise ConfigError(explain(error, merged, changes, path)) from None
 
 
-def load_run_config(folder: Path, overrides: Overrides = ()) -> Config:
+def load_run_config(folder: Path, overrides: Overrides = (), *, trust: bool | None = None) -> Config:
     """Return the configuration of a run folder. Name and output are those of the folder where it stands now,
     whatever they were when it was made, unless `overrides` give others.
 
+    `trust`: whether code may be opened that the folder names as a file, a module or a URL; None: the caller
+    opens none, and such names are left out.
+
     Raises:
-        ConfigError: as of `load_config`.
+        ConfigError: as of `load_config`; or the folder names code of its own, which is not trusted.
     """
     given = sections_of(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     # A folder may be called what no configuration would call it.
     config = load_config(folder / "config.yaml", merge({"name": "run"}, given))
     place = folder.resolve()
-    now = {"name": place.name, "output": place.parent}
-    return config.model_copy(update={key: value for key, value in now.items() if key not in given})
+    now: Tree = {"name": place.name, "output": place.parent}
+    now = {key: value for key, value in now.items() if key not in given}
+    for section, field in _DOORS:
+        named, changes = getattr(getattr(config, section), field), given.get(section)
+        if named and not (isinstance(changes, Mapping) and field in changes):
+            from airls_ray.doors import is_foreign, refuse_foreign
+
+            if trust is None:
+                own = [one for one in named if not is_foreign(_name_of(one))]
+                now[section] = getattr(config, section).model_copy(update={field: own})
+            elif not trust:
+                refuse_foreign(map(_name_of, named), str(folder / "config.yaml"))
+    return config.model_copy(update=now)
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -107,10 +128,15 @@ def with_absolute_paths(config: Config) -> Config:
         for name in ("train_file", "test_file")
         if getattr(config.task, name, None) is not None
     }
+    task["reward"] = [_here(one) for one in config.task.reward]
     if held := getattr(config.task, "hold_out_files", None):
         task["hold_out_files"] = [path.absolute() for path in held]
     sections = {
         "task": config.task.model_copy(update=task),
+        "search": config.search.model_copy(
+            update={"algorithms": [_door_beside(name, Path.cwd()) for name in config.search.algorithms]}
+        ),
+        "train": config.train.model_copy(update={"trackers": [_here(one) for one in config.train.trackers]}),
         "model": config.model.model_copy(update={"path": here(config.model.path)}),
         "prm": config.prm.model_copy(update={"path": here(config.prm.path)}),
     }
@@ -200,11 +226,38 @@ def _read_layers(path: Path, above: tuple[Path, ...]) -> Tree:
     base = tree.pop("base", None)
     # A section whose lines are all commented out reads as null.
     tree = _normalise({key: value for key, value in tree.items() if value is not None})
+    tree = _doors_beside(tree, path.parent)
     if base is None:
         return tree
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the name of a YAML file, but is {base!r}")
     return merge(_read_layers(path.parent / base, (*above, path.resolve())), tree)
+
+
+def _name_of(named: DoorConfig | str) -> str:
+    return named if isinstance(named, str) else named.name
+
+
+def _here(named: Named) -> Named:
+    return named.model_copy(update={"name": _door_beside(named.name, Path.cwd())})
+
+
+def _doors_beside(value: Any, folder: Path) -> Any:
+    """Return `value` with the whole path in every text `file.py:NAME`, wherever it stands."""
+    if isinstance(value, str):
+        return _door_beside(value, folder)
+    if isinstance(value, dict):
+        return type(value)({key: _doors_beside(one, folder) for key, one in value.items()})
+    return [_doors_beside(one, folder) for one in value] if isinstance(value, list) else value
+
+
+def _door_beside(text: str, folder: Path) -> str:
+    """A relative path is relative to the working directory, else to the configuration file's `folder`."""
+    path, colon, name = text.rpartition(":")
+    if not colon or not path.endswith(".py") or not name.isidentifier():
+        return text
+    found = next((one for one in (Path(path), folder / path) if one.is_file()), None)
+    return text if found is None else f"{os.path.abspath(found)}:{name}"
 
 
 def _read_yaml(path: Path, above: tuple[Path, ...]) -> Tree:

@@ -102,14 +102,8 @@ class MethodConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> MethodConfig:
-        if self.prm_objective == "none":
-            for field in ("step_weight", "trajectory_weight"):
-                if getattr(self, field) > 0:
-                    raise ValueError(f"{field} above 0 needs a PRM, but prm_objective is none")
-        if self.outcome_weight == 0 and self.step_weight == 0 and self.trajectory_weight == 0:
-            raise ValueError(
-                "outcome_weight, step_weight and trajectory_weight are all 0, so no reward is left; set one"
-            )
+        if self.prm_objective == "none" and self.trajectory_weight > 0:
+            raise ValueError("trajectory_weight above 0 needs a PRM, but prm_objective is none")
         if self.accuracy_band is not None and self.accuracy_band[0] > self.accuracy_band[1]:
             low, high = self.accuracy_band
             raise ValueError(f"accuracy_band must be [low, high] in this order, but is [{low:g}, {high:g}]")

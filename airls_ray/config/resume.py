@@ -31,7 +31,7 @@ MAY_CHANGE = frozenset(
             for field in (
                 "best_metric", "checkpoint_every", "deadline_seconds", "grace_seconds", "iterations",
                 "keep_best", "keep_checkpoints", "rollouts_every", "storage", "storage_deadline_seconds",
-                "sync_check", "sync_tolerance",
+                "sync_check", "sync_tolerance", "trackers",
             )
         ),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from airls_ray.config.base import StrictModel
+from airls_ray.config.door_section import DoorConfig, one_alone
 from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.methods import fill_sections
 from airls_ray.config.model_sections import (
@@ -148,6 +150,9 @@ class TrainConfig(StrictModel):
     much from rounding; old weights and other formulas differ by far more."""
     deadline_seconds: PositiveFloat = 900.0
     """Longest time for one learner call or collective."""
+    trackers: Annotated[list[DoorConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
+    """Programs that are told metrics, summary and report, beside metrics.jsonl and TensorBoard: `wandb`,
+    `mlflow`, or your own (docs/doors.md)."""
     grace_seconds: PositiveFloat = 60.0
     """How long a run that is asked to stop (Ctrl-C, SIGTERM) may go on, to end its iteration and save it."""
 
@@ -228,6 +233,18 @@ class Config(StrictModel):
             raise ValueError(
                 "rollout.max_response_tokens must be below model.context_tokens "
                 f"({self.model.context_tokens}), but is {self.rollout.max_response_tokens}"
+            )
+        method = self.method
+        if method.step_weight > 0 and method.prm_objective == "none" and not self.task.reward:
+            raise ValueError(
+                "method.step_weight above 0 needs a PRM, but prm_objective is none, or a reward per step "
+                "(task.reward)"
+            )
+        weights = (method.outcome_weight, method.step_weight, method.trajectory_weight)
+        if not any(weights) and not self.task.reward:
+            raise ValueError(
+                "method.outcome_weight, step_weight and trajectory_weight are all 0, and there is no "
+                "task.reward, so no reward is left; set one"
             )
         if self.rollout.max_workers < self.rollout.min_workers:
             raise ValueError(

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from airls_ray.config.base import StrictModel
 from airls_ray.config.model_sections import Probability, Resources
 
-AlgorithmName = Literal[
-    "best_of_n",
-    "beam",
-    "lookahead",
-    "dvts",
-    "early_rejection",
-    "rebase",
-    "ets",
-    "particle_filter",
-    "particle_gibbs",
-    "mcts",
-]
+AlgorithmName = str
+"""A file of `airls_ray/search/algorithms`, or a name of the user's (docs/doors.md)."""
 ScorerName = Literal["prm", "policy_log_prob", "oracle"]
 AnswerRule = Literal["best", "majority", "weighted"]
 
 
 def _best_of_n() -> list[AlgorithmName]:
     return ["best_of_n"]
+
+
+def built_in_searches() -> list[AlgorithmName]:
+    """Names of the built-in algorithms: the files of their folder, none of which is imported."""
+    folder = Path(__file__).parents[1] / "search" / "algorithms"
+    return sorted(path.stem for path in folder.glob("*.py") if not path.name.startswith("_"))
+
+
+def search_label(name: AlgorithmName) -> str:
+    """What records, tables and curves call an algorithm: the end of its name."""
+    return name.rpartition(":")[2]
 
 
 class TreeConfig(StrictModel):
@@ -95,7 +107,8 @@ class SearchConfig(StrictModel):
     problems_per_call: PositiveInt = 50
     """Problems sampled between two steps of the progress bar."""
     algorithms: list[AlgorithmName] = Field(default_factory=_best_of_n, min_length=1)
-    """What `airls-ray search` runs, one after the other."""
+    """What `airls-ray search` runs, one after the other: built-in ones (`airls-ray list search`) or your own
+    (docs/doors.md)."""
     budgets: list[PositiveInt] = Field(default_factory=lambda: [16], min_length=1)
     """Widths N: each algorithm runs once with each."""
     scorer: ScorerName = "prm"
@@ -137,12 +150,27 @@ class SearchConfig(StrictModel):
     resources: Resources = Resources()
     """Of each scorer."""
 
+    @field_validator("algorithms")
+    @classmethod
+    def _are_known(cls, names: list[AlgorithmName]) -> list[AlgorithmName]:
+        known = built_in_searches()
+        for name in names:
+            own = ":" in name or entry_points(group="airls_ray.search", name=name)
+            if name not in known and not own:
+                near = get_close_matches(name, known, n=1)
+                maybe = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(
+                    f"there is no search {name!r}{maybe}: there are {', '.join(known)}, and file.py:NAME or "
+                    "package.module:NAME for your own"
+                )
+        return names
+
     @model_validator(mode="after")
     def _fits(self) -> SearchConfig:
-        for field in ("algorithms", "budgets"):
-            given = getattr(self, field)
+        labels = [search_label(name) for name in self.algorithms]
+        for field, given in (("algorithms", labels), ("budgets", self.budgets)):
             if len(set(given)) < len(given):
-                raise ValueError(f"{field} must not name anything twice, but is {given}")
+                raise ValueError(f"{field} must not name anything twice, but is {getattr(self, field)}")
         for axis in ("generations", "policy_tokens"):
             limit = self.limits.get(axis)
             if limit is not None and limit < max(self.budgets):

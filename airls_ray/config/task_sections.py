@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from airls_ray.config.base import StrictModel
+from airls_ray.config.door_section import one_alone
+from airls_ray.config.reward_section import RewardConfig
 from airls_ray.text.steps import StepRule
 
 FormatName = Literal[
@@ -29,7 +31,28 @@ CodeFormatName = Literal["humaneval", "mbpp", "leetcode", "livecodebench"]
 """Published sets of programs with tests, which `airls_ray.tasks.code_formats` reads."""
 
 
-class ArithmeticTaskConfig(StrictModel):
+class RewardedTaskConfig(StrictModel):
+    """What every task has."""
+
+    reward: Annotated[list[RewardConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
+    """Rewards beside the outcome (docs/doors.md): one name, or a list of names or of sections. Their weighted
+    sum is added to `method.outcome_weight` times the outcome."""
+
+    @field_validator("reward")
+    @classmethod
+    def _labels_differ(cls, rewards: list[RewardConfig]) -> list[RewardConfig]:
+        labels = [one.shown for one in rewards]
+        twice = next((one for one in labels if labels.count(one) > 1 or one == "total"), None)
+        if twice is not None:
+            raise ValueError(
+                f"two rewards would be called {twice} in the metrics: give one another `label`"
+                if twice != "total"
+                else "no reward may be called total, as their sum is: set `label`"
+            )
+        return rewards
+
+
+class ArithmeticTaskConfig(RewardedTaskConfig):
     """Chains of modular arithmetic, evaluated from left to right; step truth is exact."""
 
     name: Literal["arithmetic"] = "arithmetic"
@@ -44,7 +67,7 @@ class ArithmeticTaskConfig(StrictModel):
     """Size of the test set; its problems never occur in training."""
 
 
-class CountdownTaskConfig(StrictModel):
+class CountdownTaskConfig(RewardedTaskConfig):
     """Reach a target from given numbers with + - * /; step truth by exhaustive search."""
 
     name: Literal["countdown"] = "countdown"
@@ -92,7 +115,7 @@ class FieldsConfig(StrictModel):
     They are shown in an order drawn for each problem, and answers are letters."""
 
 
-class FileTaskConfig(StrictModel):
+class FileTaskConfig(RewardedTaskConfig):
     """Problems of the user's own, by default JSONL or Parquet with `prompt`, `answer` and `traces`; with
     `format` or `fields` any JSONL, JSON, CSV, Parquet or Arrow file, or a data set of the hub."""
 
@@ -170,7 +193,7 @@ class SandboxConfig(StrictModel):
     """Modules beyond the usual ones of Python that programs find imported already, such as numpy."""
 
 
-class CodeTaskConfig(StrictModel):
+class CodeTaskConfig(RewardedTaskConfig):
     """Programs that are run on tests, in a sandbox."""
 
     name: Literal["code"] = "code"

@@ -143,7 +143,7 @@ def _add_judged(report: DataReport, config: Config, split: Split, judged: Judged
 
 def _add_steps(report: DataReport, figures: dict[str, Cell], task: Task, found: Problems) -> None:
     """Add how many steps the traces have."""
-    counts = [len(_steps(task, trace)) for problem in found.problems for trace in problem.traces]
+    counts = [len(steps_of(task, trace)) for problem in found.problems for trace in problem.traces]
     if not counts:
         return
     cuts_none = found.split == "train" and max(counts) == 1 < len(counts)
@@ -157,7 +157,7 @@ def _add_steps(report: DataReport, figures: dict[str, Cell], task: Task, found: 
     )
 
 
-def _steps(task: Task, text: str) -> list[str]:
+def steps_of(task: Task, text: str) -> list[str]:
     """Cut a trace as the task does, but for what depends on tokens."""
     if isinstance(task, CutsSteps) and task.step_rule != "delimiter":
         return [text[start:end] for start, end in pairwise([0, *cut(text, task.step_rule), len(text)])]

@@ -146,7 +146,14 @@ GRADES = _versioned(
 )
 """Joined to rollouts by position. `answer`: canonical form, null if none was found. `step_truth`: one
 value per step, null where the task does not know. `status`: "graded", the reason that the task gives (such
-as "wrong_answer", or "unparsable" for the problem's own answer), "timeout", "crashed" or "raised"."""
+as "wrong_answer", or "unparsable" for the problem's own answer), "timeout", "crashed" or "raised".
+Where the configuration has rewards, the grades of a training iteration have columns more, which
+`airls_ray.grading.reward_table` describes."""
+
+REWARD_SUM = "reward"
+"""Column of the weighted sum of the rewards that are one number a response."""
+REWARD_STEPS = "reward_steps"
+"""Column of the weighted sum of those that are one number a step."""
 
 OUTPUTS = _versioned(
     "outputs",

@@ -37,6 +37,8 @@ class Child:
         self.pid = self._process.pid
         self.ready = False
         """Whether it has said that it can take requests."""
+        self.greeting = ""
+        """What it said about itself when it was ready."""
         self.closed = False
         """Whether it closed its output: it is dead or dying."""
         self.pending: deque[int] = deque()

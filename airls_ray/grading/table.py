@@ -21,6 +21,15 @@ def grade_table(rollouts: pa.Table, problems: pa.Table, codec: TextCodec, pool: 
         KeyError: a rollout's problem is missing.
         RunError: a grader process cannot be started.
     """
+    return results_to_table(pool.grade(requests_of(rollouts, problems, codec)))
+
+
+def requests_of(rollouts: pa.Table, problems: pa.Table, codec: TextCodec) -> list[GradeRequest]:
+    """What there is to judge in `rollouts`, as text, row by row.
+
+    Raises:
+        KeyError: a rollout's problem is missing.
+    """
     names = ("problem_id", "prompt", "answer", "details")
     rows = zip(*(problems[name].to_pylist() for name in names), strict=True)
     by_id = {problem_id: texts for problem_id, *texts in rows}
@@ -34,7 +43,7 @@ def grade_table(rollouts: pa.Table, problems: pa.Table, codec: TextCodec, pool: 
         prompt, answer, details = by_id[problem_id]
         steps = codec.step_texts(response, ends)
         requests.append(GradeRequest(prompt, answer, details, codec.decode(response), steps))
-    return results_to_table(pool.grade(requests))
+    return requests
 
 
 def results_to_table(results: list[GradeResult]) -> pa.Table:

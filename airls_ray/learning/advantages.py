@@ -9,6 +9,8 @@ from torch import Tensor
 
 from airls_ray import credit
 from airls_ray.config.schema import MethodConfig
+from airls_ray.data.schemas import REWARD_STEPS as STEPS
+from airls_ray.data.schemas import REWARD_SUM as SUM
 from airls_ray.learning.group_filter import rows_that_learn
 from airls_ray.tensors import PackedColumn, to_list_column, to_packed
 
@@ -45,8 +47,9 @@ def assign_credit(
         rows_that_learn(rollouts, drop_constant=method.drop_constant_groups, band=method.accuracy_band)
     ] = True
     step = None
-    if rewards is not None and method.step_weight > 0:
-        values = rewards.values
+    step_rewards = _with_own_steps(rewards, units, rollouts, grades)
+    if step_rewards is not None and method.step_weight > 0:
+        values = step_rewards
         if method.step_scale == "largest_return":
             values = credit.scale_by_largest_return(values, unit_rows, learns)
         if method.step_transform == "min_form":
@@ -73,12 +76,20 @@ def rollout_rewards(
     method: MethodConfig,
     max_response_tokens: int,
 ) -> Tensor:
-    """The scalar reward of each rollout [N]: outcome, the PRM's, format and over-length penalties.
+    """The scalar reward of each rollout [N]: outcome, the configuration's own, the PRM's, penalties.
 
-    R = outcome_weight o + trajectory_weight rbar - format_penalty [no answer] + over-length penalty.
+    R = outcome_weight o + own + trajectory_weight rbar - format_penalty [no answer] + over-length penalty.
+    Own rewards that are per step are in the steps' advantages, or, where steps have none (`step_weight` 0),
+    their sum is in R.
     """
     outcomes = torch.from_numpy(grades["outcome"].to_numpy().copy())
     total = method.outcome_weight * outcomes
+    if SUM in grades.column_names:
+        total = total + torch.from_numpy(grades[SUM].to_numpy().copy())
+    if STEPS in grades.column_names and method.step_weight == 0:
+        own = to_packed(grades[STEPS])
+        rows = torch.repeat_interleave(torch.arange(own.rows), own.lengths)
+        total = total + credit.trajectory_rewards(own.values, rows, own.rows, "sum")
     if rewards is not None and method.trajectory_weight > 0:
         whole = credit.trajectory_rewards(rewards.values, unit_rows, rewards.rows, method.trajectory_reward)
         total = total + method.trajectory_weight * whole
@@ -89,6 +100,25 @@ def rollout_rewards(
         lengths = torch.from_numpy(pc.list_value_length(rollouts["response"]).to_numpy().copy())
         total = total + credit.overlong_penalty(lengths, max_response_tokens, method.overlong_buffer_tokens)
     return total
+
+
+def _with_own_steps(
+    rewards: PackedColumn | None, units: PackedColumn, rollouts: pa.Table, grades: pa.Table
+) -> Tensor | None:
+    """Rewards of the units [S]: the PRM's and the configuration's own per step; None where there are none.
+
+    Where the unit is a token, a step's own reward is that of its last token.
+    """
+    if STEPS not in grades.column_names:
+        return None if rewards is None else rewards.values
+    own = to_packed(grades[STEPS])
+    if rewards is None:
+        return own.values
+    if torch.equal(own.offsets, units.offsets):
+        return rewards.values + own.values
+    ends = to_packed(rollouts["step_ends"])
+    starts = torch.repeat_interleave(units.offsets[:-1], ends.lengths)
+    return rewards.values.index_add(0, starts + ends.values - 1, own.values)
 
 
 def _tokens_per_unit(rollouts: pa.Table, units: PackedColumn) -> Tensor:

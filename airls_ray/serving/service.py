@@ -199,7 +199,8 @@ class SearchService:
         return search
 
     def _algorithm(self, given: str | None) -> AlgorithmName:
-        name = given or self.config.search.algorithms[0]
+        own = (name for name in self.config.search.algorithms if name in ALGORITHMS)
+        name = given or next(own, "best_of_n")
         if name not in ALGORITHMS:
             known = ", ".join(ALGORITHMS)
             raise bad_request(
