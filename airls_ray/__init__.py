@@ -8,11 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from airls_ray.version import __version__
+
 if TYPE_CHECKING:
     from airls_ray.api import PRM, grade, load_prm, search_endpoint, search_task, train
     from airls_ray.errors import UserError
 
-__version__ = "0.1.0"
+
 __all__ = ["PRM", "UserError", "__version__", "grade", "load_prm", "search_endpoint", "search_task", "train"]
 
 _HOMES = {"UserError": "airls_ray.errors"} | dict.fromkeys(

@@ -228,7 +228,7 @@ def changed(before: Iterable[Mapping[str, str]], doors: Iterable[Door]) -> list[
 def _find_plain(kind: Kind, name: str) -> Door:
     own, offered = builtins(kind), entry_points(kind)
     if name in own:
-        from airls_ray import __version__
+        from airls_ray.version import __version__
 
         return Door(
             kind.name, name, "built-in", f"{kind.package}.{name}", kind.attribute, version=__version__

@@ -70,6 +70,8 @@ _NEWER = (
     ("method", "kl_estimator", "k3"),
     ("prm", "score_by", "updated"),
     ("train", "grace_seconds", 60.0),
+    ("train", "trackers", []),
+    ("task", "reward", []),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")

@@ -47,7 +47,7 @@ def _version(
     version: bool = typer.Option(False, "--version", help="Print the version and leave."),
 ) -> None:
     if version:
-        from airls_ray import __version__
+        from airls_ray.version import __version__
 
         typer.echo(__version__)
         raise typer.Exit

@@ -22,7 +22,6 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airls_ray import __version__
 from airls_ray.search.driver import Search
 from airls_ray.serving.errors import (
     ApiError,
@@ -38,6 +37,7 @@ from airls_ray.serving.requests import ChatRequest, CompletionRequest, parse
 from airls_ray.serving.search_queue import REFUSALS
 from airls_ray.serving.service import Job, SearchService
 from airls_ray.serving.token import is_allowed
+from airls_ray.version import __version__
 
 _LOG = logging.getLogger(__name__)
 _CLIENT_GONE = 499  # nobody reads it
