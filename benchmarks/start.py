@@ -75,9 +75,8 @@ def timed(name: str, command: list[str], *, until: str | None = None, code: int 
             if phase not in found.phases and re.search(pattern, line.strip()):
                 found.phases[phase] = time.perf_counter() - start
         if until in found.phases:
-            os.killpg(process.pid, signal.SIGINT)
+            process.send_signal(signal.SIGTERM)  # also where SIGINT is ignored, as behind an `&`
             until = None
-            code = 130
     process.wait(LONGEST)
     if process.returncode != code:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{''.join(lines[-20:])}")
@@ -210,11 +209,11 @@ def main(
             started = {"from vllm import LLM": bare_import()}
             for name, options in commands(policy, work, turn).items():
                 started[name] = timed(name, **options)
+                progress.say(f"{turn + 1}/{turns}  {name}: {shown(started[name])}")
             if trl:
                 started["TRL GRPO"] = trl_start(policy, work)
             for name, one in started.items():
                 seen.setdefault(name, []).append(one)
-                progress.say(f"{turn + 1}/{turns}  {name}: {shown(one)}")
     bare = seen["from vllm import LLM"]
     first = [one.phases["first rollouts"] for one in seen["train"]]
     ratios = [one / other.phases["end"] for one, other in zip(first, bare, strict=True)]
