@@ -62,8 +62,9 @@ def train_prm(
         steps: files of labelled steps to learn from instead.
 
     Returns:
-        `prm_path, policy, task, seed, labels` (file, kind, cost, and how well they fit the truth of the
-        steps), `problems, rollouts` (learned from), `held_out_problems, epochs, updates`; `prm` and
+        `prm_path, policy, task` (None for `steps`), `seed, labels` (file, kind, cost, and how well they fit
+        the truth of the steps), `problems, rollouts` (learned from), `held_out_problems, epochs,
+        updates`; `prm` and
         `policy_log_prob`: figures on held-out problems; `curve`: the PRM's for each epoch, 0 being before
         it; `seconds`; `versions`.
 
@@ -244,7 +245,7 @@ def _summary(
     return {
         "prm_path": str(output / PRM),
         "policy": policy,
-        "task": config.task.name,
+        "task": None if facts.settings.get(STEP_END) is not None else config.task.name,
         "seed": config.seed,
         "labels": {
             "file": str(file),

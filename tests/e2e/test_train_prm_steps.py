@@ -25,6 +25,7 @@ def test_the_example_leaves_a_prm_that_scores(ray_cluster: None, tmp_path: Path)
     }  # fmt: skip
     summary = json.loads((output / "train_prm.json").read_text())
     assert (summary["rollouts"], summary["problems"], summary["held_out_problems"]) == (10, 5, 1)
+    assert summary["task"] is None
     assert (summary["labels"]["kind"], summary["labels"]["cost"]["steps_wrong"]) == ("steps", 14)
     assert read_labels(output / "step_labels.parquet").num_rows == 12
     losses = [line["train_prm/loss"] for line in read_lines(output / "metrics.jsonl")[1:]]
