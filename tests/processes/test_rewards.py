@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -148,12 +150,17 @@ def test_a_call_that_cannot_be_stopped_ends_with_its_parent(own: Path) -> None:
         "pool.score([Row('p', 'r', 'a')], [0])\n"
     )
     command = [sys.executable, "-c", script, f"{own}:cannot_be_stopped"]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == -9
-    pid, until = int(ended.stdout), time.monotonic() + 10
-    while Path(f"/proc/{pid}/cmdline").exists() and time.monotonic() < until:
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert parent.wait(30) == -9
+    child, until = Path(f"/proc/{pid}/cmdline"), time.monotonic() + 10
+    while child.exists() and time.monotonic() < until:
         time.sleep(0.05)
-    assert not Path(f"/proc/{pid}/cmdline").exists()
+    left = child.exists()
+    if left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 # ---- a server ----------------------------------------------------------------------------------
