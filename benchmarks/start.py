@@ -53,7 +53,10 @@ PHASES: dict[str, dict[str, str]] = {
 
 @dataclass
 class Timed:
-    """One start: seconds to each phase, processor seconds of all its processes."""
+    """One start: seconds to each phase, processor seconds of the command and what it waited for.
+
+    Ray's processes are not in them.
+    """
 
     phases: dict[str, float] = field(default_factory=dict)
     processor: float = 0.0
@@ -235,7 +238,7 @@ def main(
         for name, all_of in seen.items()
         for phase in all_of[0].phases
     ]  # fmt: skip
-    progress.table("Starts (medians)", rows, ("command", "to", "seconds", "processor seconds in all"))
+    progress.table("Starts (medians)", rows, ("command", "to", "seconds", "its own processor seconds"))
     ratio = median(ratios)
     progress.say(
         f"train's first rollouts over `from vllm import LLM`: {ratio:.2f} "
