@@ -33,7 +33,7 @@ def test_no_two_keys_have_one_name() -> None:
 def written() -> str:
     """All strings of the sources but this list itself, f-strings with {} where a value goes."""
     texts = []
-    for path in sorted([*(ROOT / "actors").glob("*.py"), *(ROOT / "airls_ray").rglob("*.py")]):
+    for path in sorted([*(ROOT / "actors").rglob("*.py"), *(ROOT / "airls_ray").rglob("*.py")]):
         if path.name == "monitoring.py":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -213,7 +213,7 @@ def test_an_address_without_a_server_is_one_sentence() -> None:
     ("options", "said"),
     [
         ({"temprature": 1.0}, "unknown key search.temprature; did you mean search.temperature?"),
-        ({"algorithm": "beem"}, "search.algorithms.0 must be 'best_of_n', 'beam', "),
+        ({"algorithm": "beem"}, "there is no search 'beem' (did you mean 'beam'?)"),
         ({"algorithm": "lookahead"}, "an endpoint looks no steps ahead"),
         ({"prompt_template": "no place"}, "task.prompt_template: must hold {prompt} exactly once"),
         ({"chat": True}, "chat=True puts problems into the model's chat template: give its tokenizer"),
