@@ -35,9 +35,9 @@ CONTEXT = 32
 TIMES = ("time/", "tokens_per_second/")
 
 
-OF_ONE_RUN = ("test_training", "test_interruptions", "test_search", "test_methods", "test_sft")
+OF_ONE_RUN = ("test_training", "test_interruptions", "test_search", "test_methods")
 """Modules that read `airl_run`: one of the two processes of `make e2e` runs them, the other one the rest, so
-that nothing slow is started twice. (`test_sft` does not; with it both take about as long.)"""
+that nothing slow is started twice."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
