@@ -14,7 +14,7 @@ help:  ## Show these commands
 install:  ## Set up .venv (BUILD=cpu or BUILD=gpu decides instead of nvidia-smi)
 	@$(PYTHON) requirements/install.py
 
-demo: install  ## The whole system on this machine in a quarter of an hour
+demo: install  ## The whole system on this machine in ten to twenty minutes
 	@$(BIN)/airls-ray demo
 
 test: lint unit processes ray e2e  ## Everything that CI runs

@@ -15,6 +15,7 @@ import os
 import selectors
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +30,11 @@ _MOST_KINDS = 10
 
 Lost = Literal["timeout", "crashed"]
 
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class ChildPool(Generic[Item, Result]):
+class ChildPool(ABC, Generic[Item, Result]):
     """Child processes that answer; see the module's docstring. Not for use by several threads at once."""
 
     what = "child"
@@ -78,17 +78,17 @@ class ChildPool(Generic[Item, Result]):
         """Process ids of the children, as they are now."""
         return [child.pid for child in self._children]
 
+    @abstractmethod
     def encode(self, item: Item) -> Any:
         """Return an item as JSON takes it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, item: Item, line: Any) -> Result:
         """Return the result that a child's line gives for `item`; an error ends the whole call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lost(self, item: Item, why: Lost) -> Result:
         """Return the result of an item whose child had to be ended, or ended."""
-        raise NotImplementedError
 
     def work(self, items: Sequence[Item]) -> list[Result]:
         """Have `items` done and return their results in the same order.

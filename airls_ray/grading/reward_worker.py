@@ -51,7 +51,7 @@ def main() -> None:
     except DoorError as error:
         _write(output, {"sentence": str(error)})
         raise SystemExit(1) from None
-    except Exception:
+    except Exception:  # hides nothing: the parent is told of it, and this process ends with it
         _write(output, traceback.format_exc())
         raise
     os.write(output, b"ready " + json.dumps({"batch": reward.batch}).encode() + b"\n")

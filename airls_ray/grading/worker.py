@@ -49,7 +49,7 @@ def serve(make: Callable[[str], Task]) -> None:
         task = make(requests.readline().decode())
         if isinstance(task, NeedsWarmUp):
             task.warm_up()
-    except Exception:
+    except Exception:  # hides nothing: the parent is told of it, and this process ends with it
         _write(output, json.dumps(traceback.format_exc()).encode() + b"\n")
         raise
     _write(output, b"ready\n")
@@ -69,7 +69,7 @@ def _verdict(task: Task, item: list[Any]) -> bytes:
         return json.dumps(judge(task, item)).encode()
     except MemoryError:
         raise
-    except Exception:
+    except Exception:  # whatever a grader raises: its traceback goes to the parent, which says it once
         return json.dumps((0.0, None, None, RAISED, traceback.format_exc())).encode()
 
 

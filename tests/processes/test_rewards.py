@@ -37,6 +37,7 @@ from tests.tiny import make_rollouts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
+# Rewards as users write them; those that swallow every exception are there to be ended by the deadline.
 OWN = """
 import asyncio, os, time
 started = []
