@@ -103,7 +103,7 @@ def grade(
 
         return grade_math(answer, response)
     if grader == "exact":
-        from airls_ray.tasks.file_task import grade_exact
+        from airls_ray.tasks.families.file import grade_exact
 
         return grade_exact(answer, response, answer_marker)
     raise ConfigError(f"grader must be math or exact, but is {grader!r}")

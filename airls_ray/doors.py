@@ -30,6 +30,7 @@ from airls_ray.errors import ConfigError, DoorError
 KINDS = {
     "reward": "airls_ray.grading.reward_calls:REWARD",
     "search": "airls_ray.search.algorithm:SEARCH",
+    "task": "airls_ray.tasks.own:TASK",
     "tracker": "airls_ray.runs.trackers:TRACKER",
 }
 """Where each kind says what it takes."""
@@ -50,7 +51,7 @@ class Kind:
     attribute: str
     """What a built-in's module calls its object."""
     example: str
-    """The built-in to copy from."""
+    """The built-in to copy from, or a file of the examples."""
     make: Callable[[Any, Mapping[str, Any]], Any]
     """Makes of the object and the options that come with it what is used; a DoorError says what is wrong."""
     takes_urls: bool = False
@@ -63,9 +64,10 @@ class Kind:
     @property
     def remedy(self) -> str:
         """What an object must be and what to copy from, for the end of a sentence."""
-        return (
-            f"a {self.name} is {self.protocol}; copy from {self.package.replace('.', '/')}/{self.example}.py"
-        )
+        file = self.example
+        if not file.endswith(".py"):
+            file = f"{self.package.replace('.', '/')}/{file}.py"
+        return f"a {self.name} is {self.protocol}; copy from {file}"
 
 
 @dataclass(frozen=True)

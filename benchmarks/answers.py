@@ -46,6 +46,7 @@ def main(
 ) -> None:
     """Grade everything by both, and say where they differ."""
     from airls_ray.config.schema import FileTaskConfig
+    from airls_ray.config.task_sections import to_graders
     from airls_ray.console.choose import make_progress
     from airls_ray.grading.pool import GraderPool
 
@@ -55,7 +56,7 @@ def main(
         "gsm8k_pool": pool_solutions(data / "gsm8k_pool/solutions.parquet"),
         "math500": math500(data / "math/math500_test.jsonl", others),
     }
-    task = FileTaskConfig(train_file=Path("-"), test_file=Path("-"), grader="math").model_dump_json()
+    task = to_graders(FileTaskConfig(train_file=Path("-"), test_file=Path("-"), grader="math"))
     library = [sys.executable, str(Path(__file__).with_name("library_grader.py"))]
     figures: dict[str, Any] = {"processes": processes}
     with (

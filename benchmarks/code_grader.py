@@ -27,7 +27,7 @@ from common import measure_pairs, run, verdict, write_result
 
 if TYPE_CHECKING:
     from airls_ray.tasks.base import Problem
-    from airls_ray.tasks.code_task import CodeTask
+    from airls_ray.tasks.families.code import CodeTask
 
 FILES = {"humaneval": "HumanEval.jsonl.gz", "mbpp": "mbpp.jsonl"}
 TARGET_SPEED, TARGET_FAIL = 0.7, 0.95
@@ -217,7 +217,7 @@ def main(
 ) -> None:
     from airls_ray.config.schema import CodeTaskConfig
     from airls_ray.data.importing import import_problems
-    from airls_ray.tasks.code_task import CodeTask
+    from airls_ray.tasks.families.code import CodeTask
 
     task = CodeTask(CodeTaskConfig(train_file=data, test_file=data, sandbox={"wall_seconds": WALL_SECONDS}))
     figures: dict[str, Any] = {"in_force": str(task.in_force())}

@@ -29,6 +29,7 @@ def main(
 ) -> None:
     """Grade with the pool of child processes as a run does, and compare with what is known."""
     from airls_ray.config.schema import FileTaskConfig
+    from airls_ray.config.task_sections import to_graders
     from airls_ray.console.choose import make_progress
     from airls_ray.errors import ConfigError
     from airls_ray.grading.pool import GraderPool
@@ -40,7 +41,7 @@ def main(
             raise ConfigError(f"there is no {path}; give the folder with --files or AIRLS_RAY_TEST_DATA")
     task = FileTaskConfig(train_file=Path("-"), test_file=Path("-"), grader="math")
     progress = make_progress()
-    with GraderPool(task.model_dump_json(), processes, DEADLINE_SECONDS) as pool:
+    with GraderPool(to_graders(task), processes, DEADLINE_SECONDS) as pool:
         ask(pool, [("1", "1")] * processes)  # the children are ready then
         figures: dict[str, Any] = {"processes": processes}
         with progress.phase("MATH-500 against itself"):

@@ -14,6 +14,7 @@ from actors.commands.samplers import Samplers, started_samplers
 from actors.rollout.rollout_worker import RolloutRequest
 from actors.train.start import connected
 from airls_ray.config.schema import Config
+from airls_ray.config.task_sections import to_graders
 from airls_ray.console.choose import make_progress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream
@@ -111,7 +112,7 @@ def test_problems(config: Config) -> pa.Table:
 
 def _graders(config: Config) -> GraderPool:
     section = config.verifier
-    return GraderPool(config.task.model_dump_json(), section.processes, section.deadline_seconds)
+    return GraderPool(to_graders(config.task), section.processes, section.deadline_seconds)
 
 
 def _settings(config: Config) -> dict[str, Any]:

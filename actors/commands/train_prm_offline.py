@@ -20,6 +20,7 @@ from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
+from airls_ray.data.check_rows import source_of
 from airls_ray.data.prm_labels import LabelFacts, write_labels
 from airls_ray.data.rollout_files import (
     StoredRollouts,
@@ -93,7 +94,7 @@ def train_prm_offline(
         traces=stored_files.traces,
         problems=stored_files.problems,
     )
-    if stored_files.problems == config.task.train_file:
+    if stored_files.problems == source_of(config.task, "train"):
         check_before(config, progress, splits=("train",), traces=stored.traces.num_rows > 0)
     method = choose_method(config, stored)
     learn, held_out = split_stored(stored, config.supervised_prm.held_out, config.seed)

@@ -16,6 +16,7 @@ from actors.learn.deepspeed_engine import DeepSpeedEngine
 from actors.learn.sft_state import METRICS, SUMMARY, SFTProgress, SFTState
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.config.task_sections import to_graders
 from airls_ray.data.detours import with_detours
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream
@@ -106,7 +107,7 @@ class Check:
         self._engine = engine
         self._problems = _share(problems, engine.rank, engine.world_size)
         self._prompts = [codec.encode_prompt(text) for text in self._problems["prompt"].to_pylist()]
-        self._pool = GraderPool(config.task.model_dump_json(), 1, config.verifier.deadline_seconds)
+        self._pool = GraderPool(to_graders(config.task), 1, config.verifier.deadline_seconds)
 
     def __enter__(self) -> Check:
         """Return the check itself."""

@@ -27,6 +27,7 @@ from actors.train.parts import Parts
 from actors.train.recovery import Recovery
 from actors.train.start import Sources, connected, restart_learners, start_parts
 from actors.train.tracking import LoopState, Shown, Tracker, read_state
+from airls_ray.config.named import find_doors
 from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
@@ -38,7 +39,7 @@ from airls_ray.planning.room import check_room
 from airls_ray.runs.mirror import Mirror, NoCopies, open_mirror
 from airls_ray.runs.run_control import RunControl
 from airls_ray.runs.run_folder import RunFolder
-from airls_ray.runs.trackers import TrackedRun, Trackers, find_trackers
+from airls_ray.runs.trackers import TrackedRun, Trackers
 from airls_ray.tasks import make_task
 
 
@@ -91,6 +92,7 @@ def _run_locked(
     config: Config, run: RunFolder, mirror: Mirror | None, resume: bool, progress: Progress, started: float
 ) -> dict[str, Any]:
     """The run itself, in a folder that is ours."""
+    found = find_doors(config)
     config = with_given_prm(config)
     base = base_policy(config)
     checkpoint = run.latest_checkpoint() if resume else None
@@ -105,7 +107,7 @@ def _run_locked(
     for warning in check_room(config):
         progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
-    record_doors(run.path, [*(one.door for one in rewards), *find_trackers(config.train.trackers)], progress)
+    record_doors(run.path, found, progress)
     if resume:
         progress.say(f"Resuming {run.path}: {going_on(run, config)}")
     run.use(checkpoint)

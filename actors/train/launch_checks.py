@@ -10,6 +10,7 @@ from airls_ray import files
 from airls_ray.config.load import with_absolute_paths
 from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.lengths import Lengths, fit_of
@@ -92,9 +93,11 @@ def require_model(config: Config) -> None:
     """Refuse a configuration that names no model and cannot make one.
 
     Raises:
-        ConfigError: it trains on files, whose words no task knows, and gives no size of a vocabulary.
+        ConfigError: its task knows no words, as of files, and gives no size of a vocabulary.
     """
-    if config.task.name in ("file", "code") and config.model.path is None and not config.model.vocabulary:
+    if config.model.path is not None or config.model.vocabulary:
+        return
+    if make_task(config.task).vocabulary() is None:
         raise ConfigError(
             f"task.name={config.task.name} needs a trained model: set model.path to its folder or hub "
             "name, or model.vocabulary to the tokens of a new one (2000, for example)"
@@ -166,7 +169,7 @@ def check_lengths(
     """
     task = task or make_task(config.task)
     codec = TextCodec.from_folder(policy, task, config.model.prompt_template)
-    lengths, is_file = Lengths.of(config, codec), config.task.name in ("file", "code")
+    lengths, is_file = Lengths.of(config, codec), isinstance(config.task, FileTaskConfig | CodeTaskConfig)
     train: dict[str, Problem] = {}
     repeated = 0
     drawn = task.problems("train", derive_seed(config.seed, stream))

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from actors.cluster.cluster import resolve
 from airls_ray.config.schema import Config
+from airls_ray.config.task_sections import CodeTaskConfig, to_graders
 from airls_ray.data.parts import merge_parts
 from airls_ray.evaluation.examples import pick_examples
 from airls_ray.evaluation.scorers import (
@@ -36,10 +37,10 @@ class Verifier:
             tokenizer_folder, make_task(config.task), config.model.prompt_template
         )
         self._pool = GraderPool(
-            config.task.model_dump_json(),
+            to_graders(config.task),
             config.verifier.processes,
             config.verifier.deadline_seconds,
-            largest_chunk=1 if config.task.name == "code" else LARGEST_CHUNK,
+            largest_chunk=1 if isinstance(config.task, CodeTaskConfig) else LARGEST_CHUNK,
         )
         self._rewards = [RewardPool(one, config.verifier.processes) for one in rewards]
         self._pools: list[ChildPool[Any, Any]] = [self._pool, *self._rewards]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from airls_ray.cli.common import (
     show_result,
     show_sizes,
 )
-
-if TYPE_CHECKING:
-    from airls_ray.config.schema import Config
 
 DEMO_CONFIG = "demo_arithmetic.yaml"
 
@@ -58,7 +55,9 @@ def train(
 ) -> None:
     """Train policy and PRM by the method of CONFIG, then search with them and write the report."""
     settings = read_config(config, overrides, trust=trust)
-    _find_doors(settings)
+    from airls_ray.config.named import find_doors
+
+    find_doors(settings)
     if dry_run:
         from airls_ray.cli.dry_run import show_plan
 
@@ -88,23 +87,13 @@ def demo(
 ) -> None:
     """The whole system on this machine: warm start, AIRL-S, search with the PRM, report."""
     settings = read_config(config or configs_folder() / DEMO_CONFIG, overrides)
-    _find_doors(settings)
+    from airls_ray.config.named import find_doors
+
+    find_doors(settings)
     show_sizes(settings)
     from actors.commands.demo import run_demo
 
     run_demo(settings)
-
-
-def _find_doors(settings: Config) -> None:
-    """Say what is wrong with the names of rewards and trackers before anything else is done."""
-    if settings.task.reward:
-        from airls_ray.grading.reward_pool import find_rewards
-
-        find_rewards(settings.task.reward)
-    if settings.train.trackers:
-        from airls_ray.runs.trackers import find_trackers
-
-        find_trackers(settings.train.trackers)
 
 
 def configs_folder() -> Path:

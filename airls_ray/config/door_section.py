@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, PrivateAttr, model_validator
 
+from airls_ray import doors
 from airls_ray.config.base import StrictModel
 
 
-class DoorConfig(StrictModel):
+class OpenName(StrictModel):
+    """A section whose name may lead to the user's own code.
+
+    What it leads to is looked up once, where the user's files are, and then stays with the section: a pickle
+    of it takes the text of a file along, to machines that lack the file.
+    """
+
+    kind: ClassVar[str]
+    """Of `airls_ray.doors.KINDS`."""
+    where: ClassVar[str]
+    """The setting, for sentences."""
+    name: str
+    options: dict[str, JsonValue]
+    _door: doors.Door | None = PrivateAttr(default=None)
+
+    def door(self) -> doors.Door:
+        """Return what the name leads to, as it was when that was last looked up.
+
+        Raises:
+            DoorError: it leads nowhere.
+        """
+        return self._door or self.find()
+
+    def find(self) -> doors.Door:
+        """Look up what the name leads to now; nothing of it is run.
+
+        Raises:
+            DoorError: it leads nowhere.
+        """
+        self._door = doors.find(doors.kind_of(self.kind), self.name, self.where)
+        return self._door
+
+    def open(self) -> Any:
+        """Return what the kind makes of the name and the options; runs the user's code.
+
+        Raises:
+            DoorError: it does not open.
+        """
+        return doors.load(self.door(), self.where, self.options)
+
+    def remember(self, door: doors.Door) -> None:
+        """Take over what another process has found."""
+        self._door = door
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Look up what the name leads to before it goes to another process."""
+        self.door()
+        return super().__getstate__()
+
+
+class DoorConfig(OpenName):
     """A name and options."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -33,6 +84,13 @@ class DoorConfig(StrictModel):
         if "://" in self.name:
             return self.name.rstrip("/").rpartition("/")[2]
         return self.name.rpartition(":")[2]
+
+
+class TrackerConfig(DoorConfig):
+    """A tracker."""
+
+    kind: ClassVar[str] = "tracker"
+    where: ClassVar[str] = "train.trackers"
 
 
 def one_alone(given: Any) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from airls_ray.config.foreign_keys import answer_to, answer_to_part
 from airls_ray.config.schema import Config
+from airls_ray.config.task_sections import OWN
 
 _SHOWN = 60  # characters of a given value
 
@@ -71,7 +72,8 @@ def _unknown(keys: list[str], section: type[BaseModel] | None, given: Mapping[st
     chosen = _at(given, keys[:-1])
     chosen = chosen.get("name") if isinstance(chosen, Mapping) and "name" in known else None
     owners = [_tag(one) for one in _alternatives(section) if name in one.model_fields]
-    if owners and chosen:
+    if owners and section is not None and "name" in known:
+        chosen = chosen or _tag(section)
         fields = ", ".join(one for one in known if one != "name")
         return (
             f"{key} belongs to {parent}={owners[0]}, but {parent}.name is {chosen}, which has {fields} "
@@ -111,12 +113,14 @@ def _resolve(loc: Sequence[int | str], given: Any) -> tuple[list[str], type[Base
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """Return the sections that a field may hold: none for a plain value, several for a union."""
     found = [annotation, *get_args(annotation)]
+    found = [one.__origin__ if get_origin(one) is Annotated else one for one in found]
     return [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
 
 
 def _tag(section: type[BaseModel]) -> str:
     """Return the `name` that selects this member of a union."""
-    return str(get_args(section.model_fields["name"].annotation)[0])
+    literal = get_args(section.model_fields["name"].annotation)
+    return str(literal[0]) if literal else OWN
 
 
 def _alternatives(section: type[BaseModel] | None) -> list[type[BaseModel]]:

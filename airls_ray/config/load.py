@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from airls_ray.config.door_section import DoorConfig
 from airls_ray.config.explain import explain
+from airls_ray.config.named import name_beside, refuse_names, with_names, without_names
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
 from airls_ray.text.characters import half_character
 
 Tree = dict[str, Any]
-Named = TypeVar("Named", bound=DoorConfig)
 
+EVERY_TASK = ("reward", "test_problems")
+"""Settings that all tasks have."""
 NAMED_SECTIONS = ("task", "method")
 """Sections whose `name` decides what else they hold: `method: grpo` or `method=grpo` is a whole new one."""
-
-
-_DOORS = (("task", "reward"), ("train", "trackers"), ("search", "algorithms"))
-"""Settings that name code (docs/doors.md)."""
 
 
 class _Whole(Tree):
@@ -104,16 +100,10 @@ def load_run_config(folder: Path, overrides: Overrides = (), *, trust: bool | No
     place = folder.resolve()
     now: Tree = {"name": place.name, "output": place.parent}
     now = {key: value for key, value in now.items() if key not in given}
-    for section, field in _DOORS:
-        named, changes = getattr(getattr(config, section), field), given.get(section)
-        if named and not (isinstance(changes, Mapping) and field in changes):
-            from airls_ray.doors import is_foreign, refuse_foreign
-
-            if trust is None:
-                own = [one for one in named if not is_foreign(_name_of(one))]
-                now[section] = getattr(config, section).model_copy(update={field: own})
-            elif not trust:
-                refuse_foreign(map(_name_of, named), str(folder / "config.yaml"))
+    if trust is None:
+        config = without_names(config, given)
+    elif not trust:
+        refuse_names(config, given, str(folder / "config.yaml"))
     return config.model_copy(update=now)
 
 
@@ -123,20 +113,19 @@ def with_absolute_paths(config: Config) -> Config:
     def here(path: str | None) -> str | None:
         return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
 
+    config = with_names(config, lambda name: name_beside(name, Path.cwd()))
     task: Tree = {
         name: getattr(config.task, name).absolute()
         for name in ("train_file", "test_file")
         if getattr(config.task, name, None) is not None
     }
-    task["reward"] = [_here(one) for one in config.task.reward]
     if held := getattr(config.task, "hold_out_files", None):
         task["hold_out_files"] = [path.absolute() for path in held]
     sections = {
         "task": config.task.model_copy(update=task),
         "search": config.search.model_copy(
-            update={"algorithms": [_door_beside(name, Path.cwd()) for name in config.search.algorithms]}
+            update={"algorithms": [name_beside(name, Path.cwd()) for name in config.search.algorithms]}
         ),
-        "train": config.train.model_copy(update={"trackers": [_here(one) for one in config.train.trackers]}),
         "model": config.model.model_copy(update={"path": here(config.model.path)}),
         "prm": config.prm.model_copy(update={"path": here(config.prm.path)}),
     }
@@ -231,33 +220,22 @@ def _read_layers(path: Path, above: tuple[Path, ...]) -> Tree:
         return tree
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the name of a YAML file, but is {base!r}")
-    return merge(_read_layers(path.parent / base, (*above, path.resolve())), tree)
-
-
-def _name_of(named: DoorConfig | str) -> str:
-    return named if isinstance(named, str) else named.name
-
-
-def _here(named: Named) -> Named:
-    return named.model_copy(update={"name": _door_beside(named.name, Path.cwd())})
+    below = _read_layers(path.parent / base, (*above, path.resolve()))
+    theirs, own = below.get("task", {}), tree.get("task", {})
+    sections = isinstance(theirs, Mapping) and isinstance(own, Mapping)
+    if sections and own.get("name", "arithmetic") != theirs.get("name", "arithmetic") and "name" in own:
+        # The other fields belong to the other task.
+        below["task"] = {name: theirs[name] for name in EVERY_TASK if name in theirs}
+    return merge(below, tree)
 
 
 def _doors_beside(value: Any, folder: Path) -> Any:
     """Return `value` with the whole path in every text `file.py:NAME`, wherever it stands."""
     if isinstance(value, str):
-        return _door_beside(value, folder)
+        return name_beside(value, folder)
     if isinstance(value, dict):
         return type(value)({key: _doors_beside(one, folder) for key, one in value.items()})
     return [_doors_beside(one, folder) for one in value] if isinstance(value, list) else value
-
-
-def _door_beside(text: str, folder: Path) -> str:
-    """A relative path is relative to the working directory, else to the configuration file's `folder`."""
-    path, colon, name = text.rpartition(":")
-    if not colon or not path.endswith(".py") or not name.isidentifier():
-        return text
-    found = next((one for one in (Path(path), folder / path) if one.is_file()), None)
-    return text if found is None else f"{os.path.abspath(found)}:{name}"
 
 
 def _read_yaml(path: Path, above: tuple[Path, ...]) -> Tree:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -12,6 +12,8 @@ from airls_ray.config.door_section import DoorConfig
 class RewardConfig(DoorConfig):
     """One reward: what gives it (also the URL of a server), and its share in the reward of a rollout."""
 
+    kind: ClassVar[str] = "reward"
+    where: ClassVar[str] = "task.reward"
     weight: float = 1.0
     """Its values are multiplied by this before they are summed; below 0 it is a penalty. The outcome's own is
     `method.outcome_weight`."""

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from airls_ray.config.base import StrictModel
-from airls_ray.config.door_section import DoorConfig, one_alone
+from airls_ray.config.door_section import TrackerConfig, one_alone
 from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.methods import fill_sections
 from airls_ray.config.model_sections import (
@@ -38,6 +38,7 @@ from airls_ray.config.task_sections import (
     CodeTaskConfig,
     CountdownTaskConfig,
     FileTaskConfig,
+    OwnTaskConfig,
     TaskConfig,
 )
 
@@ -150,7 +151,7 @@ class TrainConfig(StrictModel):
     much from rounding; old weights and other formulas differ by far more."""
     deadline_seconds: PositiveFloat = 900.0
     """Longest time for one learner call or collective."""
-    trackers: Annotated[list[DoorConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
+    trackers: Annotated[list[TrackerConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
     """Programs that are told metrics, summary and report, beside metrics.jsonl and TensorBoard: `wandb`,
     `mlflow`, or your own (docs/doors.md)."""
     grace_seconds: PositiveFloat = 60.0
@@ -285,12 +286,16 @@ class Config(StrictModel):
             raise ValueError(
                 "train.iterations is 0 and no PRM learns before them; raise it or prm.warmup_iterations"
             )
-        if self.sft.detour_share > 0 and self.task.name != "countdown":  # before any process starts
+        detours = isinstance(self.task, CountdownTaskConfig | OwnTaskConfig)
+        if self.sft.detour_share > 0 and not detours:  # before any process starts
             raise ValueError(
                 f"sft.detour_share is {self.sft.detour_share:g}, but the task {self.task.name} cannot make "
                 "detours (countdown can); set it to 0"
             )
-        if self.task.name == "code" and self.verifier.deadline_seconds < self.task.sandbox.wall_seconds + 5:
+        if (
+            isinstance(self.task, CodeTaskConfig)
+            and self.verifier.deadline_seconds < self.task.sandbox.wall_seconds + 5
+        ):
             raise ValueError(
                 f"verifier.deadline_seconds is {self.verifier.deadline_seconds:g}, but a program may take "
                 f"task.sandbox.wall_seconds ({self.task.sandbox.wall_seconds:g}): make it 5 more"

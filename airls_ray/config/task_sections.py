@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    TypeAdapter,
+    field_validator,
+)
 
+from airls_ray import doors
 from airls_ray.config.base import StrictModel
-from airls_ray.config.door_section import one_alone
+from airls_ray.config.door_section import OpenName, one_alone
 from airls_ray.config.reward_section import RewardConfig
 from airls_ray.text.steps import StepRule
 
@@ -217,6 +231,70 @@ class CodeTaskConfig(RewardedTaskConfig):
     """How many problems of the test file are used at most."""
 
 
+class OwnTaskConfig(OpenName, RewardedTaskConfig):
+    """A task of your own, or one without a section of its own (docs/doors.md)."""
+
+    kind: ClassVar[str] = "task"
+    where: ClassVar[str] = "task.name"
+    name: Annotated[str, Field(min_length=1)]
+    """`file.py:NAME`, `package.module:NAME`, or an entry point of the group `airls_ray.task`."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keywords that the class is made with."""
+    test_problems: PositiveInt = 500
+    """Size of the test set, or how many of its problems are used at most."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        if not doors.is_foreign(name):  # a typing mistake is said at once; a file is read when it is needed
+            doors.find(doors.kind_of("task"), name, "task.name")
+        return name
+
+    def open(self) -> Any:
+        """Return the task; runs the user's code.
+
+        Raises:
+            DoorError: it does not open.
+        """
+        return doors.load(self.door(), self.where, {"test_problems": self.test_problems, **self.options})
+
+
+_BUILT_IN: tuple[type[RewardedTaskConfig], ...] = (
+    ArithmeticTaskConfig,
+    CountdownTaskConfig,
+    FileTaskConfig,
+    CodeTaskConfig,
+)
+_NAMES = tuple(get_args(one.model_fields["name"].annotation)[0] for one in _BUILT_IN)
+OWN = "file.py:NAME"
+"""Stands for every other name."""
+
+
+def _section_of(data: Any) -> str:
+    name = data.get("name") if isinstance(data, dict) else getattr(data, "name", None)
+    return str(name) if name in _NAMES else OWN
+
+
 TaskConfig = Annotated[
-    ArithmeticTaskConfig | CountdownTaskConfig | FileTaskConfig | CodeTaskConfig, Field(discriminator="name")
+    Annotated[ArithmeticTaskConfig, Tag("arithmetic")]
+    | Annotated[CountdownTaskConfig, Tag("countdown")]
+    | Annotated[FileTaskConfig, Tag("file")]
+    | Annotated[CodeTaskConfig, Tag("code")]
+    | Annotated[OwnTaskConfig, Tag(OWN)],
+    Discriminator(_section_of),
 ]
+
+
+def to_graders(task: TaskConfig) -> str:
+    """Return a task's section as a line of JSON for other processes, with the user's code that it names."""
+    door = asdict(task.door()) if isinstance(task, OwnTaskConfig) else None
+    return json.dumps({"section": task.model_dump(mode="json"), "door": door})
+
+
+def from_parent(text: str) -> TaskConfig:
+    """Return the section that `to_graders` wrote."""
+    given = json.loads(text)
+    task: TaskConfig = TypeAdapter(TaskConfig).validate_python(given["section"])
+    if isinstance(task, OwnTaskConfig) and given["door"] is not None:
+        task.remember(doors.Door(**given["door"]))
+    return task

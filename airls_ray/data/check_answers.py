@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from airls_ray.config.task_sections import TaskConfig
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, TaskConfig, to_graders
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GradeResult, GraderPool
 from airls_ray.tasks.base import Problem
 
@@ -75,12 +75,12 @@ def judge_problems(
         chosen = [chosen[row] for row in rows]
     judged = Judged()
     begun = time.monotonic()
-    chunk = effort.processes * (1 if task.name == "code" else LARGEST_CHUNK)
+    chunk = effort.processes * (1 if isinstance(task, CodeTaskConfig) else LARGEST_CHUNK)
     with GraderPool(
-        task.model_dump_json(),
+        to_graders(task),
         effort.processes,
         effort.deadline_seconds,
-        largest_chunk=1 if task.name == "code" else LARGEST_CHUNK,
+        largest_chunk=1 if isinstance(task, CodeTaskConfig) else LARGEST_CHUNK,
     ) as pool:
         for start in range(0, len(chosen), chunk):
             if effort.seconds is not None and time.monotonic() - begun > effort.seconds:
@@ -94,7 +94,7 @@ def judge_problems(
 def stated_answer(task: TaskConfig, problem: Problem) -> str | None:
     """Return a response that states the problem's own answer, or None where no answer is compared as text or
     as mathematics (letters, programs, chains of a built-in task)."""
-    if task.name != "file" or {"permutation", "tests"} & problem.details.keys():
+    if not isinstance(task, FileTaskConfig) or {"permutation", "tests"} & problem.details.keys():
         return None
     if task.grader == "math":
         return f"\\boxed{{{problem.answer}}}"

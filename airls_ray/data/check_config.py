@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, get_args
 
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, OwnTaskConfig
 from airls_ray.console.formatting import Cell
 from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.check_answers import Effort, Judged, judge_problems
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.check_rows import WORDS, Problems, add_shared_problems, read_split, source_of
+from airls_ray.data.check_task import steps_of, try_task
 from airls_ray.data.lengths import Lengths
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import CutsSteps, Split, Task
-from airls_ray.text.steps import cut
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -81,7 +80,8 @@ def check_before(
 ) -> None:
     """Check files of problems before a command starts: all rows, and the grader on a sample of them.
 
-    What is no error is said in a line. A generated task has nothing to check.
+    What is no error is said in a line. A generated task of ours has nothing to check; one of the user's
+    own is tried (`try_task`).
 
     Args:
         config: task and verifier.
@@ -91,11 +91,15 @@ def check_before(
 
     Raises:
         DataError: a file cannot be used, or a trace that is learned from grades wrong.
+        DoorError: a task of the user's own gives no problems or no verdicts.
         RunError: a grader process cannot be started.
     """
     report = DataReport()
+    own = isinstance(config.task, OwnTaskConfig)
+    if own:
+        try_task(config)
     for split in splits:
-        if source_of(config.task, split) is None:
+        if source_of(config.task, split) is None and not own:
             continue
         one = read_split(report, config, split)
         if one is None:
@@ -155,13 +159,6 @@ def _add_steps(report: DataReport, figures: dict[str, Cell], task: Task, found: 
         "files whose traces are a single step each, so that a PRM judges whole responses",
         [f"{found.name}: {what} cuts none of {len(counts):,} traces"] if cuts_none else [],
     )
-
-
-def steps_of(task: Task, text: str) -> list[str]:
-    """Cut a trace as the task does, but for what depends on tokens."""
-    if isinstance(task, CutsSteps) and task.step_rule != "delimiter":
-        return [text[start:end] for start, end in pairwise([0, *cut(text, task.step_rule), len(text)])]
-    return [piece for piece in text.split(task.step_delimiter) if piece.strip()]
 
 
 def _add_lengths(

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
-from airls_ray.data.check_config import steps_of
+from airls_ray.data.check_task import sample_responses
 from airls_ray.errors import DoorError
 from airls_ray.grading.reward_calls import Row
 from airls_ray.grading.reward_pool import NamedReward, RewardPool, RewardValue
-from airls_ray.seeding import derive_seed
-from airls_ray.tasks import make_task
-
-_PROBLEMS = 3
-_WRONG = "I do not know."
 
 
 def try_rewards(config: Config, rewards: Sequence[NamedReward], progress: Progress) -> None:
@@ -49,14 +43,10 @@ def try_rewards(config: Config, rewards: Sequence[NamedReward], progress: Progre
 def sample_rows(config: Config) -> list[Row]:
     """Responses that a policy might give to the first training problems: a trace or the answer, a wrong one,
     and an empty one."""
-    task = make_task(config.task)
-    rows = []
-    for problem in islice(task.problems("train", derive_seed(config.seed, "problems")), _PROBLEMS):
-        right = problem.traces[0] if problem.traces else problem.answer
-        for response, correct in ((right, 1.0), (_WRONG, 0.0), ("", 0.0)):
-            steps = steps_of(task, response)
-            rows.append(Row(problem.prompt, response, problem.answer, steps, correct, problem.details))
-    return rows
+    return [
+        Row(problem.prompt, response, problem.answer, steps, correct, problem.details)
+        for problem, response, correct, steps in sample_responses(config)
+    ]
 
 
 def _ask(pool: RewardPool, rows: Sequence[Row]) -> list[RewardValue]:

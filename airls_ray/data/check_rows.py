@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, TaskConfig
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, OwnTaskConfig, TaskConfig
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.importing import Imported, import_problems
 from airls_ray.errors import DataError
@@ -35,6 +35,8 @@ class Problems:
 
 def source_of(task: TaskConfig, split: Split) -> Path | None:
     """Return the file of rows of a split; None: its problems are generated, or in a form of the task's."""
+    if isinstance(task, OwnTaskConfig):
+        return None
     if split == "train":
         return task.train_file
     return task.test_file if isinstance(task, FileTaskConfig | CodeTaskConfig) else None
@@ -47,7 +49,7 @@ def read_split(report: DataReport, config: Config, split: Split) -> Problems | N
         if source is None:
             drawn = list(islice(make_task(task).problems(split, config.seed), GENERATED))
             places = {one.problem_id: f"problem {one.problem_id}" for one in drawn}
-            return Problems(split, "built-in", drawn, places)
+            return Problems(split, "generated", drawn, places)
         found = _import(task, source)
         if not isinstance(task, FileTaskConfig | CodeTaskConfig):  # which rows these tasks may learn from
             next(make_task(task).problems(split, config.seed))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airls_ray import doors
 from airls_ray.config.reward_section import RewardConfig
 from airls_ray.doors import Door
 from airls_ray.grading.child_pool import ChildPool, Lost
@@ -21,7 +20,6 @@ LARGEST_BATCH = 64
 """Responses of one call of a reward that takes batches; groups stay whole, so a larger one makes more."""
 _CHUNK = 64
 _GRACE_SECONDS = 2.0  # for a child to stop a late call itself, so that its traceback shows where it was
-_WHERE = "task.reward"
 _ENDED: dict[Lost, str] = {
     "timeout": "gave no value within {:g} s, and its process had to be ended",
     "crashed": "ended its process",
@@ -57,10 +55,7 @@ def find_rewards(rewards: Sequence[RewardConfig]) -> tuple[NamedReward, ...]:
     Raises:
         DoorError: one names nothing.
     """
-    if not rewards:
-        return ()
-    kind = doors.kind_of("reward")
-    return tuple(NamedReward(one, doors.find(kind, one.name, _WHERE)) for one in rewards)
+    return tuple(NamedReward(one, one.door()) for one in rewards)
 
 
 class RewardPool(ChildPool[Sequence[Row], list[RewardValue]]):
@@ -74,7 +69,7 @@ class RewardPool(ChildPool[Sequence[Row], list[RewardValue]]):
         self._seconds = reward.config.deadline_seconds
         self.traces: list[str] = []
         """Tracebacks of the last call of `score`."""
-        setup = {"door": asdict(reward.door), "options": reward.config.options, "where": _WHERE}
+        setup = {"door": asdict(reward.door), "options": reward.config.options, "where": reward.config.where}
         super().__init__(
             [sys.executable, "-m", "airls_ray.grading.reward_worker", f"--deadline-seconds={self._seconds}"],
             json.dumps(setup),

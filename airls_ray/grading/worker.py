@@ -1,7 +1,7 @@
 """The child process of a grader pool: reads requests, writes a verdict per line.
 
 Started as `python -m airls_ray.grading.worker --deadline-seconds S --memory-gib M`. Standard input: the
-task's configuration as one line of JSON, then one line per chunk, a list of
+task's section as one line of JSON (`to_graders`), then one line per chunk, a list of
 `[prompt, answer, details, response, steps]`. Standard output: `ready` (or the traceback of why not, as a JSON
 string), then one line per response, `[outcome, answer, step_truth, reason, traceback]`, written at once, so
 that the parent knows which response a dead or hanging child was working on. A grader that raises has given no
@@ -111,13 +111,11 @@ def _write(output: int, data: bytes) -> None:
         data = data[os.write(output, data) :]
 
 
-def _make_task(config: str) -> Task:
-    from pydantic import TypeAdapter
-
-    from airls_ray.config.schema import TaskConfig
+def _make_task(text: str) -> Task:
+    from airls_ray.config.task_sections import from_parent
     from airls_ray.tasks import make_task
 
-    return make_task(TypeAdapter(TaskConfig).validate_json(config))
+    return make_task(from_parent(text))
 
 
 if __name__ == "__main__":

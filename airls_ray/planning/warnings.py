@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airls_ray.config.schema import Config, LearnerConfig
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.data.sources import is_hub
 from airls_ray.planning.memory import BYTES, GIB
 from airls_ray.planning.shapes import ModelShape
@@ -39,7 +40,7 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
             "method.step_transform=min_form cannot point at a mistake among rewards in [0, 1] "
             "(prm.reward=probability): set prm.reward=signed_probability"
         )
-    if config.task.name in ("file", "code"):
+    if isinstance(config.task, FileTaskConfig | CodeTaskConfig):
         files = (config.task.train_file, config.task.test_file)
         absent = [str(file) for file in files if not is_hub(file) and not file.is_file()]
         if absent:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.schema import Config
+from airls_ray.config.task_sections import ArithmeticTaskConfig, CountdownTaskConfig
 from airls_ray.console.progress import Progress
 from airls_ray.data.prm_labels import LabelFacts
 from airls_ray.data.schemas import PRM_LABELS, rows_to_table
@@ -58,7 +59,7 @@ def step_end_of(config: Config) -> str:
     """Return what ends a step of a file: see `supervised_prm.step_end`."""
     if config.supervised_prm.step_end is not None:
         return config.supervised_prm.step_end
-    if config.task.name not in ("file", "code"):
+    if isinstance(config.task, ArithmeticTaskConfig | CountdownTaskConfig):
         return _BLANK_LINE  # the task is one of ours, most likely since the configuration names none
     task = make_task(config.task)
     return end_of_step(task.step_rule if isinstance(task, CutsSteps) else "delimiter", task.step_delimiter)

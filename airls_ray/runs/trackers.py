@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from airls_ray import doors
-from airls_ray.config.door_section import DoorConfig
-from airls_ray.doors import Door, Kind
+from airls_ray.config.door_section import TrackerConfig
+from airls_ray.doors import Kind
 from airls_ray.errors import DoorError, RunError
 
-_WHERE = "train.trackers"
 _START_SECONDS = 60.0
 _END_SECONDS = 60.0
 _MOST_WAITING = 200
@@ -104,19 +103,10 @@ TRACKER = Kind(
 """Programs that are told what a run does (`train.trackers`)."""
 
 
-def find_trackers(trackers: Sequence[DoorConfig]) -> list[Door]:
-    """Find what the trackers of a configuration name, without running any of it.
-
-    Raises:
-        DoorError: one names nothing.
-    """
-    return [doors.find(TRACKER, one.name, _WHERE) for one in trackers]
-
-
 class Trackers:
     """All trackers of a run. As a context it ends them, with how the run ended."""
 
-    def __init__(self, trackers: Sequence[DoorConfig], say: Say) -> None:
+    def __init__(self, trackers: Sequence[TrackerConfig], say: Say) -> None:
         """Load them.
 
         Args:
@@ -126,10 +116,7 @@ class Trackers:
         Raises:
             DoorError: one does not open.
         """
-        made = [
-            (one.shown, doors.load(door, _WHERE, one.options))
-            for one, door in zip(trackers, find_trackers(trackers), strict=True)
-        ]
+        made = [(one.shown, one.open()) for one in trackers]
         self._told = [_Told(label, tracker, say) for label, tracker in made]
 
     def start(self, run: TrackedRun) -> None:

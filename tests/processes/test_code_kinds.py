@@ -14,7 +14,7 @@ from airls_ray.errors import DataError
 from airls_ray.grading.sandbox.text_compare import same_text
 from airls_ray.tasks.base import Grade, Problem
 from airls_ray.tasks.code_formats import check_details
-from airls_ray.tasks.code_task import CodeTask
+from airls_ray.tasks.families.code import CodeTask
 from tests.processes.code_cases import CASES, CodeCase
 from tests.processes.sandboxes import protected_sandbox
 

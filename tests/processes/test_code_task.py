@@ -13,6 +13,7 @@ import pytest
 
 from airls_ray.config import load_config
 from airls_ray.config.schema import CodeTaskConfig
+from airls_ray.config.task_sections import to_graders
 from airls_ray.data.importing import import_problems
 from airls_ray.data.problems import problems_to_table, write_problems
 from airls_ray.errors import ConfigError, DataError
@@ -24,7 +25,7 @@ from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.code_blocks import program_of
 from airls_ray.tasks.code_formats import READERS, check_details
-from airls_ray.tasks.code_task import CodeTask, digest_of
+from airls_ray.tasks.families.code import CodeTask, digest_of
 from tests.processes.sandboxes import RIGHT, SMALL, protected_sandbox
 
 CALL = {"form": "call", "entry_point": "add", "tests": [{"arguments": [1, 2], "expected": 3}]}
@@ -239,7 +240,7 @@ def test_the_pool_returns_the_reason_of_every_response(task):
     config = CodeTaskConfig(train_file="a", test_file="b", sandbox=SMALL.as_json())
     sources = [RIGHT, "def add(", "1 / 0", "def add(a, b): return 0", " ", "while True: pass", RIGHT]
     items = [GradeRequest("p", "-", json.dumps(CALL), fenced(source)) for source in sources]
-    with GraderPool(config.model_dump_json(), 2, 30.0, largest_chunk=1) as pool:
+    with GraderPool(to_graders(config), 2, 30.0, largest_chunk=1) as pool:
         results = pool.grade(items)
     assert [result.status for result in results] == [
         *("graded", "syntax_error", "exception", "wrong_answer", "no_program", "timeout", "graded")
@@ -251,7 +252,7 @@ def test_a_slow_program_holds_up_nobody(task):
     config = CodeTaskConfig(train_file="a", test_file="b", sandbox={**SMALL.as_json(), "wall_seconds": 3.0})
     slow = GradeRequest("p", "-", json.dumps(CALL), "import time\ntime.sleep(60)")
     quick = GradeRequest("p", "-", json.dumps(CALL), RIGHT)
-    with GraderPool(config.model_dump_json(), 2, 30.0, largest_chunk=1) as pool:
+    with GraderPool(to_graders(config), 2, 30.0, largest_chunk=1) as pool:
         results = pool.grade([slow, *[quick] * 20])
     assert [result.status for result in results] == ["timeout", *["graded"] * 20]
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from airls_ray.config.schema import ArithmeticTaskConfig, CountdownTaskConfig, FileTaskConfig
+from airls_ray.config.task_sections import to_graders
 from airls_ray.data.problems import ProblemStream, table_to_problems
 from airls_ray.data.schemas import GRADES
 from airls_ray.errors import RunError
@@ -79,7 +80,7 @@ def test_verdicts_equal_those_of_the_task_in_order():
         items.append(GradeRequest(problem.prompt, problem.answer, "{}", response, steps))
         grade = task.grade(problem, response)
         expected.append((grade.outcome, grade.answer, task.step_truth(problem, steps), "graded"))
-    with GraderPool(ArithmeticTaskConfig().model_dump_json(), 2, 5.0) as pool:
+    with GraderPool(to_graders(ArithmeticTaskConfig()), 2, 5.0) as pool:
         for _ in range(2):
             results = pool.grade(items)
             assert [(r.outcome, r.answer, r.step_truth, r.status) for r in results] == expected
@@ -231,9 +232,9 @@ def test_why_a_task_cannot_be_made_is_in_the_error(capfd):
 
 def test_a_child_ends_when_its_parent_is_gone():
     code = (
-        "import os, sys\nfrom airls_ray.config.schema import ArithmeticTaskConfig\n"
+        "import os, sys\nfrom airls_ray.config.task_sections import ArithmeticTaskConfig, to_graders\n"
         "from airls_ray.grading.pool import GradeRequest, GraderPool\n"
-        "pool = GraderPool(ArithmeticTaskConfig().model_dump_json(), 1, 5.0)\n"
+        "pool = GraderPool(to_graders(ArithmeticTaskConfig()), 1, 5.0)\n"
         "pool.grade([GradeRequest('1+1=', '2', '{}', '1+1=2;')])\n"
         "print(pool.pids[0], flush=True)\nos.kill(os.getpid(), 9)\n"
     )
@@ -247,7 +248,7 @@ def test_a_child_ends_when_its_parent_is_gone():
 def test_math_is_graded_in_a_child():
     config = FileTaskConfig(train_file="a.jsonl", test_file="b.jsonl")
     items = [GradeRequest("p", "1/2", "{}", text) for text in ("$0.5$", "\\boxed{\\frac12}", "$2$", "")]
-    with GraderPool(config.model_dump_json(), 1, 20.0) as pool:
+    with GraderPool(to_graders(config), 1, 20.0) as pool:
         results = pool.grade(items)
     assert [(r.outcome, r.step_truth, r.status) for r in results] == [
         (outcome, None, "graded") for outcome in (1.0, 1.0, 0.0, 0.0)
@@ -275,7 +276,7 @@ def test_a_table_of_rollouts_becomes_a_table_of_grades(tmp_path):
         }
     )
     rollouts = pa.concat_tables([rollouts.slice(1, 2), rollouts])  # several chunks, one with an offset
-    with GraderPool(CountdownTaskConfig().model_dump_json(), 1, 5.0) as pool:
+    with GraderPool(to_graders(CountdownTaskConfig()), 1, 5.0) as pool:
         grades = grade_table(rollouts, problems, codec, pool)
     assert grades.schema.equals(GRADES, check_metadata=True)
     assert grades["outcome"].to_pylist() == [0.0, 1.0, 1.0, 0.0, 1.0]
@@ -288,7 +289,7 @@ def test_a_child_imports_only_its_task():
     code = (
         "import runpy, sys, io\n"
         "from airls_ray.grading import worker\n"
-        'worker._make_task(\'{"name": "arithmetic"}\')\n'
+        'worker._make_task(\'{"section": {"name": "arithmetic"}, "door": null}\')\n'
         "heavy = {'torch', 'pyarrow', 'numpy', 'transformers', 'ray', 'sympy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -298,7 +299,7 @@ def test_a_child_imports_only_its_task():
 def test_children_may_wait_longer_for_their_first_work_than_their_start_may_take():
     problem = next(iter(make_task(ArithmeticTaskConfig()).problems("train", 0)))
     item = GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), "1+1=2;", ["1+1=2;"])
-    config = ArithmeticTaskConfig().model_dump_json()
+    config = to_graders(ArithmeticTaskConfig())
     with GraderPool(config, 1, deadline_seconds=20.0, start_deadline_seconds=3.0) as pool:
         time.sleep(3.2)
         assert [result.status for result in pool.grade([item])] == ["graded"]

@@ -8,7 +8,7 @@ import pytest
 from airls_ray.config.schema import ArithmeticTaskConfig
 from airls_ray.errors import ConfigError
 from airls_ray.tasks import make_task
-from airls_ray.tasks.arithmetic import ArithmeticTask
+from airls_ray.tasks.families.arithmetic import ArithmeticTask
 
 
 def task(**settings) -> ArithmeticTask:

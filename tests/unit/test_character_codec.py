@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airls_ray.config.schema import FileTaskConfig
-from airls_ray.tasks.file_task import FileTask
+from airls_ray.tasks.families.file import FileTask
 from airls_ray.text.character_codec import END, CharacterCodec
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.steps import StepRule

@@ -13,9 +13,9 @@ from airls_ray.config.schema import ArithmeticTaskConfig, CountdownTaskConfig
 from airls_ray.data.detours import with_detours
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import ConfigError, DataError
-from airls_ray.tasks.arithmetic import ArithmeticTask
-from airls_ray.tasks.countdown import CountdownTask, read_prompt
 from airls_ray.tasks.countdown_solver import LARGEST_RESULT, combine, reachable, solutions, solvable
+from airls_ray.tasks.families.arithmetic import ArithmeticTask
+from airls_ray.tasks.families.countdown import CountdownTask, read_prompt
 
 PUBLIC = [
     ("15,44,79,50", "44-15=29,79-29=50"),

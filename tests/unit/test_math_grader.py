@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from airls_ray.config.schema import FileTaskConfig
+from airls_ray.config.task_sections import to_graders
 from airls_ray.data.schemas import GRADES, ROLLOUTS
 from airls_ray.evaluation.rollouts import summarise_rollouts
 from airls_ray.grading.pool import GradeRequest, GradeResult, GraderPool
@@ -129,7 +130,7 @@ def test_a_right_answer_that_cannot_be_read_is_no_silent_zero():
 def test_an_unreadable_answer_comes_through_the_pool_by_its_status():
     config = FileTaskConfig(train_file="a.jsonl", test_file="b.jsonl")
     items = [GradeRequest("p", answer, "{}", "\\boxed{1}") for answer in (" . ", "1")]
-    with GraderPool(config.model_dump_json(), 1, 20.0) as pool:
+    with GraderPool(to_graders(config), 1, 20.0) as pool:
         assert [(r.outcome, r.status) for r in pool.grade(items)] == [(0.0, "unparsable"), (1.0, "graded")]
 
 

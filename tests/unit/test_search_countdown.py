@@ -12,8 +12,8 @@ from airls_ray.search.registry import make_searcher
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import Child, Expansion, Finish, SearchState
 from airls_ray.tasks.base import Problem
-from airls_ray.tasks.countdown import CountdownTask, read_prompt
 from airls_ray.tasks.countdown_solver import combine_texts
+from airls_ray.tasks.families.countdown import CountdownTask, read_prompt
 
 STEP_SEARCHES: tuple[AlgorithmName, ...] = (
     "beam", "lookahead", "dvts", "early_rejection", "rebase", "ets",

@@ -16,7 +16,7 @@ from airls_ray.errors import ConfigError, DataError, ModelError, RunError
 from airls_ray.prm.folder import write_prm_form
 from airls_ray.prm.items import StepText
 from airls_ray.search.over_endpoint import SearchResult, scoring_of
-from airls_ray.tasks.file_task import FileTask
+from airls_ray.tasks.families.file import FileTask
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.tokenizer_files import train_tokenizer
 from tests.unit.endpoint_fakes import END, STEPS, Digits, FakePolicy, served

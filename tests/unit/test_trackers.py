@@ -12,6 +12,7 @@ import pytest
 
 from actors.train.tracking import LoopState, Shown, Tracker
 from airls_ray.config import Config, load_config
+from airls_ray.config.named import find_doors
 from airls_ray.errors import DoorError, RunError
 from airls_ray.runs import trackers as module
 from airls_ray.runs.run_folder import RunFolder
@@ -199,7 +200,7 @@ def test_a_configuration_names_them(tmp_path: Path) -> None:
     given = load_config(None, ["train.trackers=[jsonl, {name: wandb, options: {project: x}}]"]).train.trackers
     assert [(one.name, one.options) for one in given] == [("jsonl", {}), ("wandb", {"project": "x"})]
     with pytest.raises(DoorError, match="did you mean 'jsonl'"):
-        module.find_trackers(load_config(None, ["train.trackers=json"]).train.trackers)
+        find_doors(load_config(None, ["train.trackers=json"]))
 
 
 def test_an_object_with_the_methods_is_one_already() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airls_ray.tasks.answers import announced, boxed, without_thoughts
 from airls_ray.tasks.code_blocks import program_of
-from airls_ray.tasks.code_task import digest_of
+from airls_ray.tasks.families.code import digest_of
 from airls_ray.tasks.math_grader import grade_math, read_response
 from airls_ray.tasks.maths.comparison import equal
 from airls_ray.tasks.maths.naming import name, vote_name

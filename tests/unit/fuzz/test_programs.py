@@ -14,7 +14,7 @@ from airls_ray.grading.sandbox import values
 from airls_ray.grading.sandbox.judge import equal
 from airls_ray.grading.sandbox.text_compare import same_text
 from airls_ray.tasks.code_blocks import program_of
-from airls_ray.tasks.code_task import digest_of
+from airls_ray.tasks.families.code import digest_of
 from tests.unit.fuzz.budget import FEW
 
 HASHABLE = (

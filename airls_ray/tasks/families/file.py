@@ -86,3 +86,6 @@ def grade_exact(answer: str, response: str, marker: str) -> Grade:
     lines = response.strip().splitlines()
     given = tail.strip() if found else lines[-1].strip() if lines else ""
     return Grade(float(given == answer.strip()), given or None) if given else Grade(0.0, None)
+
+
+TASK = FileTask

@@ -117,3 +117,6 @@ def digest_of(source: str) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         source = source.strip()
     return hashlib.blake2b(source.encode("utf-8", errors="replace"), digest_size=6).hexdigest()
+
+
+TASK = CodeTask

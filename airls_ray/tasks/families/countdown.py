@@ -279,3 +279,6 @@ def _arithmetic_holds(left: int, operator: str, right: int, result: int) -> bool
     if operator == "*":
         return left * right == result
     return right != 0 and left == right * result
+
+
+TASK = CountdownTask

@@ -127,3 +127,6 @@ class ArithmeticTask:
             operators = rng.choices(_OPERATORS, k=self._operations)
             terms = [operator + value for operator, value in zip(operators, values[1:], strict=True)]
             yield f"{values[0]}{''.join(terms)}="
+
+
+TASK = ArithmeticTask

@@ -1,0 +1,109 @@
+"""Every place of a configuration that names what may be the user's own code (docs/doors.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from airls_ray.config.door_section import OpenName
+from airls_ray.config.schema import Config
+from airls_ray.doors import Door, is_foreign, refuse_foreign
+
+Section = TypeVar("Section", bound=BaseModel)
+Place = tuple[str, ...]
+"""Keys that lead to a name: `("task", "reward", "0")`."""
+
+
+def open_names(section: BaseModel, above: Place = ()) -> Iterator[tuple[Place, OpenName]]:
+    """Yield every section below `section`, or itself, whose name may lead to the user's own code."""
+    if isinstance(section, OpenName):
+        yield above, section
+    for field in type(section).model_fields:
+        value = getattr(section, field)
+        for number, one in enumerate(value if isinstance(value, list | tuple) else [value]):
+            place = (*above, field, str(number)) if isinstance(value, list | tuple) else (*above, field)
+            if isinstance(one, BaseModel):
+                yield from open_names(one, place)
+
+
+def all_names(config: Config) -> Iterator[tuple[Place, str]]:
+    """Yield every name, those of searches, too."""
+    for place, one in open_names(config):
+        yield place, one.name
+    for number, name in enumerate(config.search.algorithms):
+        yield ("search", "algorithms", str(number)), name
+
+
+def find_doors(config: Config) -> list[Door]:
+    """Look up all that the run of a configuration loads, as it is now, without running any of it; searches,
+    which a run does not load, are left out.
+
+    Raises:
+        DoorError: a name leads nowhere.
+    """
+    return [one.find() for _, one in open_names(config)]
+
+
+def refuse_names(config: Config, given: Mapping[str, Any], whose: str) -> None:
+    """Refuse names that lead to code and are not among the overrides `given`, which are the user's own.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    refuse_foreign((name for place, name in all_names(config) if not _holds(given, place)), whose)
+
+
+def without_names(section: Section, given: Mapping[str, Any], above: Place = ()) -> Section:
+    """Return the section without those entries of lists that name the user's own code and are not among the
+    overrides `given`: for who opens none of them."""
+    changes: dict[str, Any] = {}
+    for field in type(section).model_fields:
+        value, place = getattr(section, field), (*above, field)
+        if isinstance(value, BaseModel):
+            changes[field] = without_names(value, given, place)
+        elif isinstance(value, list) and not _holds(given, place):
+            names = [one.name if isinstance(one, OpenName) else one for one in value]
+            if any(isinstance(one, OpenName) for one in value) or place == ("search", "algorithms"):
+                changes[field] = [one for one, name in zip(value, names, strict=True) if not is_foreign(name)]
+    return section.model_copy(update=changes)
+
+
+def with_names(section: Section, renamed: Callable[[str], str]) -> Section:
+    """Return the section with every name of an `OpenName` below it, or its own, as `renamed` has it."""
+    changes: dict[str, Any] = {}
+    for field in type(section).model_fields:
+        value = getattr(section, field)
+        if isinstance(value, BaseModel):
+            changes[field] = with_names(value, renamed)
+        elif isinstance(value, list) and any(isinstance(one, BaseModel) for one in value):
+            changes[field] = [
+                with_names(one, renamed) if isinstance(one, BaseModel) else one for one in value
+            ]
+    if isinstance(section, OpenName):
+        changes["name"] = renamed(section.name)
+    return section.model_copy(update=changes)
+
+
+def name_beside(text: str, folder: Path) -> str:
+    """Return `file.py:NAME` with its whole path: relative to the working directory, else to `folder`."""
+    path, colon, name = text.rpartition(":")
+    if not colon or not path.endswith(".py") or not name.isidentifier():
+        return text
+    found = next((one for one in (Path(path), folder / path) if one.is_file()), None)
+    return text if found is None else f"{os.path.abspath(found)}:{name}"
+
+
+def _holds(given: Mapping[str, Any], place: Place) -> bool:
+    """Whether overrides say what stands at a place; a list of theirs replaces a whole list."""
+    at: Any = given
+    for key in place:
+        if not isinstance(at, Mapping):
+            return True
+        if key not in at:
+            return False
+        at = at[key]
+    return True

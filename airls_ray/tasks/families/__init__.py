@@ -1,0 +1,1 @@
+"""The built-in tasks, a file each: what it calls `TASK` is made with the task's section."""
