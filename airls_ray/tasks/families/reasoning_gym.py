@@ -1,0 +1,122 @@
+"""Data sets of the public package reasoning-gym (pip install reasoning-gym), with step truth for some.
+
+A problem is drawn by its index, and its grader draws it again, so that no solution lies in the problem. The
+verdict is the package's own score. Where solutions are moves that can be replayed, or the package records the
+states in between, a response is a chain of steps (`airls_ray/tasks/gym/`), and the truth of each is known.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from random import Random
+from typing import Any, Literal
+
+from airls_ray.errors import ConfigError, DoorError
+from airls_ray.tasks.answers import without_thoughts
+from airls_ray.tasks.base import Problem
+from airls_ray.tasks.gym.chains import Chain, chain_of
+
+_INDICES = 2**31
+_PROBE = 12345
+_KEPT = 2048
+"""Entries that a grader keeps: drawing one may cost a search for its solution."""
+
+
+class ReasoningGym:
+    """A data set of reasoning-gym; see the module's docstring."""
+
+    def __init__(self, dataset: str, outcome: Literal["right", "score"] = "right", **settings: Any) -> None:
+        """Open the data set.
+
+        Args:
+            dataset: its name in the package, such as `jugs`.
+            outcome: `right`: 1 for the full score, else 0; `score`: the package's score, with its parts of a
+                point for form.
+            settings: of the data set (`difficulty`, `min_numbers`, ...).
+
+        Raises:
+            DoorError: the package is missing, or has no such data set or setting.
+        """
+        self._outcome = outcome
+        self._gym = _package()
+        self.name = dataset
+        known = list(importlib.import_module("reasoning_gym.factory").DATASETS)
+        if dataset not in known:
+            from airls_ray.doors import nearest
+
+            raise DoorError(f"has no data set {dataset!r}{nearest(dataset, known)}")
+        self._make = partial(self._gym.create_dataset, dataset, size=1, **settings)
+        try:
+            self._data = self._make(seed=_PROBE)
+            fresh = self._data[0]
+            self._data = self._make(seed=_PROBE + 1)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise DoorError(f"cannot make the data set {dataset}: {error}") from None
+        self._data.seed = _PROBE
+        self._reseeds = self._data[0]["question"] == fresh["question"]
+        self._chain: Chain = chain_of(dataset)
+        self.step_delimiter = self._chain.delimiter
+        self.entry = lru_cache(maxsize=_KEPT)(self._entry)
+
+    def problem(self, rng: Random) -> dict[str, Any]:
+        """Draw a problem: the package's question, the form of a chain, and a solution as its trace."""
+        index = rng.randrange(_INDICES)
+        entry = self.entry(index)
+        answer = entry["answer"]
+        trace = None if answer is None else self._chain.trace(entry)
+        prompt = entry["question"].strip()
+        return {
+            "prompt": f"{prompt}\n{self._chain.request}" if self._chain.request else prompt,
+            "answer": str(answer) if answer is not None else "(judged by its score)",
+            "traces": [trace] if trace else [],
+            "index": index,
+        }
+
+    def grade(self, problem: Problem, response: str) -> tuple[float, str | None]:
+        """Score the answer of a response by the package; the answer is its text."""
+        answer = self._chain.answer(without_thoughts(response))
+        if answer is None:
+            return 0.0, None
+        score = float(self._data.score_answer(answer, self._of(problem)))
+        return (score if self._outcome == "score" else float(score >= 1.0)), answer.strip()
+
+    def step_truth(self, problem: Problem, steps: Sequence[str]) -> list[bool] | None:
+        """Whether each step is allowed and the full score can still be reached; None: nothing is known."""
+        return self._chain.truth(self._of(problem), steps)
+
+    def warm_up(self) -> None:
+        """Draw an entry, so that the first response does not pay for it."""
+        self.entry(0)
+
+    def _of(self, problem: Problem) -> Mapping[str, Any]:
+        index = problem.details.get("index")
+        if not isinstance(index, int):
+            raise ConfigError(
+                f"the problem {problem.prompt[:40]!r} has no index of {self.name}: it is another task's"
+            )
+        entry = self.entry(index)
+        if not problem.prompt.startswith(entry["question"].strip()):
+            raise ConfigError(
+                f"problem {index} of {self.name} is another one here than where it was drawn "
+                f"({problem.prompt[:40]!r}): take the same settings and version of reasoning-gym"
+            )
+        return entry
+
+    def _entry(self, index: int) -> Mapping[str, Any]:
+        """The first entry of the data set whose seed is `index`: most give it without being made anew."""
+        if self._reseeds:
+            self._data.seed = index
+        found: Mapping[str, Any] = (self._data if self._reseeds else self._make(seed=index))[0]
+        return found
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module("reasoning_gym")
+    except ModuleNotFoundError:
+        raise DoorError("needs the package reasoning_gym: pip install reasoning-gym") from None
+
+
+TASK = ReasoningGym
