@@ -69,7 +69,7 @@ def evaluate_policy(config: Config, policy: str, output: Path, resume: bool) -> 
 def evaluate_endpoint(config: Config, url: str, model: str, output: Path, resume: bool) -> dict[str, Any]:
     """The same with an OpenAI-compatible endpoint; starts no engine and no cluster."""
     progress, problems = make_progress(), test_problems(config)
-    check_before(config, progress, splits=("test",), traces=False)
+    check_before(config, progress, splits=("test",), traces=False, encodes=False)
     tokens = config.rollout.max_response_tokens
     settings = _settings(config) | {"endpoint": url, "model": model, "max_response_tokens": tokens}
     parts = OutputParts(output, settings, resume)
@@ -90,7 +90,7 @@ def evaluate_files(config: Config, paths: Sequence[Path], output: Path, resume: 
     """Grade and measure stored responses; starts no engine and no cluster."""
     progress, problems = make_progress(), test_problems(config)
     responses = read_responses(paths, problems)
-    check_before(config, progress, splits=("test",), traces=False)
+    check_before(config, progress, splits=("test",), traces=False, encodes=False)
     settings = _settings(config) | {"files": [str(path) for path in paths], "responses": len(responses)}
     settings = {name: value for name, value in settings.items() if name not in ("samples", "temperature")}
     parts = OutputParts(output, settings, resume)

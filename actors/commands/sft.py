@@ -27,6 +27,7 @@ from airls_ray.models.check import check_model_folder
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
+from airls_ray.text.messages import history_of
 from airls_ray.text.tokenizer_files import train_tokenizer
 
 _TOKENIZER_PROBLEMS = 10_000
@@ -103,6 +104,7 @@ def _training_texts(config: Config) -> Iterator[str]:
     """Prompts and traces that a new tokenizer is learned from."""
     stream = ProblemStream(make_task(config.task), "train", derive_seed(config.seed, "tokenizer"))
     for problem in table_to_problems(take_distinct(stream, _TOKENIZER_PROBLEMS)):
+        yield from (one["content"] for one in history_of(problem.details))
         yield problem.prompt
         yield from problem.traces
 

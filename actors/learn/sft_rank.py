@@ -106,7 +106,8 @@ class Check:
         self._codec = codec
         self._engine = engine
         self._problems = _share(problems, engine.rank, engine.world_size)
-        self._prompts = [codec.encode_prompt(text) for text in self._problems["prompt"].to_pylist()]
+        asked = (self._problems[name].to_pylist() for name in ("prompt", "details"))
+        self._prompts = [codec.encode_problem(*one) for one in zip(*asked, strict=True)]
         self._pool = GraderPool(to_graders(config.task), 1, config.verifier.deadline_seconds)
 
     def __enter__(self) -> Check:

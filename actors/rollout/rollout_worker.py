@@ -108,10 +108,8 @@ class RolloutWorker:
         """
         start = time.perf_counter()
         identifiers = problems["problem_id"].to_pylist()
-        prompts = [
-            self._encode(pid, text)
-            for pid, text in zip(identifiers, problems["prompt"].to_pylist(), strict=True)
-        ]
+        columns = (problems[name].to_pylist() for name in ("prompt", "details"))
+        prompts = [self._encode(*row) for row in zip(identifiers, *columns, strict=True)]
         seeds = [derive_seed(request.seed, "rollout", *request.seed_path, pid) for pid in identifiers]
         most = self._config.rollout.max_response_tokens
         with self._engine_lock:
@@ -200,8 +198,8 @@ class RolloutWorker:
         getattr(self, call)(*cluster.resolve(arguments, deadline_seconds))
         return outcomes(refs, deadline_seconds, f"{call} on a worker of this node", until)
 
-    def _encode(self, identifier: str, prompt: str) -> list[int]:
-        tokens = self._codec.encode_prompt(prompt)
+    def _encode(self, identifier: str, prompt: str, details: str | None) -> list[int]:
+        tokens = self._codec.encode_problem(prompt, details)
         room = self._config.model.context_tokens - self._config.rollout.max_response_tokens
         if len(tokens) > room:
             raise DataError(

@@ -145,7 +145,8 @@ def search_batch(
     parts.pool.forget_prefixes()
     if isinstance(parts.scorer, ScorerGroup):
         parts.scorer.forget()
-    prompts = {at: tuple(parts.codec.encode_prompt(problems["prompt"][at].as_py())) for at in batch}
+    texts, details = problems["prompt"], problems["details"]
+    prompts = {at: tuple(parts.codec.encode_problem(texts[at].as_py(), details[at].as_py())) for at in batch}
     fitting: list[SearchProblem] = []
     refused: list[SearchProblem] = []
     for at in batch:

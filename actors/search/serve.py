@@ -37,7 +37,6 @@ from airls_ray.serving.service import SearchService, check_defaults
 from airls_ray.serving.token import check_exposure, read_token
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
-from airls_ray.text.tokenizer_files import load_tokenizer
 
 _LOG = logging.getLogger(__name__)
 _APPLICATION = "airls-ray"
@@ -63,16 +62,14 @@ class SearchEndpoint:
         _log_to(log)
         pool = parts["pool"]
         pool.fleet.follow(FleetEvents(say=_LOG.warning))
-        template = config.model.prompt_template
-        codec = TextCodec.from_folder(policy, make_task(config.task), template)
-        chat = load_tokenizer(policy, chat=True).chat if template == "chat" else None
+        codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
         driver = SearchDriver(PoolGenerator(pool), parts["scorer"], codec.is_blank, parts["settings"])
         queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue, pool.rest)
         service = SearchService(
             config,
             model,
             codec,
-            PromptEncoder(codec, chat),
+            PromptEncoder(codec),
             driver,
             queue,
             parts["aggregate"],

@@ -19,6 +19,7 @@ from airls_ray.data.lengths import Lengths
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import CutsSteps, Split, Task
+from airls_ray.text.messages import history_of, needs_template
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -56,6 +57,7 @@ def check_config(
     found = [one for split in get_args(Split) if (one := read_split(report, config, split)) is not None]
     add_shared_problems(report, found)
     for one in found:
+        _add_turns(report, config, one)
         traces = sum(len(problem.traces) for problem in one.problems)
         figures: dict[str, Cell] = {
             "from": Path(one.name).name,
@@ -76,7 +78,12 @@ def check_config(
 
 
 def check_before(
-    config: Config, progress: Progress, *, splits: Sequence[Split] = ("train", "test"), traces: bool
+    config: Config,
+    progress: Progress,
+    *,
+    splits: Sequence[Split] = ("train", "test"),
+    traces: bool,
+    encodes: bool = True,
 ) -> None:
     """Check files of problems before a command starts: all rows, and the grader on a sample of them.
 
@@ -88,9 +95,11 @@ def check_before(
         progress: where the lines go.
         splits: which problems the command uses.
         traces: whether it learns from traces.
+        encodes: whether it makes prompts of the problems itself, by `model.prompt_template`.
 
     Raises:
-        DataError: a file cannot be used, or a trace that is learned from grades wrong.
+        DataError: a file cannot be used, a trace that is learned from grades wrong, or a prompt needs a chat
+            template.
         DoorError: a task of the user's own gives no problems or no verdicts.
         RunError: a grader process cannot be started.
     """
@@ -104,6 +113,8 @@ def check_before(
         one = read_split(report, config, split)
         if one is None:
             continue
+        if encodes:
+            _add_turns(report, config, one)
         effort = _effort(config, _BEFORE, traces and split == "train")
         _add_judged(report, config, split, judge_problems(config.task, one.problems, one.places, effort))
         if effort.traces:
@@ -145,6 +156,20 @@ def _add_judged(report: DataReport, config: Config, split: Split, judged: Judged
     report.add(Severity.WARNING, f"traces of {WORDS[split]} problems without a verdict", judged.lost_traces)
 
 
+def _add_turns(report: DataReport, config: Config, found: Problems) -> None:
+    """Add the prompts with earlier turns where no chat template would write them."""
+    if config.model.prompt_template == "plain":
+        report.add(
+            Severity.ERROR,
+            f"{WORDS[found.split]} prompts with earlier turns, which need model.prompt_template=chat",
+            [
+                found.places[one.problem_id]
+                for one in found.problems
+                if needs_template(history_of(one.details))
+            ],
+        )
+
+
 def _add_steps(report: DataReport, figures: dict[str, Cell], task: Task, found: Problems) -> None:
     """Add how many steps the traces have."""
     counts = [len(steps_of(task, trace)) for problem in found.problems for trace in problem.traces]
@@ -173,10 +198,11 @@ def _add_lengths(
     for problem in found.problems:
         where = found.places[problem.problem_id]
         try:
-            prompt = len(codec.encode_prompt(problem.prompt))
+            prompt = len(codec.encode_problem(problem.prompt, problem.details))
             sizes = [len(codec.encode_trace(trace)) for trace in problem.traces]
         except DataError as error:
-            unwritten.append(f"{where}: {error}")
+            if not (config.model.prompt_template == "plain" and needs_template(history_of(problem.details))):
+                unwritten.append(f"{where}: {error}")  # the others are in the report already
             continue
         prompts.append(prompt)
         traces += sizes

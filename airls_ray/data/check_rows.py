@@ -93,7 +93,7 @@ def add_shared_problems(report: DataReport, found: Sequence[Problems]) -> None:
     train, test = (next((one for one in found if one.split == split), None) for split in get_args(Split))
     if train is None or test is None:
         return
-    places = {problem.prompt.strip(): train.places[problem.problem_id] for problem in train.problems}
+    places = {problem.asked: train.places[problem.problem_id] for problem in train.problems}
     places |= train.places
     report.add(
         Severity.ERROR,
@@ -101,6 +101,6 @@ def add_shared_problems(report: DataReport, found: Sequence[Problems]) -> None:
         (
             f"{test.places[one.problem_id]}: the problem {one.problem_id!r} is in {same}"
             for one in test.problems
-            if (same := places.get(one.prompt.strip()) or places.get(one.problem_id))
+            if (same := places.get(one.asked) or places.get(one.problem_id))
         ),
     )

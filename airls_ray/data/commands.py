@@ -17,6 +17,7 @@ from airls_ray.errors import ConfigError, DataError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem, Split
+from airls_ray.text.messages import history_of
 from airls_ray.text.tokenizer_files import load_tokenizer
 
 _ANSWER_SECONDS = 10.0
@@ -145,6 +146,7 @@ def _drop_long(found: Imported, tokenizer: str, max_tokens: int) -> Converted:
         where = found.places[problem.problem_id]
         try:
             size = len(loaded.encode(problem.prompt, begin=True).ids)
+            size += sum(len(loaded.encode(one["content"]).ids) for one in history_of(problem.details))
             sizes = [len(loaded.encode(trace).ids) for trace in problem.traces]
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
@@ -158,6 +160,12 @@ def _drop_long(found: Imported, tokenizer: str, max_tokens: int) -> Converted:
         kept.append(replace(problem, traces=traces))
     found.problems = kept
     return converted
+
+
+def _said(problem: Problem) -> str:
+    """What user and assistant say in a prompt; a system message, which many problems share, is left out."""
+    turns = [one["content"] for one in history_of(problem.details) if one["role"] != "system"]
+    return "\n".join([*turns, problem.prompt])
 
 
 def compare_data(
@@ -174,5 +182,5 @@ def compare_data(
     texts = []
     for source, form in zip((train, test), forms, strict=True):
         found = import_problems(source, form, fields)
-        texts.append([Text(found.places[one.problem_id], one.prompt) for one in found.problems])
+        texts.append([Text(found.places[one.problem_id], _said(one)) for one in found.problems])
     return find_contamination(texts[0], texts[1], ngram)

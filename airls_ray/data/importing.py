@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from airls_ray.config.task_sections import FieldsConfig, FormatName
 from airls_ray.data.formats import FORMATS, merged_fields, read_field
+from airls_ray.data.messages import content_of, is_messages, read_messages
 from airls_ray.data.own_rows import problem_of_row
 from airls_ray.data.rows import Row, kind_of
 from airls_ray.data.sources import open_source
@@ -19,7 +20,6 @@ from airls_ray.errors import DataError
 from airls_ray.tasks import code_formats
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.choices import with_choices
-from airls_ray.tasks.generate import content_id
 
 _SHOWN = 3
 
@@ -165,16 +165,16 @@ def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
     Raises:
         DataError: a field is missing or of another type; the sentence begins with `where`.
     """
-    prompt = _text(where, row, "prompt", fields.prompt)
+    prompt, turns = _prompt(where, row, fields.prompt)
     given = None if fields.problem_id is None else _plain(read_field(row, fields.problem_id))
     options = [] if fields.choices is None else _options(where, row, fields.choices)
     # Many questions of a multiple choice set have one text ("Which of these is right?") and other options.
-    identity = content_id("file", "\n".join([prompt, *options])) if given is None else given
-    details = {
+    identity = content_of(prompt, turns, options) if given is None else given
+    details: dict[str, Any] = {
         name: value
         for name, path in (("level", fields.level), ("subject", fields.subject))
         if path is not None and (value := _plain(read_field(row, path))) is not None
-    }
+    } | turns
     traces = _traces(where, row, fields.traces)
     if fields.choices is not None:
         answer = None if fields.answer is None else read_field(row, fields.answer)
@@ -187,7 +187,7 @@ def _add(
     result: Imported, by_id: dict[str, int], by_prompt: dict[str, int], where: str, problem: Problem
 ) -> None:
     """Take a problem into `result`; the dictionaries say where identifiers and prompts stand there."""
-    same_id, same_prompt = by_id.get(problem.problem_id), by_prompt.get(problem.prompt.strip())
+    same_id, same_prompt = by_id.get(problem.problem_id), by_prompt.get(problem.asked)
     for at in (same_id, same_prompt):
         if at is not None:
             _refuse_contradiction(result, result.problems[at], where, problem)
@@ -198,7 +198,7 @@ def _add(
         result.twice.append(f"{where}: the problem of {earlier} again{named}")
     if same_id is None:
         by_id[problem.problem_id] = len(result.problems)
-        by_prompt.setdefault(problem.prompt.strip(), len(result.problems))
+        by_prompt.setdefault(problem.asked, len(result.problems))
         result.problems.append(problem)
         result.places[problem.problem_id] = where
         result.again += same_prompt is not None
@@ -212,7 +212,7 @@ def _refuse_contradiction(result: Imported, before: Problem, where: str, problem
     """Raise a `_BadField` where two rows with one prompt or identifier cannot both be right."""
     first = result.places[before.problem_id]
     named = problem.prompt.strip()[:60]
-    if before.prompt.strip() != problem.prompt.strip():
+    if before.asked != problem.asked:
         named, what = problem.problem_id, "prompts differ"
     elif before.answer.strip() != problem.answer.strip():
         what = f"answers differ ({before.answer.strip()[:40]!r} and {problem.answer.strip()[:40]!r})"
@@ -230,6 +230,14 @@ def _reject(result: Imported, stop: str | None, error: DataError, kind: str) -> 
         raise DataError(f"{error}{stop}") from error
     result.bad.append(str(error))
     result.kinds[kind] += 1
+
+
+def _prompt(where: str, row: Row, path: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the prompt and what belongs in the details where it is a list of messages."""
+    value = None if path is None else read_field(row, path)
+    if is_messages(value):
+        return read_messages(where, str(path), value)
+    return _text(where, row, "prompt", path), {}
 
 
 def _text(where: str, row: Row, name: str, path: str | None) -> str:

@@ -36,8 +36,15 @@ class Lengths:
         return cls(codec, context - config.rollout.max_response_tokens, context)
 
     def fit(self, problem: Problem) -> Problem | None:
-        """Return `problem` with the traces that fit, or None where its prompt does not."""
-        prompt = len(self.codec.encode_prompt(problem.prompt))
+        """Return `problem` with the traces that fit, or None where its prompt does not.
+
+        Raises:
+            DataError: the tokenizer or its template cannot write the prompt.
+        """
+        try:
+            prompt = len(self.codec.encode_problem(problem.prompt, problem.details))
+        except DataError as error:
+            raise DataError(f"problem {problem.problem_id!r}: {error}") from error
         if prompt > self.prompt:
             return None
         room = self.context - prompt

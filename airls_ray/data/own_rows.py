@@ -5,26 +5,38 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from airls_ray.data.messages import content_of, is_messages, read_history, read_messages
 from airls_ray.data.rows import Row, kind_of
 from airls_ray.errors import DataError
 from airls_ray.tasks.base import Problem
-from airls_ray.tasks.generate import content_id
+from airls_ray.text.messages import HISTORY
 
 
 def problem_of_row(where: str, row: Row) -> Problem:
     """Return the problem of a row.
 
-    Fields: `prompt` and `answer` (text, required); `traces` (list of text) or `trace` (text); `problem_id`
-    (text; made from the prompt if absent); `details` (object). Others are ignored.
+    Fields: `prompt` (text, or a list of chat messages) and `answer` (text), both required; `traces` (list of
+    text) or `trace` (text); `problem_id` (text; made from the prompt if absent); `details` (object). Others
+    are ignored.
 
     Raises:
         DataError: a field is missing or of another type; the sentence begins with `where`.
     """
-    prompt, answer = _text(where, row, "prompt"), _text(where, row, "answer")
-    traces = _traces(where, row)
-    identity = (
-        content_id("file", prompt) if row.get("problem_id") is None else _text(where, row, "problem_id")
-    )
+    details = _details(where, row)
+    if is_messages(row.get("prompt")):
+        prompt, turns = read_messages(where, "prompt", row["prompt"])
+        details |= turns
+    else:
+        prompt = _text(where, row, "prompt")
+        if HISTORY in details:
+            read_history(where, details[HISTORY], prompt)
+    answer, traces = _text(where, row, "answer"), _traces(where, row)
+    given = row.get("problem_id")
+    identity = content_of(prompt, details) if given is None else _text(where, row, "problem_id")
+    return Problem(identity, prompt, answer, traces, details)
+
+
+def _details(where: str, row: Row) -> dict[str, Any]:
     details = row.get("details")
     if isinstance(details, str):  # the form that a Parquet file of ours has
         try:
@@ -37,7 +49,7 @@ def problem_of_row(where: str, row: Row) -> Problem:
         json.dumps(details)
     except (TypeError, ValueError) as error:  # a row of Parquet may hold times or bytes
         raise DataError(f"{where}: field 'details' holds what JSON has not ({error})") from error
-    return Problem(identity, prompt, answer, traces, details or {})
+    return dict(details or {})
 
 
 def _text(where: str, row: Row, name: str) -> str:

@@ -16,6 +16,7 @@ from airls_ray.data.importing import import_problems
 from airls_ray.data.schemas import PROBLEMS
 from airls_ray.errors import DataError, RunError
 from airls_ray.tasks.base import Problem, Split, Task
+from airls_ray.text.messages import HISTORY, conversation
 
 
 def problems_to_table(problems: Iterable[Problem]) -> pa.Table:
@@ -142,11 +143,14 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _json_line(problem: Problem) -> str:
+    details = dict(problem.details)
+    turns = details.pop(HISTORY, None)
+    prompt = problem.prompt if turns is None else conversation("", problem.prompt, turns)
     fields = {
         "problem_id": problem.problem_id,
-        "prompt": problem.prompt,
+        "prompt": prompt,
         "answer": problem.answer,
         "traces": list(problem.traces),
-        "details": problem.details,
+        "details": details,
     }
     return json.dumps(fields, ensure_ascii=False) + "\n"

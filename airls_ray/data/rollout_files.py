@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airls_ray import files
+from airls_ray.data.messages import read_messages
 from airls_ray.data.problems import read_problems
 from airls_ray.data.rows import Row, kind_of, optional_text, outcome_of, read_rows, text_of, texts_of
 from airls_ray.data.schemas import STORED_ROLLOUTS, conform, rows_to_table
@@ -19,6 +20,7 @@ from airls_ray.errors import DataError
 from airls_ray.tasks.generate import content_id
 from airls_ray.tasks.maths.naming import vote_name
 from airls_ray.text.codec import TextCodec
+from airls_ray.text.messages import HISTORY, asked_of, history_of
 
 _ROUNDING = 1e-4  # a log-probability that was computed in low precision may lie this far above 0
 
@@ -50,11 +52,12 @@ def read_stored_rollouts(
 ) -> StoredRollouts:
     """Read JSONL, JSON or Parquet files of rollouts, and traces of the same problems.
 
-    Fields of a rollout: `prompt` (text or tokens; may be absent where `problem_id` is one of `problems`),
-    `problem_id` (text; else rows of equal prompts are of one problem), `response` (text or tokens),
-    `correct` or `outcome` (true, false or a number from 0 to 1); optionally `logprobs` (one number for every
-    token of the response), `answer` (text), `step_ends` (of tokens) and `finish` ("length": the response was
-    cut, so a text gets no end of sequence). Others are ignored; the files of a run's `rollouts/` fit.
+    Fields of a rollout: `prompt` (text, messages or tokens; may be absent where `problem_id` is one of
+    `problems`), `problem_id` (text; else rows of equal prompts are of one problem), `response` (text or
+    tokens), `correct` or `outcome` (true, false or a number from 0 to 1); optionally `logprobs` (one number
+    for every token of the response), `answer` (text), `step_ends` (of tokens) and `finish` ("length": the
+    response was cut, so a text gets no end of sequence). Others are ignored; the files of a run's `rollouts/`
+    fit.
     Of a trace: the prompt as above, and `trace` or `response` (text or tokens, with `logprobs` if known)
     or `traces` (a list of texts). Without `traces` those of `problems` are taken.
 
@@ -123,10 +126,10 @@ class _Reader:
     def add_problems(self, path: Path) -> None:
         """Learn the prompts and traces of a problem file."""
         table = read_problems(path)
-        columns = (table[name].to_pylist() for name in ("problem_id", "prompt", "traces"))
-        for identity, prompt, traces in zip(*columns, strict=True):
+        columns = (table[name].to_pylist() for name in ("problem_id", "prompt", "details", "traces"))
+        for identity, prompt, details, traces in zip(*columns, strict=True):
             where = f"{path}, problem {identity!r}"
-            tokens = self._text_prompt(where, prompt)
+            tokens = self._text_prompt(where, prompt, details)
             self._prompts.setdefault(identity, (where, tokens))
             self._by_tokens.setdefault(tuple(tokens), identity)
             self._traces.setdefault(identity, []).extend(traces or ())
@@ -174,7 +177,9 @@ class _Reader:
                     "give the prompt, or a file with it by --problems"
                 )
             return identity, self._prompts[identity][1]
-        if isinstance(given, list):
+        if isinstance(given, list) and given and isinstance(given[0], Mapping):
+            prompt = self._text_prompt(where, *read_messages(where, "prompt", given))
+        elif isinstance(given, list):
             prompt = self._tokens(where, given, "prompt")
         else:
             prompt = self._text_prompt(where, text_of(where, row, "prompt"))
@@ -206,13 +211,17 @@ class _Reader:
             tokens = tokens[:-1]
         return tokens, self._codec.step_ends(tokens)
 
-    def _text_prompt(self, where: str, text: str) -> list[int]:
-        if text not in self._encoded:
+    def _text_prompt(
+        self, where: str, text: str, details: str | Mapping[str, Any] | None = None
+    ) -> list[int]:
+        history = history_of(details)
+        asked = text if not history else asked_of(text, {HISTORY: history})
+        if asked not in self._encoded:
             try:
-                self._encoded[text] = self._codec.encode_prompt(text)
+                self._encoded[asked] = self._codec.encode_prompt(text, history)
             except DataError as error:
                 raise DataError(f"{where}: field 'prompt': {error}") from error
-        return self._encoded[text]
+        return self._encoded[asked]
 
     def _encode(self, where: str, text: str) -> list[int]:
         try:

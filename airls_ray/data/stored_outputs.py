@@ -10,11 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from airls_ray.data.messages import read_messages
 from airls_ray.data.rows import Row, optional_text, read_rows, text_of
 from airls_ray.data.schemas import OUTPUTS, rows_to_table
 from airls_ray.errors import DataError
 from airls_ray.evaluation.outputs import GREEDY
 from airls_ray.grading.pool import GradeRequest, GraderPool
+from airls_ray.text.messages import asked_of
+
+_TURNS = "messages"
+"""What errors call a prompt of several messages."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,9 @@ class Response:
 def read_responses(paths: Sequence[Path], problems: pa.Table) -> list[Response]:
     """Read JSONL, JSON or Parquet files of responses to `problems` (schema PROBLEMS).
 
-    Fields of a row: `problem_id` or `prompt` (text; which problem), `response` (text), and optionally
-    `tokens` (a number), `finish` ("stop" or "length") and `index` (-1 for a greedy response). Others are
-    ignored.
+    Fields of a row: `problem_id` or `prompt` (text or messages; which problem), `response` (text), and
+    optionally `tokens` (a number), `finish` ("stop" or "length") and `index` (-1 for a greedy response).
+    Others are ignored.
 
     Raises:
         DataError: one sentence with file and row: a field is missing, or there is no such problem, or several
@@ -84,16 +89,24 @@ class _Known:
     """The problems that a row may name."""
 
     def __init__(self, problems: pa.Table) -> None:
+        columns = (problems[name].to_pylist() for name in ("problem_id", "prompt", "details"))
         self._answers: list[str] = problems["answer"].to_pylist()
-        self._rows: dict[str, dict[str, list[int]]] = {"problem_id": {}, "prompt": {}}
-        for name, rows in self._rows.items():
-            for row, value in enumerate(problems[name].to_pylist()):
-                rows.setdefault(value.strip(), []).append(row)
+        self._asked: list[str] = []
+        self._rows: dict[str, dict[str, list[int]]] = {"problem_id": {}, "prompt": {}, _TURNS: {}}
+        for row, (identity, prompt, details) in enumerate(zip(*columns, strict=True)):
+            self._asked.append(asked_of(prompt, details))
+            keys = (identity.strip(), prompt.strip(), self._asked[-1])
+            for rows, key in zip(self._rows.values(), keys, strict=True):
+                rows.setdefault(key, []).append(row)
 
     def problem(self, where: str, row: Row) -> int:
         """Return the row of the problem, the first of several with one answer."""
         name = "problem_id" if row.get("problem_id") is not None else "prompt"
-        given = text_of(where, row, name)
+        turns = row.get(name)
+        if name == "prompt" and isinstance(turns, list):
+            name, given = _TURNS, asked_of(*read_messages(where, name, turns))
+        else:
+            given = text_of(where, row, name)
         found = self._rows[name].get(given.strip(), [])
         if not found:
             raise DataError(
@@ -104,6 +117,11 @@ class _Known:
             raise DataError(
                 f"{where}: {name} {given[:60]!r} is that of {len(found)} test problems with different "
                 "answers: name the right one by 'problem_id', or mend the test file"
+            )
+        if name == "prompt" and len({self._asked[at] for at in found}) > 1:
+            raise DataError(
+                f"{where}: prompt {given[:60]!r} ends {len(found)} conversations: name the right one by "
+                "'problem_id', or give all its messages"
             )
         return found[0]
 

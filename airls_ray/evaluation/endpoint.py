@@ -16,6 +16,7 @@ from airls_ray.evaluation.outputs import GREEDY
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks.base import Task, WrapsPrompts
 from airls_ray.text.characters import whole_characters
+from airls_ray.text.messages import Message, conversation, history_of
 
 KEY = "OPENAI_API_KEY"
 _AT_ONCE = 8
@@ -131,32 +132,36 @@ class Endpoint:
         Raises:
             RunError: the endpoint cannot be reached, refuses, or answers without text.
         """
-        prompts = problems["prompt"].to_pylist()
+        prompts, details = problems["prompt"].to_pylist(), problems["details"].to_pylist()
+        turns = [self._turns(*one) for one in zip(prompts, details, strict=True)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = pool.map(
-                lambda row: self._of_problem(row, prompts[row], first, asked), range(len(prompts))
-            )
+            found = pool.map(lambda row: self._of_problem(row, turns[row], first, asked), range(len(turns)))
             return [response for one in found for response in one]
 
-    def _of_problem(self, row: int, prompt: str, first: int, asked: Asked) -> list[Response]:
+    def _turns(self, prompt: str, details: str) -> list[Message]:
+        system, user = ("", prompt) if self._wrapper is None else self._wrapper.wrap(prompt)
+        return conversation(system, user, history_of(details))
+
+    def _of_problem(self, row: int, turns: list[Message], first: int, asked: Asked) -> list[Response]:
         seed = derive_seed(asked.seed, "endpoint", first + row)
-        greedy = self._ask(prompt, 1, 0.0, asked.max_tokens, seed)
+        greedy = self._ask(turns, 1, 0.0, asked.max_tokens, seed)
         sampled: list[Any] = []
         while len(sampled) < asked.samples:  # some servers give one choice whatever `n` is
             wanted = asked.samples - len(sampled)
-            sampled += self._ask(prompt, wanted, asked.temperature, asked.max_tokens, seed + len(sampled))
+            sampled += self._ask(turns, wanted, asked.temperature, asked.max_tokens, seed + len(sampled))
         return [
             Response(row, index, whole_characters(choice.message.content or ""), None, choice.finish_reason)
             for index, choice in ((GREEDY, greedy[0]), *enumerate(sampled[: asked.samples]))
         ]
 
-    def _ask(self, prompt: str, n: int, temperature: float, max_tokens: int, seed: int) -> Sequence[Any]:
-        system, user = ("", prompt) if self._wrapper is None else self._wrapper.wrap(prompt)
-        messages: list[Any] = [{"role": "system", "content": system}] if system else []
+    def _ask(
+        self, turns: list[Message], n: int, temperature: float, max_tokens: int, seed: int
+    ) -> Sequence[Any]:
+        messages: Any = turns
         return self._connection.choices(
             lambda client, model: client.chat.completions.create(
                 model=model,
-                messages=[*messages, {"role": "user", "content": user}],
+                messages=messages,
                 n=n,
                 temperature=temperature,
                 max_tokens=max_tokens,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from airls_ray.doors import Kind, nearest
 from airls_ray.errors import DoorError
+from airls_ray.text.messages import HISTORY, conversation, history_of
 
 Style = Literal["one", "batch", "trl", "verl"]
 Value = float | list[float] | None
@@ -87,7 +88,7 @@ class Reward:
     def _keywords(self, rows: Sequence[Row]) -> dict[str, Any]:
         known = _known(self.style, rows)
         if self.style == "trl":
-            columns = dict.fromkeys(name for row in rows for name in row.row)
+            columns = dict.fromkeys(name for row in rows for name in row.row if name != HISTORY)
             known |= {name: [row.row.get(name) for row in rows] for name in columns if name not in known}
         if self.takes_all:
             return {name: value for name, value in known.items() if name not in self.options}
@@ -154,13 +155,22 @@ def _known(style: Style, rows: Sequence[Row]) -> dict[str, Any]:
     lists = {many: [getattr(row, one) for row in rows] for one, many in zip(_ONE, _BATCH, strict=True)}
     if style == "trl":
         return {
-            "prompts": lists["prompts"],
-            "completions": lists["responses"],
+            "prompts": [_turns(row) for row in rows],
+            "completions": [_said(row) for row in rows],
             "answer": lists["answers"],
             "steps": lists["steps"],
             "correct": lists["correct"],
         }
     return lists
+
+
+def _turns(row: Row) -> Any:
+    """The prompt as TRL gives it: messages where the data had messages."""
+    return conversation("", row.prompt, history_of(row.row)) if HISTORY in row.row else row.prompt
+
+
+def _said(row: Row) -> Any:
+    return [{"role": "assistant", "content": row.response}] if HISTORY in row.row else row.response
 
 
 def _value(returned: Any, steps: int, style: Style) -> Value | WrongValue:

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from airls_ray.errors import DataError
 from airls_ray.serving.errors import bad_request
 from airls_ray.serving.requests import ChatRequest, CompletionRequest, Message, Prompt
 from airls_ray.text.codec import TextCodec
+from airls_ray.text.messages import needs_template
 
 
 class PromptEncoder:
-    """Prompts as the policy saw them in training: by the configuration's template."""
+    """Prompts as the policy saw them in training: by the configuration's template and the task's words, which
+    stand around the last message; a system message of the request goes before the task's."""
 
-    def __init__(self, codec: TextCodec, chat: Any | None = None) -> None:
-        """`chat`: tokenizer with a chat template, where `model.prompt_template` is chat."""
+    def __init__(self, codec: TextCodec) -> None:
+        """`codec`: of the configuration."""
         self._codec = codec
-        self._chat = chat
 
     def encode(self, request: CompletionRequest | ChatRequest) -> list[tuple[str, tuple[int, ...]]]:
         """Return the problem's text and the tokens of each prompt. Tokens that are given stay as they are.
 
         Raises:
             ApiError: (400) the text cannot be written in the model's tokens, or is empty, a token is none of
-                the model's, or the conversation needs a chat template that there is not.
+                the model's, or the conversation needs a chat template that there is not, or is refused by it.
         """
         if isinstance(request, ChatRequest):
-            problem, tokens = request.messages[-1].text, self._conversation(request.messages)
-            return [(problem, _filled(tokens, "messages"))]
+            *history, last = request.messages
+            if last.role != "user":
+                raise bad_request("the last message must be the user's", "messages")
+            return [(last.text, _filled(self._text(last.text, "messages", history), "messages"))]
         return [self._prompt(prompt) for prompt in request.prompt]
 
     def _prompt(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:
@@ -40,33 +42,16 @@ class PromptEncoder:
             raise bad_request(f"{strange[0]} is no token of the model, which has 0 to {size - 1}", "prompt")
         return self._codec.decode(prompt), prompt
 
-    def _conversation(self, messages: Sequence[Message]) -> list[int]:
-        if messages[-1].role != "user":
-            raise bad_request("the last message must be the user's", "messages")
-        if len(messages) == 1:
-            return self._text(messages[0].text, "messages")
-        if self._chat is None:
+    def _text(self, text: str, param: str, history: Sequence[Message] = ()) -> list[int]:
+        turns = [{"role": one.role, "content": one.text} for one in history]
+        if needs_template(turns) and not self._codec.has_template:
             raise bad_request(
                 "this model is served without a chat template (model.prompt_template=plain): send one user "
-                "message, without a system message or earlier turns",
-                "messages",
+                "message, without earlier turns",
+                param,
             )
-        from jinja2.exceptions import TemplateError
-
-        turns = [{"role": one.role, "content": one.text} for one in messages]
         try:
-            ids = self._chat.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-        except (TemplateError, TypeError) as error:  # a template that adds None to a text, say
-            raise bad_request(
-                f"the model's chat template refuses these messages: {error}", "messages"
-            ) from error
-        except DataError as error:
-            raise bad_request(str(error), "messages") from error
-        return [int(token) for token in ids]
-
-    def _text(self, text: str, param: str) -> list[int]:
-        try:
-            return self._codec.encode_prompt(text)
+            return self._codec.encode_prompt(text, turns)
         except DataError as error:
             raise bad_request(str(error), param) from error
 

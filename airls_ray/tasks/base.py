@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from airls_ray.text.messages import asked_of
 from airls_ray.text.steps import StepRule
 
 Split = Literal["train", "test"]
@@ -18,13 +19,19 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Problem:
-    """A question with a known answer; `details` holds what the task needs to judge a step."""
+    """A question with a known answer; `details` holds what the task needs to judge a step, and the turns
+    before the prompt where there are some (`airls_ray.text.messages`)."""
 
     problem_id: str
     prompt: str
     answer: str
     traces: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str:
+        """The prompt, with the turns before it where it has some: what no two problems share."""
+        return asked_of(self.prompt, self.details)
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ def check_apart(train: Sequence[Problem], test: Sequence[Problem], train_file: P
     Raises:
         DataError: names the problem and both files.
     """
-    known = {problem.prompt.strip() for problem in train} | {problem.problem_id for problem in train}
+    known = {problem.asked for problem in train} | {problem.problem_id for problem in train}
     for problem in test:
-        if problem.prompt.strip() in known or problem.problem_id in known:
+        if problem.asked in known or problem.problem_id in known:
             raise DataError(
                 f"problem {problem.problem_id!r} ({problem.prompt.strip()[:60]!r}) occurs in both "
                 f"{train_file} and {test_file}; remove it from one of them"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from airls_ray.data.schemas import TRACES
 from airls_ray.errors import DataError, ModelError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks.base import CutsSteps, Task, WrapsPrompts
+from airls_ray.text.messages import Message, conversation, history_of, needs_template, own_system
 from airls_ray.text.steps import StepRule, cut, surely_ends
 from airls_ray.text.tokenizer_files import LoadedTokenizer, build_tokenizer, load_tokenizer, word_pattern
 
@@ -65,32 +66,56 @@ class TextCodec:
         """
         return cls(load_tokenizer(folder, chat=template == "chat"), task, str(folder))
 
-    def encode_prompt(self, prompt: str) -> list[int]:
+    @property
+    def has_template(self) -> bool:
+        """Whether a chat template writes the prompts."""
+        return self._chat is not None
+
+    def encode_problem(self, prompt: str, details: str | Mapping[str, Any] | None) -> list[int]:
+        """Return the tokens of a problem: of its prompt behind the turns that its `details` hold."""
+        return self.encode_prompt(prompt, history_of(details))
+
+    def encode_prompt(self, prompt: str, history: Sequence[Message] = ()) -> list[int]:
         """Return the tokens of a prompt, template and begin-of-sequence included where the model has one.
 
         Special tokens are those of the template: their texts in `prompt` stay text, here and in traces.
 
+        Args:
+            prompt: the user's last message, into which the task's words go.
+            history: turns before it; a system message at their beginning takes the place of the task's.
+
         Raises:
-            DataError: the text cannot be written in the tokenizer's tokens, or the template refuses it.
+            DataError: the text cannot be written in the tokenizer's tokens, the template refuses it, or
+                there is none and more than a system message comes before the prompt.
         """
         if self._words is not None:
+            if history:
+                raise DataError(
+                    "this model knows the words of its task alone: leave out system message and earlier turns"
+                )
             return self._words.encode(prompt)
+        if needs_template(history) and self._chat is None:
+            raise DataError(
+                "the prompt has earlier turns, which only a chat template can write: set "
+                "model.prompt_template=chat"
+            )
         system, user = ("", prompt) if self._wrapper is None else self._wrapper.wrap(prompt)
         if self._chat is not None:
-            messages = [{"role": "system", "content": system}] if system else []
-            return self._conversation([*messages, {"role": "user", "content": user}])
+            return self._conversation(conversation(system, user, history))
+        if own_system(history):
+            system = history[0]["content"]
         tokens: list[int] = self._loaded.encode(f"{system}\n\n{user}" if system else user, begin=True).ids
         while tokens and tokens[-1] in self.eos_ids:  # some tokenizers close every text
             tokens.pop()
         return tokens
 
-    def _conversation(self, messages: list[dict[str, str]]) -> list[int]:
+    def _conversation(self, messages: Sequence[Message]) -> list[int]:
         from jinja2 import TemplateError
 
         assert self._chat is not None
         try:
             return self._chat.apply_chat_template(messages)
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:  # a template that adds None to a text, say
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"the model's chat template refuses this prompt ({reason})") from error
 
@@ -246,13 +271,13 @@ def encode_traces(
         DataError: prompt and trace together are longer than `context_tokens`.
     """
     columns: dict[str, list[Any]] = {name: [] for name in TRACES.names}
-    names = ("problem_id", "prompt", "traces")
+    names = ("problem_id", "prompt", "details", "traces")
     for group, row in enumerate(zip(*(problems[name].to_pylist() for name in names), strict=True)):
-        problem_id, prompt, traces = row
+        problem_id, prompt, details, traces = row
         if not traces:
             continue
         draw = 0 if seed is None else Random(derive_seed(seed, problem_id)).randrange(len(traces))
-        tokens, response = codec.encode_prompt(prompt), codec.encode_trace(traces[draw])
+        tokens, response = codec.encode_problem(prompt, details), codec.encode_trace(traces[draw])
         if len(tokens) + len(response) > context_tokens:
             raise DataError(
                 f"problem {problem_id!r}: prompt and trace have {len(tokens) + len(response)} tokens, but "

@@ -232,3 +232,36 @@ def test_a_file_alone_is_checked_as_before(tmp_path: Path, capsys: pytest.Captur
     assert "2 problems, 2 traces, 0 problems without one, 1 rows with the problem of an earlier one" in out
     assert run(["data", "check", str(tmp_path / "train.jsonl"), "seed=1"]) == 2
     assert "settings belong to a YAML file" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------- conversations
+TALK: list[Row] = [
+    {
+        "prompt": [
+            {"role": "user", "content": "1+1="},
+            {"role": "assistant", "content": "2"},
+            {"role": "user", "content": "and 1?"},
+        ],
+        "answer": "3",
+    }
+]
+BRIEF: list[Row] = [
+    {"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "5="}], "answer": "5"}
+]
+
+
+def test_the_check_names_the_rows_that_need_a_chat_template(tmp_path: Path) -> None:
+    report = check_config(config_of(tmp_path, [*GOOD, *TALK], BRIEF))
+    assert cases(report, "earlier turns, which need model.prompt_template=chat") == [
+        f"{tmp_path / 'train.jsonl'}, row 3"
+    ]
+    chat = check_config(config_of(tmp_path, [*GOOD, *TALK], BRIEF, model={"prompt_template": "chat"}))
+    assert chat.severity == Severity.NOTE
+
+
+def test_a_command_that_makes_prompts_stops_where_a_template_is_missing(tmp_path: Path) -> None:
+    config = config_of(tmp_path, [*GOOD, *TALK], BRIEF)
+    with pytest.raises(DataError, match=r"training prompts with earlier turns.*train.jsonl, row 3"):
+        check_before(config, QuietProgress(), traces=False)
+    check_before(config, QuietProgress(), splits=("test",), traces=False)
+    check_before(config, QuietProgress(), traces=False, encodes=False)  # an endpoint has its own template

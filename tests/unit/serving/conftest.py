@@ -40,7 +40,6 @@ def make(codec: TextCodec) -> Iterator[Make]:
         canonical: Canonical = lambda problem, responses: [None] * len(responses),
         token: str | None = None,
         is_open: bool = True,
-        chat: Any = None,
         mend: Callable[[], bool] | None = None,
         **sections: dict[str, Any],
     ) -> Endpoint:
@@ -58,7 +57,7 @@ def make(codec: TextCodec) -> Iterator[Make]:
         settings = DriverSettings(temperature=config.search.temperature)
         driver = SearchDriver(sampler, LogProbScorer(), codec.is_blank, settings)
         queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue, mend)
-        prompts = PromptEncoder(codec, chat)
+        prompts = PromptEncoder(codec)
         service = SearchService(config, "tiny", codec, prompts, driver, queue, "prod", canonical)
         queue.start()
         queues.append(queue)

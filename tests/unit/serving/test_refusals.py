@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jinja2.exceptions import TemplateError
 
-from airls_ray.errors import ConfigError, DataError
+from airls_ray.errors import ConfigError
 from airls_ray.serving.errors import ApiError
 from airls_ray.serving.prompts import PromptEncoder
 from airls_ray.serving.requests import ChatRequest, parse
 from airls_ray.serving.token import check_exposure, digest, read_token
-from airls_ray.text.codec import TextCodec
 from tests.unit.serving.fakes import PROMPT, Chains, Make, fields, scope
+from tests.unit.test_turn_ends import make as make_codec
 
 # ------------------------------------------------------------------------------- wrong requests
 WRONG: list[tuple[dict[str, Any], int, str | None]] = [
@@ -149,21 +148,12 @@ def test_unknown_paths_and_methods_have_a_body_of_openai(make: Make) -> None:
 
 
 # ------------------------------------------------------------------------------- chat templates
-REFUSALS: dict[str, Exception] = {
-    "no system": TemplateError("no system messages"),
-    "None": TypeError("can only concatenate str"),
-    "private": DataError("a message uses all private characters"),
-}
-
-
-class Template:
-    """A tokenizer with a chat template that wants no system message."""
-
-    def apply_chat_template(self, turns: list[dict[str, str]], **options: Any) -> list[int]:
-        if turns[0]["role"] == "system":
-            raise REFUSALS[turns[0]["content"]]
-        assert options == {"add_generation_prompt": True, "return_dict": False}
-        return [len(turn["content"]) for turn in turns]
+NO_SYSTEM = (
+    "{% for m in messages %}"
+    "{% if m.content == 'no' %}{{ raise_exception('no system messages') }}{% endif %}"
+    "{% if m.content == 'None' %}{{ 'text' + none }}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
+)
 
 
 def conversation(*turns: tuple[str, Any]) -> ChatRequest:
@@ -171,17 +161,41 @@ def conversation(*turns: tuple[str, Any]) -> ChatRequest:
     return parse(ChatRequest, json.dumps({"model": "tiny", "messages": messages}).encode())
 
 
-def test_turns_go_through_the_chat_template(codec: TextCodec) -> None:
+def test_turns_go_through_the_chat_template_with_the_tasks_words_around_the_last(tmp_path: Path) -> None:
+    codec = make_codec(tmp_path, NO_SYSTEM, system_prompt="Be brief.", prompt_template="Q: {prompt}")
     parts = [{"type": "text", "text": "1+1"}, {"type": "text", "text": "="}]
     asked = conversation(("user", "7+3="), ("assistant", "7+3=0;"), ("user", parts))
-    assert PromptEncoder(codec, Template()).encode(asked) == [("1+1=", (4, 6, 4))]
+    [(problem, tokens)] = PromptEncoder(codec).encode(asked)
+    assert problem == "1+1="
+    assert codec.decode(tokens) == "<system>Be brief.<user>7+3=<assistant>7+3=0;<user>Q: 1+1=:"
 
 
-@pytest.mark.parametrize("system", REFUSALS)
-def test_what_a_template_refuses_is_the_clients_mistake(codec: TextCodec, system: str) -> None:
-    with pytest.raises(ApiError, match=str(REFUSALS[system])) as caught:
-        PromptEncoder(codec, Template()).encode(conversation(("system", system), ("user", "1+1=")))
-    assert caught.value.status == 400
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_message_of_the_request_goes_before_the_tasks(tmp_path: Path, role: str) -> None:
+    codec = make_codec(tmp_path, NO_SYSTEM, system_prompt="Be brief.")
+    [(_, tokens)] = PromptEncoder(codec).encode(conversation((role, "Be long."), ("user", "1+1=")))
+    assert codec.decode(tokens) == f"<{role}>Be long.<user>1+1=:"
+
+
+REFUSALS = {
+    "no": r"chat template refuses this prompt \(no system messages\)",
+    "None": r"chat template refuses this prompt \(.*str",
+    "".join(map(chr, range(0xE000, 0xF8FF))) + "<eos>": "a message uses all private characters",
+}
+
+
+@pytest.mark.parametrize("system", REFUSALS, ids=["no system", "None", "private"])
+def test_what_a_template_refuses_is_the_clients_mistake(tmp_path: Path, system: str) -> None:
+    encoder = PromptEncoder(make_codec(tmp_path, NO_SYSTEM))
+    with pytest.raises(ApiError, match=REFUSALS[system]) as caught:
+        encoder.encode(conversation(("system", system), ("user", "1+1=")))
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+def test_without_a_chat_template_there_are_no_earlier_turns(tmp_path: Path) -> None:
+    encoder = PromptEncoder(make_codec(tmp_path))
+    with pytest.raises(ApiError, match="served without a chat template"):
+        encoder.encode(conversation(("user", "7+3="), ("assistant", "7+3=0;"), ("user", "1+1=")))
 
 
 # -------------------------------------------------------------------------------------- tokens
