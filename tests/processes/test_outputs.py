@@ -267,6 +267,13 @@ def test_an_endpoint_is_told_the_words_around_a_problem(address: str) -> None:
     ]
 
 
+def test_an_endpoint_is_told_the_turns_before_a_prompt(address: str) -> None:
+    history = [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]
+    problems = problems_to_table([Problem("a", "and 1?", "3", (), {"prompt_history": history})])
+    Endpoint(address, "m", 20).responses(problems, 0, Asked(1, 0.7, 16, seed=1))
+    assert Server.asked[0]["messages"] == [*history, {"role": "user", "content": "and 1?"}]
+
+
 def test_an_endpoint_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(RunError, match=r"the endpoint http://127\.0\.0\.1:9/v1 did not answer"):
         Endpoint("http://127.0.0.1:9/v1", "m", 5).responses(PROBLEMS, 0, Asked(1, 1.0, 8, seed=1))

@@ -9,7 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
+from airls_ray.config.schema import Config
 from airls_ray.data.importing import import_problems
+from airls_ray.data.lengths import Lengths
 from airls_ray.data.problems import problems_to_table, read_problems, table_to_problems, write_problems
 from airls_ray.data.rollout_files import read_stored_rollouts
 from airls_ray.data.stored_outputs import read_responses
@@ -18,6 +21,7 @@ from airls_ray.grading.reward_calls import Row, read_reward
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.problem_files import check_apart
 from airls_ray.text.codec import TextCodec, encode_traces
+from tests.fakes import make_fake_engine
 from tests.unit.test_turn_ends import make
 
 TAGS = (
@@ -245,3 +249,28 @@ def test_tables_of_problems_have_no_other_columns_for_it(tmp_path: Path) -> None
     table = problems_to_table([one(tmp_path, [SYSTEM, LAST])])
     assert table.column_names == ["problem_id", "prompt", "answer", "traces", "details"]
     assert table.schema.field("prompt").type == pa.string()
+
+
+# --------------------------------------------------------------------- whoever makes prompts of them
+def test_the_turns_before_a_prompt_count_as_its_length(tmp_path: Path) -> None:
+    codec = make(tmp_path, TAGS)
+    problem = one(tmp_path, [SYSTEM, *EARLIER, LAST])
+    tokens = len("<system>Be brief.<user>One and one?<assistant>2<user>And three more?:")
+    assert Lengths(codec, tokens, 500).fit(problem) is problem
+    assert Lengths(codec, tokens - 1, 500).fit(problem) is None
+    with pytest.raises(DataError, match=f"problem '{problem.problem_id}': the prompt has earlier turns"):
+        Lengths(make(tmp_path / "plain"), 500, 500).fit(problem)
+
+
+def test_a_rollout_worker_samples_behind_the_whole_conversation(tmp_path: Path) -> None:
+    codec = make(tmp_path, TAGS)
+    task = {"name": "file", "train_file": "a", "test_file": "b"}
+    config = Config.model_validate(
+        {"task": task, "model": {"prompt_template": "chat"}, "rollout": {"max_response_tokens": 16}}
+    )
+    worker = RolloutWorker("rollout-0", config, str(tmp_path), make_fake_engine)
+    worker.start()
+    request = RolloutRequest(samples=1, temperature=1.0, seed=5, seed_path=("train", 0))
+    table = problems_to_table([one(tmp_path, [SYSTEM, *EARLIER, LAST])])
+    (row,) = worker.generate(table, [0], request).to_pylist()
+    assert codec.decode(row["prompt"]).startswith("<system>Be brief.<user>One and one?<assistant>2<user>And")
