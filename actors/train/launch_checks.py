@@ -10,7 +10,7 @@ from airls_ray import files
 from airls_ray.config.load import with_absolute_paths
 from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, parts_of
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.lengths import Lengths, fit_of
@@ -55,14 +55,14 @@ def record_doors(folder: Path, doors: Sequence[Door], progress: Progress) -> Non
 
 def run_inputs(config: Config, base: str) -> Inputs:
     """Fingerprints of what the run reads beside its checkpoints."""
-    task = config.task.model_dump()
     fields = ("train_file", "test_file", "hold_out_files")
+    parts = {f"task.{label}.".replace("..", "."): one for label, one in parts_of(config.task).items()}
     given_prm = config.uses_prm and not config.prm_learns
     return fingerprints(
         {
             "model.path": base,
             "prm.path": config.prm.path if given_prm else None,
-            **{f"task.{name}": task.get(name) for name in fields},
+            **{f"{at}{name}": getattr(one, name, None) for at, one in parts.items() for name in fields},
         }
     )
 
@@ -169,7 +169,8 @@ def check_lengths(
     """
     task = task or make_task(config.task)
     codec = TextCodec.from_folder(policy, task, config.model.prompt_template)
-    lengths, is_file = Lengths.of(config, codec), isinstance(config.task, FileTaskConfig | CodeTaskConfig)
+    lengths = Lengths.of(config, codec)
+    is_file = any(isinstance(one, FileTaskConfig | CodeTaskConfig) for one in parts_of(config.task).values())
     train: dict[str, Problem] = {}
     repeated = 0
     drawn = task.problems("train", derive_seed(config.seed, stream))

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from actors.cluster.cluster import resolve
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import CodeTaskConfig, to_graders
+from airls_ray.config.task_sections import parts_of, runs_programs, to_graders
 from airls_ray.data.parts import merge_parts
 from airls_ray.evaluation.examples import pick_examples
 from airls_ray.evaluation.scorers import (
@@ -40,7 +40,7 @@ class Verifier:
             to_graders(config.task),
             config.verifier.processes,
             config.verifier.deadline_seconds,
-            largest_chunk=1 if isinstance(config.task, CodeTaskConfig) else LARGEST_CHUNK,
+            largest_chunk=1 if runs_programs(config.task) else LARGEST_CHUNK,
         )
         self._rewards = [RewardPool(one, config.verifier.processes) for one in rewards]
         self._pools: list[ChildPool[Any, Any]] = [self._pool, *self._rewards]
@@ -88,9 +88,11 @@ class Verifier:
 
     def summarise(self, rollouts: Sequence[Any], grades: pa.Table) -> dict[str, float]:
         """Means that every iteration logs: outcome, length, share of groups without variance, rewards."""
-        from airls_ray.evaluation.rollouts import summarise_rollouts
+        from airls_ray.evaluation.rollouts import outcomes_by_part, summarise_rollouts
 
-        return summarise_rollouts(self._rollouts(rollouts), grades) | reward_metrics(grades)
+        table = self._rollouts(rollouts)
+        found = summarise_rollouts(table, grades) | reward_metrics(grades)
+        return found | outcomes_by_part(table, grades, list(parts_of(self._config.task)))
 
     def staleness(self, rollouts: Sequence[Any], version: int) -> dict[str, float]:
         """Policy updates between the sampling of the rollouts and policy `version`."""

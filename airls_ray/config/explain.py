@@ -103,8 +103,10 @@ def _resolve(loc: Sequence[int | str], given: Any) -> tuple[list[str], type[Base
         if len(options) > 1:  # a tagged union: this part of `loc` is the tag, not a key
             options = [one for one in options if _tag(one) == part]
             continue
-        holder = options[0] if options else None
         keys.append(str(part))
+        if isinstance(part, int):  # an entry of a list of sections
+            continue
+        holder = options[0] if options else None
         field = holder.model_fields.get(str(part)) if holder is not None else None
         options = _models(field.annotation) if field is not None else []
     return keys, holder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -12,10 +12,12 @@ from pydantic import ValidationError
 from airls_ray.config.explain import explain
 from airls_ray.config.named import name_beside, refuse_names, with_names, without_names
 from airls_ray.config.schema import Config
+from airls_ray.config.task_sections import MixtureTaskConfig, RewardedTaskConfig
 from airls_ray.errors import ConfigError
 from airls_ray.text.characters import half_character
 
 Tree = dict[str, Any]
+Named = TypeVar("Named", bound=RewardedTaskConfig)
 
 EVERY_TASK = ("reward", "test_problems")
 """Settings that all tasks have."""
@@ -114,15 +116,8 @@ def with_absolute_paths(config: Config) -> Config:
         return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
 
     config = with_names(config, lambda name: name_beside(name, Path.cwd()))
-    task: Tree = {
-        name: getattr(config.task, name).absolute()
-        for name in ("train_file", "test_file")
-        if getattr(config.task, name, None) is not None
-    }
-    if held := getattr(config.task, "hold_out_files", None):
-        task["hold_out_files"] = [path.absolute() for path in held]
     sections = {
-        "task": config.task.model_copy(update=task),
+        "task": _absolute_files(config.task),
         "search": config.search.model_copy(
             update={"algorithms": [name_beside(name, Path.cwd()) for name in config.search.algorithms]}
         ),
@@ -130,6 +125,21 @@ def with_absolute_paths(config: Config) -> Config:
         "prm": config.prm.model_copy(update={"path": here(config.prm.path)}),
     }
     return config.model_copy(update=sections)
+
+
+def _absolute_files(task: Named) -> Named:
+    """Return a task's section, or a mixture's, with whole paths of its files."""
+    changes: Tree = {
+        name: getattr(task, name).absolute()
+        for name in ("train_file", "test_file")
+        if getattr(task, name, None) is not None
+    }
+    if held := getattr(task, "hold_out_files", None):
+        changes["hold_out_files"] = [path.absolute() for path in held]
+    if isinstance(task, MixtureTaskConfig):
+        parts = [one.model_copy(update={"task": _absolute_files(one.task)}) for one in task.parts]
+        changes["parts"] = parts
+    return task.model_copy(update=changes)
 
 
 def dump_config(config: Config, path: Path | None = None) -> str:

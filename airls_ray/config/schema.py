@@ -40,6 +40,7 @@ from airls_ray.config.task_sections import (
     FileTaskConfig,
     OwnTaskConfig,
     TaskConfig,
+    parts_of,
 )
 
 __all__ = [
@@ -292,13 +293,12 @@ class Config(StrictModel):
                 f"sft.detour_share is {self.sft.detour_share:g}, but the task {self.task.name} cannot make "
                 "detours (countdown can); set it to 0"
             )
-        if (
-            isinstance(self.task, CodeTaskConfig)
-            and self.verifier.deadline_seconds < self.task.sandbox.wall_seconds + 5
-        ):
+        programs = [one for one in parts_of(self.task).values() if isinstance(one, CodeTaskConfig)]
+        longest = max((one.sandbox.wall_seconds for one in programs), default=0.0)
+        if programs and self.verifier.deadline_seconds < longest + 5:
             raise ValueError(
                 f"verifier.deadline_seconds is {self.verifier.deadline_seconds:g}, but a program may take "
-                f"task.sandbox.wall_seconds ({self.task.sandbox.wall_seconds:g}): make it 5 more"
+                f"task.sandbox.wall_seconds ({longest:g}): make it 5 more"
             )
         return self
 

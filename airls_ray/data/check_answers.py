@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, TaskConfig, to_graders
+from airls_ray.config.task_sections import FileTaskConfig, TaskConfig, runs_programs, to_graders
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GradeResult, GraderPool
 from airls_ray.tasks.base import Problem
 
@@ -75,12 +75,13 @@ def judge_problems(
         chosen = [chosen[row] for row in rows]
     judged = Judged()
     begun = time.monotonic()
-    chunk = effort.processes * (1 if isinstance(task, CodeTaskConfig) else LARGEST_CHUNK)
+    largest = 1 if runs_programs(task) else LARGEST_CHUNK
+    chunk = effort.processes * largest
     with GraderPool(
         to_graders(task),
         effort.processes,
         effort.deadline_seconds,
-        largest_chunk=1 if isinstance(task, CodeTaskConfig) else LARGEST_CHUNK,
+        largest_chunk=largest,
     ) as pool:
         for start in range(0, len(chosen), chunk):
             if effort.seconds is not None and time.monotonic() - begun > effort.seconds:

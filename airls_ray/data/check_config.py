@@ -8,7 +8,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, get_args
 
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, OwnTaskConfig
+from airls_ray.config.task_sections import (
+    CodeTaskConfig,
+    FileTaskConfig,
+    MixtureTaskConfig,
+    OwnTaskConfig,
+    parts_of,
+)
 from airls_ray.console.formatting import Cell
 from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.check_answers import Effort, Judged, judge_problems
@@ -36,7 +42,8 @@ def check_config(
     sample: int | None = None,
     progress: Progress | None = None,
 ) -> DataReport:
-    """Check all problems that `config` may draw; of a generated task the first of each split.
+    """Check all problems that `config` may draw; of a generated task the first of each split, of a mixture
+    each part.
 
     Lengths are measured where the policy's tokenizer is there.
 
@@ -49,6 +56,14 @@ def check_config(
         RunError: a grader process cannot be started.
     """
     report, progress = DataReport(), progress or QuietProgress()
+    for label, part in parts_of(config.task).items():
+        _check_part(report, config.model_copy(update={"task": part}), label, sample, progress)
+    return report
+
+
+def _check_part(
+    report: DataReport, config: Config, label: str, sample: int | None, progress: Progress
+) -> None:
     codec = None
     try:
         codec = measuring_codec(config)
@@ -64,7 +79,7 @@ def check_config(
             "problems": len(one.problems),
             "traces": traces,
         }
-        report.figures[WORDS[one.split]] = figures
+        report.figures[f"{label} {WORDS[one.split]}".strip()] = figures
         graded = len(one.problems) if sample is None else min(sample, len(one.problems))
         with progress.track(f"Grading {WORDS[one.split]} problems", graded) as bar:
             effort = _effort(config, Effort(problems=sample))
@@ -74,7 +89,6 @@ def check_config(
         _add_steps(report, figures, make_task(config.task), one)
         if codec is not None:
             _add_lengths(report, figures, config, codec, one)
-    return report
 
 
 def check_before(
@@ -88,7 +102,7 @@ def check_before(
     """Check files of problems before a command starts: all rows, and the grader on a sample of them.
 
     What is no error is said in a line. A generated task of ours has nothing to check; one of the user's
-    own is tried (`try_task`).
+    own is tried (`try_task`). Of a mixture each part is checked.
 
     Args:
         config: task and verifier.
@@ -103,6 +117,12 @@ def check_before(
         DoorError: a task of the user's own gives no problems or no verdicts.
         RunError: a grader process cannot be started.
     """
+    if isinstance(config.task, MixtureTaskConfig):
+        make_task(config.task)  # says whether the parts fit together
+        for part in parts_of(config.task).values():
+            alone = config.model_copy(update={"task": part})
+            check_before(alone, progress, splits=splits, traces=traces, encodes=encodes)
+        return
     report = DataReport()
     own = isinstance(config.task, OwnTaskConfig)
     if own:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import get_args
 
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, OwnTaskConfig, TaskConfig
+from airls_ray.config.task_sections import (
+    CodeTaskConfig,
+    FileTaskConfig,
+    MixtureTaskConfig,
+    OwnTaskConfig,
+    TaskConfig,
+)
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.importing import Imported, import_problems
 from airls_ray.errors import DataError
@@ -35,7 +41,7 @@ class Problems:
 
 def source_of(task: TaskConfig, split: Split) -> Path | None:
     """Return the file of rows of a split; None: its problems are generated, or in a form of the task's."""
-    if isinstance(task, OwnTaskConfig):
+    if isinstance(task, OwnTaskConfig | MixtureTaskConfig):
         return None
     if split == "train":
         return task.train_file

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from airls_ray.config.task_sections import FileTaskConfig
+from airls_ray.config.task_sections import FileTaskConfig, parts_of
 from airls_ray.errors import DataError
 from airls_ray.tasks.base import Problem
 
@@ -102,6 +102,6 @@ def _count(number: int, noun: str) -> str:
 
 def fit_of(config: Config, codec: TextCodec) -> Fit | None:
     """Return what training problems pass through, or None where all of them are taken as they are."""
-    task = config.task
-    skips = isinstance(task, FileTaskConfig) and task.bad_rows == "skip"
+    parts = parts_of(config.task).values()
+    skips = any(isinstance(one, FileTaskConfig) and one.bad_rows == "skip" for one in parts)
     return Lengths.of(config, codec).fit if skips else None

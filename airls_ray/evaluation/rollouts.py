@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -69,3 +70,23 @@ def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]
         "rollout/truncated_share": float((finish == "length").mean()),
         "rollout/log_prob_mean": float(logprobs.mean()),
     }
+
+
+def outcomes_by_part(rollouts: pa.Table, grades: pa.Table, labels: Sequence[str]) -> dict[str, float]:
+    """Return `outcome/LABEL` and `share/LABEL` (of the rollouts) for each part of a mixture that occurs.
+
+    Of another task, whose only label is empty, nothing.
+
+    Args:
+        rollouts: ROLLOUTS; a mixture's problem identifiers begin with the label and `/`.
+        grades: GRADES, joined by position.
+        labels: of the parts.
+    """
+    named = rollouts["problem_id"].to_pylist()
+    outcomes = grades["outcome"].to_numpy()
+    found: dict[str, float] = {}
+    for label in labels:
+        rows = np.array([bool(label) and one.startswith(f"{label}/") for one in named], dtype=bool)
+        if rows.any():
+            found |= {f"outcome/{label}": float(outcomes[rows].mean()), f"share/{label}": float(rows.mean())}
+    return found

@@ -18,21 +18,12 @@ import resource
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from airls_ray.tasks.base import Problem, Task
+from airls_ray.tasks.base import NeedsWarmUp, Problem, Task
 
 _CPU_MARGIN_SECONDS = 5
 RAISED = "raised"
-
-
-@runtime_checkable
-class NeedsWarmUp(Protocol):
-    """A task whose grader imports or compiles something at its first use."""
-
-    def warm_up(self) -> None:
-        """Do that now."""
-        ...
 
 
 def serve(make: Callable[[str], Task]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airls_ray.config.schema import Config, LearnerConfig
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, parts_of
 from airls_ray.data.sources import is_hub
 from airls_ray.planning.memory import BYTES, GIB
 from airls_ray.planning.shapes import ModelShape
@@ -40,8 +40,10 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
             "method.step_transform=min_form cannot point at a mistake among rewards in [0, 1] "
             "(prm.reward=probability): set prm.reward=signed_probability"
         )
-    if isinstance(config.task, FileTaskConfig | CodeTaskConfig):
-        files = (config.task.train_file, config.task.test_file)
+    for task in parts_of(config.task).values():
+        if not isinstance(task, FileTaskConfig | CodeTaskConfig):
+            continue
+        files = (task.train_file, task.test_file)
         absent = [str(file) for file in files if not is_hub(file) and not file.is_file()]
         if absent:
             yield f"there is no problem file {' or '.join(absent)} here"

@@ -103,3 +103,12 @@ class WrapsPrompts(Protocol):
     def wrap(self, prompt: str) -> tuple[str, str]:
         """Return the system prompt (empty: none) and the user's message."""
         ...
+
+
+@runtime_checkable
+class NeedsWarmUp(Protocol):
+    """A task whose grader imports or compiles something at its first use."""
+
+    def warm_up(self) -> None:
+        """Do that now."""
+        ...

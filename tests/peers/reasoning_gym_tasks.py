@@ -35,6 +35,7 @@ def look(name: str, count: int) -> dict[str, Any]:
         "all_steps_right": sum(all(task.step_truth(one, steps) or [False]) for one, steps in known),
         "cut_is_right": sum(
             all(task.step_truth(one, [steps[0], *steps[2:]]) or [False])
+            and task.grade(one, "".join([steps[0], *steps[2:]])).outcome == 1.0
             for one, steps in known
             if len(steps) > 2
         ),

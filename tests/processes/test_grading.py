@@ -289,7 +289,7 @@ def test_a_child_imports_only_its_task():
     code = (
         "import runpy, sys, io\n"
         "from airls_ray.grading import worker\n"
-        'worker._make_task(\'{"section": {"name": "arithmetic"}, "door": null}\')\n'
+        'worker._make_task(\'{"section": {"name": "arithmetic"}, "doors": []}\')\n'
         "heavy = {'torch', 'pyarrow', 'numpy', 'transformers', 'ray', 'sympy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -20,6 +20,7 @@ from airls_ray.tasks.gym.chains import Chain, chain_of
 
 _INDICES = 2**31
 _PROBE = 12345
+_RAISED = (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
 _KEPT = 2048
 """Entries that a grader keeps: drawing one may cost a search for its solution."""
 
@@ -79,7 +80,10 @@ class ReasoningGym:
         answer = self._chain.answer(without_thoughts(response))
         if answer is None:
             return 0.0, None
-        score = float(self._data.score_answer(answer, self._of(problem)))
+        try:
+            score = float(self._data.score_answer(answer, self._of(problem)))
+        except _RAISED:  # some scorers raise on what is no answer to them
+            score = 0.0
         return (score if self._outcome == "score" else float(score >= 1.0)), answer.strip()
 
     def step_truth(self, problem: Problem, steps: Sequence[str]) -> list[bool] | None:
