@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from airls_ray.config import load_config
+from airls_ray.config.schema import ModelConfig
+from airls_ray.models.create import create_policy
+from airls_ray.tasks import make_task
+from airls_ray.text.codec import TextCodec, build_tokenizer
 from tests.e2e.conftest import REPOSITORY, environment
 from tests.e2e.processes import marked, wait_until
 
-SECONDS = 240
+SECONDS = 480
 
 
 def free_port() -> int:
@@ -57,10 +63,11 @@ def job_environment(**more: str) -> dict[str, str]:
     return {**environment(**more), "RAY_AUTH_MODE": "token", "PATH": path}
 
 
-def submit(address: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a job, and wait for its end."""
+def submit(address: str, *command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command as a job, in a copy of `folder`, and wait for its end."""
+    there = [] if folder is None else ["--working-dir", str(folder)]
     return subprocess.run(
-        ["ray", "job", "submit", "--address", address, "--", *command],
+        ["ray", "job", "submit", "--address", address, *there, "--", *command],
         env=job_environment(), capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
 
@@ -78,3 +85,47 @@ def test_a_job_has_the_exit_code_and_the_words_of_its_command(dashboard: str, tm
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(problems.read_text().splitlines()) == 5
     assert "succeeded" in done.stdout
+
+
+REWARD = """
+
+def brevity(response: str, correct: float) -> float:
+    return correct / (1 + len(response))
+"""
+
+RUN = """
+name: job
+seed: 3
+output: {output}
+task: {{name: own.py:Largest, options: {{numbers: 5}}, test_problems: 8, reward: own.py:brevity}}
+model: {{path: {policy}, context_tokens: 40}}
+rollout: {{max_response_tokens: 16, max_workers: 1, resources: {{cpus: 0}}}}
+policy: {{ranks: 1, resources: {{cpus: 0}}}}
+prm: {{warmup_iterations: 1, learner: {{ranks: 1, resources: {{cpus: 0}}}}}}
+verifier: {{processes: 1, resources: {{cpus: 0}}}}
+method: airl_s
+train: {{iterations: 1, problems_per_iteration: 4, rollouts_per_problem: 2}}
+search: {{problems: 4, samples: 2}}
+"""
+
+
+def test_a_users_own_task_and_reward_train_as_a_job(dashboard: str, tmp_path: Path) -> None:
+    home, policy = tmp_path / "home", tmp_path / "policy"
+    home.mkdir()
+    (home / "own.py").write_text((REPOSITORY / "examples" / "own_task.py").read_text() + REWARD)
+    (home / "run.yaml").write_text(RUN.format(output=tmp_path / "runs", policy=policy))
+    task = make_task(load_config(home / "run.yaml").task)
+    build_tokenizer(task, policy)
+    model = {"hidden_size": 64, "layers": 2, "heads": 2, "intermediate_size": 96, "context_tokens": 40}
+    create_policy(ModelConfig(**model), TextCodec.from_folder(policy, task), policy, seed=0)
+
+    done = submit(dashboard, sys.executable, "-m", "airls_ray.cli.main", "train", "run.yaml", folder=home)
+
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    lines = [
+        json.loads(line) for line in (tmp_path / "runs" / "job" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert len(lines) == 2 and all("reward/brevity" in line for line in lines)
+    opened = json.loads((run / "doors.json").read_text())
+    assert {one["name"].rpartition("/")[2] for one in opened} == {"own.py:Largest", "own.py:brevity"}
+    assert all(one["source"] == "file" for one in opened)
