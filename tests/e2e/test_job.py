@@ -122,9 +122,8 @@ def test_a_users_own_task_and_reward_train_as_a_job(dashboard: str, tmp_path: Pa
     done = submit(dashboard, sys.executable, "-m", "airls_ray.cli.main", "train", "run.yaml", folder=home)
 
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    lines = [
-        json.loads(line) for line in (tmp_path / "runs" / "job" / "metrics.jsonl").read_text().splitlines()
-    ]
+    run = tmp_path / "runs" / "job"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and all("reward/brevity" in line for line in lines)
     opened = json.loads((run / "doors.json").read_text())
     assert {one["name"].rpartition("/")[2] for one in opened} == {"own.py:Largest", "own.py:brevity"}
