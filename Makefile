@@ -6,7 +6,7 @@ SLOWEST := --durations=10 --durations-min=1
 # Container images often set it: every process of a test would compile again what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test quick lint format unit processes ray e2e clean
+.PHONY: help install demo test quick lint docs format unit processes ray e2e clean
 
 help:  ## Show these commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,10 +24,13 @@ quick: install  ## For the work in between: lint, types (what is unchanged is kn
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest -q -n auto --dist loadfile tests/unit && wait $$types
 
-lint: install  ## ruff and mypy
+lint: install docs  ## ruff, mypy and the documentation's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install  ## The documentation as a site in build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 format: install  ## Let ruff format and fix what it can
 	$(BIN)/ruff format .
