@@ -3,10 +3,11 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 BIN := .venv/bin
 SLOWEST := --durations=10 --durations-min=1
+ONE_RUN = $(BIN)/python -m pytest $(SLOWEST) -q
 # Container images often set it: every process of a test would compile again what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test quick lint docs format unit processes ray e2e clean
+.PHONY: help install demo test quick lint docs format unit processes ray e2e slow clean
 
 help:  ## Show these commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,7 +18,7 @@ install:  ## Set up .venv (BUILD=cpu or BUILD=gpu decides instead of nvidia-smi)
 demo: install  ## The whole system on this machine in ten to twenty minutes
 	@$(BIN)/airls-ray demo
 
-test: lint unit processes ray e2e  ## Everything that CI runs
+test: lint unit processes slow  ## Everything that CI runs
 
 quick: install  ## For the work in between: lint, types (what is unchanged is known) and tests/unit
 	$(BIN)/ruff check .
@@ -43,12 +44,18 @@ processes: install  ## Tests of graders, sandboxes and commands in processes of 
 	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/processes
 
 ray: install  ## Tests on a local Ray cluster
-	$(BIN)/python -m pytest $(SLOWEST) -q tests/ray
+	$(ONE_RUN) tests/ray
 
 e2e: install  ## Tests with the real engines, minutes
-	$(BIN)/python -m pytest $(SLOWEST) -q -m one_run tests/e2e & of_one_run=$$!; \
-	$(BIN)/python -m pytest $(SLOWEST) -q -m "not one_run" tests/e2e; others=$$?; \
+	$(ONE_RUN) -m one_run tests/e2e & of_one_run=$$!; \
+	$(ONE_RUN) -m "not one_run" tests/e2e; others=$$?; \
 	wait $$of_one_run && exit $$others
+
+# The halves of tests/e2e side by side; the shorter one has tests/ray behind it, which mostly waits.
+slow: install  ## tests/ray and tests/e2e in two processes, the most of `make test`
+	( $(ONE_RUN) -m one_run tests/e2e; half=$$?; $(ONE_RUN) tests/ray && exit $$half ) & first=$$!; \
+	$(ONE_RUN) -m "not one_run" tests/e2e; second=$$?; \
+	wait $$first && exit $$second
 
 clean:  ## Remove .venv and caches (runs stay)
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
