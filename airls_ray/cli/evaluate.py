@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from airls_ray.cli.common import ConfigArgument, OverridesArgument, TrustOption, latest_policy, read_config
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
 
 
 def search(
@@ -32,9 +35,26 @@ def search(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the records that are there.")] = False,
     trust: TrustOption = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Address of an OpenAI-compatible endpoint as the policy; starts no engine."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model name at the endpoint; by default the one that it serves.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokenizer of the endpoint's policy, so that prefixes go as token ids; else as text."
+        ),
+    ] = None,
 ) -> None:
     """Search the test problems, guided by the PRM: Best-of-N, beam, REBASE, particles, MCTS and more."""
     settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)], trust=trust)
+    target = output or settings.output / settings.name / "search"
+    if endpoint is not None:
+        _search_endpoint(settings, endpoint, model, tokenizer, policy, prm, target)
+        return
     if policy is None:
         policy, prm = latest_policy(settings, prm)
     from airls_ray.prm.forms import check_search_models
@@ -42,9 +62,43 @@ def search(
     check_search_models(settings, policy, prm)
     from actors.search.search import run_search
 
-    target = output or settings.output / settings.name / "search"
     run_search(settings, policy, prm, target, resume)
     typer.echo(f"Records, summary and curves: {target}")
+
+
+def _search_endpoint(
+    settings: Config,
+    url: str,
+    model: str | None,
+    tokenizer: str | None,
+    policy: Path | None,
+    prm: Path | None,
+    output: Path,
+) -> None:
+    """Search over somebody's server."""
+    from airls_ray.errors import ConfigError
+
+    if policy is not None:
+        raise ConfigError("--policy and --endpoint exclude each other: give one of them")
+    if prm is None:
+        raise ConfigError("a search over an endpoint is guided by a PRM: give --prm")
+    from airls_ray.api import load_prm
+    from airls_ray.console.choose import make_progress
+    from airls_ray.evaluation.endpoint import Connection
+    from airls_ray.prm.forms import check_prm
+    from airls_ray.search.endpoint_task import search_task_by_endpoint
+    from airls_ray.search.over_endpoint import scoring_of
+
+    check_prm(prm)
+    search_task_by_endpoint(
+        settings,
+        Connection(url, model, settings.rollout.deadline_seconds),
+        scoring_of(lambda: load_prm(prm).scorer, prm),
+        output,
+        make_progress(),
+        tokenizer=tokenizer,
+    )
+    typer.echo(f"Responses and summary: {output}")
 
 
 def _search_overrides(algorithms: list[str] | None, budgets: list[int] | None) -> list[str]:

@@ -1,0 +1,165 @@
+"""`search --endpoint`: the test problems of a task searched over somebody's server, graded and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from airls_ray import files
+from airls_ray.config.schema import Config
+from airls_ray.config.task_sections import FileTaskConfig, to_graders
+from airls_ray.console.progress import Progress
+from airls_ray.data.check_config import check_before
+from airls_ray.errors import ConfigError, RunError
+from airls_ray.evaluation.endpoint import Connection
+from airls_ray.grading.pool import GradeRequest, GraderPool
+from airls_ray.search.over_endpoint import Scoring, SearchResult, TextForm, search_by_endpoint
+from airls_ray.tasks import Problem, make_task
+
+RESULTS, SUMMARY = "results.jsonl", "summary.json"
+
+
+def search_task_by_endpoint(
+    config: Config,
+    connection: Connection,
+    scoring: Scoring,
+    output: Path,
+    progress: Progress,
+    *,
+    tokenizer: Path | str | None = None,
+) -> dict[str, Any]:
+    """Search the test problems by each algorithm and width of `search`, and write what was found.
+
+    Args:
+        config: the sections task (of files), search, model.prompt_template, rollout.max_response_tokens,
+            verifier and seed.
+        connection: the policy.
+        scoring: the PRM; it is loaded once.
+        output: folder of `results.jsonl` (a line for each search of a problem) and `summary.json`.
+        progress: where bar and table go.
+        tokenizer: of the policy; None: everything goes as text.
+
+    Returns:
+        `algorithms`: for each algorithm and width `accuracy`, `oracle` (any response is right) and the means
+        over the problems of the ledger's figures; `problems`: how many.
+
+    Raises:
+        ConfigError: the task is none of files, or what `search_by_endpoint` raises.
+        RunError: there are results already; or the endpoint fails.
+    """
+    task, search = config.task, config.search
+    if not isinstance(task, FileTaskConfig):
+        raise ConfigError(
+            f"search --endpoint reads the problems of files, and the task is {task.name}: set task.name=file"
+        )
+    if (output / RESULTS).exists():
+        raise RunError(f"{output} has results already: give another --output")
+    check_before(config, progress, splits=("test",), traces=False, encodes=False)
+    problems = list(islice(make_task(task).problems("test", config.seed), search.problems))
+    form = TextForm(task.prompt_template, task.system_prompt, task.steps, task.step_delimiter)
+    once = Scoring(cache(lambda: scoring.load()), scoring.kind, scoring.aggregate)
+    settings = search.model_dump(mode="json", exclude={"algorithms", "budgets"})
+    pairs = [(name, budget) for name in search.algorithms for budget in search.budgets]
+    output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    with (
+        GraderPool(to_graders(task), config.verifier.processes, config.verifier.deadline_seconds) as pool,
+        (output / f"{RESULTS}.part").open("w", encoding="utf-8") as file,
+        progress.track("Searching", len(pairs) * len(problems)) as bar,
+    ):
+        for algorithm, budget in pairs:
+            found = search_by_endpoint(
+                connection,
+                [one.prompt for one in problems],
+                once,
+                algorithm=algorithm,
+                budget=budget,
+                form=form,
+                tokenizer=tokenizer,
+                chat=tokenizer is not None and config.model.prompt_template == "chat",
+                max_response_tokens=config.rollout.max_response_tokens,
+                seed=config.seed,
+                settings=settings,
+            )
+            outcomes = _grade(problems, found, pool)
+            file.writelines(_lines(algorithm, budget, problems, found, outcomes))
+            file.flush()
+            rows.append({"algorithm": algorithm, "budget": budget, **_figures(found, outcomes)})
+            bar.advance(len(problems))
+    (output / f"{RESULTS}.part").rename(output / RESULTS)
+    summary = {"problems": len(problems), "algorithms": rows}
+    files.write_text(output / SUMMARY, files.to_json(summary, indent=1) + "\n")
+    progress.table(f"{len(problems)} problems over {connection}", _table(rows))
+    return summary
+
+
+def _grade(
+    problems: Sequence[Problem], found: Sequence[SearchResult], pool: GraderPool
+) -> list[tuple[float, list[float]]]:
+    """Return for each problem the outcome of the chosen response (0: there is none), and those of all."""
+    requests = [
+        GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), one.response)
+        for problem, result in zip(problems, found, strict=True)
+        for one in result.candidates
+    ]
+    grades = iter(pool.grade(requests))
+    judged = []
+    for result in found:
+        outcomes = [next(grades).outcome for _ in result.candidates]
+        chosen = 0.0 if result.best is None else outcomes[result.candidates.index(result.best)]
+        judged.append((chosen, outcomes))
+    return judged
+
+
+def _lines(
+    algorithm: str,
+    budget: int,
+    problems: Sequence[Problem],
+    found: Sequence[SearchResult],
+    outcomes: Sequence[tuple[float, list[float]]],
+) -> Iterator[str]:
+    for problem, result, (outcome, all_outcomes) in zip(problems, found, outcomes, strict=True):
+        line = {
+            "algorithm": algorithm,
+            "budget": budget,
+            "problem_id": problem.problem_id,
+            "outcome": outcome,
+            "response": result.response,
+            "candidates": [
+                {**asdict(one), "outcome": right}
+                for one, right in zip(result.candidates, all_outcomes, strict=True)
+            ],
+            "costs": dict(result.costs),
+        }
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _figures(
+    found: Sequence[SearchResult], outcomes: Sequence[tuple[float, list[float]]]
+) -> dict[str, float]:
+    count = max(len(found), 1)
+    figures = {
+        "accuracy": sum(chosen for chosen, _ in outcomes) / count,
+        "oracle": sum(max(several, default=0.0) for _, several in outcomes) / count,
+    }
+    for name in found[0].costs if found else ():
+        figures[name] = sum(result.costs[name] for result in found) / count
+    return figures
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "algorithm": row["algorithm"],
+            "N": row["budget"],
+            "accuracy": row["accuracy"],
+            "any right": row["oracle"],
+            "policy tokens a problem": row.get("policy_tokens"),
+        }
+        for row in rows
+    ]

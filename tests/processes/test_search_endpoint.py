@@ -1,0 +1,74 @@
+"""`search --endpoint`: a task's test problems over a server, graded in processes, without an engine."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airls_ray.config import Config, load_config
+from airls_ray.console.progress import QuietProgress
+from airls_ray.errors import ConfigError, RunError
+from airls_ray.evaluation.endpoint import Connection
+from airls_ray.search.endpoint_task import search_task_by_endpoint
+from airls_ray.search.over_endpoint import Scoring
+from tests.unit.endpoint_fakes import Digits, FakePolicy, served
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    for name, texts in (("train", ["Other?"]), ("test", ["What is it?", "And this?", "Third?"])):
+        rows = [json.dumps({"prompt": text, "answer": "3"}) for text in texts]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    task = {"name": "file", "train_file": tmp_path / "train.jsonl", "test_file": tmp_path / "test.jsonl"}
+    search = {"algorithms": ["best_of_n", "beam"], "budgets": [4], "problems": 3, "max_step_tokens": 64}
+    return load_config({"task": task, "search": search, "verifier": {"processes": 1}})
+
+
+class Loaded:
+    """Counts how often the PRM is loaded."""
+
+    times = 0
+
+    def __call__(self) -> Any:
+        self.times += 1
+        return _Many()
+
+
+class _Many:
+    def score(self, items: Any) -> list[list[float]]:
+        return [list(Digits().score(item.problem, item.steps)) for item in items]
+
+
+def test_every_algorithm_is_graded_and_its_responses_are_kept(config: Config, tmp_path: Path) -> None:
+    load, output = Loaded(), tmp_path / "out"
+    with served(FakePolicy()) as url:
+        summary = search_task_by_endpoint(
+            config, Connection(url, None, 30.0), Scoring(load), output, QuietProgress()
+        )
+    lines = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+    assert load.times == 1 and len(lines) == 2 * 3
+    assert json.loads((output / "summary.json").read_text()) == summary
+    for row, part in zip(summary["algorithms"], (lines[:3], lines[3:]), strict=True):
+        # The answer of a response of the fake policy is its last digit, boxed.
+        right = ["\\boxed{3}" in line["response"] for line in part]
+        assert [line["outcome"] == 1.0 for line in part] == right
+        assert row["accuracy"] == sum(right) / 3
+        any_right = [any("\\boxed{3}" in one["response"] for one in line["candidates"]) for line in part]
+        assert row["oracle"] == sum(any_right) / 3
+        assert row["policy_tokens"] == pytest.approx(sum(line["costs"]["policy_tokens"] for line in part) / 3)
+    for line in lines[:3]:  # Best-of-N takes the response whose steps score best
+        scores = [prod(one["scores"]) for one in line["candidates"]]
+        assert line["response"] == line["candidates"][scores.index(max(scores))]["response"]
+
+
+def test_results_are_not_written_over_and_other_tasks_are_a_sentence(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").touch()
+    connection = Connection("http://127.0.0.1:1/v1", "m", 1.0)
+    with pytest.raises(RunError, match="has results already: give another --output"):
+        search_task_by_endpoint(config, connection, Scoring(Loaded()), tmp_path, QuietProgress())
+    with pytest.raises(ConfigError, match="reads the problems of files, and the task is arithmetic"):
+        search_task_by_endpoint(Config(), connection, Scoring(Loaded()), tmp_path, QuietProgress())
