@@ -15,6 +15,7 @@ from airls_ray.cli.common import (
     show_result,
     show_sizes,
 )
+from airls_ray.runs.best_metric import check_best_metric
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -58,7 +59,7 @@ def train(
 ) -> None:
     """Train policy and PRM by the method of CONFIG, then search with them and write the report."""
     settings = read_config(config, overrides, trust=trust)
-    _find_doors(settings)
+    _check_names(settings)
     if dry_run:
         from airls_ray.cli.dry_run import show_plan
 
@@ -88,15 +89,16 @@ def demo(
 ) -> None:
     """The whole system on this machine: warm start, AIRL-S, search with the PRM, report."""
     settings = read_config(config or configs_folder() / DEMO_CONFIG, overrides)
-    _find_doors(settings)
+    _check_names(settings)
     show_sizes(settings)
     from actors.commands.demo import run_demo
 
     run_demo(settings)
 
 
-def _find_doors(settings: Config) -> None:
-    """Say what is wrong with the names of rewards and trackers before anything else is done."""
+def _check_names(settings: Config) -> None:
+    """Say what is wrong with the names of rewards, trackers and a metric before anything else is done."""
+    check_best_metric(settings)
     if settings.task.reward:
         from airls_ray.grading.reward_pool import find_rewards
 
