@@ -134,7 +134,7 @@ def start_parts(
         sync=make_sync(config, learners.policy, pool),
         learners=learners.actors,
         starting=learners.starting,
-        held_out=held_out_problems(config),
+        held_out=evaluation_problems(config),
     )
     if state.version:
         parts.sync.push(state.version)
@@ -179,7 +179,7 @@ def training_problems(config: Config, state: LoopState, policy: str | None) -> P
     return ProblemStream(task, "train", seed, start=state.position, fit=fit)
 
 
-def held_out_problems(config: Config) -> pa.Table | None:
+def evaluation_problems(config: Config) -> pa.Table | None:
     """The test problems of the evaluation during training; None where there is none."""
     asked = config.train.evaluation
     if not config.train.evaluate_every:

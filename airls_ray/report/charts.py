@@ -18,8 +18,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from airls_ray.report.markup import Markup, data_script, element
 
 COLOURS = 8
-"""Colours 1 to 8 (Okabe and Ito, safe for colour-blind readers; the last one is that of text); 0 is grey. CSS:
---c0 to --c8."""
+"""Colours 1 to 8 (Okabe and Ito, safe for colour-blind readers; 8 is that of text); 0 is grey. CSS: --c0 to
+--c8."""
 
 Dash = Literal["solid", "dashed", "dotted"]
 
