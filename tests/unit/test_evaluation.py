@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.train import evaluate
+from actors.train import evaluate, loop
 from actors.train.evaluate import Samples, finish_run
 from actors.train.tracking import LoopState
 from airls_ray.config import Config, load_config
@@ -76,8 +76,8 @@ def test_the_figures_of_two_problems_are_those_found_by_hand() -> None:
 
 def test_an_outcome_between_0_and_1_counts_as_it_is() -> None:
     rollouts, grades, scores = two_problems()
-    grades = grades.set_column(0, "outcome", pa.array([0.25, 0.0, 0.0, 0.75], pa.float32()))
-    assert measure_evaluation(rollouts, grades, scores, config())["evaluation/accuracy"] == 0.25
+    grades = grades.set_column(0, "outcome", pa.array([0.5, 0.0, 0.0, 0.75], pa.float32()))
+    assert measure_evaluation(rollouts, grades, scores, config())["evaluation/accuracy"] == 0.3125
 
 
 @pytest.mark.parametrize("method", ["airl_s", "grpo"])
@@ -104,6 +104,41 @@ def test_evaluations_follow_every_few_iterations_and_the_last_but_not_the_warm_u
     )
     assert [number for number in range(1, 5) if alone.evaluates_after(number)] == [3, 4]
     assert not any(config(iterations=4).evaluates_after(number) for number in range(1, 20))
+
+
+def test_the_loop_evaluates_after_the_sync_and_leaves_the_engines_as_the_sync_left_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+
+    def told(name: str, answer: Any = None) -> Any:
+        return lambda *_: called.append(name) or answer
+
+    parts: Any = SimpleNamespace(
+        problems=SimpleNamespace(position=0),
+        prm=None,
+        policy=SimpleNamespace(update=told("update", {})),
+        sync=SimpleNamespace(push=told("sync")),
+        pool=SimpleNamespace(forget_prefixes=told("forget"), take_metrics=dict),
+        verifier=SimpleNamespace(call=lambda *_: {"rollout/response_tokens": 1.0}),
+    )
+    monkeypatch.setattr(loop, "gather", lambda *_: (None, [], None, []))
+    monkeypatch.setattr(loop, "learn_and_score", lambda *_: ({}, []))
+    monkeypatch.setattr(loop, "evaluate_now", told("evaluate", {"evaluation/accuracy": 0.5}))
+    asked, seen = config("grpo", evaluate_every=2), []
+
+    class Told:
+        stage = staticmethod(lambda _: None)
+
+        def record(self, state: LoopState, metrics: dict[str, float], **_: Any) -> LoopState:
+            seen.append(metrics.get("evaluation/accuracy"))
+            return state
+
+    state, tracker = LoopState(), Told()
+    for _ in range(2):
+        state = loop.run_iteration(parts, asked, state, tracker, warmup=False)  # type: ignore[arg-type]
+    assert called == ["update", "sync", "update", "sync", "evaluate", "forget"]
+    assert seen == [None, 0.5]
 
 
 # --------------------------------------------------------------------------------------------------- names
