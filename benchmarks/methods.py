@@ -72,6 +72,13 @@ _NEWER = (
     ("train", "grace_seconds", 60.0),
     ("train", "trackers", []),
     ("task", "reward", []),
+    ("train", "evaluate_every", 0),
+    ("train", "patience", 0),
+    (
+        "train",
+        "evaluation",
+        {"problems": 100, "skip": 0, "samples": 4, "temperature": None, "greedy": False},
+    ),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")

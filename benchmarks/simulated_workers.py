@@ -128,7 +128,7 @@ class HostedWorker:
     def __init__(self, host: Any, number: int) -> None:
         """`number`: within the host."""
         self.host = host
-        for name in ("start", "generate", "update_weights", "tell", "version", "prove"):
+        for name in ("start", "generate", "update_weights", "forget_prefixes", "tell", "version", "prove"):
             setattr(self, name, _Method(host, number, name))
 
 

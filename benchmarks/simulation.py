@@ -166,6 +166,24 @@ class SimulatedVerifier:
         """Nothing."""
         return {}
 
+    def evaluate(self, rollouts: Sequence[Any], grades: pa.Table, scores: Sequence[Any]) -> dict[str, float]:
+        """Accuracy, which weights sampled, and a digest of the samples."""
+        import pyarrow as pa
+
+        from actors.cluster.cluster import resolve
+
+        table = pa.concat_tables(resolve(rollouts))
+        seen = hashlib.blake2b(digest_size=6)
+        for name in ("problem_id", "group", "index", "response"):
+            seen.update(json.dumps(table[name].to_pylist()).encode())
+        versions = table["version"].to_pylist()
+        return {
+            "evaluation/accuracy": float(np.mean(grades["outcome"])),
+            "evaluation/oldest": float(min(versions)),
+            "evaluation/newest": float(max(versions)),
+            "evaluation/digest": float(int(seen.hexdigest(), 16)),
+        }
+
     def staleness(self, rollouts: Sequence[Any], version: int) -> dict[str, float]:
         """As the verifier's."""
         from actors.cluster.cluster import resolve
@@ -191,7 +209,7 @@ class SimulatedRun:
         """All parts, with new processes; the learners go on from a checkpoint where there is one."""
         from actors.learn.groups import NoPRM, NoReference, PolicyGroup, ReferenceGroup
         from actors.train.parts import Parts
-        from actors.train.start import training_problems
+        from actors.train.start import evaluation_problems, training_problems
         from actors.train.weight_sync import WeightSync
         from actors.verify.verifier_handle import VerifierHandle
 
@@ -212,6 +230,7 @@ class SimulatedRun:
             prm=NoPRM(),
             policy=policy,
             sync=WeightSync(policy, pool),
+            held_out=evaluation_problems(self.config),
         )
         return self._with_learners(parts, checkpoint)
 

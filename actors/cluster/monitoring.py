@@ -21,6 +21,7 @@ PHASES: tuple[Phase, ...] = ("warmup", "train")
 
 KEYS = {
     "outcome/mean": "Mean outcome of the iteration's rollouts, 0 to 1.",
+    "evaluation/accuracy": "Mean outcome on the held-out problems of the evaluation, 0 to 1.",
     "groups/constant_share": "Share of the groups whose outcomes are all equal.",
     "rollout/response_tokens_mean": "Mean length of a response, tokens.",
     "rollout/steps_mean": "Mean steps of a response.",

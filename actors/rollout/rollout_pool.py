@@ -311,6 +311,14 @@ class RolloutPool:
 
     def _all(self, job: Job) -> list[tuple[list[int], Any]]:
         self.finish(job)
+        return self.whole(job)
+
+    def whole(self, job: Job) -> list[tuple[list[int], Any]]:
+        """Rows and reference of every share of a finished job, in order.
+
+        Raises:
+            RunError: rows failed too often.
+        """
         if job.dropped:
             raise RunError(
                 f"{len(job.dropped)} of {job.rows} rows failed {self._dispatch.attempts} times, the last "

@@ -11,6 +11,7 @@ policy's loss weighs their tokens by truncated importance weights (`method.impor
 from __future__ import annotations
 
 from actors.learn.groups import Lesson
+from actors.train.evaluate import evaluate_now
 from actors.train.loop import learn_and_score
 from actors.train.parts import Parts
 from actors.train.rollout_stream import RolloutStream
@@ -24,11 +25,13 @@ def train_async(parts: Parts, config: Config, state: LoopState, tracker: Tracker
     Raises:
         ProcessLost: a learner or the PRM died or hung (see `actors.train.recovery`).
     """
+    if tracker.over(state):  # a resume of a run that had ended; nothing is sampled for it
+        return state
     stream = RolloutStream(
         parts.pool, parts.problems, parts.verifier, parts.reference, config, state.iteration
     )
     with stream:
-        while state.iteration < config.iterations:
+        while not tracker.over(state):
             with tracker.whole(state, parts):
                 state = run_iteration(parts, stream, config, state, tracker)
     return state
@@ -62,6 +65,9 @@ def run_iteration(
         with clock("sync"):
             stream.push(parts.policy.export(), version)
     stream.train_done()
+    if config.evaluates_after(state.iteration + 1):
+        with clock("evaluation"):  # until it is over no newer weights are pushed
+            metrics |= evaluate_now(parts, config, stream)
     with clock("measure"):
         for found in measured:
             metrics |= parts.verifier.finish(found)

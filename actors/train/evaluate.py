@@ -1,13 +1,14 @@
-"""Before and after: test samples, accuracies, Best-of-N with the PRM, the summary and the report."""
+"""Before, during and after training: test samples, accuracies, Best-of-N by the PRM; summary and report."""
 
 from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +21,15 @@ from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
 from airls_ray.data.schemas import GRADES, ROLLOUTS, conform
+from airls_ray.runs.best_metric import EVALUATION
+from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.run_folder import RunFolder
+from airls_ray.seeding import derive_seed
 
 if TYPE_CHECKING:
     from actors.cluster.cluster import Refs
     from actors.cluster.starting import Starting
     from actors.learn.groups import Scorer
-    from actors.rollout.rollout_pool import RolloutPool
     from actors.train.parts import Parts
     from actors.verify.verifier_handle import VerifierHandle
 
@@ -44,6 +47,74 @@ class Samples:
     rollouts: Refs
     grades: Any
     accuracy: dict[str, float]
+
+
+class Sampler(Protocol):
+    """The rollout pool; in the asynchronous loop the stream that owns it."""
+
+    def generate(self, problems: pa.Table, request: RolloutRequest) -> Refs:
+        """References to the rollouts of all problems, in group order."""
+        ...
+
+
+class Drawn(NamedTuple):
+    """Samples of some of the problems."""
+
+    problems: pa.Table
+    rollouts: Refs
+    greedy: Refs
+
+
+def draw(
+    sampler: Sampler,
+    problems: pa.Table,
+    request: Callable[[int], RolloutRequest],
+    size: int,
+    *,
+    greedy: bool,
+) -> Iterator[Drawn]:
+    """Sample `size` problems a call.
+
+    Args:
+        sampler: who samples.
+        problems: PROBLEMS.
+        request: how, by the number of a call's first problem.
+        size: problems of a call.
+        greedy: give each problem one greedy response, too.
+    """
+    for start in range(0, problems.num_rows, size):
+        chunk, asked = problems.slice(start, size), request(start)
+        rollouts = sampler.generate(chunk, asked)
+        alone = sampler.generate(chunk, replace(asked, samples=1, temperature=0.0)) if greedy else []
+        yield Drawn(chunk, rollouts, alone)
+
+
+def evaluate_now(parts: Parts, config: Config, sampler: Sampler) -> dict[str, float]:
+    """Metrics of the policy that the workers hold and of the PRM as it is, on the run's held-out problems.
+
+    The seeds depend on the problem and the sample alone, so that the same weights give the same samples, and
+    no other draw depends on them.
+    """
+    asked, train, problems = config.train.evaluation, config.train, parts.held_out
+    assert problems is not None
+    temperature = config.rollout.temperature if asked.temperature is None else asked.temperature
+    seed = derive_seed(config.seed, "evaluation")
+
+    def request(start: int) -> RolloutRequest:
+        return RolloutRequest(asked.samples, temperature, seed, (), start)
+
+    # As many rollouts a call as in an iteration, for which rollout.deadline_seconds is meant.
+    size = max(1, train.problems_per_iteration * train.rollouts_per_problem // asked.samples)
+    rollouts: Refs = []
+    greedy: Refs = []
+    for drawn in draw(sampler, problems, request, size, greedy=asked.greedy):
+        rollouts += drawn.rollouts
+        greedy += drawn.greedy
+    grades = parts.verifier.grade(rollouts, problems)
+    metrics: dict[str, float] = parts.verifier.call("evaluate", rollouts, grades, parts.prm.score(rollouts))
+    if greedy:
+        metrics[f"{EVALUATION}greedy"] = _mean_outcome(parts.verifier.grade(greedy, problems))
+    return metrics
 
 
 def evaluate_policy(
@@ -76,7 +147,7 @@ def evaluate_policy(
 
 
 def sample_problems(
-    pool: RolloutPool,
+    pool: Sampler,
     verifier: VerifierHandle,
     problems: pa.Table,
     config: Config,
@@ -90,19 +161,18 @@ def sample_problems(
     """
     rollouts: Refs = []
     greedy: Refs = []
-    size = config.search.problems_per_call
+    search = config.search
+
+    def request(start: int) -> RolloutRequest:
+        return RolloutRequest(search.samples, search.temperature, config.seed, ("search", start), start)
+
     with progress.track(f"Sampling the {name} policy", problems.num_rows) as bar:
-        for start in range(0, problems.num_rows, size):
-            chunk = problems.slice(start, size)
-            path = ("search", start)
-            sampled = RolloutRequest(
-                config.search.samples, config.search.temperature, config.seed, path, start
-            )
-            rollouts += pool.generate(chunk, sampled)
-            greedy += pool.generate(chunk, RolloutRequest(1, 0.0, config.seed, path, start))
-            if start == 0:
-                show_rollouts(rollouts, chunk, verifier, progress, name)
-            bar.advance(chunk.num_rows)
+        for drawn in draw(pool, problems, request, search.problems_per_call, greedy=True):
+            if not rollouts:
+                show_rollouts(drawn.rollouts, drawn.problems, verifier, progress, name)
+            rollouts += drawn.rollouts
+            greedy += drawn.greedy
+            bar.advance(drawn.problems.num_rows)
             if meanwhile is not None:
                 meanwhile.poll()
     grades = verifier.grade(rollouts, problems)
@@ -193,6 +263,8 @@ def finish_run(
         "warnings": run.read_warnings(),
         "versions": versions(),
     }
+    if stop := early_stop(config, run.read_metrics()):
+        summary["stopped_early"] = stop.record()
     if config.uses_prm:
         summary["prm"] = scorer_metrics("prm", trained)
         summary["prm_base"] = scorer_metrics("prm", measured["base"]["scorers"])

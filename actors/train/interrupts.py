@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-LEARNING = ("prm_update", "prm_score", "policy_update", "sync", "measure")
+LEARNING = ("prm_update", "prm_score", "policy_update", "sync", "evaluation", "measure")
 """Stages of an iteration in which the learners are ahead of the last whole state."""
 
 

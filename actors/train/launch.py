@@ -36,6 +36,8 @@ from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import Interrupted
 from airls_ray.grading.reward_pool import find_rewards
 from airls_ray.planning.room import check_room
+from airls_ray.runs.best_metric import best_metric_warning, check_best_metric
+from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.mirror import Mirror, NoCopies, open_mirror
 from airls_ray.runs.run_control import RunControl
 from airls_ray.runs.run_folder import RunFolder
@@ -53,6 +55,7 @@ def run_training(config: Config, resume: bool = False, *, again: str = "with --r
         Interrupted: by Ctrl-C or SIGTERM, where to go on.
     """
     started = time.perf_counter()
+    check_best_metric(config)
     kept = config.train.keep_checkpoints, config.train.keep_best, config.train.best_metric
     run = RunFolder(config.output / config.name, *kept)
     progress = make_progress()
@@ -69,14 +72,16 @@ def run_training(config: Config, resume: bool = False, *, again: str = "with --r
 
 def going_on(run: RunFolder, config: Config) -> str:
     """Where a resume of the run would begin, and what it would do again."""
-    checkpoint = run.latest_checkpoint()
+    checkpoint, lines = run.latest_checkpoint(), run.read_metrics()
     done = read_state(checkpoint).iteration if checkpoint else 0
-    reached = max((line["iteration"] for line in run.read_metrics()), default=0)
+    reached = max((line["iteration"] for line in lines), default=0)
     again = f" ({reached - done} iterations are done again)" if reached > done else ""
     if checkpoint is None:
         return f"iteration 1 of {config.iterations} comes next{again}, since there is no checkpoint"
     if done >= config.iterations:
         return "the evaluation comes next, since all iterations are done"
+    if stop := early_stop(config, [line for line in lines if line["iteration"] <= done]):
+        return f"the evaluation comes next. {stop.sentence}"
     return f"iteration {done + 1} of {config.iterations} comes next{again}"
 
 
@@ -104,7 +109,7 @@ def _run_locked(
     try_rewards(config, rewards, progress)
     trackers = Trackers(config.train.trackers, progress.say)
     check_data(config, base, progress)
-    for warning in check_room(config):
+    for warning in filter(None, [*check_room(config), best_metric_warning(config)]):
         progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
     record_doors(run.path, found, progress)

@@ -146,6 +146,15 @@ def check_data(config: Config, policy: str, progress: Progress) -> None:
     lengths = Lengths.of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
     test = islice(task.problems("test", config.seed), config.search.problems)
     lengths.check(test, "test problems", skip=False, traces=False)
+    if config.train.evaluate_every:
+        asked = config.train.evaluation
+        held_out = list(islice(task.problems("test", config.seed, asked.skip), asked.problems))
+        if not held_out:
+            raise ConfigError(
+                f"train.evaluation.skip is {asked.skip}, but there are no more test problems than that, so "
+                "none is left to evaluate on: lower it"
+            )
+        lengths.check(held_out, "test problems", skip=False, traces=False)
     check_before(config, progress, traces=traces)
 
 

@@ -4,6 +4,7 @@
              -> reference server -> reference log-probabilities   (where something uses them)
              -> PRM learner: update, then score -> step rewards   (where the method has a PRM)
              -> policy learner: credit and update -> weight sync -> rollout pool
+             -> held-out problems -> rollout pool -> verifier, PRM     (every `train.evaluate_every`)
 
 A method is data (`config.method`, `config.prm`): nothing here asks for its name. The driver holds
 references; its memory does not grow with the run.
@@ -19,6 +20,7 @@ from actors.cluster.cluster import Refs
 from actors.learn.groups import Lesson, NoPRM, PRMPart
 from actors.rollout.rollout_worker import RolloutRequest
 from actors.rollout.sampling import IterationSampling, sample_all, training_request
+from actors.train.evaluate import evaluate_now
 from actors.train.parts import Parts
 from actors.train.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config.schema import Config
@@ -32,7 +34,7 @@ def train(parts: Parts, config: Config, state: LoopState, tracker: Tracker) -> L
         ProcessLost: a learner or the PRM died or hung (see `actors.train.recovery`); others are replaced
             in place.
     """
-    while state.iteration < config.iterations:
+    while not tracker.over(state):
         with tracker.whole(state, parts):
             state = run_iteration(
                 parts, config, state, tracker, warmup=state.iteration < config.warmup_iterations
@@ -60,6 +62,10 @@ def run_iteration(
             metrics |= parts.policy.update(rollouts, grades, scores, reference, version)
         with clock("sync"):
             parts.sync.push(version)
+    if config.evaluates_after(state.iteration + 1):
+        with clock("evaluation"):
+            metrics |= evaluate_now(parts, config, parts.pool)
+            parts.pool.forget_prefixes()  # the next iteration finds the engines as after the sync
     with clock("measure"):
         metrics |= parts.verifier.call("summarise", rollouts, grades)
         metrics |= parts.verifier.call("measure", rollouts, grades, scores)

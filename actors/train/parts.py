@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from actors.cluster import cluster
 from actors.cluster.starting import Starting
 from actors.learn.groups import NoPRM, NoReference, PolicyGroup, PRMPart, ReferenceGroup
@@ -28,6 +30,8 @@ class Parts:
     learners: tuple[Any, ...] = ()
     starting: Starting | None = None
     """The learners, which may still be coming up when sampling begins."""
+    held_out: pa.Table | None = None
+    """PROBLEMS of the evaluation during training, where there is one."""
 
     def wait_for_learners(self) -> None:
         """Return when the learners are up.

@@ -21,7 +21,9 @@ import pyarrow as pa
 
 from actors.cluster.cluster import Refs
 from actors.learn.groups import NoReference, ReferenceGroup
+from actors.rollout.jobs import Job
 from actors.rollout.rollout_pool import RolloutPool
+from actors.rollout.rollout_worker import RolloutRequest
 from actors.rollout.sampling import IterationSampling, training_request
 from actors.verify.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
@@ -71,6 +73,8 @@ class RolloutStream:
         self._taken = iteration
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._ready: dict[int, Future[Gathered]] = {}
+        self._asked: list[tuple[Job, Future[Refs]]] = []
+        """What `generate` waits for."""
         self._changed = threading.Condition()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._failure: BaseException | None = None
@@ -117,6 +121,23 @@ class RolloutStream:
         """Give the workers new weights, as soon as the thread looks; those that sample go on meanwhile."""
         self._commands.put(lambda: self._pool.update_weights(weights, version, wait=False))
 
+    def generate(self, problems: pa.Table, request: RolloutRequest) -> Refs:
+        """As `RolloutPool.generate`, side by side with the iterations to come and behind what waits of them.
+
+        All is sampled with the weights of the last `push`: no worker gets a share before weights that are on
+        their way to it, and whoever waits here pushes no others.
+
+        Raises:
+            BaseException: whatever ended the sampling.
+        """
+        answer: Future[Refs] = Future()
+        self._commands.put(lambda: self._asked.append((self._pool.start_sampling(problems, request), answer)))
+        with self._changed:
+            self._changed.wait_for(lambda: answer.done() or self._failure is not None)
+            if self._failure is not None:
+                raise self._failure
+        return answer.result()
+
     def counts(self) -> dict[str, float]:
         """Iterations that are submitted and not yet learned from, and groups that workers have."""
         return {
@@ -154,7 +175,14 @@ class RolloutStream:
             self._next += 1
 
     def _publish(self) -> None:
-        """Hand finished iterations to the grader, which has a thread of its own."""
+        """Hand finished iterations to the grader, which has a thread of its own, and answer `generate`."""
+        for job, answer in [one for one in self._asked if one[0].finished]:
+            self._asked.remove((job, answer))
+            self._pool.close(job)
+            refs = [ref for _, ref in self._pool.whole(job)]
+            with self._changed:
+                answer.set_result(refs)
+                self._changed.notify_all()
         for number in [number for number, one in self._open.items() if one.sampling.finished()]:
             one = self._open.pop(number)
             seconds = time.perf_counter() - one.started

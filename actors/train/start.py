@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from actors.cluster import cluster
 from actors.cluster.cluster import Demand
 from actors.cluster.starting import Starting, wait_for_start
@@ -132,6 +134,7 @@ def start_parts(
         sync=make_sync(config, learners.policy, pool),
         learners=learners.actors,
         starting=learners.starting,
+        held_out=evaluation_problems(config),
     )
     if state.version:
         parts.sync.push(state.version)
@@ -174,6 +177,14 @@ def training_problems(config: Config, state: LoopState, policy: str | None) -> P
     if policy is not None:
         fit = fit_of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
     return ProblemStream(task, "train", seed, start=state.position, fit=fit)
+
+
+def evaluation_problems(config: Config) -> pa.Table | None:
+    """The test problems of the evaluation during training; None where there is none."""
+    asked = config.train.evaluation
+    if not config.train.evaluate_every:
+        return None
+    return ProblemStream(make_task(config.task), "test", config.seed, asked.skip).take(asked.problems)
 
 
 def make_sync(config: Config, policy: PolicyGroup, pool: RolloutPool) -> WeightSync | NCCLWeightSync:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,13 +16,16 @@ from actors.cluster import cluster, placement
 from actors.cluster.cluster import resolve
 from actors.cluster.monitoring import Monitor, NoMonitor
 from actors.train.interrupts import StopSignals
+from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Track
 from airls_ray.errors import RunError
 from airls_ray.grading.reward_table import failed_labels, reward_columns
 from airls_ray.grading.worker import RAISED
+from airls_ray.runs.best_metric import EVALUATION
 from airls_ray.runs.checkpoints import checkpoint_iteration, iteration_name
 from airls_ray.runs.diagnostics import RunWatch
+from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.mirror import Copies, NoCopies
 from airls_ray.runs.run_control import RunControl
 from airls_ray.runs.run_folder import RunFolder
@@ -31,6 +34,8 @@ from airls_ray.runs.trackers import Trackers
 if TYPE_CHECKING:
     from actors.cluster.cluster import Refs
     from actors.train.parts import Parts
+
+_ACCURACY = f"{EVALUATION}accuracy"
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,10 @@ class Tracker:
         self._run = run
         self._copies: Copies = copies or NoCopies()
         self._say = say
-        self._watch = RunWatch(run.read_metrics())
+        earlier = run.read_metrics()
+        self._watch = RunWatch(earlier)
         self._config = config
+        self._measured = [self._of_best(line) for line in earlier]
         self._bar = bar
         self._last = config.iterations
         self._stop = stop or StopSignals()
@@ -193,6 +200,8 @@ class Tracker:
         self._run.log_metrics(state.iteration, metrics, phase=phase)
         self._monitor.record(state.iteration, metrics, phase)
         self._trackers.metrics(state.iteration, metrics)
+        self._measured.append(self._of_best({"iteration": state.iteration, **metrics}))
+        self._say_if_stopped()
         for finding in self._watch.see({"phase": phase, **metrics}):
             self._run.log_warning(state.iteration, finding.kind, finding.sentence)
             if self._say is not None:
@@ -204,11 +213,12 @@ class Tracker:
                 self._run.log_warning(state.iteration, kind, text)
                 if self._say is not None:
                     self._say(f"Warning at iteration {state.iteration}: {text}")
-        if state.iteration % self._config.train.rollouts_every == 0 or state.iteration in (1, self._last):
+        last = self.over(state)
+        if state.iteration % self._config.train.rollouts_every == 0 or state.iteration == 1 or last:
             self._run.write_rollouts(state.iteration, graded_table(rollouts, grades))
-        if state.iteration % self._config.train.checkpoint_every == 0 or state.iteration == self._last:
+        if state.iteration % self._config.train.checkpoint_every == 0 or last:
             self.checkpoint(state, parts)
-        self._bar.go_to(state.iteration, **_shown(metrics, phase))
+        self._bar.go_to(state.iteration, **_shown(state.iteration, metrics, phase))
         if self._control is not None:
             self._control.say(
                 iteration=state.iteration,
@@ -219,6 +229,20 @@ class Tracker:
         if self._stop.asked:
             self._save_and_stop(state, parts)
         return state
+
+    def over(self, state: LoopState) -> bool:
+        """Whether this was the last iteration: of all, or by `train.patience`."""
+        return state.iteration >= self._last or early_stop(self._config, self._measured) is not None
+
+    def _of_best(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """What `early_stop` reads of a line, as metrics.jsonl has it."""
+        metric = self._config.train.best_metric
+        return {"iteration": line["iteration"], metric: files.finite(line.get(metric))}
+
+    def _say_if_stopped(self) -> None:
+        stop = early_stop(self._config, self._measured)
+        if stop is not None and self._say is not None:
+            self._say(stop.sentence)
 
     def stage(self, name: str) -> None:
         """A stage of the iteration begins."""
@@ -288,9 +312,11 @@ def graded_table(rollouts: Refs, grades: Any) -> pa.Table:
     return table
 
 
-def _shown(metrics: dict[str, float], phase: str) -> dict[str, Any]:
-    """What the progress line shows."""
+def _shown(iteration: int, metrics: dict[str, float], phase: str) -> dict[str, Any]:
+    """What the progress line shows; the accuracy stays there, so it says of which iteration it is."""
     shown: dict[str, Any] = {"outcome": f"{metrics['outcome/mean']:.2f}"}
+    if _ACCURACY in metrics:
+        shown["held-out accuracy"] = f"{metrics[_ACCURACY]:.3f} at {iteration}"
     if "prm/step_auroc" in metrics:
         shown["PRM step AUROC"] = f"{metrics['prm/step_auroc']:.3f}"
     shown["tokens/s"] = f"{metrics['tokens_per_second/rollout']:.0f}"

@@ -14,6 +14,7 @@ from airls_ray.data.parts import merge_parts
 from airls_ray.evaluation.examples import pick_examples
 from airls_ray.evaluation.scorers import (
     SearchResult,
+    measure_evaluation,
     measure_first_errors,
     measure_scorers,
     search_curves,
@@ -115,6 +116,11 @@ class Verifier:
         """Accuracy of Best-of-N, votes and controls for every N, from one set of samples."""
         merged = merge_parts(resolve(scores)) if scores else None
         return search_curves(self._rollouts(rollouts), grades, merged, self._config)
+
+    def evaluate(self, rollouts: Sequence[Any], grades: pa.Table, scores: Sequence[Any]) -> dict[str, float]:
+        """Figures of policy and PRM on the held-out problems of an evaluation during training."""
+        merged = merge_parts(resolve(scores)) if scores else None
+        return measure_evaluation(self._rollouts(rollouts), grades, merged, self._config)
 
     def examples(
         self,

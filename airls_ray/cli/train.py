@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from airls_ray.cli.common import (
     show_result,
     show_sizes,
 )
+from airls_ray.runs.best_metric import check_best_metric
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
 
 DEMO_CONFIG = "demo_arithmetic.yaml"
 
@@ -55,9 +59,7 @@ def train(
 ) -> None:
     """Train policy and PRM by the method of CONFIG, then search with them and write the report."""
     settings = read_config(config, overrides, trust=trust)
-    from airls_ray.config.named import find_doors
-
-    find_doors(settings)
+    _check_names(settings)
     if dry_run:
         from airls_ray.cli.dry_run import show_plan
 
@@ -87,13 +89,19 @@ def demo(
 ) -> None:
     """The whole system on this machine: warm start, AIRL-S, search with the PRM, report."""
     settings = read_config(config or configs_folder() / DEMO_CONFIG, overrides)
-    from airls_ray.config.named import find_doors
-
-    find_doors(settings)
+    _check_names(settings)
     show_sizes(settings)
     from actors.commands.demo import run_demo
 
     run_demo(settings)
+
+
+def _check_names(settings: Config) -> None:
+    """Say what is wrong with names of code and of a metric before anything else is done."""
+    from airls_ray.config.named import find_doors
+
+    check_best_metric(settings)
+    find_doors(settings)
 
 
 def configs_folder() -> Path:

@@ -57,6 +57,7 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "max_grad_norm": ForeignKey("TRL", ("policy.gradient_clip",)),
     "warmup_steps": ForeignKey("TRL", ("policy.lr_warmup_updates",)),
     "save_steps": ForeignKey("TRL", ("train.checkpoint_every",), "iterations"),
+    "eval_steps": ForeignKey("TRL and OpenRLHF", ("train.evaluate_every",), "iterations; 0: none"),
     "save_total_limit": ForeignKey("TRL", ("train.keep_checkpoints",)),
     "output_dir": ForeignKey("TRL", ("output",), "the run folder is output/name"),
     "run_name": ForeignKey("TRL", ("name",)),
@@ -121,6 +122,7 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "trainer.total_training_steps": ForeignKey("verl", ("train.iterations",)),
     "trainer.total_epochs": ForeignKey("verl", ("train.iterations",), "iterations, not passes over the data"),
     "trainer.save_freq": ForeignKey("verl", ("train.checkpoint_every",)),
+    "trainer.test_freq": ForeignKey("verl", ("train.evaluate_every",), "0: none"),
     "trainer.max_actor_ckpt_to_keep": ForeignKey("verl", ("train.keep_checkpoints",)),
     "trainer.experiment_name": ForeignKey("verl", ("name",)),
     "trainer.n_gpus_per_node": ForeignKey(

@@ -29,9 +29,9 @@ MAY_CHANGE = frozenset(
         *(
             f"train.{field}"
             for field in (
-                "best_metric", "checkpoint_every", "deadline_seconds", "grace_seconds", "iterations",
-                "keep_best", "keep_checkpoints", "rollouts_every", "storage", "storage_deadline_seconds",
-                "sync_check", "sync_tolerance", "trackers",
+                "best_metric", "checkpoint_every", "deadline_seconds", "evaluate_every", "grace_seconds",
+                "iterations", "keep_best", "keep_checkpoints", "patience", "rollouts_every", "storage",
+                "storage_deadline_seconds", "sync_check", "sync_tolerance", "trackers",
             )
         ),
     }
@@ -74,6 +74,8 @@ def check_resume(before: Config, now: Config, same: Collection[str] = ()) -> dic
         RunError: fields changed that may not.
     """
     changed = changes(before, now)
+    if not before.train.evaluate_every:  # nothing was evaluated that later figures must be comparable with
+        same = {*same, *(field for field in changed if field.startswith("train.evaluation."))}
     wrong = {field: pair for field, pair in changed.items() if not may_change(field) and field not in same}
     if wrong:
         fine = [field for field in changed if field not in wrong and field not in ("name", "output")]

@@ -17,6 +17,7 @@ from pydantic import (
 
 from airls_ray.config.base import StrictModel
 from airls_ray.config.door_section import TrackerConfig, one_alone
+from airls_ray.config.evaluation_section import EvaluationConfig
 from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.methods import fill_sections
 from airls_ray.config.model_sections import (
@@ -49,6 +50,7 @@ __all__ = [
     "Config",
     "CountdownTaskConfig",
     "EngineConfig",
+    "EvaluationConfig",
     "FailureConfig",
     "FileTaskConfig",
     "LearnerConfig",
@@ -135,7 +137,16 @@ class TrainConfig(StrictModel):
     keep_best: NonNegativeInt = 0
     """Checkpoints kept besides, by `best_metric` (`checkpoints/best` names the best one)."""
     best_metric: str = "outcome/mean"
-    """Metric of metrics.jsonl that is largest at the best checkpoint, of the checkpoint's own iteration."""
+    """Metric of metrics.jsonl that is largest at the best checkpoint, of the checkpoint's own iteration; one
+    of the evaluation, such as evaluation/accuracy, where an iteration without it is never the best."""
+    evaluate_every: NonNegativeInt = 0
+    """Iterations between two evaluations of policy and PRM on held-out problems; the last iteration always
+    makes one, those of the PRM's warm-up none (unless the PRM alone learns). 0: none."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Those problems, and how they are sampled."""
+    patience: NonNegativeInt = 0
+    """Evaluations in a row without a new best `best_metric` after which the run ends; 0: it never ends early.
+    """
     storage: str | None = None
     """URL below which the run folder is copied after every checkpoint, and from which `--resume` fetches it
     where it is missing or older: s3://bucket/path, gs://..., file:///mnt/x, what pyarrow or fsspec knows."""
@@ -283,6 +294,16 @@ class Config(StrictModel):
                 "rollout.interruptible is for the asynchronous loop, where weights come in the middle of "
                 "sampling: set train.max_staleness above 0, or leave it out"
             )
+        if self.train.patience and not self.train.evaluate_every:
+            raise ValueError(
+                f"train.patience={self.train.patience} counts evaluations, and train.evaluate_every is 0, so "
+                "that there are none: set it to a number of iterations"
+            )
+        if self.train.patience and not self.train.best_metric.startswith("evaluation/"):
+            raise ValueError(
+                f"train.patience={self.train.patience} ends the run by train.best_metric, which is "
+                f"{self.train.best_metric}: set it to a metric of the evaluation, such as evaluation/accuracy"
+            )
         if self.iterations == 0:
             raise ValueError(
                 "train.iterations is 0 and no PRM learns before them; raise it or prm.warmup_iterations"
@@ -346,6 +367,13 @@ class Config(StrictModel):
     def iterations(self) -> int:
         """Iterations of the loop, PRM warm-up included."""
         return self.warmup_iterations + self.train.iterations
+
+    def evaluates_after(self, iteration: int) -> bool:
+        """Whether an evaluation follows this iteration (counted from 1, PRM warm-up included)."""
+        every, learns = self.train.evaluate_every, iteration > self.warmup_iterations
+        if not every or not (learns or self.train.iterations == 0):
+            return False
+        return iteration % every == 0 or iteration == self.iterations
 
     @property
     def uses_reference(self) -> bool:

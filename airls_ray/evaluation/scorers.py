@@ -22,6 +22,7 @@ from airls_ray.evaluation.steps import (
     score_sizes,
 )
 from airls_ray.evaluation.voting import best_of_n_curve
+from airls_ray.runs.best_metric import EVALUATION
 from airls_ray.seeding import derive_seed
 
 
@@ -104,10 +105,35 @@ def _aurocs(
     return metrics
 
 
-def search_curves(
+def measure_evaluation(
     rollouts: pa.Table, grades: pa.Table, scores: pa.Table | None, config: Config
+) -> dict[str, float]:
+    """Return the figures of an evaluation during training (`runs.best_metric.evaluation_names`).
+
+    `accuracy` is the mean outcome. `search/WAY` chooses among all samples of a problem (of `search_curves`
+    the last point): `oracle` is pass@N. AUROCs and first-error F1 are called as those of the iteration.
+    """
+    curves = search_curves(rollouts, grades, scores, config, all_alone=True).curves
+    found = {
+        "accuracy": float(grades["outcome"].to_numpy().mean()),
+        **{f"search/{way}": max(curve.items())[1] for way, curve in curves.items() if way != "mean"},
+        **measure_scorers(rollouts, grades, scores, config.prm),
+        **measure_first_errors(rollouts, grades, scores, config.prm),
+    }
+    return {f"{EVALUATION}{name}": value for name, value in found.items()}
+
+
+def search_curves(
+    rollouts: pa.Table,
+    grades: pa.Table,
+    scores: pa.Table | None,
+    config: Config,
+    *,
+    all_alone: bool = False,
 ) -> SearchResult:
     """Accuracy of every way of choosing among N of the samples that each problem has.
+
+    `all_alone`: of all of them only, not also of 1, 2, 4 and so on.
 
     Raises:
         ValueError: the problems have different numbers of samples.
@@ -130,7 +156,8 @@ def search_curves(
     if scores is not None:
         values, how = step_log_scores(rollouts, scores, config.prm), config.prm.search_aggregate
         prm = aggregate_log_scores(values, offsets, how, step_tokens(rollouts))[order].reshape(shape)
-    sizes = [2**k for k in range(shape[1].bit_length()) if 2**k <= shape[1]]
+    powers = [2**k for k in range(shape[1].bit_length()) if 2**k <= shape[1]]
+    sizes = [shape[1]] if all_alone else powers
     curves = best_of_n_curve(
         scores=prm,
         weights=None if prm is None else relative_weights(prm),

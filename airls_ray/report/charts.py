@@ -17,8 +17,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from airls_ray.report.markup import Markup, data_script, element
 
-COLOURS = 7
-"""Colours 1 to 7 (Okabe and Ito, safe for colour-blind readers); 0 is grey. CSS: --c0 to --c7."""
+COLOURS = 8
+"""Colours 1 to 8 (Okabe and Ito, safe for colour-blind readers; 8 is that of text); 0 is grey. CSS: --c0 to
+--c8."""
 
 Dash = Literal["solid", "dashed", "dotted"]
 

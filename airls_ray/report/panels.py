@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from airls_ray.report.charts import Chart, Dash, Line
 from airls_ray.report.data import RunData, number, rolling_mean
+from airls_ray.runs.best_metric import EVALUATION
 
 Level = tuple[str, float]
 
@@ -29,6 +30,16 @@ class Panel:
 LEARNING = [
     Panel(
         "Outcome", {"outcome/mean": "mean of the rollouts"}, "Share of correct rollouts, training problems"
+    ),
+    Panel(
+        "Evaluation",
+        {
+            f"{EVALUATION}search/best_of_n": "best of N by PRM",
+            f"{EVALUATION}search/policy_log_prob": "best of N by policy log-probability",
+            f"{EVALUATION}search/majority": "majority of N",
+            f"{EVALUATION}accuracy": "one sample",
+        },
+        "Accuracy on held-out problems during training, N samples each",
     ),
     Panel(
         "Step AUROC",
@@ -106,8 +117,9 @@ STAGES = {
     "time/reference": "reference",
     "time/grade": "grading",
     "time/sync": "weight sync",
+    "time/evaluation": "evaluation",
 }
-"""Stages in the order in which they are stacked, colours 1 to 7."""
+"""Stages in the order in which they are stacked, colours 1 to 8."""
 
 SEARCH = {
     "best_of_n": ("best of N by PRM", 1, "solid", "o"),
@@ -133,6 +145,9 @@ def panel_chart(run: RunData, panel: Panel) -> Chart | None:
             lines += smoothed(name, x, y, colour, _DASHES[(colour - 1) % len(_DASHES)])
     if not lines:
         return None
+    if "outcome/mean" in panel.metrics:
+        x, y = run.curve(f"{EVALUATION}accuracy")
+        lines += [Line("held-out problems (evaluation)", x, y, 2, "dashed", "o")] if x else []
     levels = list(panel.levels)
     base = run.value("accuracy", "base", "sampled")
     if "outcome/mean" in panel.metrics and base is not None:

@@ -79,7 +79,9 @@ def header(run: RunData) -> Markup:
     seconds = [(str(name), number(value)) for name, value in run.part("seconds").items()]
     times = [(name, format_seconds(value)) for name, value in seconds if value is not None]
     versions = [(str(name), str(value)) for name, value in run.part("versions").items()]
-    lines = [_facts(facts), _facts(times), _facts(versions)]
+    stop = run.part("stopped_early").get("sentence")
+    early = element("p", str(stop), class_="facts") if stop else None
+    lines = [_facts(facts), early, _facts(times), _facts(versions)]
     return element("header", element("h1", run.name), lines, _tiles(run))
 
 

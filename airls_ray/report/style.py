@@ -4,11 +4,11 @@ STYLE = """
 :root{color-scheme:light dark;--font:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
 --mono:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;
 --page:#f6f7f9;--paper:#fff;--text:#1b1f24;--muted:#59626d;--grid:#dfe3e8;
---c0:#6b7480;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#b4578f;--c5:#d99100;--c6:#56b4e9;--c7:#b8a800;
+--c0:#6b7480;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#b4578f;--c5:#d99100;--c6:#56b4e9;--c7:#b8a800;--c8:#1b1f24;
 --high:rgba(0,114,178,.34);--low:rgba(230,120,0,.42)}
 @media (prefers-color-scheme:dark){:root{--page:#14171b;--paper:#1d2126;--text:#e7eaee;--muted:#a3adb8;
 --grid:#363d46;--c0:#95a0ac;--c1:#4aa8e0;--c2:#f58748;--c3:#2fc497;--c4:#dc8cbc;--c5:#f0b440;--c6:#8fd0f5;
---c7:#e0d348;--high:rgba(74,168,224,.40);--low:rgba(245,135,72,.42)}}
+--c7:#e0d348;--c8:#e7eaee;--high:rgba(74,168,224,.40);--low:rgba(245,135,72,.42)}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--text);font:15px/1.5 var(--font)}
 main{max-width:1240px;margin:0 auto;padding:28px 24px 64px}

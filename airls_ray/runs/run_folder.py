@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from airls_ray import files
 from airls_ray.errors import DataError, ModelError, RunError
+from airls_ray.runs.best_metric import EVALUATION
 from airls_ray.runs.checkpoints import Checkpoints, iteration_name
 from airls_ray.runs.run_lock import RunLock
 from airls_ray.runs.tensorboard_events import EventLog
@@ -41,7 +42,8 @@ class RunFolder:
         self._in_use: Path | None = None
         self._lock: RunLock | None = None
         self._last: tuple[int, dict[str, float | None]] = (-1, {})
-        self._metric_known = keep_best == 0
+        # A metric of the evaluation is in some lines only (`check_best_metric` knows their names beforehand).
+        self._metric_known = keep_best == 0 or best_metric.startswith(EVALUATION)
         self._trains = True
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"

@@ -162,14 +162,19 @@ def base_config(policy: Path, output: Path, /, **sections: Any) -> Config:
 
 
 def airl_config(policy: Path, output: Path) -> Config:
-    """Six iterations, the first of them PRM warm-up, a checkpoint after every second."""
+    """Six iterations, the first of them PRM warm-up, a checkpoint and an evaluation after every second."""
     return base_config(
         policy,
         output,
         method={"name": "airl_s", "kl_coefficient": 0.05, "updates_per_iteration": 2},
         policy={"ranks": 2, "zero_stage": 2},
         prm={"replay_iterations": 2},
-        train={"iterations": 5, "checkpoint_every": 2},
+        train={
+            "iterations": 5,
+            "checkpoint_every": 2,
+            "evaluate_every": 2,
+            "evaluation": {"problems": 3, "skip": 4, "samples": 2, "greedy": True},
+        },
     )
 
 

@@ -1,8 +1,9 @@
 """One run, interrupted twice on two machines: Ctrl-C, then SIGKILL in a checkpoint. Nothing of it may show.
 
-The run is that of `airl_run`, from the command line and with a storage. The first machine gets Ctrl-C after
-its first checkpoint. The second fetches the run from the storage and is killed while it writes a checkpoint.
-What it left is resumed in this process, and must end as the run that was left in peace.
+The run is that of `airl_run`, from the command line and with a storage. The first machine evaluates nothing,
+which must change nothing of the training. It gets Ctrl-C after its first checkpoint. The second fetches the
+run from the storage and is killed while it writes a checkpoint. What it left is resumed in this process, and
+must end as the run that was left in peace.
 """
 
 from __future__ import annotations
@@ -79,9 +80,9 @@ def end_at(
     return Ended(process.returncode, log.read_text(), during, left, read_lines(metrics), folder, files)
 
 
-def on_machine(run: TrainedRun, output: Path, storage: Path) -> Config:
+def on_machine(run: TrainedRun, output: Path, storage: Path, **train: Any) -> Config:
     """The run's configuration with another output folder and a storage."""
-    section = run.config.train.model_copy(update={"storage": storage.as_uri()})
+    section = run.config.train.model_copy(update={"storage": storage.as_uri(), **train})
     return run.config.model_copy(update={"output": output, "train": section})
 
 
@@ -93,7 +94,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(airl_run: TrainedRun, storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """The first machine: Ctrl-C when its first checkpoint is in the storage."""
-    config = on_machine(airl_run, tmp_path_factory.mktemp("first"), storage)
+    config = on_machine(airl_run, tmp_path_factory.mktemp("first"), storage, evaluate_every=0)
     latest = storage / config.name / "checkpoints" / "latest"
     return end_at(config, latest.exists, number=signal.SIGINT, group=True, resume=False, every=0.1)
 
@@ -130,7 +131,8 @@ def test_ctrl_c_leaves_no_process_behind(interrupted: Ended) -> None:
 def test_the_same_seed_gives_the_same_metrics(airl_run: TrainedRun, interrupted: Ended) -> None:
     assert 2 <= len(interrupted.lines) < 6
     for first, second in zip(airl_run.metrics, interrupted.lines, strict=False):
-        assert without_storage(second) == figures(first)
+        assert of_training(second) == of_training(first)
+        assert not of_evaluation(second)
 
 
 def test_a_killed_driver_takes_all_its_processes_along(killed: Ended) -> None:
@@ -151,7 +153,10 @@ def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(
 ) -> None:
     assert [line["iteration"] for line in finished.metrics] == [1, 2, 3, 4, 5, 6]
     for first, second in zip(airl_run.metrics, finished.metrics, strict=True):
-        assert without_storage(second) == figures(first)
+        assert of_training(second) == of_training(first)
+        # The first machine made no evaluation, and ended before the last iteration.
+        assert of_evaluation(second) in (of_evaluation(first), {})
+    assert of_evaluation(finished.metrics[-1])
     first, second = (json.loads((run.folder / "summary.json").read_text()) for run in (airl_run, finished))
     for key in ("accuracy", "search", "search_base", "prm", "policy_log_prob", "tokens"):
         assert second[key] == first[key]
@@ -167,6 +172,11 @@ def test_the_storage_holds_the_whole_run_at_the_end(finished: TrainedRun, storag
     assert (stored / "report.html").read_bytes() == (finished.folder / "report.html").read_bytes()
 
 
-def without_storage(line: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a line but those of the storage."""
-    return {name: value for name, value in figures(line).items() if not name.startswith("storage/")}
+def of_training(line: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a line but those of storage and evaluation."""
+    others = ("storage/", "evaluation/")
+    return {name: value for name, value in figures(line).items() if not name.startswith(others)}
+
+
+def of_evaluation(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name.startswith("evaluation/")}

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from airls_ray.config.load import load_config
 from airls_ray.data.schemas import ROLLOUTS
+from airls_ray.runs.best_metric import evaluation_names
 from tests.e2e.conftest import (
     TrainedRun,
     base_config,
@@ -76,6 +77,16 @@ def test_every_iteration_is_a_line_with_the_metrics_of_its_phase(airl_run: Train
         assert of_training <= line.keys()
         assert all(line[key] is not None for key in of_training)
     assert not of_training & airl_run.metrics[0].keys()
+
+
+def test_every_second_iteration_has_the_figures_of_an_evaluation(airl_run: TrainedRun) -> None:
+    for line in airl_run.metrics:
+        found = {name for name in line if name.startswith("evaluation/")}
+        assert found == (set(evaluation_names(airl_run.config)) if line["iteration"] % 2 == 0 else set())
+        assert ("time/evaluation" in line) == bool(found)
+        if found:
+            assert line["evaluation/accuracy"] <= line["evaluation/search/oracle"] <= 1
+            assert line["evaluation/greedy"] in (0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
 
 
 def test_replayed_rollouts_join_the_prm_batch_from_the_second_iteration(airl_run: TrainedRun) -> None:

@@ -75,7 +75,46 @@ def test_every_submitted_group_is_accepted_waits_or_runs(tmp_path: Path, monkeyp
     assert all(submitted == total for submitted, total in seen)
 
 
-@pytest.mark.parametrize(("loop", "staleness"), [(train, 0), (train_async, 1)])
+LOOPS = pytest.mark.parametrize(("loop", "staleness"), [(train, 0), (train_async, 1)])
+EVALUATION = {"evaluation.problems": 10, "evaluation.samples": 2, "evaluation.skip": 3}
+
+
+def figures(line: dict[str, Any]) -> dict[str, Any]:
+    others = ("time/", "tokens_per_second/", "evaluation/")
+    return {name: value for name, value in line.items() if not name.startswith(others)}
+
+
+@LOOPS
+def test_an_evaluation_samples_the_same_with_the_weights_of_its_iteration_and_changes_nothing(
+    tmp_path: Path, loop: Any, staleness: int
+) -> None:
+    plain = run(tmp_path / "plain", loop, max_staleness=staleness)
+    lines = run(tmp_path / "evaluated", loop, max_staleness=staleness, evaluate_every=4, **EVALUATION)
+    evaluated = [line for line in lines if "evaluation/accuracy" in line]
+    assert [line["iteration"] for line in evaluated] == [4, 6]
+    for line in evaluated:
+        assert line["evaluation/oldest"] == line["evaluation/newest"] == line["policy/version"]
+        assert line["time/evaluation"] > 0
+    assert len({line["evaluation/digest"] for line in evaluated}) == 1
+    assert digests(lines) == digests(plain)
+    if loop is train:  # in the other one the age of the rollouts depends on the clock
+        assert [figures(line) for line in lines] == [figures(line) for line in plain]
+
+
+@LOOPS
+def test_without_a_new_best_the_loop_ends_with_a_checkpoint(
+    tmp_path: Path, loop: Any, staleness: int
+) -> None:
+    """The simulated samples are the same with all weights, so that nothing is better than the first."""
+    settings = {"max_staleness": staleness, "evaluate_every": 1, "best_metric": "evaluation/accuracy"}
+    lines = run(tmp_path, loop, **settings, **EVALUATION, patience=2)
+    assert [line["iteration"] for line in lines] == [1, 2, 3]
+    assert (tmp_path / "run" / "checkpoints" / "latest").read_text() == "iteration_000003\n"
+    more = run(tmp_path, loop, **settings, **EVALUATION, patience=4)
+    assert [line["iteration"] for line in more] == [1, 2, 3, 4, 5]
+
+
+@LOOPS
 def test_a_learner_that_dies_leaves_what_is_learned_unchanged(
     tmp_path: Path, loop: Any, staleness: int, monkeypatch: Any
 ) -> None:

@@ -145,7 +145,10 @@ def test_a_step_delimiter_of_line_feeds_survives_the_round_trip(tmp_path):
         ("rollout.temprature=1", "unknown key rollout.temprature; did you mean rollout.temperature?"),
         ("rollout.engine.max_seqences=1", "did you mean rollout.engine.max_sequences?"),
         ("task.operatons=1", "unknown key task.operatons; did you mean task.operations?"),
-        ("temperature=3", "did you mean rollout.temperature or search.temperature"),
+        (
+            "temperature=3",
+            "did you mean rollout.temperature or train.evaluation.temperature or search.temperature",
+        ),
         ("train.zzz=3", "unknown key train.zzz; train has iterations, problems_per_iteration"),
         ("rollout.temperature=-1", "rollout.temperature must be greater than 0, but is -1"),
         ("task.operations=65", "task.operations must be less than or equal to 64, but is 65"),

@@ -23,7 +23,17 @@ from airls_ray.console.progress import QuietProgress
 from airls_ray.errors import Interrupted, ProcessLost
 from airls_ray.runs.run_folder import RunFolder
 
-STAGES = ("rollout", "grade", "reference", "prm_update", "prm_score", "policy_update", "sync", "measure")
+STAGES = (
+    "rollout",
+    "grade",
+    "reference",
+    "prm_update",
+    "prm_score",
+    "policy_update",
+    "sync",
+    "evaluation",
+    "measure",
+)
 LEARNS = STAGES.index("prm_update")
 
 

@@ -17,7 +17,7 @@ from actors.train.launch_checks import check_resumed, run_inputs
 from actors.train.tracking import LoopState, Tracker
 from airls_ray.config import Config
 from airls_ray.console.progress import QuietProgress
-from airls_ray.errors import ConfigError, RunError
+from airls_ray.errors import ConfigError, Interrupted, RunError
 from airls_ray.runs.run_folder import RunFolder
 
 
@@ -88,6 +88,7 @@ class Learner:
 
 class FakeParts:
     policy = prm = Learner()
+    interrupt_after: int | None = None
     pool = SimpleNamespace(fleet=SimpleNamespace(counts=lambda: {"ready": 1}))
 
     def wait_for_learners(self) -> None:
@@ -97,10 +98,18 @@ class FakeParts:
         pass
 
 
+ACCURACY = {2: 0.5, 4: 0.6, 6: 0.55, 8: 0.6, 10: 0.9, 12: 0.3}
+"""Of the evaluation, by iteration."""
+
+
 def fake_train(parts: Any, config: Config, state: LoopState, tracker: Tracker) -> LoopState:
-    while state.iteration < config.iterations:
+    while not tracker.over(state):
+        if state.iteration == parts.interrupt_after:
+            raise KeyboardInterrupt
         metrics = {"rollout/response_tokens": 8.0, "time/rollout": 1.0, "time/iteration": 1.0}
         metrics["outcome/mean"] = state.iteration / 10
+        if config.evaluates_after(state.iteration + 1):
+            metrics["evaluation/accuracy"] = ACCURACY[state.iteration + 1]
         state = state.advanced(state.version + 1, state.position + 32, 8.0)
         state = tracker.record(state, metrics, phase="train", rollouts=[], grades=None, parts=parts)
     return state
@@ -172,6 +181,51 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path, fakes: None) 
         )
     with pytest.raises(RunError, match="checkpoint format 9"):
         run_training(first, resume=True)
+
+
+BY_ACCURACY = {"best_metric": "evaluation/accuracy", "keep_best": 1, "keep_checkpoints": 1}
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path, fakes: None) -> None:
+    """Checkpoints after every third iteration, evaluations after every second: both after 6 and 12."""
+    run_training(of_run(tmp_path, "a", 12, **BY_ACCURACY, evaluate_every=2, checkpoint_every=3))
+    checkpoints = tmp_path / "a" / "run" / "checkpoints"
+    assert (checkpoints / "best").read_text() == "iteration_000006\n"
+    assert {path.name for path in checkpoints.iterdir() if path.is_dir()} == {
+        "iteration_000006", "iteration_000012",
+    }  # fmt: skip
+
+
+def test_a_resumed_run_ends_early_where_one_that_was_left_in_peace_does(
+    tmp_path: Path, fakes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best evaluation is before the checkpoint that the second run goes on from."""
+    early = {**BY_ACCURACY, "evaluate_every": 2, "patience": 2, "checkpoint_every": 5, "storage": None}
+    said = Said()
+    monkeypatch.setattr(launch, "make_progress", lambda: said)
+    run_training(of_run(tmp_path, "quiet", 12, **early))
+    quiet = RunFolder(tmp_path / "quiet" / "run")
+    assert [line["iteration"] for line in quiet.read_metrics()] == list(range(1, 9))
+    assert quiet.latest_checkpoint() == quiet.checkpoints_folder / "iteration_000008"
+    sentence = "Stopped early after iteration 8: evaluation/accuracy was best at iteration 4 (0.6)"
+    assert sum(line.startswith(sentence) for line in said.lines) == 1
+    interrupted = of_run(tmp_path, "interrupted", 12, **early)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(FakeParts, "interrupt_after", 6)
+        run_training(interrupted)
+    folder = RunFolder(tmp_path / "interrupted" / "run")
+    assert folder.latest_checkpoint() == folder.checkpoints_folder / "iteration_000005"
+    for _ in range(2):  # the second time there is nothing left to do
+        run_training(interrupted, resume=True)
+        assert folder.read_metrics() == quiet.read_metrics()
+    assert said.lines[-1].startswith(f"Resuming {folder.path}: the evaluation comes next. {sentence}")
+
+
+def test_a_metric_that_no_evaluation_has_is_told_before_anything_starts(tmp_path: Path) -> None:
+    wrong = of_run(tmp_path, "a", 4, keep_best=1, evaluate_every=2, best_metric="evaluation/acuracy")
+    with pytest.raises(ConfigError, match=r"no metric of this run.*such as evaluation/accuracy"):
+        run_training(wrong)
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_storage_that_nothing_knows_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pytest
 from actors.commands.prm_labels import training_problems
 from actors.learn.sft_rank import held_out_problems
 from actors.train.launch_checks import check_data, check_lengths
-from airls_ray.config.schema import Config
+from airls_ray.config.schema import Config, TrainConfig
 from airls_ray.console.choose import make_progress
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream, table_to_problems
-from airls_ray.errors import DataError
+from airls_ray.errors import ConfigError, DataError
 from airls_ray.tasks import Problem, make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
 
@@ -142,3 +143,16 @@ def test_a_test_problem_is_never_left_out(tmp_path: Path, policy: Path, limit: i
     with pytest.raises(DataError, match="of 1 test problems, 1 prompt is"):
         check_data(config, str(policy), make_progress())
     check_lengths(config, str(policy), 10, make_progress(), traces=True)  # a warm start has no test
+
+
+def test_an_evaluation_needs_a_test_problem(tmp_path: Path, policy: Path) -> None:
+    config = config_of(tmp_path, LONG[:1], 64)
+    for skip in (0, 1):
+        asked = {"evaluate_every": 1, "evaluation": {"skip": skip}}
+        train = TrainConfig.model_validate({**config.train.model_dump(), **asked})
+        with (
+            nullcontext()
+            if skip == 0
+            else pytest.raises(ConfigError, match="skip is 1, but there are no more")
+        ):
+            check_data(config.model_copy(update={"train": train}), str(policy), make_progress())

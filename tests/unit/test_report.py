@@ -120,6 +120,27 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(path).read_text()
 
 
+def test_an_evaluation_stands_beside_the_outcome_and_on_its_own(tmp_path: Path) -> None:
+    run = RunFolder(write_run(tmp_path / "demo", stopped_early={"sentence": "Stopped early after 9."}))
+    assert "held-out problems (evaluation)" not in Page(write_report(run.path).read_text()).text
+    found = {"evaluation/accuracy": 0.6, "evaluation/search/best_of_n": 0.7, "time/evaluation": 2.0}
+    run.log_metrics(30, {**metrics(30), **found})
+    page = Page(write_report(run.path).read_text())
+    outcome, evaluation = (chart_after(page, name) for name in ("Outcome", "Evaluation"))
+    assert "held-out problems (evaluation)" in outcome
+    assert "best of N by PRM" in evaluation
+    assert "evaluation/accuracy" not in page.headings  # it is not among the other metrics, too
+    assert "Stopped early after 9." in page.text
+    assert " evaluation 0.065 " in page.text  # 2 s in one of 31 iterations
+
+
+def chart_after(page: Page, title: str) -> str:
+    """The text from a chart's title to the next one's."""
+    heads = page.headings
+    following = heads[heads.index(title) + 1]
+    return page.text.split(f" {title} ", 1)[1].split(f" {following} ", 1)[0]
+
+
 # ------------------------------------------------------------------------------------- the page
 def test_the_page_is_well_formed_and_has_all_sections(document: str) -> None:
     headings = Page(document).headings

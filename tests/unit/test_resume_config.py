@@ -47,7 +47,8 @@ def test_the_lists_name_fields_that_exist() -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        "train.iterations", "train.checkpoint_every", "train.keep_best", "train.storage", "output",
+        "train.iterations", "train.evaluate_every", "train.patience",
+        "train.checkpoint_every", "train.keep_best", "train.storage", "output",
         "rollout.min_workers", "rollout.deadline_seconds", "rollout.engine.kv_cache_gib", "ray.address",
         "train.deadline_seconds", "policy.tokens_per_microbatch",
         "prm.learner.resources.gpus", "search.budgets", "verifier.processes",
@@ -64,7 +65,7 @@ def test_what_changes_no_figure_may_change(field: str) -> None:
         "method.prm_objective", "method.kl_coefficient", "prm.parameterisation", "prm.replay_iterations",
         "prm.warmup_iterations", "policy.learning_rate", "policy.ranks", "prm.learner.zero_stage",
         "train.problems_per_iteration", "train.rollouts_per_problem", "rollout.temperature",
-        "rollout.engine.dtype", "search.samples", "no.such.field",
+        "train.evaluation.samples", "rollout.engine.dtype", "search.samples", "no.such.field",
     ],
 )  # fmt: skip
 def test_what_changes_figures_may_not(field: str) -> None:
@@ -85,6 +86,15 @@ def test_fine_changes_are_returned() -> None:
     changed = check_resume(config(), config(train={"iterations": 99}, output="elsewhere"))
     assert changed == {"output": ("runs", "elsewhere"), "train.iterations": (60, 99)}
     assert describe({"train.storage": (None, "s3://a")}) == "train.storage was not set and is s3://a"
+
+
+def test_how_to_evaluate_may_change_until_something_was_evaluated() -> None:
+    more = {"evaluate_every": 5, "evaluation": {"samples": 8}}
+    assert set(check_resume(config(), config(train=more))) == {
+        "train.evaluate_every", "train.evaluation.samples",
+    }  # fmt: skip
+    with pytest.raises(RunError, match=r"train\.evaluation\.samples was 4 and is 8"):
+        check_resume(config(train={"evaluate_every": 5}), config(train=more))
 
 
 def test_a_path_may_change_only_where_the_content_is_known_to_be_the_same() -> None:

@@ -10,18 +10,24 @@ from airls_ray.runs.run_folder import RunFolder
 
 
 class Bar:
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+
     def advance(self, n: int = 1, **fields: Any) -> None:
-        pass
+        self.fields |= fields
 
 
-def record(folder: Path, difference: float, **config: Any) -> LoopState:
-    tracker = Tracker(RunFolder(folder), Config(**config), Shown(Bar(), 0))
+def record(
+    folder: Path, difference: float, *, bar: Bar | None = None, more: Any = None, **config: Any
+) -> LoopState:
+    tracker = Tracker(RunFolder(folder), Config(**config), Shown(bar or Bar(), 0))
     metrics = {
         "rollout/response_tokens": 100.0,
         "time/rollout": 2.0,
         "time/iteration": 5.0,
         "outcome/mean": 0.5,
         "sync/logprob_difference_mean": difference,
+        **(more or {}),
     }
     state = LoopState(iteration=2, version=1)
     return tracker.record(state, metrics, phase="train", rollouts=[], grades=None, parts=None)  # type: ignore[arg-type]
@@ -53,6 +59,14 @@ def test_bfloat16_is_checked_with_a_tolerance_of_its_own(
 
 def test_the_check_can_be_turned_off(tmp_path: Path) -> None:
     assert record(tmp_path, 0.3, train={"sync_check": False}).iteration == 2
+
+
+def test_the_progress_line_says_the_accuracy_and_when_it_was_measured(tmp_path: Path) -> None:
+    bar = Bar()
+    record(tmp_path, 1e-6, bar=bar)
+    assert "held-out accuracy" not in bar.fields
+    record(tmp_path, 1e-6, bar=bar, more={"evaluation/accuracy": 0.4375})
+    assert bar.fields["held-out accuracy"] == "0.438 at 2"
 
 
 def test_a_stage_that_runs_twice_adds_its_seconds() -> None:
