@@ -79,6 +79,7 @@ _NEWER = (
         "evaluation",
         {"problems": 100, "skip": 0, "samples": 4, "temperature": None, "greedy": False},
     ),
+    ("model", "chat_template_kwargs", {}),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")

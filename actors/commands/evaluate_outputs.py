@@ -54,11 +54,11 @@ def evaluate_policy(config: Config, policy: str, output: Path, resume: bool) -> 
         "policy": policy_fingerprint(policy),
         "max_response_tokens": config.rollout.max_response_tokens,
         "prompt_template": config.model.prompt_template,
-    }
+    } | _keywords(config)
     parts = OutputParts(output, _settings(config) | engine, resume)
     chunk = config.search.problems_per_call
     if parts.missing(problems, chunk):
-        codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+        codec = TextCodec.for_model(config.model, policy, make_task(config.task))
         with connected(config), started_samplers(config, policy, progress) as samplers:
             parts.make(
                 problems, chunk, lambda first, some: _sample(samplers, config, codec, first, some), progress
@@ -72,8 +72,15 @@ def evaluate_endpoint(config: Config, url: str, model: str, output: Path, resume
     check_before(config, progress, splits=("test",), traces=False, encodes=False)
     tokens = config.rollout.max_response_tokens
     settings = _settings(config) | {"endpoint": url, "model": model, "max_response_tokens": tokens}
+    settings |= _keywords(config)
     parts = OutputParts(output, settings, resume)
-    endpoint = Endpoint(url, model, config.rollout.deadline_seconds, make_task(config.task))
+    endpoint = Endpoint(
+        url,
+        model,
+        config.rollout.deadline_seconds,
+        make_task(config.task),
+        config.model.chat_template_kwargs,
+    )
     asked = Asked(config.search.samples, config.search.temperature, tokens, config.seed)
     chunk = config.search.problems_per_call
     with _graders(config) as pool:
@@ -124,6 +131,12 @@ def _settings(config: Config) -> dict[str, Any]:
         "problems_per_call": config.search.problems_per_call,
         "seed": config.seed,
     }
+
+
+def _keywords(config: Config) -> dict[str, Any]:
+    """Settings that are left out where they have their default, as in evaluations made before they were."""
+    given = config.model.chat_template_kwargs
+    return {"chat_template_kwargs": given} if given else {}
 
 
 def _sample(samplers: Samplers, config: Config, codec: TextCodec, first: int, problems: pa.Table) -> pa.Table:

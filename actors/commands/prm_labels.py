@@ -58,7 +58,7 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
         facts = _facts_of(file, settings)
         files.remove(parts)
         return read_labels(file), facts
-    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     problems = training_problems(config, codec)
     wanted = {
         parts / f"{rows.start:06d}-{rows.stop:06d}.parquet": rows
@@ -91,8 +91,9 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
 
 def label_settings(config: Config, policy: str) -> dict[str, Any]:
     """What labels depend on, as plain values."""
-    section = config.supervised_prm
-    return {
+    section, keywords = config.supervised_prm, config.model.chat_template_kwargs
+    younger = {"chat_template_kwargs": keywords} if keywords else {}  # older files do not know of them
+    return younger | {
         "labels": section.labels,
         "completions": 0 if section.labels == "outcome" else section.completions,
         "problems": section.problems,

@@ -60,7 +60,7 @@ def write_unsolved(
     check_lengths(config, policy, problems, progress, traces=False, stream=STREAM)
     check_before(config, progress, splits=("train",), traces=False)
     task = make_task(config.task)
-    fit = fit_of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+    fit = fit_of(config, TextCodec.for_model(config.model, policy, task))
     stream = ProblemStream(task, "train", derive_seed(config.seed, STREAM), fit=fit)
     table = take_distinct(stream, problems)
     unsolved, means = [], []

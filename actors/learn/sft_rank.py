@@ -63,7 +63,7 @@ def _train(
     """The loop of all ranks; every decision comes from numbers that are the same on all of them."""
     sft, started = config.sft, time.perf_counter()
     task = make_task(config.task)
-    codec = TextCodec.from_folder(source, task, config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, source, task)
     held_out = held_out_problems(config, codec)
     stream = training_traces(config, codec, held_out)
     for _ in range(done.update):  # what was drawn before is not drawn again

@@ -109,5 +109,7 @@ def _settings(config: Config) -> dict[str, Any]:
     """What the updates depend on."""
     tree = config.model_dump(mode="json", include={"task", "model", "sft", "seed", "rollout"})
     tree["sft"]["learner"].pop("resources")
+    if not tree["model"]["chat_template_kwargs"]:  # older states do not know of them
+        del tree["model"]["chat_template_kwargs"]
     tree["rollout"] = {name: tree["rollout"][name] for name in ("temperature", "max_response_tokens")}
     return tree

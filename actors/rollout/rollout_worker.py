@@ -89,9 +89,7 @@ class RolloutWorker:
     def start(self) -> float:
         """Load tokenizer and engine; returns seconds."""
         start = time.perf_counter()
-        self._codec = TextCodec.from_folder(
-            self._model, make_task(self._config.task), self._config.model.prompt_template
-        )
+        self._codec = TextCodec.for_model(self._config.model, self._model, make_task(self._config.task))
         self._engine = self._factory(self._model, self._config, self._codec.eos_ids)
         return time.perf_counter() - start
 

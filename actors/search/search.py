@@ -70,7 +70,7 @@ def run_search(
     progress = make_progress()
     record_doors(output, own_searches(config.search.algorithms), progress)
     check_before(config, progress, splits=("test",), traces=False)
-    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     order = [
         (search_label(name), config.search.scorer, budget, config.seed, problem_id)
         for name in config.search.algorithms
@@ -257,4 +257,6 @@ def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
     tree["prm"] = {
         name: tree["prm"][name] for name in ("parameterisation", "search_score", "search_aggregate")
     }
+    if config.model.chat_template_kwargs:  # the records of older searches do not know of them
+        tree["chat_template_kwargs"] = config.model.chat_template_kwargs
     return {**tree, "policy": str(policy), "prm_folder": None if prm is None else str(prm)}

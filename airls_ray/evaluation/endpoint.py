@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +111,14 @@ class Connection:
 class Endpoint:
     """A chat model behind an address."""
 
-    def __init__(self, url: str, model: str, deadline_seconds: float, task: Task | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        deadline_seconds: float,
+        task: Task | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make a client; nothing is asked yet.
 
         Args:
@@ -119,12 +126,15 @@ class Endpoint:
             model: name at the endpoint.
             deadline_seconds: of one call.
             task: puts its words around the problems, where it has some.
+            chat_template_kwargs: variables of the model's chat template, which vLLM and SGLang take; empty:
+                none are sent.
 
         Raises:
             ConfigError: the `openai` package is missing.
         """
         self._wrapper = task if isinstance(task, WrapsPrompts) else None
         self._connection = Connection(url, model, deadline_seconds)
+        self._extra = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}
 
     def responses(self, problems: pa.Table, first: int, asked: Asked) -> list[Response]:
         """One greedy response and `asked.samples` samples of each problem (PROBLEMS), in order.
@@ -166,5 +176,6 @@ class Endpoint:
                 temperature=temperature,
                 max_tokens=max_tokens,
                 seed=seed,
+                extra_body=self._extra or None,
             )
         )

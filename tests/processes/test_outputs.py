@@ -274,6 +274,13 @@ def test_an_endpoint_is_told_the_turns_before_a_prompt(address: str) -> None:
     assert Server.asked[0]["messages"] == [*history, {"role": "user", "content": "and 1?"}]
 
 
+@pytest.mark.parametrize("given", [{}, {"enable_thinking": False}])
+def test_an_endpoint_is_told_the_variables_of_its_chat_template(address: str, given: dict[str, Any]) -> None:
+    endpoint = Endpoint(address, "m", 20, chat_template_kwargs=given)
+    endpoint.responses(PROBLEMS.slice(0, 1), 0, Asked(1, 0.7, 16, seed=1))
+    assert [body.get("chat_template_kwargs") for body in Server.asked] == [given or None] * 2
+
+
 def test_an_endpoint_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(RunError, match=r"the endpoint http://127\.0\.0\.1:9/v1 did not answer"):
         Endpoint("http://127.0.0.1:9/v1", "m", 5).responses(PROBLEMS, 0, Asked(1, 1.0, 8, seed=1))
