@@ -27,6 +27,7 @@ from airls_ray.grading.pool import GraderPool
 from airls_ray.models.check import check_model_folder
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import WHOLE, Truncation
 
 SEED_PATH = "evaluate"
 
@@ -81,7 +82,13 @@ def evaluate_endpoint(config: Config, url: str, model: str, output: Path, resume
         make_task(config.task),
         config.model.chat_template_kwargs,
     )
-    asked = Asked(config.search.samples, config.search.temperature, tokens, config.seed)
+    asked = Asked(
+        config.search.samples,
+        config.search.temperature,
+        tokens,
+        config.seed,
+        Truncation.of(config.search),
+    )
     chunk = config.search.problems_per_call
     with _graders(config) as pool:
         parts.make(
@@ -99,7 +106,8 @@ def evaluate_files(config: Config, paths: Sequence[Path], output: Path, resume: 
     responses = read_responses(paths, problems)
     check_before(config, progress, splits=("test",), traces=False, encodes=False)
     settings = _settings(config) | {"files": [str(path) for path in paths], "responses": len(responses)}
-    settings = {name: value for name, value in settings.items() if name not in ("samples", "temperature")}
+    sampling = ("samples", "temperature", *Truncation.of(config.search).given())
+    settings = {name: value for name, value in settings.items() if name not in sampling}
     parts = OutputParts(output, settings, resume)
     chunk = config.search.problems_per_call
     with _graders(config) as pool:
@@ -130,6 +138,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "temperature": config.search.temperature,
         "problems_per_call": config.search.problems_per_call,
         "seed": config.seed,
+        **Truncation.of(config.search).given(),
     }
 
 
@@ -148,6 +157,7 @@ def _sample(samplers: Samplers, config: Config, codec: TextCodec, first: int, pr
             1 if greedy else config.search.samples,
             0.0 if greedy else config.search.temperature,
             config.seed, path, first,
+            WHOLE if greedy else Truncation.of(config.search),
         )  # fmt: skip
         refs = samplers.pool.generate(problems, request)
         grades = cluster.resolve([samplers.verifier.grade(refs, problems)])[0]

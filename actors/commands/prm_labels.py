@@ -34,6 +34,7 @@ from airls_ray.prm.step_labels import chunks, distinct_prefixes, label_steps, pr
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import Truncation
 
 SEED_PATH = ("train_prm",)
 _HASHED_BYTES = 2**20
@@ -93,18 +94,22 @@ def label_settings(config: Config, policy: str) -> dict[str, Any]:
     """What labels depend on, as plain values."""
     section, keywords = config.supervised_prm, config.model.chat_template_kwargs
     younger = {"chat_template_kwargs": keywords} if keywords else {}  # older files do not know of them
-    return younger | {
-        "labels": section.labels,
-        "completions": 0 if section.labels == "outcome" else section.completions,
-        "problems": section.problems,
-        "rollouts_per_problem": section.rollouts_per_problem,
-        "temperature": config.rollout.temperature,
-        "max_response_tokens": config.rollout.max_response_tokens,
-        "prompt_template": config.model.prompt_template,
-        "seed": config.seed,
-        "task": config.task.model_dump(mode="json"),
-        "policy": policy_fingerprint(policy),
-    }
+    return (
+        younger
+        | dict(Truncation.of(config.rollout).given())
+        | {
+            "labels": section.labels,
+            "completions": 0 if section.labels == "outcome" else section.completions,
+            "problems": section.problems,
+            "rollouts_per_problem": section.rollouts_per_problem,
+            "temperature": config.rollout.temperature,
+            "max_response_tokens": config.rollout.max_response_tokens,
+            "prompt_template": config.model.prompt_template,
+            "seed": config.seed,
+            "task": config.task.model_dump(mode="json"),
+            "policy": policy_fingerprint(policy),
+        }
+    )
 
 
 def policy_fingerprint(policy: str) -> str:
@@ -152,7 +157,10 @@ def label_chunk(
     """
     started = time.perf_counter()
     section, temperature = config.supervised_prm, config.rollout.temperature
-    request = RolloutRequest(section.rollouts_per_problem, temperature, config.seed, SEED_PATH, first_group)
+    truncation = Truncation.of(config.rollout)
+    request = RolloutRequest(
+        section.rollouts_per_problem, temperature, config.seed, SEED_PATH, first_group, truncation
+    )
     sampled = pool.generate(problems, request)
     grades = verifier.grade(sampled, problems)
     rollouts = graded_table(sampled, grades)
@@ -172,7 +180,8 @@ def label_chunk(
         prefixes = distinct_prefixes(rollouts)
         numbers = prefixes.numbers
         completed = pool.complete(
-            prefixes.table, RolloutRequest(section.completions, temperature, config.seed, SEED_PATH)
+            prefixes.table,
+            RolloutRequest(section.completions, temperature, config.seed, SEED_PATH, truncation=truncation),
         )
         owner, verdicts, tokens = _verdicts(completed, verifier, problems)
         values = prefix_values(prefixes.table.num_rows, owner, verdicts, section.labels)

@@ -27,6 +27,7 @@ from airls_ray.models.load import load_policy_module, save_hf
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, encode_traces
+from airls_ray.truncation import Truncation
 
 _HELD_OUT_SHARE = 10  # of a small file of problems, one in so many is held out
 
@@ -125,6 +126,7 @@ class Check:
             engine.module,
             self._prompts,
             temperature=config.rollout.temperature,
+            truncation=Truncation.of(config.rollout),
             max_response_tokens=config.rollout.max_response_tokens,
             eos_ids=self._codec.eos_ids,
             pad_id=self._codec.pad_id,

@@ -109,6 +109,11 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     ),
     "actor_rollout_ref.rollout.n": ForeignKey("verl", ("train.rollouts_per_problem",)),
     "actor_rollout_ref.rollout.temperature": ForeignKey("verl", ("rollout.temperature",)),
+    "actor_rollout_ref.rollout.top_p": ForeignKey("verl", ("rollout.top_p",)),
+    "actor_rollout_ref.rollout.top_k": ForeignKey("verl", ("rollout.top_k",)),
+    "actor_rollout_ref.rollout.val_kwargs.top_p": ForeignKey("verl", ("search.top_p",)),
+    "actor_rollout_ref.rollout.val_kwargs.top_k": ForeignKey("verl", ("search.top_k",)),
+    "actor_rollout_ref.rollout.val_kwargs.temperature": ForeignKey("verl", ("search.temperature",)),
     "actor_rollout_ref.rollout.response_length": ForeignKey("verl", ("rollout.max_response_tokens",)),
     "actor_rollout_ref.rollout.max_num_seqs": ForeignKey("verl", ("rollout.engine.max_sequences",)),
     "actor_rollout_ref.rollout.gpu_memory_utilization": ForeignKey(

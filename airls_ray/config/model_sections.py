@@ -26,6 +26,8 @@ _SET_BY_US = frozenset(
 )  # fmt: skip
 """Arguments of `apply_chat_template` that say what it is called with and what it returns."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+TopP = Annotated[float, Field(gt=0.0, le=1.0)]
+TopK = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
 class ModelConfig(StrictModel):

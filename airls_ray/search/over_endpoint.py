@@ -32,6 +32,7 @@ from airls_ray.tasks.base import WrapsPrompts
 from airls_ray.tasks.math_grader import read_response
 from airls_ray.text.character_codec import CharacterCodec, Codec
 from airls_ray.text.messages import Message
+from airls_ray.truncation import Truncation
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ def _codec(config: Config, tokenizer: Path | str | None) -> Codec:
 
 def _driver_settings(config: Config) -> DriverSettings:
     search = config.search
-    return DriverSettings(search.temperature, search.max_steps, Limits(**search.limits))
+    limits = Limits(**search.limits)
+    return DriverSettings(search.temperature, search.max_steps, limits, truncation=Truncation.of(search))
 
 
 def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, config: Config) -> SearchResult:
