@@ -242,7 +242,7 @@ def _reject(result: Imported, stop: str | None, error: DataError, kind: str) -> 
 def _prompt(where: str, row: Row, path: str | None) -> tuple[str, dict[str, Any]]:
     """Return the prompt and what belongs in the details where it is a list of messages."""
     value = None if path is None else read_field(row, path)
-    if isinstance(value, list) and is_messages(value):
+    if is_messages(value):
         return read_messages(where, str(path), value)
     return _text(where, row, "prompt", path), {}
 
