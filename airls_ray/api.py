@@ -237,6 +237,7 @@ def search_endpoint(
     model: str | None = None,
     tokenizer: Path | str | None = None,
     chat: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     prompt_template: str = "{prompt}",
     system_prompt: str = "",
     steps: StepRule = "delimiter",
@@ -267,6 +268,7 @@ def search_endpoint(
             they were sampled (vLLM); without it as text. `best_of_n` by text works with any such endpoint,
             algorithms that go by steps need vLLM or SGLang.
         chat: put problems into the tokenizer's chat template.
+        chat_template_kwargs: variables of that template, such as `{"enable_thinking": False}`.
         prompt_template: words around the problem, which stands at `{prompt}`.
         system_prompt: said before.
         steps: what ends a step (docs/data.md); `delimiter`: `step_delimiter`.
@@ -307,6 +309,7 @@ def search_endpoint(
         form=TextForm(prompt_template, system_prompt, steps, step_delimiter),
         tokenizer=tokenizer,
         chat=chat,
+        chat_template_kwargs=chat_template_kwargs or {},
         max_response_tokens=max_response_tokens,
         seed=seed,
         settings=search,

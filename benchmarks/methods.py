@@ -34,7 +34,7 @@ RECORDS = common.RESULTS / "methods_runs.jsonl"
 TASKS = ("arithmetic", "countdown")
 ITERATIONS = {"arithmetic": 60, "countdown": 40}
 """Of every run, PRM warm-up included: 15,360 and 20,480 rollouts."""
-_SAMPLING = ("problems", "samples", "temperature", "problems_per_call")
+_SAMPLING = ("problems", "samples", "temperature", "top_p", "top_k", "min_p", "problems_per_call")
 _NO_LORA = {
     "rank": 0,
     "alpha": 32.0,
@@ -79,6 +79,10 @@ _NEWER = (
         "evaluation",
         {"problems": 100, "skip": 0, "samples": 4, "temperature": None, "greedy": False},
     ),
+    ("model", "chat_template_kwargs", {}),
+    *((section, "top_p", 1.0) for section in ("rollout", "search")),
+    *((section, "top_k", 0) for section in ("rollout", "search")),
+    *((section, "min_p", 0.0) for section in ("rollout", "search")),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")
@@ -189,7 +193,7 @@ def key_of(config: Config) -> str:
     if config.train.sync_tolerance is None:
         tree["train"]["sync_tolerance"] = config.sync_tolerance
     # Of the search only what the samples before and after training depend on.
-    tree["search"] = {name: tree["search"][name] for name in _SAMPLING}
+    tree["search"] = {name: tree["search"][name] for name in _SAMPLING if name in tree["search"]}
     return f"{config.task.name}/{config.name}/{common.digest(json.dumps(tree, sort_keys=True))}"
 
 

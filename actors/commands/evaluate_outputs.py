@@ -27,6 +27,7 @@ from airls_ray.grading.pool import GraderPool
 from airls_ray.models.check import check_model_folder
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import WHOLE, Truncation
 
 SEED_PATH = "evaluate"
 
@@ -54,11 +55,11 @@ def evaluate_policy(config: Config, policy: str, output: Path, resume: bool) -> 
         "policy": policy_fingerprint(policy),
         "max_response_tokens": config.rollout.max_response_tokens,
         "prompt_template": config.model.prompt_template,
-    }
+    } | _keywords(config)
     parts = OutputParts(output, _settings(config) | engine, resume)
     chunk = config.search.problems_per_call
     if parts.missing(problems, chunk):
-        codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+        codec = TextCodec.for_model(config.model, policy, make_task(config.task))
         with connected(config), started_samplers(config, policy, progress) as samplers:
             parts.make(
                 problems, chunk, lambda first, some: _sample(samplers, config, codec, first, some), progress
@@ -72,9 +73,22 @@ def evaluate_endpoint(config: Config, url: str, model: str, output: Path, resume
     check_before(config, progress, splits=("test",), traces=False, encodes=False)
     tokens = config.rollout.max_response_tokens
     settings = _settings(config) | {"endpoint": url, "model": model, "max_response_tokens": tokens}
+    settings |= _keywords(config)
     parts = OutputParts(output, settings, resume)
-    endpoint = Endpoint(url, model, config.rollout.deadline_seconds, make_task(config.task))
-    asked = Asked(config.search.samples, config.search.temperature, tokens, config.seed)
+    endpoint = Endpoint(
+        url,
+        model,
+        config.rollout.deadline_seconds,
+        make_task(config.task),
+        config.model.chat_template_kwargs,
+    )
+    asked = Asked(
+        config.search.samples,
+        config.search.temperature,
+        tokens,
+        config.seed,
+        Truncation.of(config.search),
+    )
     chunk = config.search.problems_per_call
     with _graders(config) as pool:
         parts.make(
@@ -92,7 +106,8 @@ def evaluate_files(config: Config, paths: Sequence[Path], output: Path, resume: 
     responses = read_responses(paths, problems)
     check_before(config, progress, splits=("test",), traces=False, encodes=False)
     settings = _settings(config) | {"files": [str(path) for path in paths], "responses": len(responses)}
-    settings = {name: value for name, value in settings.items() if name not in ("samples", "temperature")}
+    sampling = ("samples", "temperature", *Truncation.of(config.search).given())
+    settings = {name: value for name, value in settings.items() if name not in sampling}
     parts = OutputParts(output, settings, resume)
     chunk = config.search.problems_per_call
     with _graders(config) as pool:
@@ -123,7 +138,14 @@ def _settings(config: Config) -> dict[str, Any]:
         "temperature": config.search.temperature,
         "problems_per_call": config.search.problems_per_call,
         "seed": config.seed,
+        **Truncation.of(config.search).given(),
     }
+
+
+def _keywords(config: Config) -> dict[str, Any]:
+    """Settings that are left out where they have their default, as in evaluations made before they were."""
+    given = config.model.chat_template_kwargs
+    return {"chat_template_kwargs": given} if given else {}
 
 
 def _sample(samplers: Samplers, config: Config, codec: TextCodec, first: int, problems: pa.Table) -> pa.Table:
@@ -135,6 +157,7 @@ def _sample(samplers: Samplers, config: Config, codec: TextCodec, first: int, pr
             1 if greedy else config.search.samples,
             0.0 if greedy else config.search.temperature,
             config.seed, path, first,
+            WHOLE if greedy else Truncation.of(config.search),
         )  # fmt: skip
         refs = samplers.pool.generate(problems, request)
         grades = cluster.resolve([samplers.verifier.grade(refs, problems)])[0]

@@ -34,6 +34,7 @@ from airls_ray.prm.step_labels import chunks, distinct_prefixes, label_steps, pr
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import Truncation
 
 SEED_PATH = ("train_prm",)
 _HASHED_BYTES = 2**20
@@ -58,7 +59,7 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
         facts = _facts_of(file, settings)
         files.remove(parts)
         return read_labels(file), facts
-    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     problems = training_problems(config, codec)
     wanted = {
         parts / f"{rows.start:06d}-{rows.stop:06d}.parquet": rows
@@ -91,19 +92,24 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
 
 def label_settings(config: Config, policy: str) -> dict[str, Any]:
     """What labels depend on, as plain values."""
-    section = config.supervised_prm
-    return {
-        "labels": section.labels,
-        "completions": 0 if section.labels == "outcome" else section.completions,
-        "problems": section.problems,
-        "rollouts_per_problem": section.rollouts_per_problem,
-        "temperature": config.rollout.temperature,
-        "max_response_tokens": config.rollout.max_response_tokens,
-        "prompt_template": config.model.prompt_template,
-        "seed": config.seed,
-        "task": config.task.model_dump(mode="json"),
-        "policy": policy_fingerprint(policy),
-    }
+    section, keywords = config.supervised_prm, config.model.chat_template_kwargs
+    younger = {"chat_template_kwargs": keywords} if keywords else {}  # older files do not know of them
+    return (
+        younger
+        | dict(Truncation.of(config.rollout).given())
+        | {
+            "labels": section.labels,
+            "completions": 0 if section.labels == "outcome" else section.completions,
+            "problems": section.problems,
+            "rollouts_per_problem": section.rollouts_per_problem,
+            "temperature": config.rollout.temperature,
+            "max_response_tokens": config.rollout.max_response_tokens,
+            "prompt_template": config.model.prompt_template,
+            "seed": config.seed,
+            "task": config.task.model_dump(mode="json"),
+            "policy": policy_fingerprint(policy),
+        }
+    )
 
 
 def policy_fingerprint(policy: str) -> str:
@@ -151,7 +157,10 @@ def label_chunk(
     """
     started = time.perf_counter()
     section, temperature = config.supervised_prm, config.rollout.temperature
-    request = RolloutRequest(section.rollouts_per_problem, temperature, config.seed, SEED_PATH, first_group)
+    truncation = Truncation.of(config.rollout)
+    request = RolloutRequest(
+        section.rollouts_per_problem, temperature, config.seed, SEED_PATH, first_group, truncation
+    )
     sampled = pool.generate(problems, request)
     grades = verifier.grade(sampled, problems)
     rollouts = graded_table(sampled, grades)
@@ -171,7 +180,8 @@ def label_chunk(
         prefixes = distinct_prefixes(rollouts)
         numbers = prefixes.numbers
         completed = pool.complete(
-            prefixes.table, RolloutRequest(section.completions, temperature, config.seed, SEED_PATH)
+            prefixes.table,
+            RolloutRequest(section.completions, temperature, config.seed, SEED_PATH, truncation=truncation),
         )
         owner, verdicts, tokens = _verdicts(completed, verifier, problems)
         values = prefix_values(prefixes.table.num_rows, owner, verdicts, section.labels)

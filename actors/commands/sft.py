@@ -95,7 +95,7 @@ def prepare_model(config: Config, folder: Path) -> str:
         train_tokenizer(_training_texts(config), config.model.vocabulary, folder)
     else:
         build_tokenizer(task, folder)
-    codec = TextCodec.from_folder(folder, task, config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, folder, task)
     create_policy(config.model, codec, folder, derive_seed(config.seed, "model"))
     return str(folder)
 

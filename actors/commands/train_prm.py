@@ -177,7 +177,7 @@ def read_given_labels(config: Config, policy: str, file: Path) -> tuple[pa.Table
     """
     table = read_labels(file)
     facts = read_facts(file) or LabelFacts({}, {})
-    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     rows = zip(*(table[name] for name in ("prompt", "response", "step_ends", "step_texts")), strict=True)
     for number, row in enumerate(rows, 1):
         prompt, response, ends, texts = (value.as_py() for value in row)

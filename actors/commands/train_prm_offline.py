@@ -86,7 +86,7 @@ def train_prm_offline(
     policy, source = check_models(config, policy)
     if source != policy:
         require_same_tokens(policy, source)
-    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     stored = read_stored_rollouts(
         stored_files.rollouts,
         codec,

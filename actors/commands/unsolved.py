@@ -26,6 +26,7 @@ from airls_ray.models.check import check_model_folder
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import Truncation
 
 STREAM = "unsolved"
 
@@ -60,7 +61,7 @@ def write_unsolved(
     check_lengths(config, policy, problems, progress, traces=False, stream=STREAM)
     check_before(config, progress, splits=("train",), traces=False)
     task = make_task(config.task)
-    fit = fit_of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+    fit = fit_of(config, TextCodec.for_model(config.model, policy, task))
     stream = ProblemStream(task, "train", derive_seed(config.seed, STREAM), fit=fit)
     table = take_distinct(stream, problems)
     unsolved, means = [], []
@@ -93,7 +94,13 @@ def _outcomes(
     pool: RolloutPool, judge: VerifierHandle, problems: pa.Table, config: Config, samples: int
 ) -> tuple[np.ndarray, float]:
     """Best outcome of each problem, and the mean of all samples."""
-    request = RolloutRequest(samples, config.rollout.temperature, config.seed, (STREAM,))
+    request = RolloutRequest(
+        samples,
+        config.rollout.temperature,
+        config.seed,
+        (STREAM,),
+        truncation=Truncation.of(config.rollout),
+    )
     grades = cluster.resolve([judge.grade(pool.generate(problems, request), problems)])[0]
     outcomes = grades["outcome"].to_numpy().reshape(problems.num_rows, samples)
     return outcomes.max(axis=1), float(outcomes.mean())

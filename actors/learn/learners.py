@@ -60,7 +60,7 @@ class Learner(ABC):
         deadline = self._config.train.deadline_seconds
         init_distributed(self._rank, self._learner.ranks, *meeting, deadline)
         task = make_task(self._config.task)
-        self._codec = TextCodec.from_folder(self._policy_folder, task, self._config.model.prompt_template)
+        self._codec = TextCodec.for_model(self._config.model, self._policy_folder, task)
         self._engine = DeepSpeedEngine(lambda: self._load(resumed=state is not None), self._learner)
         self._version = version
         if state is not None:
@@ -198,7 +198,7 @@ class ReferenceServer:
         """Load the model; returns seconds."""
         start = time.perf_counter()
         task = make_task(self._config.task)
-        self._codec = TextCodec.from_folder(self._folder, task, self._config.model.prompt_template)
+        self._codec = TextCodec.for_model(self._config.model, self._folder, task)
         model = self._config.model
         module = load_policy_module(
             self._folder,

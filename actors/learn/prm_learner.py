@@ -172,7 +172,7 @@ class PRMServer:
                 "loaded: set search_score to exp_f and search_aggregate to prod in its prm.json"
             )
         task = make_task(self._config.task)
-        self._codec = TextCodec.from_folder(self._policy_folder, task, model.prompt_template)
+        self._codec = TextCodec.for_model(model, self._policy_folder, task)
         module = load_prm_module(
             self._prm_folder,
             prm.parameterisation,

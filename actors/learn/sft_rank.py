@@ -27,6 +27,7 @@ from airls_ray.models.load import load_policy_module, save_hf
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, encode_traces
+from airls_ray.truncation import Truncation
 
 _HELD_OUT_SHARE = 10  # of a small file of problems, one in so many is held out
 
@@ -63,7 +64,7 @@ def _train(
     """The loop of all ranks; every decision comes from numbers that are the same on all of them."""
     sft, started = config.sft, time.perf_counter()
     task = make_task(config.task)
-    codec = TextCodec.from_folder(source, task, config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, source, task)
     held_out = held_out_problems(config, codec)
     stream = training_traces(config, codec, held_out)
     for _ in range(done.update):  # what was drawn before is not drawn again
@@ -125,6 +126,7 @@ class Check:
             engine.module,
             self._prompts,
             temperature=config.rollout.temperature,
+            truncation=Truncation.of(config.rollout),
             max_response_tokens=config.rollout.max_response_tokens,
             eos_ids=self._codec.eos_ids,
             pad_id=self._codec.pad_id,

@@ -11,6 +11,7 @@ from typing import Any
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError, RunError
+from airls_ray.truncation import Truncation
 
 SUMMARY, METRICS = "sft.json", "metrics.jsonl"
 """What a warm start leaves beside its policy."""
@@ -109,5 +110,8 @@ def _settings(config: Config) -> dict[str, Any]:
     """What the updates depend on."""
     tree = config.model_dump(mode="json", include={"task", "model", "sft", "seed", "rollout"})
     tree["sft"]["learner"].pop("resources")
+    if not tree["model"]["chat_template_kwargs"]:  # older states do not know of them
+        del tree["model"]["chat_template_kwargs"]
     tree["rollout"] = {name: tree["rollout"][name] for name in ("temperature", "max_response_tokens")}
+    tree["rollout"] |= Truncation.of(config.rollout).given()
     return tree

@@ -52,7 +52,7 @@ def train_prm_rank(job: dict[str, Any]) -> None:
         ),
         config.prm.learner,
     )
-    codec = TextCodec.from_folder(job["policy"], make_task(config.task), config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, job["policy"], make_task(config.task))
     training = _training(engine, config, job, codec.pad_id)
     for line, closes_epoch in run_epochs(training, config.supervised_prm.epochs):
         if closes_epoch:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from airls_ray.seeding import derive_seed
+from airls_ray.truncation import WHOLE, Truncation
 from airls_ray.weights import WeightBuffer
 
 GREEDY_BELOW = 1e-5
@@ -23,6 +24,7 @@ class Sampling:
     samples: int
     temperature: float
     max_tokens: int | Sequence[int]
+    truncation: Truncation = WHOLE
 
     def limits(self, prompts: int) -> list[int]:
         """The most tokens of each of so many prompts."""
@@ -41,15 +43,15 @@ class Request:
     seed: int
     stop_ids: Sequence[int] = ()
     """Tokens that end a sample, besides the end of sequence; the sample contains the token."""
-    top_p: float = 1.0
-    """Sample among the most probable tokens that together have this probability; 1: among all."""
-    top_k: int = 0
-    """Sample among so many of the most probable tokens; 0: among all."""
+    truncation: Truncation = WHOLE
+    """Which tokens are drawn from."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One response with the natural-log probability of each of its tokens and "stop" or "length"."""
+    """One response with the natural-log probability of each of its tokens and "stop" or "length".
+
+    The log-probabilities are over all tokens at the temperature, whatever the truncation was."""
 
     tokens: Sequence[int]
     logprobs: Sequence[float]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from actors.rollout.engine import Engine, Request, Sample
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import Truncation
 
 
 @dataclass
@@ -58,8 +59,7 @@ def expand(
                 asked,
                 row["seed"],
                 () if row["whole"] else stops,
-                row["top_p"],
-                row["top_k"],
+                Truncation(row["top_p"], row["top_k"], row["min_p"]),
             )
         )
     pieces = [

@@ -23,6 +23,7 @@ from airls_ray.errors import DataError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import WHOLE, Truncation
 from airls_ray.weights import WeightBuffer
 
 _MAIL_SECONDS = 0.005
@@ -39,6 +40,8 @@ class RolloutRequest:
     seed_path: tuple[str | int, ...]
     first_group: int = 0
     """Number of the first problem's group."""
+    truncation: Truncation = WHOLE
+    """Which tokens are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ def make_vllm_engine(model: str | Path, config: Config, eos_ids: Sequence[int]) 
         eos_ids=eos_ids,
     )
     engine.warm_up()
+    if not (Truncation.of(config.rollout).off and Truncation.of(config.search).off):
+        engine.give_whole_logprobs()  # or the worker does not start
     return engine
 
 
@@ -89,9 +94,7 @@ class RolloutWorker:
     def start(self) -> float:
         """Load tokenizer and engine; returns seconds."""
         start = time.perf_counter()
-        self._codec = TextCodec.from_folder(
-            self._model, make_task(self._config.task), self._config.model.prompt_template
-        )
+        self._codec = TextCodec.for_model(self._config.model, self._model, make_task(self._config.task))
         self._engine = self._factory(self._model, self._config, self._codec.eos_ids)
         return time.perf_counter() - start
 
@@ -116,12 +119,19 @@ class RolloutWorker:
             version = self._version
             if self._config.rollout.interruptible:
                 asked = [
-                    Request(prompt, request.samples, request.temperature, most, seed)
+                    Request(
+                        prompt,
+                        request.samples,
+                        request.temperature,
+                        most,
+                        seed,
+                        truncation=request.truncation,
+                    )
                     for prompt, seed in zip(prompts, seeds, strict=True)
                 ]
                 answers = self._engine.run_interruptible(asked, version, self._open_mail)
             else:
-                sampling = Sampling(request.samples, request.temperature, most)
+                sampling = Sampling(request.samples, request.temperature, most, request.truncation)
                 answers = self._engine.generate(prompts, seeds, sampling)
         seconds = time.perf_counter() - start
         return self._table(identifiers, groups, prompts, answers, version, seconds)
@@ -149,7 +159,12 @@ class RolloutWorker:
         answers = self._engine.generate(
             [[*prompt, *prefix] for _, _, prompt, prefix in rows],
             [derive_seed(request.seed, *path, pid, *prefix) for _, pid, _, prefix in rows],
-            Sampling(request.samples, request.temperature, [most - len(row[3]) for row in rows]),
+            Sampling(
+                request.samples,
+                request.temperature,
+                [most - len(row[3]) for row in rows],
+                request.truncation,
+            ),
         )
         sampled: list[tuple[Any, ...]] = [
             (pid, number, index, [*prefix, *sample.tokens], [], len(sample.tokens))

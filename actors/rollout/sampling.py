@@ -11,6 +11,7 @@ from actors.rollout.rollout_worker import RolloutRequest
 from airls_ray.config.schema import Config, FailureConfig
 from airls_ray.data.problems import ProblemStream, replace_rows
 from airls_ray.errors import RunError
+from airls_ray.truncation import Truncation
 
 _WAIT_SECONDS = 0.5
 
@@ -22,6 +23,7 @@ def training_request(config: Config, iteration: int) -> RolloutRequest:
         temperature=config.rollout.temperature,
         seed=config.seed,
         seed_path=("train", iteration),
+        truncation=Truncation.of(config.rollout),
     )
 
 

@@ -11,14 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from actors.cluster.host import no_collection
 from actors.rollout.engine import GREEDY_BELOW, OpenSample, Request, Sample, Sampling
+from actors.rollout.vllm_sampler import return_whole_logprobs
 from airls_ray.config.schema import EngineConfig
 from airls_ray.errors import RequestRefused
+from airls_ray.truncation import Truncation
 from airls_ray.weights import WeightBuffer
 
 if TYPE_CHECKING:
     from vllm import LLM
 
 
+_TRIED = 4
+"""Tokens behind which it is tried whether the engine gives the policy's log-probabilities."""
+_NO_WHOLE = (
+    "this version of vLLM gives no log-probabilities of the whole policy where top_p, top_k or min_p leave "
+    "tokens out: leave them at 1, 0 and 0, or take vLLM 0.32"
+)
+_SAME_NATS = 1e-3
+"""Two log-probabilities of a token by one engine that are the same up to rounding."""
 _CPU_BLOCK_TOKENS = 32
 """Prefixes are shared in whole blocks, and vLLM's own block on a CPU has 128 tokens: more than the whole
 responses of small models, of which nothing was ever shared. 32 is the least that its CPU attention takes."""
@@ -66,6 +76,7 @@ class VLLMEngine:
 
         self._eos_ids = list(eos_ids)
         self._requests = 0
+        self._gives_whole = False
         arguments: dict[str, Any] = {}
         if _on_cpu():
             arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
@@ -86,7 +97,8 @@ class VLLMEngine:
             max_model_len=context_tokens,
             max_num_seqs=config.max_sequences,
             enable_prefix_caching=config.prefix_caching,
-            # Log-probabilities of the distribution that is sampled from: equal to the trainer's.
+            # Log-probabilities of the distribution that is sampled from: equal to the trainer's, as long as
+            # it is not truncated (see `give_whole_logprobs`).
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
             weight_transfer_config=WeightTransferConfig(backend=config.weight_transfer),
@@ -113,13 +125,21 @@ class VLLMEngine:
         limits = sampling.limits(len(seeds))
         return self.run(
             [
-                Request(prompt, sampling.samples, sampling.temperature, limit, seed)
+                Request(
+                    prompt,
+                    sampling.samples,
+                    sampling.temperature,
+                    limit,
+                    seed,
+                    truncation=sampling.truncation,
+                )
                 for prompt, seed, limit in zip(prompts, seeds, limits, strict=True)
             ]
         )
 
     def run(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """See `Engine.run`."""
+        self._prepare(requests)
         with _refusals():
             parameters = [self._parameters(request) for request in requests]
             prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
@@ -132,8 +152,9 @@ class VLLMEngine:
         return SamplingParams(
             n=request.samples,
             temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=request.top_k,
+            top_p=request.truncation.top_p,
+            top_k=request.truncation.top_k,
+            min_p=request.truncation.min_p,
             max_tokens=request.max_tokens,
             seed=None if request.temperature < GREEDY_BELOW else request.seed,
             stop_token_ids=[*self._eos_ids, *request.stop_ids],
@@ -152,6 +173,7 @@ class VLLMEngine:
         tokens as prompt, so that its keys and values are those of the new weights. The tokens after that
         have a seed of their own: which they are depends on when the weights came.
         """
+        self._prepare(requests)
         samples = [OpenSample(request, index) for request in requests for index in range(request.samples)]
         live: dict[str, OpenSample] = {}
         try:
@@ -175,6 +197,33 @@ class VLLMEngine:
                 self._take(output, live, version)
         sizes = iter(samples)
         return [[next(sizes).sample() for _ in range(request.samples)] for request in requests]
+
+    def give_whole_logprobs(self) -> None:
+        """Give the log-probabilities of all tokens also where some of them cannot be drawn.
+
+        Raises:
+            RequestRefused: this version of vLLM has another sampler, which gives others.
+        """
+        if self._gives_whole:
+            return
+        try:
+            self._llm.collective_rpc(return_whole_logprobs)
+        except (AttributeError, TypeError) as error:
+            raise RequestRefused(f"{_NO_WHOLE} ({error})") from error
+        self._gives_whole = True
+        # Of the most probable token alone the sampler's own log-probability is 0, the policy's is not.
+        prompts = [[self._eos_ids[0]], *([token] for token in range(_TRIED))]
+        alone = self.run([Request(one, 1, 1.0, 1, 0, truncation=Truncation(top_k=1)) for one in prompts])
+        greedy = self.run([Request(one, 1, 0.0, 1, 0) for one in prompts])
+        self._llm.reset_prefix_cache()
+        pairs = zip(alone, greedy, strict=True)
+        if any(abs(one.logprobs[0] - other.logprobs[0]) > _SAME_NATS for [one], [other] in pairs):
+            self._gives_whole = False
+            raise RequestRefused(_NO_WHOLE)
+
+    def _prepare(self, requests: Sequence[Request]) -> None:
+        if not self._gives_whole and not all(request.truncation.off for request in requests):
+            self.give_whole_logprobs()
 
     def _add(self, sample: OpenSample, live: dict[str, OpenSample]) -> None:
         from vllm.sampling_params import RequestOutputKind

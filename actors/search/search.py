@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from airls_ray.search.summary import flat_share, sample_curves, summarise, table
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import Truncation
 
 _FLAT_SEARCHES = 0.5
 """Share of searches whose responses score the same from which the command says so."""
@@ -70,7 +72,7 @@ def run_search(
     progress = make_progress()
     record_doors(output, own_searches(config.search.algorithms), progress)
     check_before(config, progress, splits=("test",), traces=False)
-    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     order = [
         (search_label(name), config.search.scorer, budget, config.seed, problem_id)
         for name in config.search.algorithms
@@ -254,7 +256,12 @@ def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
     ):
         tree["search"].pop(name)
     tree["rollout"] = {name: tree["rollout"][name] for name in ("temperature", "max_response_tokens")}
+    for name in (one.name for one in fields(Truncation)):  # the records of older searches do not know of it
+        tree["search"].pop(name)
+    tree["search"] |= Truncation.of(config.search).given()
     tree["prm"] = {
         name: tree["prm"][name] for name in ("parameterisation", "search_score", "search_aggregate")
     }
+    if config.model.chat_template_kwargs:
+        tree["chat_template_kwargs"] = config.model.chat_template_kwargs
     return {**tree, "policy": str(policy), "prm_folder": None if prm is None else str(prm)}

@@ -98,7 +98,7 @@ class StepScorer:
 
         model, learner = self._config.model, self._config.prm.learner
         prm = load_step_scorer(self._prm, dtype=model.dtype, batch_tokens=learner.tokens_per_microbatch)
-        codec = TextCodec.from_folder(self._policy, make_task(self._config.task), model.prompt_template)
+        codec = TextCodec.for_model(model, self._policy, make_task(self._config.task))
         return TextSearchScorer(prm, codec, self._prompts)
 
     def score(self, items: Sequence[Continuation]) -> Scores:

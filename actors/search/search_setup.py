@@ -32,6 +32,7 @@ from airls_ray.search.scoring import LogProbScorer
 from airls_ray.search.scoring import StepScorer as AnyScorer
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.tokenizer_files import require_same_tokens
+from airls_ray.truncation import Truncation
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def start(
         scorer = OracleScorer(verifier, problems)
     settings = DriverSettings(
         temperature=search.temperature,
+        truncation=Truncation.of(search),
         max_steps=search.max_steps,
         limits=Limits(**search.limits),
         policy_parameters=_parameters(policy, config),

@@ -62,7 +62,7 @@ class SearchEndpoint:
         _log_to(log)
         pool = parts["pool"]
         pool.fleet.follow(FleetEvents(say=_LOG.warning))
-        codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+        codec = TextCodec.for_model(config.model, policy, make_task(config.task))
         driver = SearchDriver(PoolGenerator(pool), parts["scorer"], codec.is_blank, parts["settings"])
         queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue, pool.rest)
         service = SearchService(
@@ -129,7 +129,7 @@ def run_serve(
     check_exposure(host, token)
     check_defaults(config)
     config = check_models(config, policy, prm)
-    codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     if _starts_cluster(config):
         _check_port(host, port)
     progress = make_progress()

@@ -25,6 +25,7 @@ from airls_ray.runs.best_metric import EVALUATION
 from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
+from airls_ray.truncation import WHOLE, Truncation
 
 if TYPE_CHECKING:
     from actors.cluster.cluster import Refs
@@ -85,7 +86,8 @@ def draw(
     for start in range(0, problems.num_rows, size):
         chunk, asked = problems.slice(start, size), request(start)
         rollouts = sampler.generate(chunk, asked)
-        alone = sampler.generate(chunk, replace(asked, samples=1, temperature=0.0)) if greedy else []
+        best = replace(asked, samples=1, temperature=0.0, truncation=WHOLE)
+        alone = sampler.generate(chunk, best) if greedy else []
         yield Drawn(chunk, rollouts, alone)
 
 
@@ -101,7 +103,7 @@ def evaluate_now(parts: Parts, config: Config, sampler: Sampler) -> dict[str, fl
     seed = derive_seed(config.seed, "evaluation")
 
     def request(start: int) -> RolloutRequest:
-        return RolloutRequest(asked.samples, temperature, seed, (), start)
+        return RolloutRequest(asked.samples, temperature, seed, (), start, Truncation.of(config.rollout))
 
     # As many rollouts a call as in an iteration, for which rollout.deadline_seconds is meant.
     size = max(1, train.problems_per_iteration * train.rollouts_per_problem // asked.samples)
@@ -164,7 +166,8 @@ def sample_problems(
     search = config.search
 
     def request(start: int) -> RolloutRequest:
-        return RolloutRequest(search.samples, search.temperature, config.seed, ("search", start), start)
+        path, cut = ("search", start), Truncation.of(search)
+        return RolloutRequest(search.samples, search.temperature, config.seed, path, start, cut)
 
     with progress.track(f"Sampling the {name} policy", problems.num_rows) as bar:
         for drawn in draw(pool, problems, request, search.problems_per_call, greedy=True):

@@ -36,6 +36,7 @@ from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import Interrupted
 from airls_ray.grading.reward_pool import find_rewards
 from airls_ray.planning.room import check_room
+from airls_ray.planning.warnings import truncated_rollouts
 from airls_ray.runs.best_metric import best_metric_warning, check_best_metric
 from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.mirror import Mirror, NoCopies, open_mirror
@@ -109,7 +110,8 @@ def _run_locked(
     try_rewards(config, rewards, progress)
     trackers = Trackers(config.train.trackers, progress.say)
     check_data(config, base, progress)
-    for warning in filter(None, [*check_room(config), best_metric_warning(config)]):
+    said = [*truncated_rollouts(config), *check_room(config), best_metric_warning(config)]
+    for warning in filter(None, said):
         progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)
     record_doors(run.path, found, progress)

@@ -143,7 +143,7 @@ def check_data(config: Config, policy: str, progress: Progress) -> None:
     draws = config.iterations * config.train.problems_per_iteration
     task = make_task(config.task)
     check_lengths(config, policy, draws, progress, traces=traces, task=task)
-    lengths = Lengths.of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+    lengths = Lengths.of(config, TextCodec.for_model(config.model, policy, task))
     test = islice(task.problems("test", config.seed), config.search.problems)
     lengths.check(test, "test problems", skip=False, traces=False)
     if config.train.evaluate_every:
@@ -177,7 +177,7 @@ def check_lengths(
         UserError: as of `check_data`.
     """
     task = task or make_task(config.task)
-    codec = TextCodec.from_folder(policy, task, config.model.prompt_template)
+    codec = TextCodec.for_model(config.model, policy, task)
     lengths = Lengths.of(config, codec)
     is_file = any(isinstance(one, FileTaskConfig | CodeTaskConfig) for one in parts_of(config.task).values())
     train: dict[str, Problem] = {}

@@ -175,7 +175,7 @@ def training_problems(config: Config, state: LoopState, policy: str | None) -> P
     task, seed = make_task(config.task), derive_seed(config.seed, "problems")
     fit = None
     if policy is not None:
-        fit = fit_of(config, TextCodec.from_folder(policy, task, config.model.prompt_template))
+        fit = fit_of(config, TextCodec.for_model(config.model, policy, task))
     return ProblemStream(task, "train", seed, start=state.position, fit=fit)
 
 

@@ -34,9 +34,7 @@ class Verifier:
     def __init__(self, config: Config, tokenizer_folder: str, rewards: Sequence[NamedReward] = ()) -> None:
         """Start the child processes; `rewards`: the configuration's, where something learns from them."""
         self._config = config
-        self._codec = TextCodec.from_folder(
-            tokenizer_folder, make_task(config.task), config.model.prompt_template
-        )
+        self._codec = TextCodec.for_model(config.model, tokenizer_folder, make_task(config.task))
         self._pool = GraderPool(
             to_graders(config.task),
             config.verifier.processes,

@@ -20,6 +20,6 @@ class EvaluationConfig(StrictModel):
     samples: Literal[1, 2, 4, 8, 16, 32, 64] = 4
     """Samples of each problem."""
     temperature: PositiveFloat | None = None
-    """Sampling temperature; null: that of the rollouts."""
+    """Sampling temperature; null: that of the rollouts. Their `top_p`, `top_k` and `min_p` hold always."""
     greedy: bool = False
     """Also give each problem one greedy response (evaluation/greedy)."""

@@ -67,6 +67,7 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "lora_r": ForeignKey("TRL", ("policy.lora.rank",), "for the PRM prm.learner.lora.rank"),
     "reward_funcs": ForeignKey("TRL", ("task.reward",), "as file.py:NAME, one or several"),
     "reward_weights": ForeignKey("TRL", ("task.reward",), "each with its weight"),
+    "chat_template_kwargs": ForeignKey("TRL", ("model.chat_template_kwargs",)),
     "step_separator": ForeignKey("TRL", ("task.step_delimiter",), "with task.name=file"),
     # verl
     "data.train_files": ForeignKey("verl", ("task.train_file",), "with task.name=file"),
@@ -75,6 +76,7 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "data.max_prompt_length": ForeignKey("verl", ("model.context_tokens",), _BOTH_LENGTHS),
     "data.max_response_length": ForeignKey("verl", ("rollout.max_response_tokens",)),
     "data.prompt_key": ForeignKey("verl", ("task.fields.prompt",), "with task.name=file"),
+    "data.apply_chat_template_kwargs": ForeignKey("verl", ("model.chat_template_kwargs",)),
     "data.reward_fn_key": ForeignKey("verl", ("task.grader",), "one grader for all problems of a task"),
     "custom_reward_function.path": ForeignKey("verl", ("task.reward",), "as file.py:NAME"),
     "custom_reward_function.name": ForeignKey("verl", ("task.reward",), "as file.py:NAME"),
@@ -107,6 +109,11 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     ),
     "actor_rollout_ref.rollout.n": ForeignKey("verl", ("train.rollouts_per_problem",)),
     "actor_rollout_ref.rollout.temperature": ForeignKey("verl", ("rollout.temperature",)),
+    "actor_rollout_ref.rollout.top_p": ForeignKey("verl", ("rollout.top_p",)),
+    "actor_rollout_ref.rollout.top_k": ForeignKey("verl", ("rollout.top_k",)),
+    "actor_rollout_ref.rollout.val_kwargs.top_p": ForeignKey("verl", ("search.top_p",)),
+    "actor_rollout_ref.rollout.val_kwargs.top_k": ForeignKey("verl", ("search.top_k",)),
+    "actor_rollout_ref.rollout.val_kwargs.temperature": ForeignKey("verl", ("search.temperature",)),
     "actor_rollout_ref.rollout.response_length": ForeignKey("verl", ("rollout.max_response_tokens",)),
     "actor_rollout_ref.rollout.max_num_seqs": ForeignKey("verl", ("rollout.engine.max_sequences",)),
     "actor_rollout_ref.rollout.gpu_memory_utilization": ForeignKey(

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from airls_ray.config.base import StrictModel
 
+_SET_BY_US = frozenset(
+    {
+        "messages", "conversation", "conversations", "chat_template", "add_generation_prompt",
+        "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors",
+        "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs",
+    }
+)  # fmt: skip
+"""Arguments of `apply_chat_template` that say what it is called with and what it returns."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+TopP = Annotated[float, Field(gt=0.0, le=1.0)]
+TopK = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
 class ModelConfig(StrictModel):
@@ -29,6 +48,9 @@ class ModelConfig(StrictModel):
     flash-attn) lets `layout: auto` pack rows instead of padding them."""
     prompt_template: Literal["plain", "chat"] = "plain"
     """`chat`: wrap the prompt by the tokenizer's chat template."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Keywords for the chat template (`prompt_template: chat`), such as {enable_thinking: false}, wherever it
+    is applied; one that the template does not use changes nothing."""
     hidden_size: PositiveInt = 128
     """For a new model: width."""
     layers: PositiveInt = 4
@@ -44,8 +66,22 @@ class ModelConfig(StrictModel):
     context_tokens: PositiveInt = 256
     """Longest prompt and response together, in tokens."""
 
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _are_for_the_template(cls, given: dict[str, Any]) -> dict[str, Any]:
+        taken = next((name for name in given if name in _SET_BY_US), None)
+        if taken is not None:
+            raise ValueError(f"must hold variables of the template, but {taken} is set by this program")
+        try:
+            json.dumps(given, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"must hold texts, numbers, lists and the like ({error})") from None
+        return given
+
     @model_validator(mode="after")
     def _fits(self) -> ModelConfig:
+        if self.chat_template_kwargs and self.prompt_template != "chat":
+            raise ValueError("chat_template_kwargs are for a chat template: set prompt_template=chat")
         if self.attention == "flash_attention_2" and self.dtype != "bfloat16":
             raise ValueError("attention=flash_attention_2 needs dtype=bfloat16, but it is float32")
         return self

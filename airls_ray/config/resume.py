@@ -41,8 +41,10 @@ MAY_CHANGE = frozenset(
 MAY_NOT = frozenset(
     {
         "rollout.engine.dtype", "rollout.max_response_tokens", "rollout.temperature",
+        "rollout.top_p", "rollout.top_k", "rollout.min_p",
         # The samples of the base policy are kept, and those of the trained one must be drawn alike.
         "search.problems", "search.problems_per_call", "search.samples", "search.temperature",
+        "search.top_p", "search.top_k", "search.min_p",
     }
 )  # fmt: skip
 """Exceptions inside the sections of `MAY_CHANGE`."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from airls_ray.config.base import StrictModel
-from airls_ray.config.model_sections import Resources
+from airls_ray.config.model_sections import Probability, Resources, TopK, TopP
 
 
 class EngineConfig(StrictModel):
@@ -49,6 +49,14 @@ class RolloutConfig(StrictModel):
     faster takes over work, and one that dies loses less; with fewer the engine has larger batches."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature; the learner's log-probabilities use the same."""
+    top_p: TopP = 1.0
+    """Sample among the most probable tokens that together have this probability; 1: among all. With any of
+    these three the learners still see the policy as a whole: a bias (docs/methods.md)."""
+    top_k: TopK = 0
+    """Sample among so many of the most probable tokens; 0 (or -1): among all."""
+    min_p: Probability = 0.0
+    """Sample among tokens that have at least this share of the probability of the most probable one; 0: among
+    all."""
     max_response_tokens: PositiveInt = 64
     """Longest response, end of sequence included."""
     deadline_seconds: PositiveFloat = 600.0

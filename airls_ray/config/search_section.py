@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from airls_ray.config.base import StrictModel
-from airls_ray.config.model_sections import Probability, Resources
+from airls_ray.config.model_sections import Probability, Resources, TopK, TopP
 
 AlgorithmName = str
 """A file of `airls_ray/search/algorithms`, or a name of the user's (docs/doors.md)."""
@@ -104,6 +104,13 @@ class SearchConfig(StrictModel):
     """Samples of each problem before and after training; every power of two below is reported from them."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature of the candidates."""
+    top_p: TopP = 1.0
+    """Sample candidates among the most probable tokens that together have this probability; 1: among all."""
+    top_k: TopK = 0
+    """Sample candidates among so many of the most probable tokens; 0 (or -1): among all."""
+    min_p: Probability = 0.0
+    """Sample candidates among tokens that have at least this share of the probability of the most probable
+    one; 0: among all."""
     problems_per_call: PositiveInt = 50
     """Problems sampled between two steps of the progress bar."""
     algorithms: list[AlgorithmName] = Field(default_factory=_best_of_n, min_length=1)

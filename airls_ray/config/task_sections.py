@@ -38,8 +38,10 @@ FormatName = Literal[
     "mmlu",
     "prm800k",
     "eurus2_rl",
+    "verl",
+    "trl",
 ]
-"""Published data sets whose fields `airls_ray.data.formats` knows."""
+"""Published data sets, and forms of libraries, whose fields `airls_ray.data.formats` knows."""
 
 CodeFormatName = Literal["humaneval", "mbpp", "leetcode", "livecodebench"]
 """Published sets of programs with tests, which `airls_ray.tasks.code_formats` reads."""
@@ -141,7 +143,8 @@ class FileTaskConfig(RewardedTaskConfig):
     test_file: Path
     """Problems to measure on; a problem that occurs in both files is an error."""
     format: FormatName | None = None
-    """Published data set whose fields the files have; null: our own fields, or `fields`."""
+    """Published data set, or library (verl, trl), whose fields the files have; null: `fields`, else our own
+    fields or, by what a row has, those of verl or TRL."""
     fields: FieldsConfig = FieldsConfig()
     """Where our fields are in a row; they go before those of `format`."""
     bad_rows: Literal["error", "skip"] = "error"

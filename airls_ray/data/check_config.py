@@ -263,4 +263,4 @@ def measuring_codec(config: Config) -> TextCodec:
     folder = config.model.path or config.output / config.name / "sft"
     if config.model.path is None and not Path(folder).is_dir():
         raise ModelError("model.path is not set and the policy is not warm-started yet")
-    return TextCodec.from_folder(folder, make_task(config.task), config.model.prompt_template)
+    return TextCodec.for_model(config.model, folder, make_task(config.task))

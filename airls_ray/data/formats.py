@@ -9,6 +9,7 @@ from typing import Any
 
 from airls_ray.config.task_sections import FieldsConfig, FormatName
 from airls_ray.data.prm800k import right_solution
+from airls_ray.data.rl_rows import trl_details, trl_row, verl_details
 from airls_ray.data.rows import Row
 from airls_ray.errors import ConfigError
 from airls_ray.tasks.answers import after_hash, last_boxed
@@ -19,10 +20,15 @@ _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 @dataclass(frozen=True)
 class Format:
-    """A published data set; `only` keeps the rows whose field has that value (the others are counted)."""
+    """A published data set, or the form that a library asks of its data."""
 
     fields: FieldsConfig
     only: tuple[str, str] | None = None
+    """Keeps the rows whose field has that value (the others are counted)."""
+    prepare: Callable[[str, Row], Row] | None = None
+    """Makes of a row (first argument: where it is) the one that the fields are read from."""
+    details: Callable[[Row], dict[str, Any]] | None = None
+    """What else of a row stays with the problem."""
 
 
 FORMATS: dict[FormatName, Format] = {
@@ -105,6 +111,21 @@ FORMATS: dict[FormatName, Format] = {
             subject="ability",
         ),
         only=("ability", "math"),
+        details=verl_details,
+    ),
+    "verl": Format(
+        FieldsConfig(prompt="prompt", answer="only(reward_model.ground_truth)", subject="ability"),
+        details=verl_details,
+    ),
+    "trl": Format(
+        FieldsConfig(
+            prompt="prompt",
+            answer="only(answer)|only(ground_truth)|boxed(solution)|after_hash(solution)|solution"
+            "|boxed(completion)|after_hash(completion)",
+            traces="worked(solution)|completion",
+        ),
+        prepare=trl_row,
+        details=trl_details,
     ),
 }
 
@@ -129,6 +150,16 @@ def _joined(value: Any) -> Any:
     return ", ".join(map(str, value)) or None if isinstance(value, list) else value
 
 
+def _only(value: Any) -> Any:
+    """The only element of a list; anything else as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _worked(value: Any) -> Any:
+    """A solution that says more than its answer: it has a box or a `####`."""
+    return value if _boxed(value) is not None or _after_hash(value) is not None else None
+
+
 def _no_calculator(value: Any) -> Any:
     """A GSM8K solution without its `<<48/2=24>>`."""
     return _CALCULATOR.sub("", value) if isinstance(value, str) else value
@@ -139,6 +170,8 @@ EXTRACTORS: dict[str, Callable[[Any], Any]] = {
     "boxed": _boxed,
     "last_user": _last_user,
     "joined": _joined,
+    "only": _only,
+    "worked": _worked,
     "no_calculator": _no_calculator,
     "rated_right": right_solution,
 }

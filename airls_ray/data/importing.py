@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from airls_ray.config.task_sections import FieldsConfig, FormatName
-from airls_ray.data.formats import FORMATS, merged_fields, read_field
+from airls_ray.data.formats import FORMATS, Format, merged_fields, read_field
 from airls_ray.data.messages import content_of, is_messages, read_messages
 from airls_ray.data.own_rows import problem_of_row
+from airls_ray.data.rl_rows import known_form
 from airls_ray.data.rows import Row, kind_of
 from airls_ray.data.sources import open_source
 from airls_ray.errors import DataError
@@ -149,22 +150,27 @@ def _reader(form: FormatName | str | None, fields: FieldsConfig) -> tuple[Reader
     if form in READERS:
         return READERS[form], None
     if form is None and fields == FieldsConfig():
-        return problem_of_row, None
+        others = {name: _reader(name, fields)[0] for name in ("verl", "trl")}
+        return (lambda where, row: others.get(known_form(row) or "", problem_of_row)(where, row)), None
     published = next((one for name, one in FORMATS.items() if name == form), None)
     if form is not None and published is None:
         known = ", ".join([*FORMATS, *READERS])
         raise DataError(f"{form!r} is no known format of data; there are {known}")
     name = next((name for name in FORMATS if name == form), None)
     merged = merged_fields(name, fields)
-    return (lambda where, row: problem_of(where, row, merged)), published.only if published else None
+    only = published.only if published else None
+    return (lambda where, row: problem_of(where, row, merged, published)), only
 
 
-def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
-    """Return the problem of a row by the places of its fields.
+def problem_of(where: str, row: Row, fields: FieldsConfig, form: Format | None = None) -> Problem:
+    """Return the problem of a row by the places of its fields; `form` says what else of the row it keeps.
 
     Raises:
         DataError: a field is missing or of another type; the sentence begins with `where`.
     """
+    more = {} if form is None or form.details is None else form.details(row)
+    if form is not None and form.prepare is not None:
+        row = form.prepare(where, row)
     prompt, turns = _prompt(where, row, fields.prompt)
     given = None if fields.problem_id is None else _plain(read_field(row, fields.problem_id))
     options = [] if fields.choices is None else _options(where, row, fields.choices)
@@ -174,7 +180,8 @@ def problem_of(where: str, row: Row, fields: FieldsConfig) -> Problem:
         name: value
         for name, path in (("level", fields.level), ("subject", fields.subject))
         if path is not None and (value := _plain(read_field(row, path))) is not None
-    } | turns
+    }
+    details |= more | turns
     traces = _traces(where, row, fields.traces)
     if fields.choices is not None:
         answer = None if fields.answer is None else read_field(row, fields.answer)
@@ -235,7 +242,7 @@ def _reject(result: Imported, stop: str | None, error: DataError, kind: str) -> 
 def _prompt(where: str, row: Row, path: str | None) -> tuple[str, dict[str, Any]]:
     """Return the prompt and what belongs in the details where it is a list of messages."""
     value = None if path is None else read_field(row, path)
-    if isinstance(value, list) and is_messages(value):
+    if is_messages(value):
         return read_messages(where, str(path), value)
     return _text(where, row, "prompt", path), {}
 

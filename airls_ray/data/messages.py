@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from airls_ray.data.rows import kind_of
 from airls_ray.errors import DataError
@@ -20,7 +20,7 @@ class BadMessagesError(DataError):
     """What the summary of a source counts."""
 
 
-def is_messages(value: Any) -> bool:
+def is_messages(value: Any) -> TypeGuard[list[Any]]:
     """Whether a value is meant as a list of messages."""
     return isinstance(value, list) and (not value or any(isinstance(one, Mapping) for one in value))
 

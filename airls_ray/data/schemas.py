@@ -108,11 +108,13 @@ EXPANSIONS = _versioned(
         ("seed", pa.int64()),
         ("top_p", pa.float32()),
         ("top_k", pa.int32()),
+        ("min_p", pa.float32()),
     ],
 )
 """What a search wants: `count` continuations of prompt and response, each of one step (or `whole`, to the
 end of the response) and at most `max_tokens` tokens (null: no such cut), and greedy steps to look ahead.
-Sampled is among the `top_k` most probable tokens (0: all), and of these among those that together have
+Sampled is among the tokens that have at least `min_p` times the probability of the most probable one (0:
+all), of these among the `top_k` most probable (0: all), and of these among those that together have
 probability `top_p` (1: all).
 Continuation i has seed + i."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from airls_ray.seeding import derive_seed
 from airls_ray.tasks.base import Task, WrapsPrompts
 from airls_ray.text.characters import whole_characters
 from airls_ray.text.messages import Message, conversation, history_of
+from airls_ray.truncation import WHOLE, Truncation
 
 KEY = "OPENAI_API_KEY"
 _AT_ONCE = 8
@@ -31,6 +32,8 @@ class Asked:
     temperature: float
     max_tokens: int
     seed: int
+    truncation: Truncation = WHOLE
+    """Of the samples; the greedy response has none."""
 
 
 class Refusal(RunError):
@@ -111,7 +114,14 @@ class Connection:
 class Endpoint:
     """A chat model behind an address."""
 
-    def __init__(self, url: str, model: str, deadline_seconds: float, task: Task | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        deadline_seconds: float,
+        task: Task | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make a client; nothing is asked yet.
 
         Args:
@@ -119,12 +129,15 @@ class Endpoint:
             model: name at the endpoint.
             deadline_seconds: of one call.
             task: puts its words around the problems, where it has some.
+            chat_template_kwargs: variables of the model's chat template, which vLLM and SGLang take; empty:
+                none are sent.
 
         Raises:
             ConfigError: the `openai` package is missing.
         """
         self._wrapper = task if isinstance(task, WrapsPrompts) else None
         self._connection = Connection(url, model, deadline_seconds)
+        self._extra = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}
 
     def responses(self, problems: pa.Table, first: int, asked: Asked) -> list[Response]:
         """One greedy response and `asked.samples` samples of each problem (PROBLEMS), in order.
@@ -144,27 +157,29 @@ class Endpoint:
 
     def _of_problem(self, row: int, turns: list[Message], first: int, asked: Asked) -> list[Response]:
         seed = derive_seed(asked.seed, "endpoint", first + row)
-        greedy = self._ask(turns, 1, 0.0, asked.max_tokens, seed)
+        greedy = self._ask(turns, 1, replace(asked, temperature=0.0, seed=seed, truncation=WHOLE))
         sampled: list[Any] = []
         while len(sampled) < asked.samples:  # some servers give one choice whatever `n` is
             wanted = asked.samples - len(sampled)
-            sampled += self._ask(turns, wanted, asked.temperature, asked.max_tokens, seed + len(sampled))
+            sampled += self._ask(turns, wanted, replace(asked, seed=seed + len(sampled)))
         return [
             Response(row, index, whole_characters(choice.message.content or ""), None, choice.finish_reason)
             for index, choice in ((GREEDY, greedy[0]), *enumerate(sampled[: asked.samples]))
         ]
 
-    def _ask(
-        self, turns: list[Message], n: int, temperature: float, max_tokens: int, seed: int
-    ) -> Sequence[Any]:
+    def _ask(self, turns: list[Message], n: int, how: Asked) -> Sequence[Any]:
         messages: Any = turns
+        given = dict(how.truncation.given())
+        named: Any = {"top_p": given.pop("top_p")} if "top_p" in given else {}  # the others are vLLM's
         return self._connection.choices(
             lambda client, model: client.chat.completions.create(
                 model=model,
                 messages=messages,
                 n=n,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                seed=seed,
+                temperature=how.temperature,
+                max_tokens=how.max_tokens,
+                seed=how.seed,
+                extra_body={**self._extra, **given} or None,
+                **named,
             )
         )

@@ -22,6 +22,8 @@ Value = float | list[float] | None
 _ONE = ("prompt", "response", "answer", "steps", "correct", "row")
 _BATCH = ("prompts", "responses", "answers", "steps", "correct", "rows")
 _VERL = ("data_source", "solution_str", "ground_truth", "extra_info")
+TRL_COLUMNS = "trl_columns"
+"""Field of a problem's details: the columns of a data set of TRL, by name."""
 _SHOWN = 40
 
 
@@ -88,8 +90,7 @@ class Reward:
     def _keywords(self, rows: Sequence[Row]) -> dict[str, Any]:
         known = _known(self.style, rows)
         if self.style == "trl":
-            columns = dict.fromkeys(name for row in rows for name in row.row if name != HISTORY)
-            known |= {name: [row.row.get(name) for row in rows] for name in columns if name not in known}
+            known = _with_columns(known, rows)
         if self.takes_all:
             return {name: value for name, value in known.items() if name not in self.options}
         return {name: known[name] for name in self.parameters if name in known and name not in self.options}
@@ -150,8 +151,10 @@ def _known(style: Style, rows: Sequence[Row]) -> dict[str, Any]:
         return {name: getattr(row, name) for name in _ONE}
     if style == "verl":
         (row,) = rows
-        source = row.row.get("data_source", "")
-        return dict(zip(_VERL, (source, row.response, row.answer, dict(row.row)), strict=True))
+        source, truth = row.row.get("data_source", ""), row.row.get("ground_truth", row.answer)
+        info = row.row.get("extra_info")
+        extra = dict(info if isinstance(info, Mapping) else row.row)
+        return dict(zip(_VERL, (source, row.response, truth, extra), strict=True))
     lists = {many: [getattr(row, one) for row in rows] for one, many in zip(_ONE, _BATCH, strict=True)}
     if style == "trl":
         return {
@@ -162,6 +165,20 @@ def _known(style: Style, rows: Sequence[Row]) -> dict[str, Any]:
             "correct": lists["correct"],
         }
     return lists
+
+
+def _with_columns(known: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """Add what the rows have beside prompt and response, as TRL gives it: columns of a data set of TRL as
+    they are there, and of other problems the fields of the details."""
+    given: list[dict[str, Any]] = []
+    for at, row in enumerate(rows):
+        fields = {name: one for name, one in row.row.items() if name not in (HISTORY, TRL_COLUMNS)}
+        ours = {name: values[at] for name, values in known.items()}
+        theirs = dict(row.row.get(TRL_COLUMNS) or {})
+        asked = {name: ours[name] for name in ("prompts", "completions")}
+        given.append({**fields, **ours, **theirs, **asked})
+    names = dict.fromkeys([*known, *(name for one in given for name in one)])
+    return {name: [one.get(name) for one in given] for name in names}
 
 
 def _turns(row: Row) -> Any:

@@ -12,6 +12,7 @@ from airls_ray.config.schema import LearnerConfig
 from airls_ray.learning.batches import Sequences, add_sums, all_rows, rank_batches
 from airls_ray.learning.engine import TrainEngine, resolve_layout
 from airls_ray.models.modules import PolicyModule
+from airls_ray.truncation import WHOLE, Truncation
 
 
 def update_on_traces(
@@ -55,6 +56,7 @@ def sample_responses(
     eos_ids: Sequence[int],
     pad_id: int,
     seed: int,
+    truncation: Truncation = WHOLE,
     rows_at_once: int = 256,
     in_step_with_others: bool = False,
 ) -> list[list[int]]:
@@ -65,11 +67,12 @@ def sample_responses(
     Args:
         module: the policy.
         prompts: tokens.
-        temperature: of sampling; no other truncation of the distribution.
+        temperature: of sampling.
         max_response_tokens: end of sequence included.
         eos_ids: any of them ends a response and is its last token.
         pad_id: padding token.
         seed: of the samples.
+        truncation: which tokens are drawn from.
         rows_at_once: rows decoded together.
         in_step_with_others: ZeRO-3 with several ranks: all call this, with as many prompts each.
 
@@ -79,8 +82,9 @@ def sample_responses(
     settings = GenerationConfig(
         do_sample=True,
         temperature=temperature,
-        top_k=0,
-        top_p=1.0,
+        top_k=truncation.top_k,
+        top_p=truncation.top_p,
+        min_p=truncation.min_p or None,
         repetition_penalty=1.0,
         max_new_tokens=max_response_tokens,
         eos_token_id=list(eos_ids),

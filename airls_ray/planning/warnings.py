@@ -9,6 +9,7 @@ from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, parts
 from airls_ray.data.sources import is_hub
 from airls_ray.planning.memory import BYTES, GIB
 from airls_ray.planning.shapes import ModelShape
+from airls_ray.truncation import Truncation
 
 _ROUGH_TOLERANCE = 1e-2  # nats; bfloat16 weights agree with the sampler to about three digits
 
@@ -35,6 +36,7 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
             "sampler and learner differ in bfloat16, which nothing corrects: set method.importance_cap (2 is "
             "usual)"
         )
+    yield from truncated_rollouts(config)
     if config.method.step_transform == "min_form" and config.prm.reward == "probability":
         yield (
             "method.step_transform=min_form cannot point at a mistake among rewards in [0, 1] "
@@ -47,6 +49,17 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
         absent = [str(file) for file in files if not is_hub(file) and not file.is_file()]
         if absent:
             yield f"there is no problem file {' or '.join(absent)} here"
+
+
+def truncated_rollouts(config: Config) -> Iterator[str]:
+    """Yield a sentence where what is learned from is not sampled from the policy as a whole."""
+    given = Truncation.of(config.rollout).given()
+    if given and config.train.iterations > 0:
+        named = ", ".join(f"rollout.{name}={value:g}" for name, value in given.items())
+        yield (
+            f"with {named} the rollouts lack tokens that the policy may say, and learners take them for "
+            "samples of the whole policy: a bias that no importance weight removes (docs/methods.md)"
+        )
 
 
 def _models(config: Config, shape: ModelShape | None) -> Iterator[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.errors import ModelError
@@ -30,13 +31,16 @@ class PromptForm:
     step_end: str = ""
     """What ends a step, but not the last of a whole solution, and is put behind steps without it. Empty:
     steps bring what ends them, as those of rollouts do."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the chat template."""
 
     @classmethod
     def of(cls, config: Config, step_end: str = "") -> PromptForm:
         """Return that of a configuration: of its model and its task."""
         task = make_task(config.task)
         system, user = task.wrap(_PROBLEM) if isinstance(task, WrapsPrompts) else ("", _PROBLEM)
-        return cls(config.model.prompt_template, system, user, step_end)
+        model = config.model
+        return cls(model.prompt_template, system, user, step_end, model.chat_template_kwargs)
 
     def wrap(self, problem: str) -> str:
         """Return the user's message around `problem`."""
@@ -53,6 +57,8 @@ def write_prm_form(config: PRMConfig, folder: Path, prompt: PromptForm | None = 
     """Write what scoring depends on beside the model."""
     form = {field: getattr(config, field) for field in _FIELDS}
     prompts = {} if prompt is None else {"prompt": asdict(prompt)}
+    if prompt is not None and not prompt.chat_template_kwargs:
+        del prompts["prompt"]["chat_template_kwargs"]
     (folder / FILE).write_text(json.dumps(form | prompts, indent=2) + "\n", encoding="utf-8")
 
 
@@ -68,7 +74,9 @@ def read_prompt_form(folder: Path) -> PromptForm | None:
         if form is None:
             return None
         words = {name: str(form[name]) for name in ("template", "system", "user")}
-        prompt = PromptForm(**words, step_end=str(form.get("step_end", "")))  # type: ignore[arg-type]
+        keywords = dict(form.get("chat_template_kwargs", {}))
+        end = str(form.get("step_end", ""))
+        prompt = PromptForm(**words, step_end=end, chat_template_kwargs=keywords)  # type: ignore[arg-type]
         if prompt.template not in ("plain", "chat") or _PROBLEM not in prompt.user:
             raise ValueError(f"prompt {form}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

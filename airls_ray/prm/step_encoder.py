@@ -40,7 +40,8 @@ class StepEncoder:
         Raises:
             ModelError: it is missing or broken, or has no chat template although the form asks for one.
         """
-        return cls(load_tokenizer(folder, chat=form.template == "chat"), form, folder, limit)
+        chat = form.template == "chat"
+        return cls(load_tokenizer(folder, chat, form.chat_template_kwargs), form, folder, limit)
 
     def encode(self, item: StepText) -> Continuation:
         """Return the tokens of the problem (`prefix`) and of the steps, with the end of each step.

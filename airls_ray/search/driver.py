@@ -22,6 +22,7 @@ from airls_ray.search.ledger import Ledger, Limits, unique_tokens
 from airls_ray.search.scoring import Continuation, StepScorer
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import Child, Expansion, Finish, SearchState
+from airls_ray.truncation import WHOLE, Truncation
 
 
 class Generator(Protocol):
@@ -52,6 +53,7 @@ class DriverSettings:
     policy_parameters: int = 0
     """For the ledger's floating-point operations."""
     scorer_parameters: int = 0
+    truncation: Truncation = WHOLE
 
 
 @dataclass
@@ -63,8 +65,7 @@ class Search:
     state: SearchState
     limits: Limits = field(default_factory=Limits)
     temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    truncation: Truncation = WHOLE
     end_of: Callable[[Sequence[int]], int | None] | None = None
     """Where a response ends before its end of sequence: tokens of a response to how many of them stay, or
     None where it goes on."""
@@ -147,10 +148,10 @@ class SearchDriver:
         self.seconds = Seconds()
 
     def start(self, searcher: Searcher, problem: SearchProblem) -> Search:
-        """A search of this driver's temperature and limits."""
+        """A search of this driver's temperature, truncation and limits."""
         settings = self._settings
         state = searcher.start(problem.seed, self._scorer.kind)
-        return Search(problem, searcher, state, settings.limits, settings.temperature)
+        return Search(problem, searcher, state, settings.limits, settings.temperature, settings.truncation)
 
     def tick(self, live: Sequence[Search]) -> list[Search]:
         """Run one round of every live search; returns those that are over now."""
@@ -229,8 +230,9 @@ def _expansions(asks: Sequence[_Ask]) -> pa.Table:
             want.lookahead,
             temperature,
             ask.expansion.seed,
-            ask.search.top_p,
-            ask.search.top_k,
+            ask.search.truncation.top_p,
+            ask.search.truncation.top_k,
+            ask.search.truncation.min_p,
         )
         for name, value in zip(EXPANSIONS.names, values, strict=True):
             columns[name].append(value)

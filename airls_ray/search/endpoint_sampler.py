@@ -126,6 +126,8 @@ class EndpointSampler:
             extra["include_stop_str_in_output"] = True
         if row["top_k"]:
             extra["top_k"] = row["top_k"]
+        if row["min_p"]:
+            extra["min_p"] = round(row["min_p"], 6)
         return self._connection.choices(
             lambda client, model: client.completions.create(
                 model=model,

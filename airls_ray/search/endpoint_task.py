@@ -20,6 +20,7 @@ from airls_ray.evaluation.endpoint import Connection
 from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.search.over_endpoint import Scoring, SearchResult, TextForm, search_by_endpoint
 from airls_ray.tasks import Problem, make_task
+from airls_ray.text.messages import history_of
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
 
@@ -36,8 +37,8 @@ def search_task_by_endpoint(
     """Search the test problems by each algorithm and width of `search`, and write what was found.
 
     Args:
-        config: the sections task (of files), search, model.prompt_template, rollout.max_response_tokens,
-            verifier and seed.
+        config: the sections task (of files), search, model.prompt_template and its keywords,
+            rollout.max_response_tokens, verifier and seed.
         connection: the policy.
         scoring: the PRM; it is loaded once.
         output: folder of `results.jsonl` (a line for each search of a problem) and `summary.json`.
@@ -50,6 +51,7 @@ def search_task_by_endpoint(
 
     Raises:
         ConfigError: the task is none of files, or what `search_by_endpoint` raises.
+        DataError: prompts are messages, and no tokenizer or chat template is there to write them.
         RunError: there are results already; or the endpoint fails.
     """
     task, search = config.task, config.search
@@ -59,8 +61,9 @@ def search_task_by_endpoint(
         )
     if (output / RESULTS).exists():
         raise RunError(f"{output} has results already: give another --output")
-    check_before(config, progress, splits=("test",), traces=False, encodes=False)
+    check_before(config, progress, splits=("test",), traces=False, encodes=tokenizer is not None)
     problems = list(islice(make_task(task).problems("test", config.seed), search.problems))
+    chat = tokenizer is not None and config.model.prompt_template == "chat"
     form = TextForm(task.prompt_template, task.system_prompt, task.steps, task.step_delimiter)
     once = Scoring(cache(lambda: scoring.load()), scoring.kind, scoring.aggregate)
     settings = search.model_dump(mode="json", exclude={"algorithms", "budgets"})
@@ -81,7 +84,9 @@ def search_task_by_endpoint(
                 budget=budget,
                 form=form,
                 tokenizer=tokenizer,
-                chat=tokenizer is not None and config.model.prompt_template == "chat",
+                chat=chat,
+                chat_template_kwargs=config.model.chat_template_kwargs if chat else {},
+                histories=[history_of(one.details) for one in problems],
                 max_response_tokens=config.rollout.max_response_tokens,
                 seed=config.seed,
                 settings=settings,

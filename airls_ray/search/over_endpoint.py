@@ -31,6 +31,8 @@ from airls_ray.tasks import make_task
 from airls_ray.tasks.base import WrapsPrompts
 from airls_ray.tasks.math_grader import read_response
 from airls_ray.text.character_codec import CharacterCodec, Codec
+from airls_ray.text.messages import Message
+from airls_ray.truncation import Truncation
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,24 @@ def search_by_endpoint(
     form: TextForm,
     tokenizer: Path | str | None,
     chat: bool,
+    chat_template_kwargs: Mapping[str, Any],
     max_response_tokens: int,
     seed: int,
     settings: Mapping[str, Any],
+    histories: Sequence[Sequence[Message]] | None = None,
 ) -> list[SearchResult]:
     """Search every problem; see `airls_ray.search_endpoint` for the arguments.
 
+    `histories`: the turns before each problem, which the PRM is not given.
+
     Raises:
         ConfigError: a setting is unknown or wrong, or an endpoint cannot do what the algorithm needs.
-        DataError: a problem is blank.
+        DataError: a problem is blank, or has turns before it that cannot be written.
         RunError: the endpoint cannot be reached, refuses, or does not say what is needed.
     """
     search = {**settings, "algorithms": [algorithm], "budgets": [budget]}
-    config = load_config({**form.sections(), "search": search, "seed": seed})
+    model = {"prompt_template": "chat" if chat else "plain", "chat_template_kwargs": chat_template_kwargs}
+    config = load_config({**form.sections(), "model": model, "search": search, "seed": seed})
     for number, problem in enumerate(problems, 1):
         if not problem.strip():
             raise DataError(f"problem {number} is blank: leave it out")
@@ -144,7 +151,7 @@ def search_by_endpoint(
         )
     if chat and tokenizer is None:
         raise ConfigError("chat=True puts problems into the model's chat template: give its tokenizer")
-    codec = _codec(config, tokenizer, chat)
+    codec = _codec(config, tokenizer)
     searcher = make_searcher(algorithm, config.search, budget, config.search.aggregate or scoring.aggregate)
     scorer = TextSearchScorer(scoring.load(), codec, problems, scoring.kind)
     assert isinstance(config.task, FileTaskConfig)
@@ -156,9 +163,10 @@ def search_by_endpoint(
         config.search.max_step_tokens,
     )
     driver = SearchDriver(sampler, scorer, codec.is_blank, _driver_settings(config))
+    turns = [()] * len(problems) if histories is None else histories
     asked = [
-        SearchProblem(at, str(at), tuple(codec.encode_prompt(problem)), derive_seed(seed, "search", at))
-        for at, problem in enumerate(problems)
+        SearchProblem(at, str(at), tuple(codec.encode_prompt(*one)), derive_seed(seed, "search", at))
+        for at, one in enumerate(zip(problems, turns, strict=True))
     ]
     live = config.search.live_problems
     searches = [
@@ -169,7 +177,7 @@ def search_by_endpoint(
     return [_result(search, problems[search.problem.number], searcher, codec, config) for search in searches]
 
 
-def _codec(config: Config, tokenizer: Path | str | None, chat: bool) -> Codec:
+def _codec(config: Config, tokenizer: Path | str | None) -> Codec:
     """Of the policy's tokens, or without a tokenizer of text."""
     task = make_task(config.task)
     assert isinstance(config.task, FileTaskConfig) and isinstance(task, WrapsPrompts)
@@ -179,12 +187,13 @@ def _codec(config: Config, tokenizer: Path | str | None, chat: bool) -> Codec:
         return CharacterCodec(lambda problem: "\n\n".join(filter(None, wrap(problem))), rule, delimiter)
     from airls_ray.text.codec import TextCodec
 
-    return TextCodec.from_folder(tokenizer, task, "chat" if chat else "plain")
+    return TextCodec.for_model(config.model, tokenizer, task)
 
 
 def _driver_settings(config: Config) -> DriverSettings:
     search = config.search
-    return DriverSettings(search.temperature, search.max_steps, Limits(**search.limits))
+    limits = Limits(**search.limits)
+    return DriverSettings(search.temperature, search.max_steps, limits, truncation=Truncation.of(search))
 
 
 def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, config: Config) -> SearchResult:

@@ -25,6 +25,7 @@ from airls_ray.serving.prompts import PromptEncoder
 from airls_ray.serving.requests import ChatRequest, CompletionRequest
 from airls_ray.serving.search_queue import QueueFullError, SearchQueue
 from airls_ray.text.codec import TextCodec
+from airls_ray.truncation import Truncation
 
 _GREEDY_BELOW = 1e-5
 """Temperatures below it are greedy to the engine."""
@@ -49,8 +50,7 @@ class Job:
     count: int
     """Answers that are wanted."""
     stops: tuple[str, ...]
-    top_p: float
-    top_k: int
+    truncation: Truncation
 
 
 class SearchService:
@@ -149,8 +149,11 @@ class SearchService:
             max_policy_tokens=options.max_policy_tokens,
             count=request.n,
             stops=request.stop,
-            top_p=request.top_p,
-            top_k=max(request.top_k, 0),
+            truncation=Truncation(
+                search.top_p if request.top_p is None else request.top_p,
+                max(search.top_k if request.top_k is None else request.top_k, 0),
+                search.min_p if request.min_p is None else request.min_p,
+            ),
         )
 
     def _require_temperature(self, asked: float) -> None:
@@ -190,7 +193,7 @@ class SearchService:
         search = self._driver.start(
             job.searcher, SearchProblem(number, f"request-{number}", job.prompt, seed)
         )
-        search.temperature, search.top_p, search.top_k = job.temperature, job.top_p, job.top_k
+        search.temperature, search.truncation = job.temperature, job.truncation
         if job.stops:
             search.end_of = end_of(job.stops, self._codec)
         if job.max_policy_tokens is not None:

@@ -10,7 +10,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from airls_ray.errors import DataError
 from airls_ray.text.characters import whole_characters
+from airls_ray.text.messages import Message
 from airls_ray.text.steps import StepRule, cut
 
 END = 0x110000
@@ -25,8 +27,8 @@ class Codec(Protocol):
     eos_ids: tuple[int, ...]
     """All that do."""
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Return a problem as the policy sees it."""
+    def encode_prompt(self, prompt: str, history: Sequence[Message] = ()) -> list[int]:
+        """Return a problem, behind the turns before it, as the policy sees it."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -58,8 +60,14 @@ class CharacterCodec:
         self._rule = rule
         self._delimiter = delimiter
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """See `Codec.encode_prompt`."""
+    def encode_prompt(self, prompt: str, history: Sequence[Message] = ()) -> list[int]:
+        """See `Codec.encode_prompt`.
+
+        Raises:
+            DataError: there are turns before it, which only a chat template writes.
+        """
+        if history:
+            raise DataError("prompts of several messages need the policy's tokenizer and its chat template")
         return self.encode(self._wrap(prompt))
 
     def encode(self, text: str) -> list[int]:

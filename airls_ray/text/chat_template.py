@@ -24,9 +24,23 @@ _SAID = "what the assistant said"
 class ChatTemplate:
     """The tokenizer of transformers with its template, and a copy of it that knows no special tokens."""
 
-    def __init__(self, tokenizer: Any, plain: Tokenizer, special: Sequence[str]) -> None:
-        """Wrap `tokenizer`; `special`: the texts of its special tokens, which `plain` reads as text."""
+    def __init__(
+        self,
+        tokenizer: Any,
+        plain: Tokenizer,
+        special: Sequence[str],
+        keywords: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            tokenizer: of transformers, with a chat template.
+            plain: the same, but it reads the texts of special tokens as text.
+            special: these texts.
+            keywords: variables of the template (`model.chat_template_kwargs`), given to it every time.
+        """
         self._tokenizer = tokenizer
+        self._keywords = dict(keywords or {})
         self._control: Tokenizer = tokenizer.backend_tokenizer
         self._control.no_padding()
         self._control.no_truncation()
@@ -58,7 +72,10 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """Return the text of a conversation; its special tokens and those of the template look the same."""
         text: str = self._tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **self._keywords,
         )
         return text
 

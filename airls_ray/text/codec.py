@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from airls_ray.tasks.base import CutsSteps, Task, WrapsPrompts
 from airls_ray.text.messages import Message, conversation, history_of, needs_template, own_system
 from airls_ray.text.steps import StepRule, cut, surely_ends
 from airls_ray.text.tokenizer_files import LoadedTokenizer, build_tokenizer, load_tokenizer, word_pattern
+
+if TYPE_CHECKING:
+    from airls_ray.config.model_sections import ModelConfig
 
 __all__ = ["TextCodec", "build_tokenizer", "encode_traces"]
 
@@ -55,16 +58,31 @@ class TextCodec:
             self._words = _Words(vocabulary, task, where)
 
     @classmethod
+    def for_model(cls, model: ModelConfig, folder: Path | str, task: Task) -> TextCodec:
+        """Load the tokenizer of a model folder (or hub name) as a configuration's section `model` says.
+
+        Raises:
+            ModelError: as of `from_folder`.
+        """
+        return cls.from_folder(folder, task, model.prompt_template, model.chat_template_kwargs)
+
+    @classmethod
     def from_folder(
-        cls, folder: Path | str, task: Task, template: Literal["plain", "chat"] = "plain"
+        cls,
+        folder: Path | str,
+        task: Task,
+        template: Literal["plain", "chat"] = "plain",
+        keywords: Mapping[str, Any] | None = None,
     ) -> TextCodec:
         """Load the tokenizer of a model folder (or hub name).
+
+        `keywords`: variables of the chat template.
 
         Raises:
             ModelError: there is none, it has no end-of-sequence token or no chat template where one is
                 asked for, or it lacks tokens of a built-in task.
         """
-        return cls(load_tokenizer(folder, chat=template == "chat"), task, str(folder))
+        return cls(load_tokenizer(folder, template == "chat", keywords), task, str(folder))
 
     @property
     def has_template(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,12 @@ def _save(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
 
 
-def load_tokenizer(folder: Path | str, chat: bool) -> LoadedTokenizer:
+def load_tokenizer(
+    folder: Path | str, chat: bool, keywords: Mapping[str, Any] | None = None
+) -> LoadedTokenizer:
     """Load the tokenizer of a folder or hub name; transformers is imported only where it must be.
+
+    `keywords`: variables of the chat template (`model.chat_template_kwargs`), where `chat` is set.
 
     Raises:
         ModelError: it is missing or broken, is no fast tokenizer, has no end-of-sequence token, or has
@@ -147,7 +151,7 @@ def load_tokenizer(folder: Path | str, chat: bool) -> LoadedTokenizer:
     """
     path = Path(folder)
     if chat or not (path / "tokenizer.json").is_file():
-        return _load_with_transformers(folder, chat)
+        return _load_with_transformers(folder, chat, keywords or {})
     try:
         backend = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
     except Exception as error:  # the library raises no narrower class for a file that it cannot read
@@ -181,7 +185,7 @@ def require_same_tokens(policy: Path | str, prm: Path | str) -> None:
     )
 
 
-def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
+def _load_with_transformers(folder: Path | str, chat: bool, keywords: Mapping[str, Any]) -> LoadedTokenizer:
     from transformers import AutoTokenizer
 
     try:
@@ -203,7 +207,7 @@ def _load_with_transformers(folder: Path | str, chat: bool) -> LoadedTokenizer:
     plain = _plain(Tokenizer.from_str(control.to_str()), ends)
     if not chat:
         return LoadedTokenizer(plain, ends, pad, str(folder))
-    template = ChatTemplate(tokenizer, plain, _special_texts(control, ends))
+    template = ChatTemplate(tokenizer, plain, _special_texts(control, ends), keywords)
     turn_end = template.turn_end()
     if turn_end is not None:
         ends = tuple(dict.fromkeys((turn_end, *ends)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from math import log
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from actors.rollout.engine import Request
 from actors.rollout.vllm_engine import VLLMEngine
 from airls_ray.config.schema import EngineConfig
 from airls_ray.errors import RequestRefused
+from airls_ray.truncation import WHOLE, Truncation
 from tests.e2e.engines import cached_tokens
 
 EOS = 1
@@ -20,7 +23,7 @@ PREFIX = [2 + at % 20 for at in range(40)]
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMEngine]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     Qwen3ForCausalLM(
@@ -30,6 +33,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMEngine]:
             eos_token_id=EOS, pad_token_id=0, bos_token_id=None,
         )
     ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[VLLMEngine]:
     config = EngineConfig(kv_cache_gib=0.05, max_sequences=16)
     engine = VLLMEngine(folder, config, dtype="float32", context_tokens=96, eos_ids=[EOS])
     yield engine
@@ -66,13 +74,45 @@ def test_what_the_engine_refuses_is_said_and_changes_nothing(
     assert [list(one.tokens) for one in after] == [list(one.tokens) for one in before[0]]
 
 
-def test_top_k_and_top_p_leave_the_most_probable_tokens(engine: VLLMEngine) -> None:
+def test_top_k_top_p_and_min_p_leave_the_most_probable_tokens(engine: VLLMEngine) -> None:
     [[best]] = engine.run([Request([5, 6], 1, 0.0, 1, 0)])
-    for limits in ({"top_k": 1}, {"top_p": 1e-6}):
-        [samples] = engine.run([Request([5, 6], 8, 1.0, 1, 3, (), **limits)])
+    for limits in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
+        [samples] = engine.run([Request([5, 6], 8, 1.0, 1, 3, truncation=Truncation(**limits))])
         assert {tuple(one.tokens) for one in samples} == {tuple(best.tokens)}
     [free] = engine.run([Request([5, 6], 8, 1.0, 1, 3)])
     assert len({tuple(one.tokens) for one in free}) > 1
+
+
+CUTS = [
+    Truncation(top_p=0.6),
+    Truncation(top_k=3),
+    Truncation(min_p=0.5),
+    Truncation(0.9, 5, 0.2),
+    WHOLE,
+]
+
+
+@pytest.mark.parametrize("interruptible", [False, True])
+def test_log_probabilities_are_the_whole_policys_whatever_the_sampler_leaves_out(
+    engine: VLLMEngine, folder: Path, interruptible: bool
+) -> None:
+    plain = Request([5, 6, 7], 4, 0.7, 8, 11)
+    before = engine.run([plain])
+    requests = [replace(plain, temperature=t, truncation=cut) for t in (1.0, 0.7) for cut in CUTS]
+    requests.append(Request([5, 6, 7], 1, 0.0, 8, 0))
+    found = engine.run_interruptible(requests, 0, lambda: None) if interruptible else engine.run(requests)
+    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for request, samples in zip(requests, found, strict=True):
+        for one in samples:
+            tokens = torch.tensor([[*request.prompt, *one.tokens]])
+            with torch.no_grad():
+                logits = model(tokens).logits[0, len(request.prompt) - 1 : -1]
+            whole = torch.log_softmax(logits / (request.temperature or 1.0), -1)
+            own = whole.gather(1, tokens[0, len(request.prompt) :, None])[:, 0]
+            assert list(one.logprobs) == pytest.approx(own.tolist(), abs=1e-4)
+            least = whole.max(-1).values + log(request.truncation.min_p or 1e-9)
+            assert (own >= least - 1e-4).all()
+    assert engine.run([plain]) == before  # whoever asks for no truncation gets what he got
 
 
 def test_a_shared_prefix_changes_no_sample(engine: VLLMEngine) -> None:

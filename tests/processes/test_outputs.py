@@ -24,6 +24,7 @@ from airls_ray.evaluation.endpoint import Asked, Endpoint
 from airls_ray.evaluation.output_parts import OutputParts
 from airls_ray.evaluation.outputs import GREEDY, measure_outputs, output_rows
 from airls_ray.tasks.base import Problem
+from airls_ray.truncation import Truncation
 
 PROBLEMS = problems_to_table(
     [
@@ -272,6 +273,20 @@ def test_an_endpoint_is_told_the_turns_before_a_prompt(address: str) -> None:
     problems = problems_to_table([Problem("a", "and 1?", "3", (), {"prompt_history": history})])
     Endpoint(address, "m", 20).responses(problems, 0, Asked(1, 0.7, 16, seed=1))
     assert Server.asked[0]["messages"] == [*history, {"role": "user", "content": "and 1?"}]
+
+
+def test_an_endpoint_is_told_which_tokens_samples_are_drawn_from(address: str) -> None:
+    cut = Truncation(0.9, 7, 0.25)
+    Endpoint(address, "m", 20).responses(PROBLEMS.slice(0, 1), 0, Asked(1, 0.7, 16, 1, cut))
+    found = [{name: body.get(name) for name in ("top_p", "top_k", "min_p")} for body in Server.asked]
+    assert found == [dict.fromkeys(("top_p", "top_k", "min_p")), dict(cut.given())]  # greedy, sampled
+
+
+@pytest.mark.parametrize("given", [{}, {"enable_thinking": False}])
+def test_an_endpoint_is_told_the_variables_of_its_chat_template(address: str, given: dict[str, Any]) -> None:
+    endpoint = Endpoint(address, "m", 20, chat_template_kwargs=given)
+    endpoint.responses(PROBLEMS.slice(0, 1), 0, Asked(1, 0.7, 16, seed=1))
+    assert [body.get("chat_template_kwargs") for body in Server.asked] == [given or None] * 2
 
 
 def test_an_endpoint_that_is_not_there_is_one_sentence() -> None:

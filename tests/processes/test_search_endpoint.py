@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 from airls_ray.config import Config, load_config
+from airls_ray.config.model_sections import ModelConfig
 from airls_ray.console.progress import QuietProgress
-from airls_ray.errors import ConfigError, RunError
+from airls_ray.errors import ConfigError, DataError, RunError
 from airls_ray.evaluation.endpoint import Connection
 from airls_ray.search.endpoint_task import search_task_by_endpoint
 from airls_ray.search.over_endpoint import Scoring
 from tests.unit.endpoint_fakes import Digits, FakePolicy, served
+from tests.unit.test_turn_ends import make
+
+TAGS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{{ mark }}"
 
 
 @pytest.fixture
@@ -72,3 +76,24 @@ def test_results_are_not_written_over_and_other_tasks_are_a_sentence(config: Con
         search_task_by_endpoint(config, connection, Scoring(Loaded()), tmp_path, QuietProgress())
     with pytest.raises(ConfigError, match="reads the problems of files, and the task is arithmetic"):
         search_task_by_endpoint(Config(), connection, Scoring(Loaded()), tmp_path, QuietProgress())
+
+
+def test_prompts_of_several_messages_need_the_tokenizer_and_are_written_with_it(
+    config: Config, tmp_path: Path
+) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is it?"}]
+    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": turns, "answer": "3"}))
+    folder = tmp_path / "policy"
+    codec = make(folder, TAGS)
+    keywords = {"prompt_template": "chat", "chat_template_kwargs": {"mark": "!"}}
+    chat = config.model_copy(update={"model": ModelConfig.model_validate(keywords)})
+    policy = FakePolicy(codec=codec)
+    with served(policy) as url:
+        connection, quiet = Connection(url, None, 30.0), QuietProgress()
+        with pytest.raises(DataError, match="several messages need the policy's tokenizer"):
+            search_task_by_endpoint(config, connection, Scoring(Loaded()), tmp_path / "a", quiet)
+        assert not policy.asked
+        search_task_by_endpoint(chat, connection, Scoring(Loaded()), tmp_path / "b", quiet, tokenizer=folder)
+    assert {codec.decode(body["prompt"]) for body in policy.asked[:1]} == {
+        "<system>Be brief.<user>What is it?!"
+    }

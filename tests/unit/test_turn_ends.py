@@ -100,7 +100,7 @@ class Ends:
 def test_a_search_knows_a_turn_end_for_the_end_of_the_response(tmp_path: Path) -> None:
     codec = make(tmp_path, ends=[END, TURN])
     (turn,) = ids(codec, TURN)
-    wish = ("p", codec.encode_prompt("q"), [], 1, False, None, 0, 1.0, 0, 1.0, 0)
+    wish = ("p", codec.encode_prompt("q"), [], 1, False, None, 0, 1.0, 0, 1.0, 0, 0.0)
     engine: Any = Ends(*codec.encode_trace("2")[:-1], turn)
     (row,) = expand(engine, codec, rows_to_table([wish], EXPANSIONS), 20, 20).to_pylist()
     assert (row["finish"], row["step_ends"]) == ("stop", [2])

@@ -18,6 +18,7 @@ from airls_ray.data.stored_outputs import read_responses
 from airls_ray.errors import DataError, UserError
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
+from airls_ray.text.characters import whole_characters
 from tests.unit.fuzz.budget import FEW
 from tests.unit.test_turn_ends import make
 
@@ -44,6 +45,20 @@ ROWS: dict[str | None, dict[str, Any]] = {
         "prompt": [{"role": "user", "content": "p"}],
         "ability": "math",
         "reward_model": {"ground_truth": "3"},
+    },
+    "verl": {
+        "data_source": "d",
+        "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": "3"},
+        "extra_info": {"index": 1, "split": "train"},
+    },
+    "trl": {
+        "prompt": [{"role": "user", "content": "p"}],
+        "completion": [{"role": "assistant", "content": "\\boxed{3}"}],
+        "solution": "\\boxed{3}",
+        "ground_truth": 3,
+        "level": 1,
     },
     "humaneval": {
         "task_id": "h",
@@ -108,6 +123,20 @@ good = st.fixed_dictionaries(
 )
 
 
+turns = st.lists(
+    st.one_of(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": texts},
+            optional={"name": scalars},
+        ),
+        st.dictionaries(st.sampled_from(["role", "content"]), values, max_size=2),
+        values,
+    ),
+    max_size=4,
+)
+"""What may be a conversation."""
+
+
 def sentence_of(error: UserError) -> str:
     sentence = str(error)
     assert sentence and "\n" not in sentence and "Traceback" not in sentence
@@ -136,6 +165,35 @@ def test_every_row_is_a_problem_or_a_sentence(tmp_path: Path, form: str | None, 
         ]
 
 
+@pytest.mark.parametrize("form", [None, "gsm8k", "verl", "trl"])
+@given(st.data())
+@settings(FEW, max_examples=60)
+def test_every_conversation_is_a_problem_or_a_sentence(
+    tmp_path: Path, form: str | None, data: st.DataObject
+) -> None:
+    name = "question" if form == "gsm8k" else "prompt"
+    rows = [ROWS[form] | {name: messages} for messages in data.draw(st.lists(turns, max_size=4))]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    try:
+        found = import_problems(path, form)
+    except DataError as error:
+        sentence_of(error)
+        return
+    assert found.rows == len(found.problems) + found.merged + found.other + len(found.bad)
+    assert not any("\n" in sentence for sentence in found.bad)
+    codec = make(tmp_path / "chat", TAGS)
+    for problem in found.problems:
+        turns_of = [*problem.details.get("prompt_history", ()), {"role": "user", "content": problem.prompt}]
+        said = "".join(f"<{one['role']}>{whole_characters(one['content'])}" for one in turns_of)
+        assert codec.decode(codec.encode_problem(problem.prompt, problem.details)) == said
+    for suffix in (".jsonl", ".parquet"):
+        target = tmp_path / f"out{suffix}"
+        write_problems(problems_to_table(found.problems), target)
+        assert table_to_problems(read_problems(target)) == found.problems
+
+
+TAGS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 MARKED = "1+1? Step 1: 2 ки\nStep 2: 3 ки"
 STEP_ROWS: dict[StepForm, dict[str, Any]] = {
     "labels": {"problem": "p", "steps": ["a", "b"], "labels": [1, 0.5], "problem_id": "x", "correct": True},

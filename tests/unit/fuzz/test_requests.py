@@ -37,6 +37,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "temperature": st.floats() | st.sampled_from([0, 1, 1e-9, 0.5]),
     "top_p": st.floats(-0.5, 1.5),
     "top_k": st.integers(),
+    "min_p": st.floats(-0.5, 1.5),
     "seed": st.integers(),
     "stop": TEXTS | st.lists(TEXTS, max_size=3),
     "stream": st.booleans(),

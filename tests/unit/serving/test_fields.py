@@ -11,7 +11,17 @@ import pytest
 from airls_ray import __version__
 from airls_ray.search.records import Leaf
 from airls_ray.serving.answers import cut, in_order
-from tests.unit.serving.fakes import END, PROMPT, SEMICOLON, STEP, Chains, Make, probability, responses
+from tests.unit.serving.fakes import (
+    END,
+    PROMPT,
+    SEMICOLON,
+    STEP,
+    Chains,
+    Endpoint,
+    Make,
+    probability,
+    responses,
+)
 
 
 # ---------------------------------------------------------------------------------------- stop
@@ -73,17 +83,32 @@ def test_texts_are_cut_before_the_first_stop(texts: list[str], stops: list[str],
 
 
 # ------------------------------------------------------------------------------- top_p and top_k
-def test_top_p_and_top_k_reach_the_sampler(make: Make) -> None:
+def cuts(endpoint: Endpoint) -> set[tuple[float, int, float]]:
+    return {(row["top_p"], row["top_k"], row["min_p"]) for row in endpoint.chains.rows}
+
+
+def test_top_p_top_k_and_min_p_reach_the_sampler(make: Make) -> None:
     endpoint = make()
-    endpoint.post(top_p=0.5, top_k=7, search={"algorithm": "beam"})
-    assert {(row["top_p"], row["top_k"]) for row in endpoint.chains.rows} == {(0.5, 7)}
+    endpoint.post(top_p=0.5, top_k=7, min_p=0.25, search={"algorithm": "beam"})
+    assert cuts(endpoint) == {(0.5, 7, 0.25)}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, (0.5, 7, 0.25)), ({"top_p": 1, "top_k": -1, "min_p": 0}, (1.0, 0, 0.0))]
+)
+def test_what_a_request_does_not_say_is_as_the_configuration_says(
+    make: Make, given: dict[str, Any], expected: tuple[float, int, float]
+) -> None:
+    endpoint = make(search={"top_p": 0.5, "top_k": 7, "min_p": 0.25})
+    endpoint.post(**given)
+    assert cuts(endpoint) == {expected}
 
 
 @pytest.mark.parametrize("given", [{}, {"top_p": 1, "top_k": 0}, {"top_k": -1}])
 def test_without_them_all_tokens_are_sampled(make: Make, given: dict[str, Any]) -> None:
     endpoint = make()
     endpoint.post(**given)
-    assert {(row["top_p"], row["top_k"]) for row in endpoint.chains.rows} == {(1.0, 0)}
+    assert cuts(endpoint) == {(1.0, 0, 0.0)}
 
 
 # ------------------------------------------------------------------------------------------- n

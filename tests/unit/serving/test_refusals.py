@@ -50,6 +50,8 @@ WRONG: list[tuple[dict[str, Any], int, str | None]] = [
     ({"top_p": 1.5}, 400, "top_p"),
     ({"top_k": -2}, 400, "top_k"),
     ({"top_k": 1.5}, 400, "top_k"),
+    ({"min_p": -0.5}, 400, "min_p"),
+    ({"min_p": 1.5}, 400, "min_p"),
     ({"frequency_penalty": 0.1}, 400, "frequency_penalty"),
     ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
     ({"response_format": {"type": "json_object"}}, 400, "response_format"),
