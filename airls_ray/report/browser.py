@@ -69,9 +69,7 @@ def browser_intro(found: BrowsedRollouts) -> str:
             f" They are too much for one file, so {shown:,} of them are here: as many of each iteration "
             f"and policy, drawn with seed {found.seed}."
         )
-    lacking = [
-        name for field, name in (("scores", "PRM score"), ("truths", "truth")) if not found.has(field)
-    ]
+    lacking = [name for field, name in (("scores", "PRM score"), ("truths", "truth")) if not found.has(field)]
     if lacking:
         text += f" No step has a {' or a '.join(lacking)}."
     return text
@@ -99,7 +97,9 @@ def _form(found: BrowsedRollouts) -> Markup:
     return element(
         "form",
         _select("source", "iteration", _sources(found)),
-        _select("outcome", "outcome", [("", "all"), ("right", "right"), ("wrong", "wrong"), *_ungraded(found)]),
+        _select(
+            "outcome", "outcome", [("", "all"), ("right", "right"), ("wrong", "wrong"), *_ungraded(found)]
+        ),
         _select("disagreement", "disagreement", [("", "all"), *wanted]) if wanted else None,
         _input("threshold", "a score is high from", "number", value="0.5", min="0", max="1", step="any")
         if wanted
