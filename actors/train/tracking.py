@@ -189,7 +189,7 @@ class Tracker:
         rollouts: Refs,
         grades: Any,
         parts: Parts,
-        scores: Refs = (),
+        scores: Refs | None = None,
     ) -> LoopState:
         """Log one iteration; returns the state with its seconds added."""
         tokens = metrics.pop("rollout/response_tokens")
@@ -306,8 +306,8 @@ def read_state(checkpoint: Path) -> LoopState:
 def graded_table(rollouts: Refs, grades: Any, scores: Refs | None = None) -> pa.Table:
     """Rollouts with their outcomes filled in, and their rewards beside them, as they are saved.
 
-    With `scores` (references to STEP_SCORES, none without a PRM) also answers, step truths and the scores, for
-    the report.
+    With `scores` (references to STEP_SCORES, none without a PRM) also answers, step truths and the scores,
+    for the report.
     """
     tables = resolve([*rollouts, grades])
     table, graded = pa.concat_tables(tables[:-1]), tables[-1]
@@ -319,7 +319,7 @@ def graded_table(rollouts: Refs, grades: Any, scores: Refs | None = None) -> pa.
         for name in ("answer", "step_truth", "status"):
             table = table.append_column(name, graded[name])
         if scores:
-            table = table.append_column("scores", merge_parts(resolve(list(scores)))["scores"])
+            table = table.append_column("scores", merge_parts(resolve(scores))["scores"])
     return table
 
 

@@ -48,9 +48,9 @@ function matches(data, rollout, wanted) {
 const sum = values => values.reduce((all, value) => all + (value === null ? 0 : value), 0);
 
 /** What a rollout is sorted by, largest first; null comes last. */
-function rank(rollout, sort) {
+function rank(data, rollout, sort) {
   const scored = hasScores(rollout);
-  if (sort === 'latest') return rollout.source;
+  if (sort === 'latest') return data.kinds[rollout.source] === 'iteration' ? rollout.source : null;
   if (sort === 'trace_high') return rollout.trace ?? null;
   if (sort === 'trace_low') return rollout.trace === undefined ? null : -rollout.trace;
   if (sort === 'step_gap') {
@@ -71,7 +71,7 @@ function rank(rollout, sort) {
 function choose(data, wanted) {
   const found = [];
   data.rollouts.forEach((rollout, at) => {
-    if (matches(data, rollout, wanted)) found.push([at, rank(rollout, wanted.sort)]);
+    if (matches(data, rollout, wanted)) found.push([at, rank(data, rollout, wanted.sort)]);
   });
   found.sort(([a, x], [b, y]) => x === y ? a - b : x === null ? 1 : y === null ? -1 : y - x);
   return found.map(([at]) => at);
@@ -119,7 +119,7 @@ function verdict(outcome) {
   return [`outcome ${figure(outcome, 2)}`, outcome >= RIGHT ? 'right' : 'wrong'];
 }
 
-if (typeof module !== 'undefined') module.exports = { disagrees, matches, choose, treeRows, said, colourOf, verdict };
+if (typeof module !== 'undefined') module.exports = { choose, treeRows, said, colourOf, verdict };
 
 function drawBrowser(root) {
   const data = JSON.parse(root.querySelector('script').textContent);

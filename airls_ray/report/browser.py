@@ -72,6 +72,11 @@ def browser_intro(found: BrowsedRollouts) -> str:
     lacking = [name for field, name in (("scores", "PRM score"), ("truths", "truth")) if not found.has(field)]
     if lacking:
         text += f" No step has a {' or a '.join(lacking)}."
+    scored = {row["source"] for row in found.rows if "scores" in row}
+    if scored and scored != {row["source"] for row in found.rows}:
+        names = [str(source["name"]) for at, source in enumerate(found.sources) if at not in scored]
+        text += f" No PRM scores are kept of {names[0]}"
+        text += "." if len(names) == 1 else f" and {len(names) - 1} more."
     return text
 
 
@@ -94,6 +99,7 @@ def _form(found: BrowsedRollouts) -> Markup:
     if found.has("logs"):
         sorts += [("likely", "most probable first"), ("unlikely", "least probable first")]
     sorts += [(f"reward_{at}", f"{name}, highest first") for at, name in enumerate(found.rewards)]
+    outcomes = [("", "all"), ("right", "right"), ("wrong", "wrong"), *_ungraded(found)]
     return element(
         "form",
         _select("source", "iteration", _sources(found)),

@@ -270,8 +270,8 @@ def _with_grades(source: Source) -> pa.Table:
     grades = _table(Source(source.name, source.kind, source.grades))
     if grades.num_rows != table.num_rows:
         raise DataError(
-            f"{source.grades} has {grades.num_rows} rows and {source.path.name} {table.num_rows}: delete both "
-            "to report without them"
+            f"{source.grades} has {grades.num_rows} rows and {source.path.name} {table.num_rows}: delete "
+            "both to report without them"
         )
     for name in ("answer", "step_truth", "status"):
         if name in grades.column_names and name not in table.column_names:
