@@ -103,9 +103,7 @@ def _form(found: BrowsedRollouts) -> Markup:
     return element(
         "form",
         _select("source", "iteration", _sources(found)),
-        _select(
-            "outcome", "outcome", [("", "all"), ("right", "right"), ("wrong", "wrong"), *_ungraded(found)]
-        ),
+        _select("outcome", "outcome", outcomes),
         _select("disagreement", "disagreement", [("", "all"), *wanted]) if wanted else None,
         _input("threshold", "a score is high from", "number", value="0.5", min="0", max="1", step="any")
         if wanted

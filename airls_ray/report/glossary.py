@@ -6,7 +6,7 @@ from airls_ray.report.markup import Markup, element, join
 
 GLOSSARY = {
     "Rollout": "A response that the policy sampled for a problem.",
-    "Outcome": "1 if the answer of a response is right, 0 if it is wrong; the mean of many is the accuracy.",
+    "Outcome": "Whether the answer of a response is right (1) or wrong (0); the mean is the accuracy.",
     "PRM": "Process reward model: gives every step of a response a score, here from 0 (bad) to 1 (good).",
     "Step": "A piece of a response, such as a line or an equation, that is scored by itself.",
     "Truth of a step": "Whether the task says that the step is right; it measures the PRM alone.",

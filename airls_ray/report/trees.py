@@ -132,7 +132,7 @@ def tree_of_nodes(nodes: Sequence[Record], leaves: Sequence[Record], codec: Text
     for number, node in enumerate(nodes):
         tokens, scores = node["tokens"], node["scores"] or []
         ends = cuts.get(number, [])
-        if len(ends) != len(scores):
+        if not ends or len(ends) != len(scores):
             ends = [len(tokens)]
         parent = ends_at.get(node["parent"], -1)
         for piece, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
