@@ -66,7 +66,8 @@ DATA: dict[str, Any] = {
 
 def in_node(call: str, *arguments: Any) -> Any:
     """What a call of the script returns; `script` are its functions."""
-    code = f"const script = require({json.dumps(str(SCRIPT))}); const given = JSON.parse(require('fs').readFileSync(0));"
+    code = f"const script = require({json.dumps(str(SCRIPT))});"
+    code += "const given = JSON.parse(require('fs').readFileSync(0));"
     code += f"console.log(JSON.stringify(({call})(...given)))"
     done = subprocess.run(
         [str(NODE), "-e", code], input=json.dumps(arguments), capture_output=True, text=True, timeout=120
@@ -143,10 +144,13 @@ const wait = name => { form.elements[name].dispatchEvent(new Event('input', { bu
 const count = () => document.querySelector('.browser .count').textContent;
 const seen = { cards: document.querySelectorAll('.browser article').length, all: count() };
 for (const [name, value] of [['outcome', 'wrong'], ['problem', 'no such problem']]) {
-  form.elements[name].value = value; wait(name); seen[name] = count(); form.elements[name].value = ''; wait(name);
+  form.elements[name].value = value; wait(name); seen[name] = count();
+  form.elements[name].value = ''; wait(name);
 }
 seen.tree = document.querySelectorAll('.trees .steps li').length;
-seen.plots = [...document.querySelectorAll('.plot')].map(plot => plot.querySelector('svg').getBoundingClientRect().width > 0);
+seen.plots = [...document.querySelectorAll('.plot')]
+  .map(plot => plot.closest('details') || plot.querySelector('svg').getBoundingClientRect().width > 0)
+  .map(Boolean);
 seen.evil = document.querySelectorAll('.browser article script').length;
 const node = document.createElement('pre');
 node.id = 'probe'; node.textContent = JSON.stringify(seen); document.body.append(node);
