@@ -131,11 +131,9 @@ def read_rollouts(run: RunData, most_bytes: int = MOST_BYTES) -> BrowsedRollouts
         return BrowsedRollouts(problem=str(error))
     seed = run.summary.get("seed")
     seed = seed if isinstance(seed, int) else 0
-    tables = [_table(source, ["prompt", "response", "step_ends"]) for source in sources]
-    a_token = _bytes_per_token(tables[0], codec)
-    sizes = [_row_bytes(table, a_token) for table in tables]
+    a_token = _bytes_per_token(_table(sources[0], ["response"]), codec)
+    sizes = [_row_bytes(_table(source, ["prompt", "response", "step_ends"]), a_token) for source in sources]
     chosen = sample_evenly(sizes, [source.name for source in sources], most_bytes, seed)
-    del tables
     found = BrowsedRollouts(seed=seed)
     how, numbers = str(_setting(run, "prm", "search_aggregate") or "prod"), _Prompts(codec, found.prompts)
     for position, (source, rows, size) in enumerate(zip(sources, chosen, sizes, strict=True)):
