@@ -42,12 +42,12 @@ def label_endings(axes: Axes, curves: Sequence[Ends]) -> None:
             ends.append((*points[-1], colour, ending(y)))
     pixels = [float(axes.transData.transform((x, y))[1]) for x, y, _, _ in ends]
     low, high = axes.bbox.y0, axes.bbox.y1
-    points = 72.0 / axes.figure.dpi
-    heights = spread([min(max(pixel, low), high) * points for pixel in pixels], _APART, high * points)
+    to_points = 72.0 / axes.figure.dpi
+    heights = spread([min(max(pixel, low), high) * to_points for pixel in pixels], _APART, high * to_points)
     for (_, _, colour, text), height in zip(ends, heights, strict=True):
         axes.annotate(
             text,
-            (1.0, (height / points - low) / (high - low)),
+            (1.0, (height / to_points - low) / (high - low)),
             xycoords="axes fraction",
             xytext=(4, 0),
             textcoords="offset points",
