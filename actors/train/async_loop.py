@@ -79,4 +79,5 @@ def run_iteration(
         rollouts=rollouts,
         grades=grades,
         parts=parts,
+        scores=scores,
     )

@@ -76,6 +76,7 @@ def run_iteration(
         rollouts=rollouts,
         grades=grades,
         parts=parts,
+        scores=scores,
     )
 
 

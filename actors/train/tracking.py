@@ -19,6 +19,7 @@ from actors.train.interrupts import StopSignals
 from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Track
+from airls_ray.data.parts import merge_parts
 from airls_ray.errors import RunError
 from airls_ray.grading.reward_table import failed_labels, reward_columns
 from airls_ray.grading.worker import RAISED
@@ -188,6 +189,7 @@ class Tracker:
         rollouts: Refs,
         grades: Any,
         parts: Parts,
+        scores: Refs | None = None,
     ) -> LoopState:
         """Log one iteration; returns the state with its seconds added."""
         tokens = metrics.pop("rollout/response_tokens")
@@ -215,7 +217,7 @@ class Tracker:
                     self._say(f"Warning at iteration {state.iteration}: {text}")
         last = self.over(state)
         if state.iteration % self._config.train.rollouts_every == 0 or state.iteration == 1 or last:
-            self._run.write_rollouts(state.iteration, graded_table(rollouts, grades))
+            self._run.write_rollouts(state.iteration, graded_table(rollouts, grades, scores))
         if state.iteration % self._config.train.checkpoint_every == 0 or last:
             self.checkpoint(state, parts)
         self._bar.go_to(state.iteration, **_shown(state.iteration, metrics, phase))
@@ -301,14 +303,23 @@ def read_state(checkpoint: Path) -> LoopState:
         ) from error
 
 
-def graded_table(rollouts: Refs, grades: Any) -> pa.Table:
-    """Rollouts with their outcomes filled in, and their rewards beside them, as they are saved."""
+def graded_table(rollouts: Refs, grades: Any, scores: Refs | None = None) -> pa.Table:
+    """Rollouts with their outcomes filled in, and their rewards beside them, as they are saved.
+
+    With `scores` (references to STEP_SCORES, none without a PRM) also answers, step truths and the scores,
+    for the report.
+    """
     tables = resolve([*rollouts, grades])
     table, graded = pa.concat_tables(tables[:-1]), tables[-1]
     column = table.schema.get_field_index("outcome")
     table = table.set_column(column, table.schema.field(column), graded["outcome"])
     for name in reward_columns(graded):
         table = table.append_column(name, graded[name])
+    if scores is not None:
+        for name in ("answer", "step_truth", "status"):
+            table = table.append_column(name, graded[name])
+        if scores:
+            table = table.append_column("scores", merge_parts(resolve(scores))["scores"])
     return table
 
 

@@ -116,7 +116,7 @@ def _search_overrides(algorithms: list[str] | None, budgets: list[int] | None) -
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
 ) -> None:
-    """Write report.html of a run: curves, accuracy against N, and rollouts with their step scores."""
+    """Write report.html of a run: curves, accuracy against N, search trees, and rollouts to look through."""
     from airls_ray.errors import RunError
     from airls_ray.report import write_report
 

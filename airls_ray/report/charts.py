@@ -15,6 +15,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from airls_ray.report.endings import ending, label_endings, room_of
+from airls_ray.report.glossary import meaning
 from airls_ray.report.markup import Markup, data_script, element
 
 COLOURS = 8
@@ -90,19 +92,34 @@ def render(chart: Chart) -> Markup:
         width, height = _WIDE_SIZE if chart.wide else _SIZE
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
-        inside = (width - _LEFT - _RIGHT) / width, (height - _BOTTOM - _TOP) / height
+        inside = (width - _LEFT - _RIGHT - _room(chart)) / width, (height - _BOTTOM - _TOP) / height
         axes = figure.add_axes((_LEFT / width, _BOTTOM / height, *inside))
         _draw(axes, chart)
+        if _room(chart):
+            label_endings(axes, [(line.x, line.y, _SERIES[line.colour]) for line in _named(chart)])
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = _finish(buffer.getvalue(), chart.title)
     return element(
         "figure",
-        element("figcaption", element("h3", chart.title), element("p", chart.note) if chart.note else None),
+        element(
+            "figcaption",
+            element("h3", chart.title, title=meaning(chart.title)),
+            element("p", chart.note) if chart.note else None,
+        ),
         _legend(chart),
         element("div", svg, data_script(_readout(chart, axes)), class_="plot"),
         class_="chart",
     )
+
+
+def _named(chart: Chart) -> list[Line]:
+    return [line for line in chart.lines if not line.faint]
+
+
+def _room(chart: Chart) -> float:
+    """Inches on the right for the last values, 0 where they are in the legend alone."""
+    return 0.0 if chart.stacked else room_of([line.y for line in _named(chart)])
 
 
 def _draw(axes: Axes, chart: Chart) -> None:
@@ -194,16 +211,16 @@ def _finish(svg: str, title: str) -> Markup:
 
 
 def _legend(chart: Chart) -> Markup | None:
-    entries = [(line.name, line.colour, line.dash, line.marker) for line in chart.lines if not line.faint]
-    entries += [(name, 0, "dotted", "") for name, _ in chart.levels]
+    entries = [(line.name, line.colour, line.dash, line.marker, ending(line.y)) for line in _named(chart)]
+    entries += [(name, 0, "dotted", "", ending([level])) for name, level in chart.levels]
     if len(entries) < 2:
         return None
     items = []
-    for name, colour, dash, marker in entries:
+    for name, colour, dash, marker, last in entries:
         kind = "area" if chart.stacked else dash
         shape = element("b", _SHAPES[marker]) if marker else None
         swatch = element("i", shape, class_=f"swatch {kind}", style=f"--c:var(--c{colour})")
-        items.append(element("li", swatch, name))
+        items.append(element("li", swatch, name, element("span", last, class_="last")))
     return element("ul", items, class_="legend")
 
 

@@ -22,11 +22,14 @@ def render_examples(examples: Sequence[Mapping[str, Any]]) -> Markup:
     """Return the key to the colours, the buttons that choose among the rollouts, and the rollouts."""
     shown = [example for example in examples if isinstance(example, Mapping)][:MOST_EXAMPLES]
     return join(
-        _key(), _buttons(shown), element("div", [_card(example) for example in shown], class_="cards")
+        key_to_colours(),
+        _buttons(shown),
+        element("div", [_card(example) for example in shown], class_="cards"),
     )
 
 
-def _key() -> Markup:
+def key_to_colours() -> Markup:
+    """Return the sentence that says what the colours and the marks of steps mean."""
     return element(
         "p",
         "PRM score ",

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-_VOID = {"meta", "br"}
+_VOID = {"meta", "br", "input"}
 
 
 class Markup(str):

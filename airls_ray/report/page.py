@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 
 from airls_ray.report.markup import Child, Markup, element
 from airls_ray.report.style import SCRIPT, STYLE
 
 
-def page(title: str, *body: Child) -> str:
+@cache
+def asset(name: str) -> str:
+    """Return the text of a file beside this module, such as `browser.js`."""
+    return files("airls_ray.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def page(title: str, *body: Child, scripts: Sequence[str] = (SCRIPT,)) -> str:
     """Return a whole HTML document.
 
-    The content security policy allows our one script (by its hash) and no network, so that even text
+    The content security policy allows our own `scripts` (by their hashes) and no network, so that even text
     that slipped through the escaping could do nothing.
     """
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"
     head = element(
         "head",
         element("meta", charset="utf-8"),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
-        element("style", Markup(STYLE)),
+        element("style", Markup(STYLE + asset("browser.css"))),
     )
-    content = element("body", element("main", *body), element("script", Markup(SCRIPT)))
+    run = [element("script", Markup(script)) for script in scripts]
+    content = element("body", element("main", *body), run)
     return "<!doctype html>\n" + element("html", head, content, lang="en") + "\n"
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def section(title: str, *content: Child, intro: str = "", folded: bool = False) -> Markup | None:

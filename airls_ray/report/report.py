@@ -7,11 +7,13 @@ from pathlib import Path
 
 from airls_ray import files
 from airls_ray.console.formatting import format_seconds
+from airls_ray.report.browser import browser_intro, render_browser
 from airls_ray.report.charts import Chart, render
 from airls_ray.report.data import RunData, load_run, number
 from airls_ray.report.examples import MOST_EXAMPLES, render_examples
+from airls_ray.report.glossary import meaning, render_glossary
 from airls_ray.report.markup import Markup, element, join, table
-from airls_ray.report.page import page, section
+from airls_ray.report.page import asset, page, section
 from airls_ray.report.panels import (
     DETAILS,
     LEARNING,
@@ -22,6 +24,9 @@ from airls_ray.report.panels import (
     stage_seconds,
     time_charts,
 )
+from airls_ray.report.rollout_rows import BrowsedRollouts, read_rollouts
+from airls_ray.report.style import SCRIPT
+from airls_ray.report.trees import read_trees, render_trees, trees_intro
 from airls_ray.runs.run_folder import RunFolder
 
 
@@ -33,6 +38,7 @@ def write_report(run_folder: Path) -> Path:
         DataError: a file of the run is broken.
     """
     run = load_run(run_folder)
+    rollouts, trees = read_rollouts(run), read_trees(run)
     document = page(
         f"{run.name} · airls-ray",
         header(run),
@@ -40,22 +46,34 @@ def write_report(run_folder: Path) -> Path:
         section("Warnings", _warnings(run), intro="Known failures that the run met, each said once."),
         section("Learning curves", grid(charts(run, LEARNING)), intro=_smoothing(run)),
         section("Search", grid(search_charts(run), wide=True), _search_table(run)),
-        section(
-            "Rollouts",
-            render_examples(run.examples) if run.examples else None,
-            intro=f"The first {MOST_EXAMPLES} of {len(run.examples)}."
-            if len(run.examples) > MOST_EXAMPLES
-            else "",
-        ),
+        section("Search trees", render_trees(trees), intro=trees_intro(trees)),
+        _rollouts(run, rollouts),
         section("Time", grid(time_charts(run), wide=True), _stage_table(run)),
         section("More about the PRM and the policy", grid(charts(run, DETAILS)), folded=True),
         section("All other metrics", grid(other_charts(run)), folded=True),
         section("Configuration", element("pre", run.config) if run.config else None, folded=True),
+        section("Glossary", render_glossary(), folded=True),
+        scripts=(SCRIPT, asset("browser.js")) if rollouts.rows or trees.searches else (SCRIPT,),
     )
     output = RunFolder(run_folder).report_file
     with files.FullDisk(run_folder, "the report", "free some space"):
         files.write_text(output, document)
     return output
+
+
+def _rollouts(run: RunData, found: BrowsedRollouts) -> Markup | None:
+    """The browser of all rollouts, or where they cannot be read the examples that the run picked."""
+    if found.rows:
+        return section("Rollouts", render_browser(found), intro=browser_intro(found))
+    parts = []
+    if found.problem:
+        parts.append(f"The run's rollouts are tokens, and no tokenizer was found for them: {found.problem}.")
+    if len(run.examples) > MOST_EXAMPLES:
+        parts.append(f"The first {MOST_EXAMPLES} of {len(run.examples)} examples.")
+    examples = render_examples(run.examples) if run.examples else None
+    if found.problem and examples is None:
+        return section("Rollouts", element("p", parts[0]))
+    return section("Rollouts", examples, intro=" ".join(parts))
 
 
 def grid(found: Sequence[Chart], wide: bool = False) -> Markup | None:
@@ -148,11 +166,15 @@ def tables(run: RunData) -> Markup | None:
     panels = []
     if accuracy:
         content = table(["", "base policy", "trained policy", "change"], accuracy)
-        panels.append(element("div", element("h3", "Accuracy on test problems"), content, class_="panel"))
+        panels.append(element("div", _heading("Accuracy on test problems"), content, class_="panel"))
     if quality:
         content = table(["", "PRM", "policy log-probability", "difference"], quality)
-        panels.append(element("div", element("h3", "Scores against the truth"), content, class_="panel"))
+        panels.append(element("div", _heading("Scores against the truth"), content, class_="panel"))
     return element("div", panels, class_="tables") if panels else None
+
+
+def _heading(text: str) -> Markup:
+    return element("h3", text, title=meaning(text))
 
 
 def _warnings(run: RunData) -> Markup | None:

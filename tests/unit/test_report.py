@@ -21,7 +21,7 @@ from airls_ray.report.style import SCRIPT
 from airls_ray.runs.run_folder import RunFolder
 
 EVIL = "<script>alert('x')</script>&amp;\"$x"
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "input"}
 
 
 class Page(HTMLParser):

@@ -1,8 +1,10 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from actors.train import tracking
 from actors.train.tracking import LoopState, Shown, Stopwatch, Tracker, read_state
 from airls_ray.config.schema import Config
 from airls_ray.errors import RunError
@@ -86,3 +88,21 @@ def test_a_checkpoint_without_its_state_is_an_error_that_says_what_to_do(tmp_pat
 def test_the_state_advances_by_one_iteration() -> None:
     state = LoopState(iteration=3, version=1, position=96, tokens=10.0).advanced(2, 128, 5.0)
     assert (state.iteration, state.version, state.position, state.tokens) == (4, 2, 128, 15.0)
+
+
+def test_stored_rollouts_have_scores_and_verdicts_in_the_order_of_the_rollouts() -> None:
+    rollouts = [pa.table({"problem_id": [name], "outcome": pa.nulls(1, pa.float32())}) for name in "ab"]
+    grades = pa.table(
+        {
+            "outcome": pa.array([0.0, 1.0], pa.float32()),
+            "answer": ["3", None],
+            "step_truth": [[True], [False]],
+            "status": ["wrong_answer", "graded"],
+        }
+    )
+    scores = [pa.table({"row": [1], "scores": [[0.75]]}), pa.table({"row": [0], "scores": [[0.25]]})]
+    rows = tracking.graded_table(rollouts, grades, scores).to_pylist()
+    assert [row["scores"] for row in rows] == [[0.25], [0.75]]
+    assert [(row["answer"], row["step_truth"]) for row in rows] == [("3", [True]), (None, [False])]
+    assert "scores" not in tracking.graded_table(rollouts, grades, []).column_names
+    assert tracking.graded_table(rollouts, grades).column_names == ["problem_id", "outcome"]
