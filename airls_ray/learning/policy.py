@@ -10,7 +10,8 @@ from airls_ray.config.schema import LearnerConfig, MethodConfig
 from airls_ray.learning.batches import Sequences, add_sums, rank_batches, take_values
 from airls_ray.learning.engine import TrainEngine, max_over_ranks, resolve_layout, share_rows
 from airls_ray.learning.group_filter import group_numbers, rows_that_learn
-from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, near_rollouts, policy_loss
+from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, near_rollouts
+from airls_ray.objectives.policy_losses.clipped import loss as policy_loss
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
 
 
