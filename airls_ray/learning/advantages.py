@@ -7,8 +7,10 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from airls_ray import credit
 from airls_ray.config.schema import MethodConfig
+from airls_ray.credit import formulas as credit
+from airls_ray.credit.terms import format_penalty, overlong
+from airls_ray.credit.transforms import largest_return, min_form
 from airls_ray.data.schemas import REWARD_STEPS as STEPS
 from airls_ray.data.schemas import REWARD_SUM as SUM
 from airls_ray.learning.group_filter import rows_that_learn
@@ -51,9 +53,9 @@ def assign_credit(
     if step_rewards is not None and method.step_weight > 0:
         values = step_rewards
         if method.step_scale == "largest_return":
-            values = credit.scale_by_largest_return(values, unit_rows, learns)
+            values = largest_return.transform(values, unit_rows, learns)
         if method.step_transform == "min_form":
-            values = credit.min_form(values, unit_rows, units.rows, method.min_form_temperature)
+            values = min_form.transform(values, unit_rows, method.min_form_temperature)
         step = credit.step_advantages(
             values,
             unit_rows,
@@ -95,10 +97,10 @@ def rollout_rewards(
         total = total + method.trajectory_weight * whole
     if method.format_penalty > 0:
         missing = torch.from_numpy(grades["answer"].is_null().to_numpy().copy())
-        total = total - method.format_penalty * missing
+        total = total + method.format_penalty * format_penalty.term(missing)
     if method.overlong_buffer_tokens > 0:
         lengths = torch.from_numpy(pc.list_value_length(rollouts["response"]).to_numpy().copy())
-        total = total + credit.overlong_penalty(lengths, max_response_tokens, method.overlong_buffer_tokens)
+        total = total + overlong.term(lengths, max_response_tokens, method.overlong_buffer_tokens)
     return total
 
 

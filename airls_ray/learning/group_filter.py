@@ -6,7 +6,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-_ROUNDING = 1e-6  # outcomes are float32: 4 / 5 must lie within a band that ends at 0.8
+from airls_ray.credit.filters import accuracy_band, varied_groups
 
 
 def rows_that_learn(
@@ -22,20 +22,14 @@ def rows_that_learn(
     rows = torch.arange(rollouts.num_rows)
     if not rows.numel() or (not drop_constant and band is None):
         return rows
-    group = group_numbers(rollouts)
-    outcome = torch.from_numpy(rollouts["outcome"].to_numpy(zero_copy_only=False).copy()).double()
-    size = int(group.max()) + 1
-    keep = torch.ones(size, dtype=torch.bool)
+    groups = group_numbers(rollouts)
+    outcomes = torch.from_numpy(rollouts["outcome"].to_numpy(zero_copy_only=False).copy())
+    kept = torch.ones(rows.numel(), dtype=torch.bool)
     if drop_constant:
-        low = torch.full((size,), torch.inf, dtype=outcome.dtype).scatter_reduce(0, group, outcome, "amin")
-        high = torch.full((size,), -torch.inf, dtype=outcome.dtype).scatter_reduce(0, group, outcome, "amax")
-        keep &= high > low
+        kept &= varied_groups.keep(outcomes, groups)
     if band is not None:
-        lowest, highest = band
-        total = torch.zeros(size, dtype=outcome.dtype).index_add(0, group, outcome)
-        mean = total / torch.bincount(group, minlength=size)
-        keep &= (mean >= lowest - _ROUNDING) & (mean <= highest + _ROUNDING)
-    return rows[keep[group]]
+        kept &= accuracy_band.keep(outcomes, groups, band)
+    return rows[kept]
 
 
 def group_numbers(rollouts: pa.Table) -> Tensor:
