@@ -1,4 +1,4 @@
-"""Functions of a user's that take what they name: their keywords, read from the signature."""
+"""The user's own functions: what they take by name, what they raise, and what came out, in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airls_ray.doors import nearest
+from airls_ray.doors import Door, nearest, told
 from airls_ray.errors import DoorError
 
 _SHOWN = 40
@@ -85,6 +85,26 @@ def require_known(keywords: Keywords, known: Sequence[str], options: Mapping[str
         raise DoorError(f"takes {needed[0]!r}, which nobody gives it{nearest(needed[0], known)}")
     if not keywords.takes_all and not set(known) & set(named):
         raise DoorError(f"takes none of {', '.join(known)}")
+
+
+def call_own(door: Door, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what a door has opened.
+
+    Args:
+        door: of the function, for sentences.
+        where: the setting, for sentences.
+        function: what is called.
+        arguments: its arguments.
+
+    Raises:
+        DoorError: it raised.
+    """
+    try:
+        return function(*arguments)
+    except DoorError:
+        raise
+    except Exception as error:  # whatever the user's code may raise
+        raise DoorError(f"{where}: {door.name} raises {told(error, door)}") from error
 
 
 def shown(value: Any) -> str:

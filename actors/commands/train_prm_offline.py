@@ -126,7 +126,7 @@ def _rank_run(
     """Write what the ranks read into `output`; `models`: the policy, and what the PRM starts from."""
     write_stored(stored, output / ROLLOUTS, output / TRACES)
     labels = None
-    if method.objective == "outcome":
+    if method.objective is None:
         labels = output / LABELS
         facts = LabelFacts({"labels": "outcome", "rollouts": ROLLOUTS}, {})
         write_labels(outcome_labels(stored.rollouts, codec), labels, facts)
@@ -185,7 +185,7 @@ def _summary(
             "rollouts": [str(file) for file in stored_files.rollouts],
             "traces": None if stored_files.traces is None else str(stored_files.traces),
             "problems": None if stored_files.problems is None else str(stored_files.problems),
-            "objective": method.objective,
+            "objective": method.name,
             "notes": list(method.notes),
             "too_long": stored.too_long,
             "traces_too_long": stored.traces_too_long,

@@ -43,6 +43,7 @@ from airls_ray.config.task_sections import (
     TaskConfig,
     parts_of,
 )
+from airls_ray.errors import DoorError
 
 __all__ = [
     "ArithmeticTaskConfig",
@@ -248,7 +249,7 @@ class Config(StrictModel):
                 f"({self.model.context_tokens}), but is {self.rollout.max_response_tokens}"
             )
         method = self.method
-        if method.step_weight > 0 and method.prm_objective == "none" and not self.task.reward:
+        if method.step_weight > 0 and not self.uses_prm and not self.task.reward:
             raise ValueError(
                 "method.step_weight above 0 needs a PRM, but prm_objective is none, or a reward per step "
                 "(task.reward)"
@@ -269,16 +270,7 @@ class Config(StrictModel):
                 "train.problems_per_iteration must be a multiple of method.updates_per_iteration "
                 f"({self.method.updates_per_iteration}), but is {self.train.problems_per_iteration}"
             )
-        if self.method.prm_objective == "prime" and self.prm.parameterisation != "log_prob":
-            raise ValueError(
-                "method.prm_objective=prime needs prm.parameterisation=log_prob (its rewards are "
-                "log-ratios to the reference model), but it is scalar_head"
-            )
-        if self.prm.search_score == "reference_ratio" and self.method.prm_objective != "prime":
-            raise ValueError(
-                "prm.search_score=reference_ratio needs the reference model, which only "
-                f"method.prm_objective=prime starts, and it is {self.method.prm_objective}; set it to exp_f"
-            )
+        self._fits_objective()
         if self.train.max_staleness > 0 and self.method.importance_cap == 0:
             raise ValueError(
                 f"train.max_staleness={self.train.max_staleness} trains on rollouts of older policies, which "
@@ -323,15 +315,45 @@ class Config(StrictModel):
             )
         return self
 
+    def _fits_objective(self) -> None:
+        name = self.method.prm_objective.name
+        try:
+            traits = self.method.prm_objective.traits()
+        except DoorError:  # its file may be gone where nothing learns any more; before a run it is looked for
+            return
+        if traits is not None and traits.needs_log_prob_form and self.prm.parameterisation != "log_prob":
+            raise ValueError(
+                f"method.prm_objective={name} needs prm.parameterisation=log_prob (its rewards are "
+                "log-ratios), but it is scalar_head"
+            )
+        to_reference = traits is not None and traits.base == "reference"
+        if self.prm.search_score == "reference_ratio" and not to_reference:
+            raise ValueError(
+                "prm.search_score=reference_ratio needs the reference model, which only a "
+                f"method.prm_objective against it (prime) starts, and it is {name}; set it to exp_f"
+            )
+
     @property
     def uses_prm(self) -> bool:
         """Whether a PRM scores the rollouts."""
-        return self.method.prm_objective != "none"
+        return self.method.prm_objective.name != "none"
 
     @property
     def prm_learns(self) -> bool:
         """Whether that PRM learns in the loop."""
-        return self.method.prm_objective not in ("none", "frozen")
+        return self.method.prm_objective.learns
+
+    @property
+    def prm_against_reference(self) -> bool:
+        """Whether the PRM's values are compared with the reference model; its rewards are ratios to it."""
+        traits = self.method.prm_objective.traits()
+        return traits is not None and traits.base == "reference"
+
+    @property
+    def prm_needs_traces(self) -> bool:
+        """Whether the PRM learns from traces."""
+        traits = self.method.prm_objective.traits()
+        return traits is not None and traits.needs_traces
 
     @property
     def rough_log_probs(self) -> bool:
@@ -345,10 +367,11 @@ class Config(StrictModel):
         The sampler's will not do where an older policy sampled them, or where bfloat16 makes them differ from
         those of the traces in a way that tells the classes apart.
         """
-        objective, prm = self.method.prm_objective, self.prm
-        by_reward = prm.reward == "log_odds" and objective != "prime"  # that compares with the reference
+        traits, prm = self.method.prm_objective.traits(), self.prm
+        by_reward = prm.reward == "log_odds" and not self.prm_against_reference
         by_score = prm.search_score in ("ratio", "product")
-        reads = objective == "airl" or (self.uses_prm and (by_reward or by_score))
+        by_loss = traits is not None and traits.base == "policy"
+        reads = by_loss or (self.uses_prm and (by_reward or by_score))
         return reads and (self.train.max_staleness > 0 or self.rough_log_probs)
 
     @property
@@ -378,7 +401,7 @@ class Config(StrictModel):
     @property
     def uses_reference(self) -> bool:
         """Whether something reads reference log-probabilities."""
-        return self.method.kl_coefficient > 0 or self.method.prm_objective == "prime"
+        return self.method.kl_coefficient > 0 or self.prm_against_reference
 
     def derived(self) -> dict[str, int | float]:
         """Sizes that follow from the settings, printed at start."""

@@ -1,7 +1,7 @@
 """What policy losses share: their inputs, the terms beside the surrogate, how tokens are averaged.
 
-The surrogates are in `airls_ray/objectives/policy_losses/`, one file each. Token mean: DAPO, arXiv 2503.14476.
-Constant length: Dr. GRPO, arXiv 2503.20783. KL estimate k3: http://joschu.net/blog/kl-approx.html.
+The surrogates are in `airls_ray/objectives/policy_losses/`, one file each. Token mean: DAPO, arXiv
+2503.14476. Constant length: Dr. GRPO, arXiv 2503.20783. KL estimate k3: http://joschu.net/blog/kl-approx.html.
 Truncated importance weights for the sampler's log-probabilities: TRL, verl.
 """
 

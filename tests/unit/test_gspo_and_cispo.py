@@ -35,7 +35,9 @@ def random_inputs(seed: int, spread: float = 0.3, by_response: bool = False) -> 
 
     tokens = sum(LENGTHS)
     logprobs = noise(tokens) - 2.0
-    advantages = noise(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS)) if by_response else noise(tokens)
+    advantages = (
+        noise(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS)) if by_response else noise(tokens)
+    )
     return PolicyLossInputs(
         logprobs=logprobs.clone().requires_grad_(),
         old_logprobs=logprobs + spread * noise(tokens),
@@ -65,12 +67,16 @@ TWO = PolicyNormaliser(tokens=3, rollouts=2, max_response_tokens=4)
 
 # ----------------------------------------------------------------------------------------- GSPO
 def test_gspo_by_hand() -> None:
-    """s = exp(0.3) = 1.350 and exp(-0.3) = 0.741; the bounds 0.8 and 1.4 leave the first and clip the other."""
+    """s = exp(0.3) = 1.350 and exp(-0.3) = 0.741; bounds of 0.8 and 1.4 leave the first, clip the other."""
     inputs = two_responses()
     config = method(aggregation="sequence_mean", clip_low=0.2, clip_high=0.4)
     value, sums = gspo.loss(inputs, config=config, normaliser=TWO)
     assert value.item() == pytest.approx(-(math.exp(0.3) * 1 + 0.8 * -2) / 2, rel=1e-6)
-    wanted = [-math.exp(0.3) / 4, -math.exp(0.3) / 4, 0.0]  # d s / d log pi_t = s / 2 tokens, over 2 responses
+    wanted = [
+        -math.exp(0.3) / 4,
+        -math.exp(0.3) / 4,
+        0.0,
+    ]  # d s / d log pi_t = s / 2 tokens, over 2 responses
     assert gradient_of(value, inputs).tolist() == pytest.approx(wanted, rel=1e-6)
     assert sums["ratio"].item() == pytest.approx(2 * math.exp(0.3) + math.exp(-0.3))
     assert (sums["tokens"].item(), sums["clip_share"].item()) == (3.0, 1.0)
@@ -120,7 +126,7 @@ def test_gspo_leaves_each_token_its_own_advantage() -> None:
 
 # ---------------------------------------------------------------------------------------- CISPO
 def test_cispo_by_hand() -> None:
-    """Weights exp(0.1), 1.4 in place of exp(0.5), and 0.8 in place of exp(-0.3), of log pi -0.9, -1.5, -0.8."""
+    """Weights exp(0.1), 1.4 (not exp(0.5)) and 0.8 (not exp(-0.3)), of log pi -0.9, -1.5 and -0.8."""
     inputs = two_responses()
     value, sums = cispo.loss(inputs, config=method(clip_low=0.2, clip_high=0.4), normaliser=TWO)
     wanted = -(math.exp(0.1) * -0.9 + 1.4 * -1.5 + 0.8 * -2 * -0.8) / 3
@@ -139,7 +145,10 @@ def test_cispo_s_gradient_is_that_of_the_weighted_log_likelihood_for_every_token
         wanted = [
             -min(max(math.exp(new - old), 1 - low), 1 + high) * advantage / sum(LENGTHS)
             for new, old, advantage in zip(
-                inputs.logprobs.tolist(), inputs.old_logprobs.tolist(), inputs.advantages.tolist(), strict=True
+                inputs.logprobs.tolist(),
+                inputs.old_logprobs.tolist(),
+                inputs.advantages.tolist(),
+                strict=True,
             )
         ]
         assert gradient_of(value, inputs).tolist() == pytest.approx(wanted, rel=1e-6)

@@ -98,7 +98,7 @@ def at(config: Config, name: str) -> Any:
     value: Any = config
     for part in name.split("."):
         value = getattr(value, part)
-    return value
+    return value.name if isinstance(value, DoorConfig) else value
 
 
 def test_every_paper_configuration_is_checked():

@@ -1,4 +1,4 @@
-"""Weighs by softmax(-r / temperature), so that a rollout's sum is about its least (`method.step_transform`)."""
+"""Weighs by softmax(-r / temperature): a rollout's sum is about its least (`method.step_transform`)."""
 
 from __future__ import annotations
 
