@@ -11,6 +11,7 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config, load_config
+from airls_ray.config.door_section import DoorConfig
 from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.data.sources import parse_hub
 from airls_ray.planning import make_plan
