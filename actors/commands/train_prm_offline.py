@@ -20,6 +20,7 @@ from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
+from airls_ray.data.check_method import try_objective
 from airls_ray.data.check_rows import source_of
 from airls_ray.data.prm_labels import LabelFacts, write_labels
 from airls_ray.data.rollout_files import (
@@ -83,7 +84,10 @@ def train_prm_offline(
     """
     started = time.perf_counter()
     progress = progress or make_progress()
+    if config.prm_learns:
+        config.method.prm_objective.find()
     policy, source = check_models(config, policy)
+    try_objective(config, progress)
     if source != policy:
         require_same_tokens(policy, source)
     codec = TextCodec.from_folder(policy, make_task(config.task), config.model.prompt_template)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from actors.cluster import cluster
 from actors.cluster.cluster import resolve
 from actors.learn.deepspeed_engine import DeepSpeedEngine, free_port, init_distributed
+from airls_ray.config.named import open_names
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.learning.advantages import assign_credit
@@ -55,8 +56,14 @@ class Learner(ABC):
 
     def start(self, meeting: tuple[str, int], state: str | None, version: int) -> float:
         """Join the other ranks where rank 0 said, load the model and, at a resume, the state; returns
-        seconds."""
+        seconds.
+
+        Raises:
+            DoorError: what the method names does not open on this machine.
+        """
         start = time.perf_counter()
+        for _, named in open_names(self._config.method):
+            named.open()
         deadline = self._config.train.deadline_seconds
         init_distributed(self._rank, self._learner.ranks, *meeting, deadline)
         task = make_task(self._config.task)
