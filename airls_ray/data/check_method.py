@@ -48,8 +48,8 @@ def try_own_code(config: Config, progress: Progress) -> None:
             )
         except subprocess.TimeoutExpired:
             raise DoorError(
-                f"method: {', '.join(names)} did not get through a trial within {_SECONDS:g} s: look for what "
-                "hangs at import, or in a call"
+                f"method: {', '.join(names)} did not get through a trial within {_SECONDS:g} s: look for "
+                "what hangs at import, or in a call"
             ) from None
     if done.returncode == 0:
         return

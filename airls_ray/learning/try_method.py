@@ -1,7 +1,7 @@
 """What a method names, tried on a hand-made batch; a process of its own, since the driver has no PyTorch.
 
-`python -m airls_ray.learning.try_method` reads a line of JSON (see `airls_ray/data/check_method.py`). It ends with
-0, or with 2 and one sentence on standard output.
+`python -m airls_ray.learning.try_method` reads a line of JSON (see `airls_ray/data/check_method.py`). It ends
+with 0, or with 2 and one sentence on standard output.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _try_objective(method: MethodConfig, prm: PRMConfig) -> None:
     actions = _actions(4)
     loss, sums = objective.loss(actions)
     _check_gradient(loss, actions.f, "f of its actions", whose)
-    frame = {"loss": float(loss), "weight": 1.0, "output_abs": 1.0}
+    frame = {"loss": float(loss.detach()), "weight": 1.0, "output_abs": 1.0}
     metrics = objective.metrics({**{name: float(value) for name, value in sums.items()}, **frame})
     if prm.accuracy_ceiling < 1.0:
         accuracies_of(metrics, named.name)
@@ -86,7 +86,7 @@ def _try_rules(method: MethodConfig, max_response_tokens: int) -> None:
         "lengths": torch.tensor(_LENGTHS),
         "truncated": torch.tensor([length >= max(_LENGTHS) for length in _LENGTHS]),
     }
-    learns = _twice(method.row_filters, lambda: kept_rows(filters, known, len(_OUTCOMES)))
+    learns = _twice(method.row_filters, lambda: kept_rows(method.filters, known, len(_OUTCOMES)))
     of_steps = {
         "step_rows": torch.repeat_interleave(torch.arange(len(_STEPS)), torch.tensor(_STEPS)),
         "groups": known["groups"],
@@ -104,8 +104,8 @@ def _twice(named: Sequence[TransformConfig | TermConfig | FilterConfig], call: A
     if not torch.equal(first, call()):
         names = ", ".join(one.name for one in named)
         raise DoorError(
-            f"{named[0].where}: {names} gives another result for the same values when it is called again, and "
-            "every rank calls it for itself: make it a function of what it gets"
+            f"{named[0].where}: {names} gives another result for the same values when it is called again, "
+            "and every rank calls it for itself: make it a function of what it gets"
         )
     return first
 
