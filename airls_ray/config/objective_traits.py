@@ -103,20 +103,26 @@ def _values_of(found: ast.ClassDef, known: Mapping[str, ast.ClassDef], seen: set
         if isinstance(base, ast.Name) and base.id in known and base.id not in seen:
             values |= _values_of(known[base.id], known, seen)
     for one in found.body:
-        targets = (
-            one.targets
-            if isinstance(one, ast.Assign)
-            else [one.target]
-            if isinstance(one, ast.AnnAssign)
-            else []
-        )
-        for target in targets:
-            if isinstance(target, ast.Name) and target.id in _NAMES and one.value is not None:
+        for target, value in _assigned(one):
+            if isinstance(target, ast.Name) and target.id in _NAMES:
                 try:
-                    values[target.id] = ast.literal_eval(one.value)
+                    values[target.id] = ast.literal_eval(value)
                 except ValueError:
                     raise DoorError(
-                        f"has {target.id}={ast.unparse(one.value)[:40]}, and it must be a literal: it is "
-                        "read without running the file"
+                        f"has {target.id}={ast.unparse(value)[:40]}, and it must be a literal: it is read "
+                        "without running the file"
                     ) from None
     return values
+
+
+def _assigned(one: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:
+    """Targets and values of `a = 1`, `a: int = 1`, `a = b = 1` and `a, b = 1, 2`."""
+    if isinstance(one, ast.AnnAssign):
+        return [] if one.value is None else [(one.target, one.value)]
+    found: list[tuple[ast.expr, ast.expr]] = []
+    for target in one.targets if isinstance(one, ast.Assign) else []:
+        if isinstance(target, ast.Tuple) and isinstance(one.value, ast.Tuple):
+            found += zip(target.elts, one.value.elts, strict=False)
+        else:
+            found.append((target, one.value))
+    return found
