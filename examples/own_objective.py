@@ -1,8 +1,8 @@
 """A PRM objective of your own: the discriminator of AIRL-S with a hinge in the place of the cross-entropy.
 
 `own_objective.yaml` trains with it. An objective gets the values f of a micro-batch's actions (steps or
-tokens), the policy's log-probabilities of them, and their weights on either side. It returns the micro-batch's
-share of the loss, and sums for the metrics.
+tokens), the policy's log-probabilities of them, and their weights on either side. It returns its share of the
+loss, and sums for the metrics.
 """
 
 import torch
