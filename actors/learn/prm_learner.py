@@ -107,7 +107,7 @@ class PRMLearner(Learner):
         table = graded_rollouts(rollouts, grades)
         base = merge_parts(resolve(rollout_parts)) if rollout_parts else None
         traces, trace_base = TRACES.empty_table(), TOKEN_LOGPROBS.empty_table()
-        if self._config.prm_needs_traces:
+        if self._config.method.prm_objective.needs_traces:
             traces = self._traces(problems, iteration)
             trace_base = merge_parts(resolve(trace_parts))
         filters = [one for one in self._config.method.filters if one.prm]
@@ -141,7 +141,7 @@ class PRMLearner(Learner):
         """This rank's part of rewards, values and search scores; `base_parts`: reference log-probabilities
         that the rewards compare with, or none (the policy's own); `current_parts`: log-probabilities of the
         rollouts under the current policy, where an older one sampled them."""
-        against_reference = self._config.prm_against_reference
+        against_reference = self._config.method.prm_objective.against_reference
         return score_steps(
             self._engine,
             with_logprobs(pa.concat_tables(resolve(rollouts)), current_parts),

@@ -285,13 +285,13 @@ def _prm_part(
     reference: ReferenceGroup | NoReference,
 ) -> PRMPart:
     """What stands at the PRM's place in the loop."""
-    deadline, traces = config.train.deadline_seconds, config.prm_needs_traces
+    deadline, traces = config.train.deadline_seconds, config.method.prm_objective.needs_traces
     replay = config.prm.replay_iterations > 0
     if servers:
         return PRMScorer(servers, deadline)
     if not ranks:
         return NoPRM()
-    if isinstance(reference, ReferenceGroup) and config.prm_against_reference:
+    if isinstance(reference, ReferenceGroup) and config.method.prm_objective.against_reference:
         return ImplicitPRMGroup(ranks, reference, traces, replay, deadline)
     return PRMGroup(ranks, policy, traces, replay, deadline)
 

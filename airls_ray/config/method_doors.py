@@ -9,6 +9,7 @@ from pydantic import field_validator
 from airls_ray import doors
 from airls_ray.config.door_section import DoorConfig
 from airls_ray.config.objective_traits import ObjectiveTraits, traits_of
+from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.errors import DoorError
 
 
@@ -50,6 +51,40 @@ class ObjectiveConfig(_MethodDoor):
             if str(error).startswith(self.where):
                 raise
             raise DoorError(f"{self.where}: {self.name} {error}; {doors.kind_of(self.kind).remedy}") from None
+
+    @property
+    def against_reference(self) -> bool:
+        """Whether the PRM's values are compared with the reference model; its rewards are ratios to it."""
+        traits = self.traits()
+        return traits is not None and traits.base == "reference"
+
+    @property
+    def needs_traces(self) -> bool:
+        """Whether the PRM learns from traces."""
+        traits = self.traits()
+        return traits is not None and traits.needs_traces
+
+
+def check_objective(objective: ObjectiveConfig, prm: PRMConfig) -> None:
+    """Check that a PRM has what its objective declares to need.
+
+    Raises:
+        ValueError: it has not.
+    """
+    try:
+        traits = objective.traits()
+    except DoorError:  # its file may be gone where nothing learns any more; before a run it is looked for
+        return
+    if traits is not None and traits.needs_log_prob_form and prm.parameterisation != "log_prob":
+        raise ValueError(
+            f"method.prm_objective={objective.name} needs prm.parameterisation=log_prob (its rewards are "
+            "log-ratios), but it is scalar_head"
+        )
+    if prm.search_score == "reference_ratio" and not objective.against_reference:
+        raise ValueError(
+            "prm.search_score=reference_ratio needs the reference model, which only a method.prm_objective "
+            f"against it (prime) starts, and it is {objective.name}; set it to exp_f"
+        )
 
 
 class TransformConfig(_MethodDoor):

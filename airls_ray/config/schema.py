@@ -18,6 +18,7 @@ from pydantic import (
 from airls_ray.config.base import StrictModel
 from airls_ray.config.door_section import TrackerConfig, one_alone
 from airls_ray.config.evaluation_section import EvaluationConfig
+from airls_ray.config.method_doors import check_objective
 from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.methods import fill_sections
 from airls_ray.config.model_sections import (
@@ -43,7 +44,6 @@ from airls_ray.config.task_sections import (
     TaskConfig,
     parts_of,
 )
-from airls_ray.errors import DoorError
 
 __all__ = [
     "ArithmeticTaskConfig",
@@ -270,7 +270,7 @@ class Config(StrictModel):
                 "train.problems_per_iteration must be a multiple of method.updates_per_iteration "
                 f"({self.method.updates_per_iteration}), but is {self.train.problems_per_iteration}"
             )
-        self._fits_objective()
+        check_objective(self.method.prm_objective, self.prm)
         if self.train.max_staleness > 0 and self.method.importance_cap == 0:
             raise ValueError(
                 f"train.max_staleness={self.train.max_staleness} trains on rollouts of older policies, which "
@@ -315,24 +315,6 @@ class Config(StrictModel):
             )
         return self
 
-    def _fits_objective(self) -> None:
-        name = self.method.prm_objective.name
-        try:
-            traits = self.method.prm_objective.traits()
-        except DoorError:  # its file may be gone where nothing learns any more; before a run it is looked for
-            return
-        if traits is not None and traits.needs_log_prob_form and self.prm.parameterisation != "log_prob":
-            raise ValueError(
-                f"method.prm_objective={name} needs prm.parameterisation=log_prob (its rewards are "
-                "log-ratios), but it is scalar_head"
-            )
-        to_reference = traits is not None and traits.base == "reference"
-        if self.prm.search_score == "reference_ratio" and not to_reference:
-            raise ValueError(
-                "prm.search_score=reference_ratio needs the reference model, which only a "
-                f"method.prm_objective against it (prime) starts, and it is {name}; set it to exp_f"
-            )
-
     @property
     def uses_prm(self) -> bool:
         """Whether a PRM scores the rollouts."""
@@ -342,18 +324,6 @@ class Config(StrictModel):
     def prm_learns(self) -> bool:
         """Whether that PRM learns in the loop."""
         return self.method.prm_objective.learns
-
-    @property
-    def prm_against_reference(self) -> bool:
-        """Whether the PRM's values are compared with the reference model; its rewards are ratios to it."""
-        traits = self.method.prm_objective.traits()
-        return traits is not None and traits.base == "reference"
-
-    @property
-    def prm_needs_traces(self) -> bool:
-        """Whether the PRM learns from traces."""
-        traits = self.method.prm_objective.traits()
-        return traits is not None and traits.needs_traces
 
     @property
     def rough_log_probs(self) -> bool:
@@ -368,7 +338,7 @@ class Config(StrictModel):
         those of the traces in a way that tells the classes apart.
         """
         traits, prm = self.method.prm_objective.traits(), self.prm
-        by_reward = prm.reward == "log_odds" and not self.prm_against_reference
+        by_reward = prm.reward == "log_odds" and not self.method.prm_objective.against_reference
         by_score = prm.search_score in ("ratio", "product")
         by_loss = traits is not None and traits.base == "policy"
         reads = by_loss or (self.uses_prm and (by_reward or by_score))
@@ -401,7 +371,7 @@ class Config(StrictModel):
     @property
     def uses_reference(self) -> bool:
         """Whether something reads reference log-probabilities."""
-        return self.method.kl_coefficient > 0 or self.prm_against_reference
+        return self.method.kl_coefficient > 0 or self.method.prm_objective.against_reference
 
     def derived(self) -> dict[str, int | float]:
         """Sizes that follow from the settings, printed at start."""

@@ -54,7 +54,7 @@ def choose_method(config: Config, stored: StoredRollouts) -> OfflineMethod:
         ConfigError: the objective cannot be learned from these rollouts, or does not open.
     """
     objective = config.method.prm_objective
-    if not config.uses_prm or config.prm_against_reference:
+    if not config.uses_prm or config.method.prm_objective.against_reference:
         raise ConfigError(
             f"train-prm --rollouts cannot learn by method={config.method.name}: take airl_s or repirl (with "
             "correct traces), or orm (outcomes)"

@@ -205,8 +205,9 @@ def config_of(own: Path, name: str, *overrides: str) -> Config:
 
 def test_the_configuration_follows_what_is_declared(own: Path) -> None:
     airl, reference = config_of(own, "Airl"), config_of(own, "Reference")
-    assert airl.prm_learns and airl.prm_needs_traces and not airl.uses_reference
-    assert reference.uses_reference and reference.prm_against_reference and not reference.prm_needs_traces
+    assert airl.prm_learns and airl.method.prm_objective.needs_traces and not airl.uses_reference
+    assert reference.uses_reference and reference.method.prm_objective.against_reference
+    assert not reference.method.prm_objective.needs_traces
     rough = ["model.dtype=bfloat16", "prm.reward=f"]
     reads = {
         name: config_of(own, name, *rough).recomputes_log_probs for name in ("Airl", "Sampler", "Reference")
