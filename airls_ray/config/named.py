@@ -70,7 +70,7 @@ def without_names(section: Section, given: Mapping[str, Any], above: Place = ())
         value, place = getattr(section, field), (*above, field)
         if isinstance(value, OpenName) and value.unopened and is_foreign(value.name):
             if not _holds(given, place):
-                changes[field] = type(value)(name=value.unopened)
+                changes[field] = type(value)(name=value.unopened, options={})
         elif isinstance(value, BaseModel):
             changes[field] = without_names(value, given, place)
         elif isinstance(value, list) and not _holds(given, place):

@@ -119,8 +119,10 @@ def _assigned(one: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:
     """Targets and values of `a = 1`, `a: int = 1`, `a = b = 1` and `a, b = 1, 2`."""
     if isinstance(one, ast.AnnAssign):
         return [] if one.value is None else [(one.target, one.value)]
+    if not isinstance(one, ast.Assign):
+        return []
     found: list[tuple[ast.expr, ast.expr]] = []
-    for target in one.targets if isinstance(one, ast.Assign) else []:
+    for target in one.targets:
         if isinstance(target, ast.Tuple) and isinstance(one.value, ast.Tuple):
             found += zip(target.elts, one.value.elts, strict=False)
         else:
