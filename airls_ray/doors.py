@@ -28,7 +28,12 @@ from typing import Any, Literal
 from airls_ray.errors import ConfigError, DoorError
 
 KINDS = {
+    "credit transform": "airls_ray.credit.kinds:TRANSFORM",
+    "outcome term": "airls_ray.credit.kinds:TERM",
+    "policy loss": "airls_ray.objectives.loss_kind:POLICY_LOSS",
+    "prm objective": "airls_ray.prm.objective:PRM_OBJECTIVE",
     "reward": "airls_ray.grading.reward_calls:REWARD",
+    "row filter": "airls_ray.credit.kinds:FILTER",
     "search": "airls_ray.search.algorithm:SEARCH",
     "task": "airls_ray.tasks.own:TASK",
     "tracker": "airls_ray.runs.trackers:TRACKER",
@@ -62,12 +67,18 @@ class Kind:
         return _ROOT.joinpath(*self.package.split("."))
 
     @property
+    def group(self) -> str:
+        """The group of entry points that packages offer for it."""
+        return f"airls_ray.{self.name.replace(' ', '_')}"
+
+    @property
     def remedy(self) -> str:
         """What an object must be and what to copy from, for the end of a sentence."""
         file = self.example
         if not file.endswith(".py"):
             file = f"{self.package.replace('.', '/')}/{file}.py"
-        return f"a {self.name} is {self.protocol}; copy from {file}"
+        article = "an" if self.name[0] in "aeiou" else "a"
+        return f"{article} {self.name} is {self.protocol}; copy from {file}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,7 @@ def kind_of(name: str) -> Kind:
     Raises:
         DoorError: there is none.
     """
+    name = name.replace("_", " ")
     if name not in KINDS:
         raise DoorError(f"there is no kind {name!r}{nearest(name, KINDS)}: there are {', '.join(KINDS)}")
     module, _, attribute = KINDS[name].partition(":")
@@ -104,13 +116,12 @@ def kind_of(name: str) -> Kind:
 
 def builtins(kind: Kind) -> dict[str, str]:
     """Name of each built-in and the first line of its docstring; imports none of them."""
-    files = sorted(path for path in kind.folder.glob("*.py") if not path.name.startswith("_"))
-    return {path.stem: _first_line(path.read_text(encoding="utf-8")) for path in files}
+    return {path.stem: _first_line(path.read_text(encoding="utf-8")) for path in _files(kind)}
 
 
 def entry_points(kind: Kind) -> dict[str, importlib.metadata.EntryPoint]:
     """What installed packages offer for a kind, by name."""
-    return {one.name: one for one in importlib.metadata.entry_points(group=f"airls_ray.{kind.name}")}
+    return {one.name: one for one in importlib.metadata.entry_points(group=kind.group)}
 
 
 def source_of(name: str) -> Source:
@@ -227,14 +238,32 @@ def changed(before: Iterable[Mapping[str, str]], doors: Iterable[Door]) -> list[
     ]
 
 
+def source_text(door: Door) -> str:
+    """Return the text of the module that a door names, empty where none is found; runs nothing.
+
+    Raises:
+        DoorError: there is no such module.
+    """
+    if door.source == "file":
+        return door.text
+    with _on_path(door.folder):
+        file = None if door.source == "url" else _module_file(door.target)
+    return "" if file is None else file.read_text(encoding="utf-8")
+
+
+def _files(kind: Kind) -> list[Path]:
+    return sorted(path for path in kind.folder.glob("*.py") if not path.name.startswith("_"))
+
+
 def _find_plain(kind: Kind, name: str) -> Door:
-    own, offered = builtins(kind), entry_points(kind)
+    own = [path.stem for path in _files(kind)]
     if name in own:
         from airls_ray.version import __version__
 
         return Door(
             kind.name, name, "built-in", f"{kind.package}.{name}", kind.attribute, version=__version__
         )
+    offered = entry_points(kind)
     if name in offered:
         entry = offered[name]
         version = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
@@ -276,10 +305,17 @@ def _find_file(kind: Kind, name: str) -> Door:
 
 def _find_module(kind: Kind, name: str) -> Door:
     target, _, attribute = name.partition(":")
-    names = target.split(".")
-    here = str(Path.cwd())
-    if not all(part.isidentifier() for part in (*names, *attribute.split("."))):
+    if not all(part.isidentifier() for part in (*target.split("."), *attribute.split("."))):
         raise DoorError(f"{name!r} is neither package.module:NAME nor file.py:NAME")
+    file, here = _module_file(target), str(Path.cwd())
+    root = here if file is not None and file.is_relative_to(here) else ""
+    version = "" if file is None else _digest(file.read_bytes())
+    return Door(kind.name, name, "module", target, attribute, folder=root, version=version)
+
+
+def _module_file(target: str) -> Path | None:
+    """The file of a module, without importing it or the packages above it; None where it has none."""
+    names, here = target.split("."), str(Path.cwd())
     with _on_path(here):  # `python -m` has it there, the command has not
         spec = importlib.util.find_spec(names[0])  # of the first name alone: further ones import it
     if spec is None:
@@ -294,9 +330,7 @@ def _find_module(kind: Kind, name: str) -> Door:
             there = [path.stem for place in places for path in place.glob("[!_]*")]
             raise DoorError(f"there is no module {'.'.join(names[: number + 1])}{nearest(part, there)}")
         places = folders
-    root = here if file is not None and file.is_relative_to(here) else ""
-    version = "" if file is None else _digest(file.read_bytes())
-    return Door(kind.name, name, "module", target, attribute, folder=root, version=version)
+    return file
 
 
 def _import(door: Door) -> ModuleType:

@@ -83,6 +83,10 @@ _NEWER = (
     *((section, "top_p", 1.0) for section in ("rollout", "search")),
     *((section, "top_k", 0) for section in ("rollout", "search")),
     *((section, "min_p", 0.0) for section in ("rollout", "search")),
+    ("method", "policy_loss", "clipped"),
+    ("method", "step_transforms", []),
+    ("method", "outcome_terms", []),
+    ("method", "row_filters", []),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")
@@ -188,7 +192,7 @@ def key_of(config: Config) -> str:
         fields = reduce(dict.__getitem__, section.split("."), tree)
         if fields.get(name) == default:  # it changes nothing
             del fields[name]
-    if config.method.prm_objective != "repirl" or config.prm.repirl.weight_scope == "batch":
+    if config.method.prm_objective.name != "repirl" or config.prm.repirl.weight_scope == "batch":
         del tree["prm"]["repirl"]["weight_scope"]  # the older runs of rePIRL had all problems in one
     if config.train.sync_tolerance is None:
         tree["train"]["sync_tolerance"] = config.sync_tolerance

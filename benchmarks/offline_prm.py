@@ -164,7 +164,7 @@ def train(
     method = choose_method(config, data.stored)
     config = config.model_copy(update={"prm": method.prm})
     engine = TorchEngine(load_prm_module(base, "scalar_head"), config.prm.learner)
-    is_labelled = method.objective == "outcome"
+    is_labelled = method.objective is None
     labels = outcome_labels(data.stored.rollouts, data.codec) if is_labelled else None
     training = offline_training(engine, config, method, data.stored, labels, data.codec.pad_id)
     update = epoch = 0

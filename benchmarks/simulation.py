@@ -259,7 +259,7 @@ class SimulatedRun:
             DEADLINE_SECONDS, "starting simulated learners",
         )  # fmt: skip
         policy = PolicyGroup("policy learner", [made["policy"]], DEADLINE_SECONDS)
-        prm = PRMGroup([made["prm"]], policy, replay=False, deadline_seconds=DEADLINE_SECONDS)
+        prm = PRMGroup([made["prm"]], policy, traces=True, replay=False, deadline_seconds=DEADLINE_SECONDS)
         return replace(
             parts, prm=prm, policy=policy, sync=WeightSync(policy, parts.pool), learners=tuple(made.values())
         )

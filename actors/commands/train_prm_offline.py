@@ -20,6 +20,7 @@ from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
+from airls_ray.data.check_method import try_objective
 from airls_ray.data.check_rows import source_of
 from airls_ray.data.prm_labels import LabelFacts, write_labels
 from airls_ray.data.rollout_files import (
@@ -83,7 +84,10 @@ def train_prm_offline(
     """
     started = time.perf_counter()
     progress = progress or make_progress()
+    if config.prm_learns:
+        config.method.prm_objective.find()
     policy, source = check_models(config, policy)
+    try_objective(config, progress)
     if source != policy:
         require_same_tokens(policy, source)
     codec = TextCodec.for_model(config.model, policy, make_task(config.task))
@@ -126,7 +130,7 @@ def _rank_run(
     """Write what the ranks read into `output`; `models`: the policy, and what the PRM starts from."""
     write_stored(stored, output / ROLLOUTS, output / TRACES)
     labels = None
-    if method.objective == "outcome":
+    if method.objective is None:
         labels = output / LABELS
         facts = LabelFacts({"labels": "outcome", "rollouts": ROLLOUTS}, {})
         write_labels(outcome_labels(stored.rollouts, codec), labels, facts)
@@ -185,7 +189,7 @@ def _summary(
             "rollouts": [str(file) for file in stored_files.rollouts],
             "traces": None if stored_files.traces is None else str(stored_files.traces),
             "problems": None if stored_files.problems is None else str(stored_files.problems),
-            "objective": method.objective,
+            "objective": method.name,
             "notes": list(method.notes),
             "too_long": stored.too_long,
             "traces_too_long": stored.traces_too_long,

@@ -127,12 +127,16 @@ class ReferenceGroup(LearnerGroup):
         """Log-probabilities of the rollouts under the reference model."""
         return self._ask("log_probs", rollouts)
 
+    def trace_log_probs(self, problems: pa.Table, iteration: int) -> Refs:
+        """Log-probabilities of the problems' traces."""
+        return self._ask("trace_log_probs", problems, iteration)
+
     def replay_log_probs(self, tables: Refs) -> Refs:
         """Log-probabilities of replayed rollouts and their traces."""
         return self._ask("replay_log_probs", tables)
 
-    def _ask(self, call: str, tables: Refs) -> Refs:
-        return ask_again(self._attempts, self._restart, lambda: self.wait(self.start(call, tables)))
+    def _ask(self, call: str, *arguments: Any) -> Refs:
+        return ask_again(self._attempts, self._restart, lambda: self.wait(self.start(call, *arguments)))
 
     def close(self) -> None:
         """End the actor."""
@@ -160,46 +164,61 @@ class PRMGroup(PRMScorer):
     """The PRM learner together with the policy that it is told apart from."""
 
     def __init__(
-        self, ranks: Sequence[Any], policy: PolicyGroup, replay: bool, deadline_seconds: float
+        self, ranks: Sequence[Any], policy: PolicyGroup, traces: bool, replay: bool, deadline_seconds: float
     ) -> None:
-        """`replay`: whether old rollouts join the batch (their log-probabilities are recomputed)."""
+        """`traces`: whether traces join the batch; `replay`: whether old rollouts do (their log-probabilities
+        are recomputed)."""
         super().__init__(ranks, deadline_seconds)
         self._policy = policy
+        self._traces = traces
         self._replay = replay
 
     def learn(self, lesson: Lesson) -> dict[str, float]:
         """See `PRMPart.learn`."""
-        traces = self._policy.trace_log_probs(lesson.problems, lesson.iteration)
+        traces = self._policy.trace_log_probs(lesson.problems, lesson.iteration) if self._traces else []
         replay = self._policy.replay_log_probs(self._drawn(lesson)) if self._replay else []
-        return self._update(lesson, traces, replay)
+        return self._update(lesson, traces, replay, lesson.current)
 
     def _drawn(self, lesson: Lesson) -> Refs:
         """Reference to the old rollouts of this iteration; every rank draws and keeps them."""
         return [self.start("draw_replay", lesson.iteration, lesson.problems.num_rows)[0]]
 
-    def _update(self, lesson: Lesson, base: Refs, replay: Refs) -> dict[str, float]:
+    def _update(self, lesson: Lesson, traces: Refs, replay: Refs, base: Sequence[Any]) -> dict[str, float]:
         metrics: dict[str, float] = self.finish(
-            "update", lesson.problems, lesson.rollouts, [lesson.grades], base, replay, lesson.iteration,
-            lesson.current,
-        )  # fmt: skip
+            "update",
+            lesson.problems,
+            lesson.rollouts,
+            [lesson.grades],
+            traces,
+            replay,
+            lesson.iteration,
+            base,
+        )
         return metrics
 
 
 class ImplicitPRMGroup(PRMGroup):
-    """The PRM learner of PRIME: its values are log-ratios to the reference model."""
+    """A PRM learner whose values are log-ratios to the reference model, as that of PRIME."""
 
     def __init__(
-        self, ranks: Sequence[Any], reference: ReferenceGroup, replay: bool, deadline_seconds: float
+        self,
+        ranks: Sequence[Any],
+        reference: ReferenceGroup,
+        traces: bool,
+        replay: bool,
+        deadline_seconds: float,
     ) -> None:
-        """`replay`: as for the base class."""
+        """`traces`, `replay`: as for the base class."""
         PRMScorer.__init__(self, ranks, deadline_seconds)
         self._reference = reference
+        self._traces = traces
         self._replay = replay
 
     def learn(self, lesson: Lesson) -> dict[str, float]:
         """See `PRMPart.learn`."""
+        traces = self._reference.trace_log_probs(lesson.problems, lesson.iteration) if self._traces else []
         replay = self._reference.replay_log_probs(self._drawn(lesson)) if self._replay else []
-        return self._update(lesson, lesson.reference, replay)
+        return self._update(lesson, traces, replay, lesson.reference)
 
     def score(self, rollouts: Refs, reference: Refs | None = None, current: Sequence[Any] = ()) -> Refs:
         """As the base class, against the reference model."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 from actors.cluster import cluster
 from actors.cluster.cluster import resolve
 from actors.learn.deepspeed_engine import DeepSpeedEngine, free_port, init_distributed
+from airls_ray.config.named import open_names
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.learning.advantages import assign_credit
@@ -55,8 +56,14 @@ class Learner(ABC):
 
     def start(self, meeting: tuple[str, int], state: str | None, version: int) -> float:
         """Join the other ranks where rank 0 said, load the model and, at a resume, the state; returns
-        seconds."""
+        seconds.
+
+        Raises:
+            DoorError: what the method names does not open on this machine.
+        """
         start = time.perf_counter()
+        for _, named in open_names(self._config.method):
+            named.open()
         deadline = self._config.train.deadline_seconds
         init_distributed(self._rank, self._learner.ranks, *meeting, deadline)
         task = make_task(self._config.task)
@@ -92,8 +99,7 @@ class Learner(ABC):
         )
 
     def _traces(self, problems: pa.Table, iteration: int) -> pa.Table:
-        seed = derive_seed(self._config.seed, "traces", iteration)
-        return encode_traces(problems, self._codec, self._config.model.context_tokens, seed)
+        return iteration_traces(problems, self._codec, self._config, iteration)
 
 
 class PolicyLearner(Learner):
@@ -213,6 +219,10 @@ class ReferenceServer:
         """Log-probabilities of all rollouts under the reference model, one part."""
         return self._token_logprobs(pa.concat_tables(resolve(rollouts)))
 
+    def trace_log_probs(self, problems: pa.Table, iteration: int) -> pa.Table:
+        """The same for the traces that the PRM learns from in an iteration."""
+        return self._token_logprobs(iteration_traces(problems, self._codec, self._config, iteration))
+
     def replay_log_probs(self, samples: Sequence[Any]) -> tuple[pa.Table, pa.Table] | None:
         """The same for replayed rollouts and their traces."""
         return replay_logprobs(samples, self._token_logprobs)
@@ -232,6 +242,12 @@ def graded_rollouts(rollouts: Sequence[Any], grades: Sequence[Any]) -> pa.Table:
     table = pa.concat_tables(resolve(rollouts))
     index = table.schema.get_field_index("outcome")
     return table.set_column(index, table.schema.field(index), resolve(grades)[0]["outcome"])
+
+
+def iteration_traces(problems: pa.Table, codec: TextCodec, config: Config, iteration: int) -> pa.Table:
+    """The traces of an iteration's problems, the same in every actor."""
+    seed = derive_seed(config.seed, "traces", iteration)
+    return encode_traces(problems, codec, config.model.context_tokens, seed)
 
 
 def with_logprobs(rollouts: pa.Table, parts: Sequence[Any]) -> pa.Table:

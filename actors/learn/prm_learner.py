@@ -83,10 +83,10 @@ class PRMLearner(Learner):
         problems: pa.Table,
         rollouts: Sequence[Any],
         grades: Sequence[Any],
-        base_parts: Sequence[Any],
+        trace_parts: Sequence[Any],
         replay_parts: Sequence[Any],
         iteration: int,
-        current_parts: Sequence[Any] = (),
+        rollout_parts: Sequence[Any] = (),
     ) -> dict[str, float]:
         """Learn by the method's objective.
 
@@ -94,26 +94,25 @@ class PRMLearner(Learner):
             problems: PROBLEMS.
             rollouts: parts of ROLLOUTS.
             grades: GRADES, one part.
-            base_parts: log-probabilities of the traces under the current policy; for `prime` those of the
-                rollouts under the reference model.
-            replay_parts: the same for the rollouts and traces of `draw_replay`, or none.
+            trace_parts: log-probabilities of the traces under what the objective compares with (its `base`:
+                the current policy, or the reference model), or none where no traces join.
+            replay_parts: those of the rollouts and traces of `draw_replay`, or none.
             iteration: number of the iteration, warm-up included.
-            current_parts: log-probabilities of the rollouts under the current policy, where an older one
-                sampled them.
+            rollout_parts: those of the rollouts, or none: the rollouts' own, of the policy that sampled.
+
+        Raises:
+            DoorError: an objective or a row filter of the user's own failed.
         """
         prm, objective = self._config.prm, self._config.method.prm_objective
-        if objective == "none" or objective == "frozen":
-            raise ValueError(f"prm_objective {objective} has no PRM that learns")
         table = graded_rollouts(rollouts, grades)
-        current = merge_parts(resolve(current_parts)) if current_parts else None
-        base = merge_parts(resolve(base_parts))
-        traces = TRACES.empty_table() if objective == "prime" else self._traces(problems, iteration)
-        source = (
-            PRMSource(table, traces, TOKEN_LOGPROBS.empty_table(), base)
-            if objective == "prime"
-            else PRMSource(table, traces, base, current)
-        )
-        sources = [source.of_rows(rows_that_learn(table, band=self._config.method.accuracy_band))]
+        base = merge_parts(resolve(rollout_parts)) if rollout_parts else None
+        traces, trace_base = TRACES.empty_table(), TOKEN_LOGPROBS.empty_table()
+        if self._config.method.prm_objective.needs_traces:
+            traces = self._traces(problems, iteration)
+            trace_base = merge_parts(resolve(trace_parts))
+        filters = [one for one in self._config.method.filters if one.prm]
+        source = PRMSource(table, traces, trace_base, base)
+        sources = [source.of_rows(rows_that_learn(table, filters))]
         replayed = [part for part in resolve(replay_parts) if part is not None]
         if replayed and self._drawn is not None:
             sources.append(
@@ -140,8 +139,9 @@ class PRMLearner(Learner):
         self, rollouts: Sequence[Any], base_parts: Sequence[Any], current_parts: Sequence[Any] = ()
     ) -> pa.Table:
         """This rank's part of rewards, values and search scores; `base_parts`: reference log-probabilities
-        that the rewards compare with, or none (the policy's own); `current_parts`: see `update`."""
-        prime = self._config.method.prm_objective == "prime"
+        that the rewards compare with, or none (the policy's own); `current_parts`: log-probabilities of the
+        rollouts under the current policy, where an older one sampled them."""
+        against_reference = self._config.method.prm_objective.against_reference
         return score_steps(
             self._engine,
             with_logprobs(pa.concat_tables(resolve(rollouts)), current_parts),
@@ -149,7 +149,7 @@ class PRMLearner(Learner):
             self._config.prm,
             temperature=self._config.rollout.temperature,
             pad_id=self._codec.pad_id,
-            log_odds_scale=self._config.prm.prime.beta if prime else 1.0,
+            log_odds_scale=self._config.prm.prime.beta if against_reference else 1.0,
         )
 
 

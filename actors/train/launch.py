@@ -31,6 +31,7 @@ from airls_ray.config.named import find_doors
 from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
+from airls_ray.data.check_method import try_own_code
 from airls_ray.data.check_rewards import try_rewards
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import Interrupted
@@ -108,6 +109,7 @@ def _run_locked(
     state = read_state(checkpoint) if checkpoint else LoopState()
     rewards = find_rewards(config.task.reward)
     try_rewards(config, rewards, progress)
+    try_own_code(config, progress)
     trackers = Trackers(config.train.trackers, progress.say)
     check_data(config, base, progress)
     said = [*truncated_rollouts(config), *check_room(config), best_metric_warning(config)]

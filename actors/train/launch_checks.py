@@ -139,7 +139,7 @@ def check_data(config: Config, policy: str, progress: Progress) -> None:
     Raises:
         UserError: a data file is wrong, a problem is too long or the tokenizer is another task's.
     """
-    traces = config.prm_learns and config.method.prm_objective != "prime"
+    traces = config.method.prm_objective.needs_traces
     draws = config.iterations * config.train.problems_per_iteration
     task = make_task(config.task)
     check_lengths(config, policy, draws, progress, traces=traces, task=task)

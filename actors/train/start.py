@@ -285,14 +285,15 @@ def _prm_part(
     reference: ReferenceGroup | NoReference,
 ) -> PRMPart:
     """What stands at the PRM's place in the loop."""
-    deadline, replay = config.train.deadline_seconds, config.prm.replay_iterations > 0
+    deadline, traces = config.train.deadline_seconds, config.method.prm_objective.needs_traces
+    replay = config.prm.replay_iterations > 0
     if servers:
         return PRMScorer(servers, deadline)
     if not ranks:
         return NoPRM()
-    if isinstance(reference, ReferenceGroup) and config.method.prm_objective == "prime":
-        return ImplicitPRMGroup(ranks, reference, replay, deadline)
-    return PRMGroup(ranks, policy, replay, deadline)
+    if isinstance(reference, ReferenceGroup) and config.method.prm_objective.against_reference:
+        return ImplicitPRMGroup(ranks, reference, traces, replay, deadline)
+    return PRMGroup(ranks, policy, traces, replay, deadline)
 
 
 def _start_ranks(ranks: list[Any], state: str | None, version: int) -> list[Any]:

@@ -10,6 +10,7 @@ import typer
 from airls_ray.cli.common import (
     ConfigArgument,
     OverridesArgument,
+    TrustOption,
     read_config,
     require_files,
     show_result,
@@ -57,6 +58,7 @@ def train_prm(
         Path | None,
         typer.Option(help="Prompts and traces for --rollouts by problem_id; by default task.train_file."),
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Train a PRM on labels of outcomes or completions (ORM, Math-Shepherd), labelled steps, or rollouts."""
     given = {"--labels": labels, "--steps": steps, "--rollouts": rollouts}
@@ -72,7 +74,7 @@ def train_prm(
         require_files(rollouts=path)
     for path in steps or []:
         require_files(steps=path)
-    settings = read_config(config, overrides)
+    settings = read_config(config, overrides, trust=trust if rollouts else None)
     target = output or settings.output / settings.name / "train_prm"
     source = policy or _start(settings, bool(rollouts or steps))
     from airls_ray.models.check import check_model_folder

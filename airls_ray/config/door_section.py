@@ -21,6 +21,11 @@ class OpenName(StrictModel):
     """Of `airls_ray.doors.KINDS`."""
     where: ClassVar[str]
     """The setting, for sentences."""
+    words: ClassVar[tuple[str, ...]] = ()
+    """Names that stand for nothing of the kind."""
+    unopened: ClassVar[str] = ""
+    """What stands in the place of the user's own name for who opens none; empty: the name itself, which in a
+    list is left out."""
     name: str
     options: dict[str, JsonValue]
     _door: doors.Door | None = PrivateAttr(default=None)
@@ -56,7 +61,8 @@ class OpenName(StrictModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         """Look up what the name leads to before it goes to another process."""
-        self.door()
+        if self.name not in self.words:
+            self.door()
         return super().__getstate__()
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_serializer,
     model_validator,
 )
 
 from airls_ray.config.base import StrictModel
+from airls_ray.config.door_section import DoorConfig, one_alone
+from airls_ray.config.method_doors import (
+    FilterConfig,
+    ObjectiveConfig,
+    PolicyLossConfig,
+    TermConfig,
+    TransformConfig,
+)
 from airls_ray.config.methods import METHODS
 from airls_ray.config.model_sections import Probability
 
@@ -24,8 +35,9 @@ class MethodConfig(StrictModel):
         "airl_s", "repirl", "prime", "pure", "grpo", "dr_grpo", "rloo", "dapo", "orm", "math_shepherd"
     ] = "airl_s"
     """Preset (airls_ray/config/methods.py); it fills fields of `prm`, too."""
-    prm_objective: Literal["none", "airl", "repirl", "prime", "frozen"] = "none"
-    """How the PRM learns; `none`: no PRM, outcomes alone; `frozen`: the PRM of `prm.path` only scores."""
+    prm_objective: ObjectiveConfig = ObjectiveConfig(name="none")
+    """How the PRM learns: `airl`, `repirl`, `prime`, or your own (docs/doors.md); `none`: no PRM, outcomes
+    alone; `frozen`: the PRM of `prm.path` only scores."""
     outcome_weight: NonNegativeFloat = 1.0
     """Weight of the verifier's outcome in a rollout's reward; 0 trains on the PRM alone."""
     trajectory_weight: NonNegativeFloat = 0.0
@@ -38,6 +50,8 @@ class MethodConfig(StrictModel):
     the PRM alone]."""
     overlong_buffer_tokens: NonNegativeInt = 0
     """[DAPO] A response loses up to 1 as it uses up this many tokens before the limit; 0 turns it off."""
+    outcome_terms: Annotated[list[TermConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
+    """What else is added to the reward of a rollout, after the two above (docs/doors.md)."""
     outcome_advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
     """Baseline and scale of a rollout's reward within its group."""
     step_weight: Probability = 0.0
@@ -50,6 +64,11 @@ class MethodConfig(StrictModel):
     the iteration, which brings them to the scale of outcomes."""
     min_form_temperature: PositiveFloat = 0.1
     """[P] T of `min_form`."""
+    step_transforms: Annotated[list[TransformConfig], BeforeValidator(one_alone)] = Field(
+        default_factory=list
+    )
+    """What else is done to the step rewards before their baseline, in this order, after `step_scale` and
+    `step_transform` (docs/doors.md)."""
     step_baseline: Literal["standardise", "leave_one_out"] = "standardise"
     """[C] `standardise` over all steps of the group; `leave_one_out` [PRIME, PURE]: minus the mean over the
     other rollouts of the group of their mean reward."""
@@ -59,6 +78,8 @@ class MethodConfig(StrictModel):
     """[C] Divide the reward-to-go by the number of steps summed, so that length cannot pay."""
     whiten: bool = False
     """[PRIME] Bring the final advantages of all tokens that learn to mean 0 and deviation 1."""
+    policy_loss: PolicyLossConfig = PolicyLossConfig(name="clipped")
+    """The surrogate: `clipped` (PPO), `gspo`, `cispo`, or your own (docs/doors.md)."""
     clip_low: PositiveFloat = 0.2
     """PPO clip below 1."""
     clip_high: PositiveFloat = 0.2
@@ -89,6 +110,49 @@ class MethodConfig(StrictModel):
     """[rePIRL: 0.2 to 0.8] Only groups whose mean outcome lies within, bounds included, train policy and
     PRM (the PRM in its warm-up, too)."""
 
+    row_filters: Annotated[list[FilterConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
+    """What else leaves rollouts out; one is learned from if all of these and the two above keep it
+    (docs/doors.md)."""
+
+    @property
+    def transforms(self) -> list[TransformConfig]:
+        """All that is done to the step rewards, in order."""
+        own: list[TransformConfig] = []
+        if self.step_scale != "none":
+            own.append(TransformConfig(name=self.step_scale))
+        if self.step_transform != "none":
+            options = {"temperature": self.min_form_temperature}
+            own.append(TransformConfig(name=self.step_transform, options=options))
+        return own + self.step_transforms
+
+    @property
+    def terms(self) -> list[TermConfig]:
+        """All that is added to the reward of a rollout, in order."""
+        own: list[TermConfig] = []
+        if self.format_penalty > 0:
+            own.append(TermConfig(name="format_penalty", weight=self.format_penalty))
+        if self.overlong_buffer_tokens > 0:
+            options = {"buffer_tokens": self.overlong_buffer_tokens}
+            own.append(TermConfig(name="overlong", options=options))
+        return own + self.outcome_terms
+
+    @property
+    def filters(self) -> list[FilterConfig]:
+        """All that decides which rollouts teach the policy; those with `prm`, the PRM, too."""
+        own: list[FilterConfig] = []
+        if self.drop_constant_groups:
+            own.append(FilterConfig(name="varied_groups"))
+        if self.accuracy_band is not None:
+            own.append(
+                FilterConfig(name="accuracy_band", options={"band": list(self.accuracy_band)}, prm=True)
+            )
+        return own + self.row_filters
+
+    @field_serializer("prm_objective", "policy_loss")
+    def _name_alone(self, one: DoorConfig) -> Any:
+        whole = {"name": one.name, "label": one.label, "options": one.options}
+        return whole if one.label or one.options else one.name
+
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, data: Any) -> Any:
@@ -102,7 +166,7 @@ class MethodConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> MethodConfig:
-        if self.prm_objective == "none" and self.trajectory_weight > 0:
+        if self.prm_objective.name == "none" and self.trajectory_weight > 0:
             raise ValueError("trajectory_weight above 0 needs a PRM, but prm_objective is none")
         if self.accuracy_band is not None and self.accuracy_band[0] > self.accuracy_band[1]:
             low, high = self.accuracy_band

@@ -20,7 +20,7 @@ Place = tuple[str, ...]
 
 def open_names(section: BaseModel, above: Place = ()) -> Iterator[tuple[Place, OpenName]]:
     """Yield every section below `section`, or itself, whose name may lead to the user's own code."""
-    if isinstance(section, OpenName):
+    if isinstance(section, OpenName) and section.name not in section.words:
         yield above, section
     for field in type(section).model_fields:
         value = getattr(section, field)
@@ -39,13 +39,18 @@ def all_names(config: Config) -> Iterator[tuple[Place, str]]:
 
 
 def find_doors(config: Config) -> list[Door]:
-    """Look up all that the run of a configuration loads, as it is now, without running any of it; searches,
-    which a run does not load, are left out.
+    """Look up all that the run of a configuration loads, as it is now, without running any of it.
+
+    Returns:
+        What was named beside what every run loads (a built-in objective, a built-in loss); searches, which a
+        run does not load, are left out.
 
     Raises:
-        DoorError: a name leads nowhere.
+        DoorError: a name leads nowhere, or an objective declares what cannot be.
     """
-    return [one.find() for _, one in open_names(config)]
+    found = [(place, one.find()) for place, one in open_names(config)]
+    config.method.prm_objective.traits()
+    return [door for place, door in found if door.source != "built-in" or place[-1].isdigit()]
 
 
 def refuse_names(config: Config, given: Mapping[str, Any], whose: str) -> None:
@@ -58,12 +63,15 @@ def refuse_names(config: Config, given: Mapping[str, Any], whose: str) -> None:
 
 
 def without_names(section: Section, given: Mapping[str, Any], above: Place = ()) -> Section:
-    """Return the section without those entries of lists that name the user's own code and are not among the
-    overrides `given`: for who opens none of them."""
+    """Return the section without what names the user's own code and is not among the overrides `given`, for
+    who opens none of it: entries of lists, and settings that have something else in its place."""
     changes: dict[str, Any] = {}
     for field in type(section).model_fields:
         value, place = getattr(section, field), (*above, field)
-        if isinstance(value, BaseModel):
+        if isinstance(value, OpenName) and value.unopened and is_foreign(value.name):
+            if not _holds(given, place):
+                changes[field] = type(value)(name=value.unopened, options={})
+        elif isinstance(value, BaseModel):
             changes[field] = without_names(value, given, place)
         elif isinstance(value, list) and not _holds(given, place):
             names = [one.name if isinstance(one, OpenName) else one for one in value]

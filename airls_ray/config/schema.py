@@ -18,6 +18,7 @@ from pydantic import (
 from airls_ray.config.base import StrictModel
 from airls_ray.config.door_section import TrackerConfig, one_alone
 from airls_ray.config.evaluation_section import EvaluationConfig
+from airls_ray.config.method_doors import check_objective
 from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.methods import fill_sections
 from airls_ray.config.model_sections import (
@@ -248,7 +249,7 @@ class Config(StrictModel):
                 f"({self.model.context_tokens}), but is {self.rollout.max_response_tokens}"
             )
         method = self.method
-        if method.step_weight > 0 and method.prm_objective == "none" and not self.task.reward:
+        if method.step_weight > 0 and not self.uses_prm and not self.task.reward:
             raise ValueError(
                 "method.step_weight above 0 needs a PRM, but prm_objective is none, or a reward per step "
                 "(task.reward)"
@@ -269,16 +270,7 @@ class Config(StrictModel):
                 "train.problems_per_iteration must be a multiple of method.updates_per_iteration "
                 f"({self.method.updates_per_iteration}), but is {self.train.problems_per_iteration}"
             )
-        if self.method.prm_objective == "prime" and self.prm.parameterisation != "log_prob":
-            raise ValueError(
-                "method.prm_objective=prime needs prm.parameterisation=log_prob (its rewards are "
-                "log-ratios to the reference model), but it is scalar_head"
-            )
-        if self.prm.search_score == "reference_ratio" and self.method.prm_objective != "prime":
-            raise ValueError(
-                "prm.search_score=reference_ratio needs the reference model, which only "
-                f"method.prm_objective=prime starts, and it is {self.method.prm_objective}; set it to exp_f"
-            )
+        check_objective(self.method.prm_objective, self.prm)
         if self.train.max_staleness > 0 and self.method.importance_cap == 0:
             raise ValueError(
                 f"train.max_staleness={self.train.max_staleness} trains on rollouts of older policies, which "
@@ -326,12 +318,12 @@ class Config(StrictModel):
     @property
     def uses_prm(self) -> bool:
         """Whether a PRM scores the rollouts."""
-        return self.method.prm_objective != "none"
+        return self.method.prm_objective.name != "none"
 
     @property
     def prm_learns(self) -> bool:
         """Whether that PRM learns in the loop."""
-        return self.method.prm_objective not in ("none", "frozen")
+        return self.method.prm_objective.learns
 
     @property
     def rough_log_probs(self) -> bool:
@@ -345,10 +337,11 @@ class Config(StrictModel):
         The sampler's will not do where an older policy sampled them, or where bfloat16 makes them differ from
         those of the traces in a way that tells the classes apart.
         """
-        objective, prm = self.method.prm_objective, self.prm
-        by_reward = prm.reward == "log_odds" and objective != "prime"  # that compares with the reference
+        traits, prm = self.method.prm_objective.traits(), self.prm
+        by_reward = prm.reward == "log_odds" and not self.method.prm_objective.against_reference
         by_score = prm.search_score in ("ratio", "product")
-        reads = objective == "airl" or (self.uses_prm and (by_reward or by_score))
+        by_loss = traits is not None and traits.base == "policy"
+        reads = by_loss or (self.uses_prm and (by_reward or by_score))
         return reads and (self.train.max_staleness > 0 or self.rough_log_probs)
 
     @property
@@ -378,7 +371,7 @@ class Config(StrictModel):
     @property
     def uses_reference(self) -> bool:
         """Whether something reads reference log-probabilities."""
-        return self.method.kl_coefficient > 0 or self.method.prm_objective == "prime"
+        return self.method.kl_coefficient > 0 or self.method.prm_objective.against_reference
 
     def derived(self) -> dict[str, int | float]:
         """Sizes that follow from the settings, printed at start."""

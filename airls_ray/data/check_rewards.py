@@ -33,7 +33,7 @@ def try_rewards(config: Config, rewards: Sequence[NamedReward], progress: Progre
     finally:
         for pool in pools:
             pool.close()
-    if config.method.step_weight > 0 and config.method.prm_objective == "none" and not per_step:
+    if config.method.step_weight > 0 and not config.uses_prm and not per_step:
         raise DoorError(
             f"method.step_weight is {config.method.step_weight:g}, but no reward of task.reward gives one "
             "number a step, and there is no PRM: set it to 0"

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from airls_ray.doors import Kind, nearest
+from airls_ray.doors import Kind
 from airls_ray.errors import DoorError
+from airls_ray.own_code import keywords_of, require_known, shown
 from airls_ray.text.messages import HISTORY, conversation, history_of
 
 Style = Literal["one", "batch", "trl", "verl"]
@@ -24,7 +25,6 @@ _BATCH = ("prompts", "responses", "answers", "steps", "correct", "rows")
 _VERL = ("data_source", "solution_str", "ground_truth", "extra_info")
 TRL_COLUMNS = "trl_columns"
 """Field of a problem's details: the columns of a data set of TRL, by name."""
-_SHOWN = 40
 
 
 class WrongValue(Exception):
@@ -82,7 +82,7 @@ class Reward:
             return [_value(returned, len(rows[0].steps), self.style)]
         values = _plain(returned)
         if not isinstance(values, list | tuple):
-            raise WrongValue(f"returned {_shown(values)} for {len(rows)} responses, and it must be a list")
+            raise WrongValue(f"returned {shown(values)} for {len(rows)} responses, and it must be a list")
         if len(values) != len(rows):
             raise WrongValue(f"returned {len(values)} values for {len(rows)} responses")
         return [_value(one, len(row.steps), self.style) for one, row in zip(values, rows, strict=True)]
@@ -104,32 +104,15 @@ def read_reward(function: Any, options: Mapping[str, Any]) -> Reward:
     """
     if inspect.isclass(function):
         function, options = function(**options), {}
-    if not callable(function):
-        raise DoorError(f"is {_shown(function)}, which cannot be called")
-    try:
-        given = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        raise DoorError("has no signature that can be read") from None
-    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    named = {name: one for name, one in given.items() if one.kind not in variable}
-    takes_all = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in given.values())
-    if any(one.kind is inspect.Parameter.POSITIONAL_ONLY for one in named.values()):
-        raise DoorError("takes arguments without names, and it is called with keywords")
-    lost = [name for name in options if name not in named and not takes_all]
-    if lost:
-        raise DoorError(f"takes no option {lost[0]!r}{nearest(lost[0], named)}")
+    keywords = keywords_of(function, options)
+    named = keywords.named
     style = _style(named)
     if style is None:
         raise DoorError(f"takes both one response and a batch ({', '.join(named)})")
     known = {"one": _ONE, "batch": _BATCH, "verl": _VERL}.get(style)
     if known is not None:
-        strange = [name for name, one in named.items() if name not in known and name not in options]
-        needed = [name for name in strange if named[name].default is inspect.Parameter.empty]
-        if needed:
-            raise DoorError(f"takes {needed[0]!r}, which nobody gives it{nearest(needed[0], known)}")
-        if not takes_all and not set(known) & set(named):
-            raise DoorError(f"takes none of {', '.join(known)}")
-    return Reward(function, style, tuple(named), takes_all, options)
+        require_known(keywords, known, options)
+    return Reward(function, style, tuple(named), keywords.takes_all, options)
 
 
 def _style(named: Mapping[str, Any]) -> Style | None:
@@ -207,7 +190,7 @@ def _value(returned: Any, steps: int, style: Style) -> Value | WrongValue:
 
 def _number(value: Any) -> float | WrongValue:
     if not isinstance(value, bool | int | float):
-        return WrongValue(f"returned {_shown(value)}, and a reward is a number")
+        return WrongValue(f"returned {shown(value)}, and a reward is a number")
     number = float(value)
     return number if math.isfinite(number) else WrongValue(f"returned {number}, and a reward is finite")
 
@@ -215,14 +198,6 @@ def _number(value: Any) -> float | WrongValue:
 def _plain(value: Any) -> Any:
     """Return arrays, tensors and their scalars as Python's own numbers and lists."""
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "None"
-    if isinstance(value, str):
-        return f"the text {value[:_SHOWN]!r}"
-    return f"{repr(value)[:_SHOWN]} ({type(value).__name__})"
 
 
 REWARD = Kind(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from airls_ray import credit
 from airls_ray.config.schema import MethodConfig
+from airls_ray.credit import formulas as credit
+from airls_ray.credit.own import transformed, with_terms
 from airls_ray.data.schemas import REWARD_STEPS as STEPS
 from airls_ray.data.schemas import REWARD_SUM as SUM
-from airls_ray.learning.group_filter import rows_that_learn
+from airls_ray.learning.group_filter import group_numbers, rollout_values, rows_that_learn
 from airls_ray.tensors import PackedColumn, to_list_column, to_packed
 
 
@@ -34,6 +34,9 @@ def assign_credit(
 
     Returns:
         list<float32> [rows], one value per step or per token.
+
+    Raises:
+        DoorError: a transform, a term or a filter of the user's own failed.
     """
     rewards = None if scores is None else to_packed(scores["rewards"])
     units = to_packed(rollouts["step_ends"]) if rewards is None else rewards
@@ -43,17 +46,17 @@ def assign_credit(
     outcome = credit.outcome_advantages(total, groups, method.outcome_advantage)
     # What is brought to the scale of the batch is so over what learns: others must not shift it.
     learns = torch.zeros(units.rows, dtype=torch.bool)
-    learns[
-        rows_that_learn(rollouts, drop_constant=method.drop_constant_groups, band=method.accuracy_band)
-    ] = True
+    learns[rows_that_learn(rollouts, method.filters)] = True
     step = None
     step_rewards = _with_own_steps(rewards, units, rollouts, grades)
     if step_rewards is not None and method.step_weight > 0:
-        values = step_rewards
-        if method.step_scale == "largest_return":
-            values = credit.scale_by_largest_return(values, unit_rows, learns)
-        if method.step_transform == "min_form":
-            values = credit.min_form(values, unit_rows, units.rows, method.min_form_temperature)
+        known = {
+            "step_rows": unit_rows,
+            "groups": group_numbers(rollouts),
+            "outcomes": torch.from_numpy(grades["outcome"].to_numpy().copy()),
+            "learns": learns,
+        }
+        values = transformed(step_rewards, method.transforms, known)
         step = credit.step_advantages(
             values,
             unit_rows,
@@ -76,9 +79,9 @@ def rollout_rewards(
     method: MethodConfig,
     max_response_tokens: int,
 ) -> Tensor:
-    """The scalar reward of each rollout [N]: outcome, the configuration's own, the PRM's, penalties.
+    """The scalar reward of each rollout [N]: outcome, the configuration's own, the PRM's, terms.
 
-    R = outcome_weight o + own + trajectory_weight rbar - format_penalty [no answer] + over-length penalty.
+    R = outcome_weight o + own + trajectory_weight rbar + the method's terms.
     Own rewards that are per step are in the steps' advantages, or, where steps have none (`step_weight` 0),
     their sum is in R.
     """
@@ -93,12 +96,12 @@ def rollout_rewards(
     if rewards is not None and method.trajectory_weight > 0:
         whole = credit.trajectory_rewards(rewards.values, unit_rows, rewards.rows, method.trajectory_reward)
         total = total + method.trajectory_weight * whole
-    if method.format_penalty > 0:
-        missing = torch.from_numpy(grades["answer"].is_null().to_numpy().copy())
-        total = total - method.format_penalty * missing
-    if method.overlong_buffer_tokens > 0:
-        lengths = torch.from_numpy(pc.list_value_length(rollouts["response"]).to_numpy().copy())
-        total = total + credit.overlong_penalty(lengths, max_response_tokens, method.overlong_buffer_tokens)
+    if method.terms:
+        known = rollout_values(rollouts) | {
+            "outcomes": outcomes,
+            "unanswered": torch.from_numpy(grades["answer"].is_null().to_numpy().copy()),
+        }
+        total = with_terms(total, method.terms, {**known, "max_response_tokens": max_response_tokens})
     return total
 
 

@@ -1,41 +1,45 @@
-"""Which groups of an iteration's rollouts are learned from."""
+"""Which of an iteration's rollouts are learned from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-_ROUNDING = 1e-6  # outcomes are float32: 4 / 5 must lie within a band that ends at 0.8
+from airls_ray.config.method_doors import FilterConfig
+from airls_ray.credit.own import kept_rows
 
 
-def rows_that_learn(
-    rollouts: pa.Table, *, drop_constant: bool = False, band: tuple[float, float] | None = None
-) -> Tensor:
-    """Rows of the groups that are kept: int64, in the table's order.
+def rows_that_learn(rollouts: pa.Table, filters: Sequence[FilterConfig]) -> Tensor:
+    """Rows of the rollouts that all filters keep: int64, in the table's order.
 
     Args:
         rollouts: ROLLOUTS with outcomes.
-        drop_constant: leave out groups whose outcomes are all equal (DAPO).
-        band: leave out groups whose mean outcome lies outside, bounds included (rePIRL, PRIME).
+        filters: of the method (`MethodConfig.filters`).
+
+    Raises:
+        DoorError: a filter of the user's own failed.
     """
     rows = torch.arange(rollouts.num_rows)
-    if not rows.numel() or (not drop_constant and band is None):
+    if not rows.numel() or not filters:
         return rows
-    group = group_numbers(rollouts)
-    outcome = torch.from_numpy(rollouts["outcome"].to_numpy(zero_copy_only=False).copy()).double()
-    size = int(group.max()) + 1
-    keep = torch.ones(size, dtype=torch.bool)
-    if drop_constant:
-        low = torch.full((size,), torch.inf, dtype=outcome.dtype).scatter_reduce(0, group, outcome, "amin")
-        high = torch.full((size,), -torch.inf, dtype=outcome.dtype).scatter_reduce(0, group, outcome, "amax")
-        keep &= high > low
-    if band is not None:
-        lowest, highest = band
-        total = torch.zeros(size, dtype=outcome.dtype).index_add(0, group, outcome)
-        mean = total / torch.bincount(group, minlength=size)
-        keep &= (mean >= lowest - _ROUNDING) & (mean <= highest + _ROUNDING)
-    return rows[keep[group]]
+    known = rollout_values(rollouts)
+    known["outcomes"] = torch.from_numpy(rollouts["outcome"].to_numpy(zero_copy_only=False).copy())
+    return rows[kept_rows(filters, known, rows.numel())]
+
+
+def rollout_values(rollouts: pa.Table) -> dict[str, Tensor]:
+    """What a row filter or an outcome term may know of rollouts beside their outcomes, each [N]."""
+    return {
+        "groups": group_numbers(rollouts),
+        "lengths": torch.from_numpy(pc.list_value_length(rollouts["response"]).to_numpy().copy()).long(),
+        "truncated": torch.tensor(
+            [one == "length" for one in rollouts["finish"].to_pylist()], dtype=torch.bool
+        ),
+    }
 
 
 def group_numbers(rollouts: pa.Table) -> Tensor:

@@ -10,7 +10,8 @@ from airls_ray.config.schema import LearnerConfig, MethodConfig
 from airls_ray.learning.batches import Sequences, add_sums, rank_batches, take_values
 from airls_ray.learning.engine import TrainEngine, max_over_ranks, resolve_layout, share_rows
 from airls_ray.learning.group_filter import group_numbers, rows_that_learn
-from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, near_rollouts, policy_loss
+from airls_ray.objectives.own_loss import CheckedLoss
+from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, near_rollouts
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
 
 
@@ -51,9 +52,10 @@ def update_policy(
 
     Raises:
         ValueError: the advantages fit neither steps nor tokens.
+        DoorError: a loss or a filter of the user's own failed.
     """
     sequences = Sequences.of(rollouts)
-    rows = rows_that_learn(rollouts, drop_constant=method.drop_constant_groups, band=method.accuracy_band)
+    rows = rows_that_learn(rollouts, method.filters)
     shares = _shares(rollouts, rows, method.updates_per_iteration)
     layout = resolve_layout(learner.layout, engine)
     work = [
@@ -65,6 +67,8 @@ def update_policy(
         inputs.compute_old(work)
     kept = inputs.kept_rows(work, method.sequence_mask) if method.sequence_mask > 0 else None
 
+    named = method.policy_loss
+    policy_loss = CheckedLoss(named.door(), named.where, named.open())
     sums: dict[str, float] = {}
     norms: list[float] = []
     for _ in range(method.epochs):
@@ -75,7 +79,7 @@ def update_policy(
                 rollouts=int((lengths > 0).sum()),
                 max_response_tokens=max_response_tokens,
             )
-            _accumulate(engine, inputs, batches, method, normaliser, sums)
+            _accumulate(engine, inputs, batches, policy_loss, method, normaliser, sums)
             norms.append(engine.step())
     return _metrics(engine, sums, norms, inputs, sequences.response.lengths[rows])
 
@@ -84,15 +88,18 @@ def _accumulate(
     engine: TrainEngine,
     inputs: _Inputs,
     batches: list[TokenBatch],
+    policy_loss: CheckedLoss,
     method: MethodConfig,
     normaliser: PolicyNormaliser,
     sums: dict[str, float],
 ) -> None:
     """Accumulate the gradients of one update, and this rank's metrics in `sums`."""
     for number, batch in enumerate(batches):
-        loss, parts = policy_loss(inputs.of(batch), config=method, normaliser=normaliser)
+        given = inputs.of(batch)
+        loss, parts = policy_loss(given, method, normaliser)
         engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
-        add_sums(sums, {"loss": loss.detach(), **parts})
+        tokens = torch.tensor(float(given.logprobs.numel()))
+        add_sums(sums, {**parts, "loss": loss.detach(), "tokens": tokens})
 
 
 class _Inputs:
@@ -195,6 +202,7 @@ def _shares(rollouts: pa.Table, rows: Tensor, updates: int) -> list[Tensor]:
     return [part for part in (rows[share == number] for number in range(updates)) if part.numel()]
 
 
+_SAID_ELSEWHERE = {"tokens", "loss", "difference", "sampler_difference"}
 _NAMES = {"ratio": "ratio_mean", "approx_kl": "approx_kl", "clip_share": "clip_share", "entropy": "entropy"}
 _NAMES |= {"reference_kl": "reference_kl", "importance_weight": "importance_weight"}
 _NAMES |= {"kept_share": "kept_share"}
@@ -207,7 +215,8 @@ def _metrics(
     tokens, updates = int(lengths.sum()), max(len(norms), 1)
     totals = engine.sum_over_ranks({**sums, "difference": inputs.difference_sum})
     passed = max(totals.get("tokens", 0.0), 1.0)
-    metrics = {f"policy/{name}": totals[key] / passed for key, name in _NAMES.items() if key in totals}
+    names = {key: key for key in totals if key not in _SAID_ELSEWHERE} | _NAMES  # a loss may have its own
+    metrics = {f"policy/{name}": totals[key] / passed for key, name in names.items() if key in totals}
     return metrics | {
         "policy/loss": totals.get("loss", 0.0) / updates,
         "policy/gradient_norm": sum(norms) / updates,

@@ -1,12 +1,13 @@
-"""The clipped policy surrogate with KL, entropy and importance terms; one for all methods.
+"""What policy losses share: their inputs, the terms beside the surrogate, how tokens are averaged.
 
-Surrogate: PPO, arXiv 1707.06347, eq. 7. Separate clip bounds and token mean: DAPO, arXiv 2503.14476.
-Constant length: Dr. GRPO, arXiv 2503.20783. KL estimate k3: http://joschu.net/blog/kl-approx.html.
+The surrogates are in `airls_ray/objectives/policy_losses/`, one file each. Token mean: DAPO, arXiv
+2503.14476. Constant length: Dr. GRPO, arXiv 2503.20783. KL estimate k3: http://joschu.net/blog/kl-approx.html.
 Truncated importance weights for the sampler's log-probabilities: TRL, verl.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,42 +53,43 @@ class PolicyLossInputs:
     """[R]: of the engine that sampled; needed when the importance cap is above 0."""
 
 
-def policy_loss(
-    inputs: PolicyLossInputs, *, config: MethodConfig, normaliser: PolicyNormaliser
+def total_loss(
+    surrogate: Tensor,
+    sums: Mapping[str, Tensor],
+    inputs: PolicyLossInputs,
+    config: MethodConfig,
+    normaliser: PolicyNormaliser,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the micro-batch's share of the update's loss, and metrics as sums.
 
-    Per token: -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + beta kl - c entropy, with
-    rho = exp(logprobs - old_logprobs), kl of `kl_estimator` and w the truncated importance weight (1 when
-    off). Rollouts that the sequence mask leaves out have no loss; the normaliser must not count them.
+    Per token: -w surrogate + beta kl - c entropy, with kl of `kl_estimator` and w the truncated importance
+    weight (1 when off). Rollouts that the sequence mask leaves out have no loss; the normaliser must not
+    count them.
+
+    Args:
+        surrogate: [R], what is to rise, with gradient.
+        sums: values of tokens [R] that the surrogate measures, such as `ratio`.
+        inputs: the micro-batch.
+        config: coefficients and aggregation.
+        normaliser: sizes of the update.
 
     Returns:
         A scalar: summed over all micro-batches and ranks it is the loss of the update. An engine
         that averages gradients over ranks has to multiply by their number.
-        Sums over the R tokens, detached, to be divided by `tokens` after adding up: `tokens`, `ratio`,
-        `clip_share`, `approx_kl` (k3 of the old policy), and where their input is given
-        `reference_kl`, `entropy`, `importance_weight`, `sampler_difference` (absolute, in nats) and, with
-        a sequence mask, `kept_share`.
+        Sums over the R tokens, detached: those of `sums`, and where their input is given `reference_kl`,
+        `entropy`, `importance_weight`, `sampler_difference` (absolute, in nats) and, with a sequence mask,
+        `kept_share`.
 
     Raises:
         ValueError: a coefficient is set but the input that it weighs is missing.
     """
     _check(inputs, config)
-    log_ratio = _clamped(inputs.logprobs - inputs.old_logprobs)
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1.0 - config.clip_low, 1.0 + config.clip_high)
-    surrogate = torch.minimum(ratio * inputs.advantages, clipped * inputs.advantages)
-    sums = {
-        "tokens": torch.ones_like(ratio),
-        "ratio": ratio,
-        "clip_share": (clipped * inputs.advantages < ratio * inputs.advantages).to(ratio.dtype),
-        "approx_kl": ratio - 1.0 - log_ratio,
-    }
+    sums = dict(sums)
     if inputs.sampler_logprobs is not None:
         difference = inputs.old_logprobs - inputs.sampler_logprobs
         sums["sampler_difference"] = difference.abs()
         if config.importance_cap > 0:
-            sums["importance_weight"] = _clamped(difference).exp().clamp(max=config.importance_cap).detach()
+            sums["importance_weight"] = clamped(difference).exp().clamp(max=config.importance_cap).detach()
             surrogate = surrogate * sums["importance_weight"]
         if config.sequence_mask > 0:
             kept = near_rollouts(difference.detach(), inputs.row_offsets, config.sequence_mask)
@@ -97,7 +99,7 @@ def policy_loss(
         sums["reference_kl"] = k3(inputs.logprobs, inputs.reference_logprobs)
         kl = sums["reference_kl"]
         if config.kl_estimator == "k2":
-            kl = 0.5 * _clamped(inputs.logprobs - inputs.reference_logprobs).square()
+            kl = 0.5 * clamped(inputs.logprobs - inputs.reference_logprobs).square()
         token_loss = token_loss + config.kl_coefficient * kl
     if inputs.entropy is not None:
         sums["entropy"] = inputs.entropy
@@ -114,7 +116,7 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     Never negative, unbiased for samples of the policy; its gradient is that of KL(reference || policy), since
     the samples' own dependence on the policy is not part of it. d is clamped to +-20.
     """
-    d = _clamped(reference_logprobs - logprobs)
+    d = clamped(reference_logprobs - logprobs)
     return d.exp() - d - 1.0
 
 
@@ -155,7 +157,8 @@ def token_weights(row_offsets: Tensor, aggregation: str, normaliser: PolicyNorma
     return torch.repeat_interleave(row_weights, lengths)
 
 
-def _clamped(log_ratio: Tensor) -> Tensor:
+def clamped(log_ratio: Tensor) -> Tensor:
+    """Log-ratios within +- `LOG_RATIO_LIMIT`."""
     return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 

@@ -191,7 +191,8 @@ def _prm_shape(config: Config, policy: ModelShape | str) -> ModelShape | str:
 def _with_prm_form(config: Config) -> Config:
     """A frozen PRM has the form that its folder says, not that of the configuration."""
     path = config.prm.path
-    if config.method.prm_objective != "frozen" or path is None or not Path(path).is_dir():
+    frozen = config.uses_prm and not config.prm_learns
+    if not frozen or path is None or not Path(path).is_dir():
         return config
     return config.model_copy(update={"prm": read_prm_form(Path(path), config.prm)})
 

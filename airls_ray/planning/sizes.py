@@ -55,7 +55,7 @@ def prm_sequences(config: Config) -> int:
     """Sequences that the PRM reads in an iteration, at most."""
     train, prm = config.train, config.prm
     fresh = train.problems_per_iteration * train.rollouts_per_problem
-    if config.method.prm_objective in ("airl", "repirl"):
+    if config.method.prm_objective.needs_traces:
         fresh += train.problems_per_iteration
     if config.prm_learns and prm.replay_iterations:
         fresh = round(fresh / (1.0 - prm.replay_fraction))

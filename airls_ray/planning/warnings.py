@@ -37,7 +37,8 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
             "usual)"
         )
     yield from truncated_rollouts(config)
-    if config.method.step_transform == "min_form" and config.prm.reward == "probability":
+    by_min_form = any(one.name == "min_form" for one in config.method.transforms)
+    if by_min_form and config.prm.reward == "probability":
         yield (
             "method.step_transform=min_form cannot point at a mistake among rewards in [0, 1] "
             "(prm.reward=probability): set prm.reward=signed_probability"
@@ -63,7 +64,7 @@ def truncated_rollouts(config: Config) -> Iterator[str]:
 
 
 def _models(config: Config, shape: ModelShape | None) -> Iterator[str]:
-    if config.method.prm_objective == "frozen" and config.prm.path is None:
+    if config.uses_prm and not config.prm_learns and config.prm.path is None:
         yield (
             f"method {config.method.name} needs a trained PRM: set prm.path to its folder "
             "(`airls-ray train-prm` makes one)"

@@ -33,7 +33,8 @@ def merge_equal_sequences(batch: PRMBatch) -> DistinctSequences:
 
     Exact because the loss is a sum over actions of weight times a function of the action's logit, and
     equal sequences have equal logits (their log-probabilities under the current policy are equal too).
-    `repirl` divides by the probability of the policy that sampled: rollouts that differ in it stay apart.
+    An objective of base `sampler` reads the probability of the policy that sampled: rollouts that differ in
+    it stay apart.
     """
     weights = batch.weights
     first = _first_equal(batch)
@@ -57,7 +58,7 @@ def _first_equal(batch: PRMBatch) -> Tensor:
     prompt, response = batch.sequences.prompt, batch.sequences.response
     tokens = [(column.values.numpy(), column.offsets.tolist()) for column in (prompt, response)]
     seen: dict[tuple[object, ...], int] = {}
-    density = _densities(batch) if batch.objective == "repirl" else [0.0] * prompt.rows
+    density = _densities(batch) if batch.traits.base == "sampler" else [0.0] * prompt.rows
     first = [
         seen.setdefault(
             (*(values[at[row] : at[row + 1]].tobytes() for values, at in tokens), density[row]), row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from airls_ray.errors import DataError
 from airls_ray.evaluation.rollouts import list_column
 from airls_ray.evaluation.selection import measure_selection
 from airls_ray.learning.engine import TrainEngine, share_rows
-from airls_ray.prm.batch import PRMSource, build_prm_batch, split_sides
+from airls_ray.prm.batch import PRMSource, build_prm_batch, split_sides, traits_of_learning
 from airls_ray.prm.offline_method import OfflineMethod, fill_logprobs
 from airls_ray.prm.scores import score_steps
 from airls_ray.prm.supervised import plan_updates, split_by_problem
@@ -33,10 +32,15 @@ def problems_to_learn(rollouts: pa.Table, traces: pa.Table, method: OfflineMetho
     Raises:
         DataError: there is none.
     """
-    sides = split_sides(rollouts["outcome"], method.prm, "airl")
+    if method.objective is None:
+        raise ValueError("labels of outcomes teach without problems of two classes")
+    traits = traits_of_learning(method.objective)
+    sides = split_sides(rollouts["outcome"], method.prm, traits)
     policy, reference = (set(rollouts["problem_id"].take(side).to_pylist()) for side in sides)
-    reference |= set(traces["problem_id"].to_pylist())
-    learn = policy & reference if method.prm.pair_by_problem else policy | reference
+    if traits.needs_traces:
+        reference |= set(traces["problem_id"].to_pylist())
+    paired = method.prm.pair_by_problem and traits.sides == "reference"
+    learn = policy & reference if paired else policy | reference
     ours = [name for name in pc.unique(rollouts["problem_id"]).to_pylist() if name in learn]
     if not ours:
         raise DataError(
@@ -78,7 +82,7 @@ def updates_of_an_epoch(config: Config, method: OfflineMethod, learn: StoredRoll
         DataError: no problem has something to learn from.
     """
     size = config.supervised_prm.rollouts_per_update
-    if method.objective == "outcome":
+    if method.objective is None:
         return len(plan_updates(torch.arange(learn.rollouts.num_rows), size, 0))
     problems = problems_to_learn(learn.rollouts, learn.traces, method)
     return len(plan_problem_updates(learn.rollouts["problem_id"].to_pylist(), problems, size, 0))
@@ -156,10 +160,10 @@ class AdversarialTraining:
         names = pc.unique(rollouts["problem_id"])
         traces = self._traces.filter(pc.is_in(self._traces["problem_id"], names))
         source = PRMSource(rollouts, traces, traces.select(["logprobs"]))
-        objective: Literal["airl", "repirl"] = "repirl" if self._method.objective == "repirl" else "airl"
+        assert self._method.objective is not None
         metrics = update_prm(
             self._engine,
-            build_prm_batch([source], self._config.prm, objective),
+            build_prm_batch([source], self._config.prm, self._method.objective),
             self._config.prm,
             temperature=self._config.rollout.temperature,
             pad_id=self._pad_id,
@@ -206,7 +210,7 @@ def offline_training(
     config = config.model_copy(update={"prm": method.prm})
     learn, held_out = split_stored(stored, section.held_out, config.seed)
     figures = SelectionFigures(engine, config, held_out, pad_id)
-    if method.objective != "outcome":
+    if method.objective is not None:
         return MeasuredTraining(AdversarialTraining(engine, config, method, learn, pad_id), figures)
     if labels is None:
         raise ValueError("the objective outcome needs labels")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from airls_ray.config.method_doors import ObjectiveConfig
+from airls_ray.config.objective_traits import ObjectiveTraits
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.rollout_files import StoredRollouts, lacking_logprobs
@@ -18,7 +21,6 @@ from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import ForwardEngine
 from airls_ray.prm.supervised import check_form
 
-Objective = Literal["airl", "repirl", "outcome"]
 _LOGPROBS = TOKEN_LOGPROBS.field("logprobs")
 
 
@@ -26,8 +28,8 @@ _LOGPROBS = TOKEN_LOGPROBS.field("logprobs")
 class OfflineMethod:
     """How a PRM learns from the rollouts that there are."""
 
-    objective: Objective
-    """`outcome`: labels, as an ORM."""
+    objective: ObjectiveConfig | None
+    """None: by labels of outcomes, as an ORM."""
     prm: PRMConfig
     """The configuration's, changed where log-probabilities are missing."""
     needs_trace_logprobs: bool
@@ -35,46 +37,56 @@ class OfflineMethod:
     notes: tuple[str, ...] = ()
     """Sentences on what is used instead of what is missing."""
 
+    @property
+    def name(self) -> str:
+        """What teaches it: the objective, or `outcome`."""
+        return "outcome" if self.objective is None else self.objective.name
+
 
 def choose_method(config: Config, stored: StoredRollouts) -> OfflineMethod:
     """Return what `config.method` means for stored rollouts; a preset of a given PRM learns from outcomes.
 
-    Where a rollout lacks log-probabilities none is used: AIRL's logit f - l becomes f (`discriminator:
-    gail`), and rePIRL's importance weights, whose denominator is the policy, are all 1.
+    Where a rollout lacks log-probabilities none is used, and the objective declares by what settings it does
+    without: AIRL's logit f - l becomes f (`discriminator: gail`), and rePIRL's importance weights, whose
+    denominator is the policy, are all 1.
 
     Raises:
-        ConfigError: the objective cannot be learned from these rollouts.
+        ConfigError: the objective cannot be learned from these rollouts, or does not open.
     """
-    name = config.method.prm_objective
-    if name in ("none", "prime"):
+    objective = config.method.prm_objective
+    if not config.uses_prm or config.method.prm_objective.against_reference:
         raise ConfigError(
             f"train-prm --rollouts cannot learn by method={config.method.name}: take airl_s or repirl (with "
             "correct traces), or orm (outcomes)"
         )
-    if name == "frozen":
+    traits = objective.traits()
+    if traits is None:
         if config.supervised_prm.labels != "outcome":
             raise ConfigError(
                 "stored rollouts have outcomes but no completions of their steps: set "
                 "supervised_prm.labels=outcome, or leave out --rollouts to sample completions"
             )
         check_form(config.prm)
-        return OfflineMethod("outcome", config.prm, False)
-    if not stored.traces.num_rows and config.prm.correct_rollouts == "policy":
+        return OfflineMethod(None, config.prm, False)
+    of_traces = traits.needs_traces and traits.sides == "reference"
+    if of_traces and not stored.traces.num_rows and config.prm.correct_rollouts == "policy":
         long = stored.traces_too_long
         which = f" that fits model.context_tokens ({long} do not)" if long else ""
         raise ConfigError(
             f"method={config.method.name} learns from correct solutions and there is no trace{which}: give "
             "--traces, or set prm.correct_rollouts=reference to take the correct rollouts for them"
         )
-    objective: Objective = "airl" if name == "airl" else "repirl"
     missing = lacking_logprobs(stored.rollouts)
     if missing:
-        return _without_logprobs(config.prm, objective, missing, stored.rollouts.num_rows)
-    is_ratio = objective == "airl" and config.prm.discriminator == "airl"
-    return OfflineMethod(objective, config.prm, is_ratio or config.prm.parameterisation == "log_prob")
+        return _without_logprobs(config.prm, objective, traits, missing, stored.rollouts.num_rows)
+    compares = traits.base == "policy" and not _does_without(config.prm, traits.without_log_probs)
+    needed = traits.needs_traces and (compares or config.prm.parameterisation == "log_prob")
+    return OfflineMethod(objective, config.prm, needed)
 
 
-def _without_logprobs(prm: PRMConfig, objective: Objective, missing: int, rollouts: int) -> OfflineMethod:
+def _without_logprobs(
+    prm: PRMConfig, objective: ObjectiveConfig, traits: ObjectiveTraits, missing: int, rollouts: int
+) -> OfflineMethod:
     lack = f"{missing} of {rollouts} rollouts have no log-probabilities"
     if prm.parameterisation == "log_prob":
         raise ConfigError(
@@ -86,20 +98,33 @@ def _without_logprobs(prm: PRMConfig, objective: Objective, missing: int, rollou
             f"{lack}, which prm.search_score={prm.search_score} needs: set it to sigmoid_f, or give rollouts "
             "with 'logprobs'"
         )
+    settings = traits.without_log_probs
+    if not settings:
+        raise ConfigError(
+            f"{lack}, with which the objective {objective.name} may compare: give rollouts with 'logprobs', "
+            "or say in its class what it does without (without_log_probs)"
+        )
+    if _does_without(prm, settings):
+        return OfflineMethod(objective, prm, False)
+    fields = _merged(prm.model_dump(), settings)
+    if fields["discriminator"] == "gail" and prm.reward == "log_odds":
+        fields["reward"] = "f"
+    note = f"{lack}, {traits.without_log_probs_note}"
+    return OfflineMethod(objective, PRMConfig.model_validate(fields), False, (note,))
+
+
+def _does_without(prm: PRMConfig, settings: Mapping[str, Any]) -> bool:
+    """Whether the settings by which an objective needs no log-probabilities are in force already."""
     fields = prm.model_dump()
-    if objective == "repirl":
-        if prm.repirl.weight == "none":
-            return OfflineMethod(objective, prm, False)
-        fields["repirl"]["weight"] = "none"
-        note = f"{lack}, so the weights exp(phi) / pi of the failed ones are unknown: all weigh the same"
-    else:
-        if prm.discriminator == "gail":
-            return OfflineMethod(objective, prm, False)
-        fields["discriminator"] = "gail"
-        if prm.reward == "log_odds":
-            fields["reward"] = "f"
-        note = f"{lack}, so the logit of the discriminator is f alone in place of f - log pi"
-    return OfflineMethod(objective, PRMConfig.model_validate(fields), False, (note + " for all of them",))
+    return bool(settings) and _merged(fields, settings) == fields
+
+
+def _merged(fields: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        name: _merged(fields[name], value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+    }
+    return {**fields, **nested}
 
 
 def fill_logprobs(table: pa.Table) -> pa.Table:

@@ -3,7 +3,7 @@
     PRM batch -> equal sequences merged -> this rank's micro-batches -> values of the actions
               -> the objective's loss + output L2 + trust region -> one optimiser update a pass
 
-What differs between objectives is in `airls_ray/prm/objectives.py` and, as pure functions, in
+What differs between objectives is in `airls_ray/prm/objectives/`, one file each, and, as pure functions, in
 `airls_ray/objectives/`.
 """
 
@@ -12,12 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from airls_ray.config.schema import PRMConfig
+from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.learning.batches import add_sums, rank_batches, take_values
 from airls_ray.learning.engine import TrainEngine, resolve_layout, share_rows
 from airls_ray.prm.batch import PRMBatch
 from airls_ray.prm.distinct import DistinctSequences, merge_equal_sequences
-from airls_ray.prm.objectives import Actions, PRMObjective, RowSums, make_objective
+from airls_ray.prm.named_objective import NamedObjective, accuracies_of
+from airls_ray.prm.objective import Actions, RowSums
 from airls_ray.prm.scores import action_values
 from airls_ray.tensors import TokenBatch, segment_sum
 
@@ -52,6 +53,9 @@ def update_prm(
         with a drift penalty), `prm/gradient_norm` (mean over updates), `prm/updates`, `prm/skipped`
         (0 or 1), `prm/sequences` (distinct ones: equal sequences are computed once). The same on every
         rank.
+
+    Raises:
+        DoorError: an objective of the user's own failed.
     """
     work = _Work(engine, batch, config, temperature, pad_id)
     rows = work.distinct.rows
@@ -60,7 +64,7 @@ def update_prm(
         return head | {"prm/skipped": 1.0, "prm/updates": 0.0}
     if config.accuracy_ceiling < 1.0:
         metrics = work.run(learn=False)
-        lowest = min(metrics["prm/expert_accuracy"], metrics["prm/policy_accuracy"])
+        lowest = min(accuracies_of(metrics, batch.objective.name))
         if lowest > config.accuracy_ceiling:
             return head | metrics | {"prm/skipped": 1.0, "prm/updates": 0.0, "prm/gradient_norm": 0.0}
     if config.drift_penalty > 0:
@@ -85,7 +89,7 @@ class _Work:
         self._batch = batch
         self._config = config
         self._temperature = temperature
-        self._objective: PRMObjective = make_objective(batch.objective, config)
+        self._objective = NamedObjective(batch.objective, batch.traits, config)
         self.distinct: DistinctSequences = merge_equal_sequences(batch)
         self._parts: list[TokenBatch] = rank_batches(
             engine,
@@ -99,7 +103,7 @@ class _Work:
 
     def run(self, *, learn: bool) -> dict[str, float]:
         """One pass over the batch, with gradients if `learn`; metrics over all ranks."""
-        if self._objective.needs_row_sums:
+        if self._batch.traits.needs_row_sums:
             self._objective.prepare(self._row_sums())
         measured: dict[str, float] = {}
         with torch.set_grad_enabled(learn):
@@ -109,7 +113,7 @@ class _Work:
                 loss = loss + self._stabilisers(actions, number, sums)
                 if learn:
                     self._engine.backward(loss * self._engine.world_size, last=number == len(self._parts) - 1)
-                add_sums(measured, {"loss": loss.detach(), **sums})
+                add_sums(measured, {**sums, "loss": loss.detach()})
         totals = self._engine.sum_over_ranks(measured)
         weight = max(totals["weight"], 1e-12)
         metrics = {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airls_ray.errors import ConfigError
-from tests.e2e.conftest import TrainedRun, base_config, train
+from tests.e2e.conftest import REPOSITORY, TrainedRun, base_config, train
 
 
 def run(policy: Path, output: Path, /, **sections: Any) -> TrainedRun:
@@ -73,6 +75,37 @@ def test_the_summary_measures_the_first_wrong_step(prime_run: TrainedRun) -> Non
     for scorer in ("prm", "policy_log_prob"):
         value = prime_run.summary[scorer]["first_error_f1"]
         assert value is None or value != value or 0.0 <= value <= 1.0
+
+
+def test_an_objective_and_credit_of_ones_own_train(
+    ray_cluster: None, policy_folder: Path, tmp_path: Path
+) -> None:
+    """From a folder of their own; the learners get their text, and never see the folder."""
+    for name in ("own_objective", "own_credit"):
+        shutil.copy(REPOSITORY / "examples" / f"{name}.py", tmp_path)
+    objective = {"name": f"{tmp_path / 'own_objective.py'}:Hinge", "options": {"margin": 2.0}}
+    credit = f"{tmp_path / 'own_credit.py'}:"
+    done = run(
+        policy_folder,
+        tmp_path / "runs",
+        method={
+            "name": "airl_s",
+            "prm_objective": objective,
+            "step_transforms": ["min_form", credit + "until_the_first_mistake"],
+            "outcome_terms": [{"name": credit + "brevity", "weight": 0.1}],
+            "row_filters": [credit + "finished"],
+            "policy_loss": "gspo",
+        },
+        train={"iterations": 1, "problems_per_iteration": 4},
+    )
+    warmup, trained = done.metrics
+    assert 0.0 <= warmup["prm/policy_accuracy"] <= 1.0 and warmup["prm/loss"] > 0.0
+    assert 0.0 < trained["policy/rollouts"] <= 16 and trained["policy/ratio_mean"] > 0.0
+    kept = json.loads((done.folder / "doors.json").read_text())
+    assert {one["kind"] for one in kept} == {
+        "prm objective", "credit transform", "outcome term", "row filter",
+    }  # fmt: skip
+    assert (done.folder / "checkpoints" / "iteration_000002" / "prm").is_dir()
 
 
 def test_a_given_prm_scores_without_learning(

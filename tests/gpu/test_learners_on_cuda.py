@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from airls_ray.config.method_doors import ObjectiveConfig
 from airls_ray.config.schema import LearnerConfig, MethodConfig, PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.learning.batches import token_logprobs
@@ -77,7 +78,9 @@ def test_a_prm_update_has_the_cpus_loss(folder: Path, objective: Any) -> None:
     config = PRMConfig(parameterisation="log_prob", action="token", learner=LEARNER.model_dump())
     policy = FrozenEngine(load_policy_module(folder))
     part = token_logprobs(policy, traces, temperature=1.0, tokens_per_microbatch=60, pad_id=0)
-    batch = build_prm_batch([PRMSource(rollouts, traces, merge_parts([part]))], config, objective)
+    batch = build_prm_batch(
+        [PRMSource(rollouts, traces, merge_parts([part]))], config, ObjectiveConfig(name=objective)
+    )
     losses = []
     for device in ("cpu", "cuda"):
         engine = TorchEngine(load_prm_module(folder, "log_prob").to(device), LEARNER)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from airls_ray.config.schema import MethodConfig
-from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, policy_loss
+from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser
+from airls_ray.objectives.policy_losses.clipped import loss as policy_loss
 from tests.peers.environments import python_with
 
 TRL = "trl==1.16.0"

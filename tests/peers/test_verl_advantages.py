@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from airls_ray.credit import outcome_advantages
+from airls_ray.credit.formulas import outcome_advantages
 from tests.peers.environments import python_with
 
 # Without its dependencies, which are an engine and a trainer: only what the advantages' module imports.

@@ -125,21 +125,27 @@ def with_outcomes(outcomes: list[float]) -> pa.Table:
     return table.set_column(place, table.schema.field(place), pa.array(outcomes, pa.float32()))
 
 
+def learned_rows(table: pa.Table, **fields: Any) -> list[int]:
+    rows: list[int] = rows_that_learn(table, MethodConfig(name="grpo", **fields).filters).tolist()
+    return rows
+
+
 def test_an_accuracy_band_includes_its_bounds() -> None:
     """Means 0, 1/5, 4/5 and 1 over five rollouts each; the band is 0.2 to 0.8."""
     rights = (0, 1, 4, 5)
     table = with_outcomes([float(i < right) for right in rights for i in range(5)])
-    assert rows_that_learn(table, band=(0.2, 0.8)).tolist() == list(range(5, 15))
+    assert learned_rows(table, accuracy_band=(0.2, 0.8)) == list(range(5, 15))
 
 
 def test_without_a_filter_every_row_learns() -> None:
-    assert rows_that_learn(with_outcomes([1.0] * 5)).tolist() == list(range(5))
+    assert learned_rows(with_outcomes([1.0] * 5)) == list(range(5))
 
 
 def test_constant_groups_and_band_filter_together() -> None:
     table = with_outcomes([0.5] * 5 + [1.0, 0.0, 0.0, 0.0, 1.0])
-    assert rows_that_learn(table, band=(0.3, 0.7)).tolist() == list(range(10))
-    assert rows_that_learn(table, band=(0.3, 0.7), drop_constant=True).tolist() == list(range(5, 10))
+    assert learned_rows(table, accuracy_band=(0.3, 0.7)) == list(range(10))
+    both = learned_rows(table, accuracy_band=(0.3, 0.7), drop_constant_groups=True)
+    assert both == list(range(5, 10))
 
 
 def test_whitening_is_over_the_tokens_that_learn() -> None:
@@ -153,7 +159,7 @@ def test_whitening_is_over_the_tokens_that_learn() -> None:
     scores = scores_of([torch.randn(n, generator=generator).tolist() for n in lengths])
     band = (0.3, 0.8)
     found = advantages(table, scores, name="prime", accuracy_band=band)
-    rows = rows_that_learn(table, band=band).tolist()
+    rows = learned_rows(table, accuracy_band=band)
     assert 0 < len(rows) < 16
     learned = torch.tensor([value for row in rows for value in found[row]], dtype=torch.float64)
     assert float(learned.mean()) == pytest.approx(0.0, abs=1e-6)

@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from airls_ray.credit import (
+from airls_ray.credit.formulas import (
     combine,
-    min_form,
     outcome_advantages,
-    overlong_penalty,
-    scale_by_largest_return,
     step_advantages,
     steps_to_tokens,
     trajectory_rewards,
     whiten,
 )
+from airls_ray.credit.terms import overlong
+from airls_ray.credit.transforms import largest_return, min_form
 
 OUTCOMES = torch.tensor([1.0, 0.0, 0.0, 0.0])
 ONE_GROUP = torch.zeros(4, dtype=torch.int64)
@@ -187,13 +186,13 @@ def test_primes_return_by_hand() -> None:
 
 def test_min_form_by_hand() -> None:
     """T = 1, rewards 0 and ln 3: weights 3/4 and 1/4."""
-    got = min_form(torch.tensor([0.0, math.log(3), 5.0]), torch.tensor([0, 0, 1]), 2, 1.0)
+    got = min_form.transform(torch.tensor([0.0, math.log(3), 5.0]), torch.tensor([0, 0, 1]), 1.0)
     torch.testing.assert_close(got, torch.tensor([0.0, math.log(3) / 4, 5.0]))
 
 
 def test_a_cold_min_form_sums_to_the_least_reward() -> None:
     rewards, rows = torch.tensor([0.9, -0.4, 0.2, 0.7, 0.1]), torch.tensor([0, 0, 0, 1, 1])
-    weighted = min_form(rewards, rows, 2, 1e-3)
+    weighted = min_form.transform(rewards, rows, 1e-3)
     torch.testing.assert_close(trajectory_rewards(weighted, rows, 2, "sum"), torch.tensor([-0.4, 0.1]))
 
 
@@ -219,8 +218,10 @@ def test_an_unknown_trajectory_reward_is_an_error() -> None:
 
 def test_the_overlong_penalty_falls_linearly_over_its_buffer() -> None:
     lengths = torch.tensor([10, 80, 90, 100, 120])
-    assert overlong_penalty(lengths, 100, 20).tolist() == [0.0, 0.0, -0.5, -1.0, -1.0]
-    assert overlong_penalty(lengths, 100, 0).tolist() == [0.0] * 5
+    fifth = [0.0, 0.0, -0.5, -1.0, -1.0]
+    assert overlong.term(lengths, 100, 20).tolist() == fifth
+    assert overlong.term(lengths, 100).tolist() == fifth
+    assert overlong.term(lengths, 100, 0).tolist() == [0.0] * 5
 
 
 def test_whitening_counts_every_token() -> None:
@@ -239,12 +240,12 @@ def test_rewards_are_divided_by_the_largest_return_of_the_batch() -> None:
     """Returns to the end by hand: (0.5, 1.5, -0.5) and (-4, -3); the largest is 4."""
     rewards, rows = torch.tensor([-1.0, 2.0, -0.5, -1.0, -3.0]), torch.tensor([0, 0, 0, 1, 1])
     all_learn = torch.ones(2, dtype=torch.bool)
-    found = scale_by_largest_return(rewards, rows, all_learn)
+    found = largest_return.transform(rewards, rows, all_learn)
     torch.testing.assert_close(found, rewards / 4.0)
     only_first = torch.tensor([True, False])
-    torch.testing.assert_close(scale_by_largest_return(rewards, rows, only_first), rewards / 1.5)
+    torch.testing.assert_close(largest_return.transform(rewards, rows, only_first), rewards / 1.5)
     noise = torch.tensor([1e-6, -2e-6])
-    assert torch.equal(scale_by_largest_return(noise, torch.tensor([0, 1]), all_learn), noise)
+    assert torch.equal(largest_return.transform(noise, torch.tensor([0, 1]), all_learn), noise)
 
 
 def test_min_form_points_at_the_mistake_with_signed_rewards_alone() -> None:
@@ -252,7 +253,7 @@ def test_min_form_points_at_the_mistake_with_signed_rewards_alone() -> None:
     probability, rows = torch.tensor([0.95, 0.9, 0.03, 0.9, 0.9], dtype=torch.float64), torch.zeros(5).long()
 
     def to_go(rewards: Tensor) -> list[float]:
-        form = min_form(rewards, rows, 1, 0.1)
+        form = min_form.transform(rewards, rows, 0.1)
         return form.flip(0).cumsum(0).flip(0).tolist()
 
     assert to_go(2 * probability - 1) == pytest.approx([-0.94, -0.94, -0.94, 0.0, 0.0], abs=1e-3)

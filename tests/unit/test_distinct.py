@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import torch
 
+from airls_ray.config.method_doors import ObjectiveConfig
 from airls_ray.learning.batches import Sequences
 from airls_ray.prm.batch import PRMBatch
 from airls_ray.prm.distinct import merge_equal_sequences
@@ -55,6 +56,6 @@ def test_equal_rollouts_of_two_policies_keep_their_own_importance_weights() -> N
     responses = [A, A, A]
     same = batch(responses, [False] * 3, [[0.1, 0.1]] * 3)
     logprobs = column([[-1.0] * 4, [-1.0] * 4, [-2.0] * 4], torch.float32)
-    apart = replace(same, objective="repirl", logprobs=logprobs)
+    apart = replace(same, objective=ObjectiveConfig(name="repirl"), logprobs=logprobs)
     assert merge_equal_sequences(same).rows.tolist() == [0]
     assert merge_equal_sequences(apart).rows.tolist() == [0, 2]

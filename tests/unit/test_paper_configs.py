@@ -11,6 +11,7 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config, load_config
+from airls_ray.config.door_section import DoorConfig
 from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.data.sources import parse_hub
 from airls_ray.planning import make_plan
@@ -98,7 +99,7 @@ def at(config: Config, name: str) -> Any:
     value: Any = config
     for part in name.split("."):
         value = getattr(value, part)
-    return value
+    return value.name if isinstance(value, DoorConfig) else value
 
 
 def test_every_paper_configuration_is_checked():

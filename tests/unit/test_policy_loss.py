@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from airls_ray.config.schema import MethodConfig
-from airls_ray.objectives.policy_loss import (
-    PolicyLossInputs,
-    PolicyNormaliser,
-    k3,
-    near_rollouts,
-    policy_loss,
-)
+from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, k3, near_rollouts
+from airls_ray.objectives.policy_losses.clipped import loss as policy_loss
 
 LENGTHS = [3, 1, 5, 2]
 NORMALISER = PolicyNormaliser(tokens=sum(LENGTHS), rollouts=len(LENGTHS), max_response_tokens=8)

@@ -97,7 +97,7 @@ def values_at(engine: TorchEngine, table: pa.Table, where: str) -> list[list[flo
 def test_with_log_probabilities_the_method_stays_as_it_is() -> None:
     config = settings()
     method = choose_method(config, stored(logprobs=True))
-    assert (method.objective, method.prm, method.notes) == ("airl", config.prm, ())
+    assert (method.name, method.prm, method.notes) == ("airl", config.prm, ())
     assert method.needs_trace_logprobs
 
 
@@ -118,7 +118,7 @@ def test_one_row_without_them_is_enough() -> None:
 
 def test_without_them_all_failed_rollouts_of_repirl_weigh_the_same() -> None:
     method = choose_method(settings("repirl"), stored())
-    assert (method.objective, method.prm.repirl.weight) == ("repirl", "none")
+    assert (method.name, method.prm.repirl.weight) == ("repirl", "none")
     assert "exp(phi) / pi" in method.notes[0]
 
 
@@ -143,7 +143,7 @@ def test_a_method_that_stored_rollouts_cannot_teach_is_refused(method: str) -> N
 
 def test_a_preset_of_a_given_prm_learns_from_outcomes_alone() -> None:
     config = settings("orm")
-    assert choose_method(config, stored(traces=False)).objective == "outcome"
+    assert choose_method(config, stored(traces=False)).name == "outcome"
     section = config.supervised_prm.model_copy(update={"labels": "math_shepherd_soft"})
     with pytest.raises(
         ConfigError, match=r"no completions of their steps: set supervised_prm.labels=outcome"
@@ -154,7 +154,7 @@ def test_a_preset_of_a_given_prm_learns_from_outcomes_alone() -> None:
 def test_without_traces_correct_rollouts_must_stand_for_them() -> None:
     with pytest.raises(ConfigError, match=r"there is no trace: give --traces, or set prm.correct_rollouts"):
         choose_method(settings(), stored(traces=False))
-    assert choose_method(settings(correct_rollouts="reference"), stored(traces=False)).objective == "airl"
+    assert choose_method(settings(correct_rollouts="reference"), stored(traces=False)).name == "airl"
 
 
 # ----------------------------------------------------------------------------------- mini-batches

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from airls_ray.config.method_doors import ObjectiveConfig
 from airls_ray.config.schema import LearnerConfig, PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
@@ -18,7 +19,7 @@ from airls_ray.evaluation.selection import trace_log_scores
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.models.load import load_policy_module, load_prm_module
-from airls_ray.prm.batch import Objective, PRMBatch, PRMSource, build_prm_batch
+from airls_ray.prm.batch import PRMBatch, PRMSource, build_prm_batch
 from airls_ray.prm.scores import score_steps
 from airls_ray.prm.update import update_prm
 from tests.tiny import make_policy_folder, make_rollouts, make_traces
@@ -54,7 +55,7 @@ def logprobs_of(folder: Path, table: pa.Table) -> pa.Table:
     return merge_parts([token_logprobs(engine, table, temperature=1.0, tokens_per_microbatch=99, pad_id=0)])
 
 
-def batch_of(folder: Path, config: PRMConfig, objective: Objective) -> PRMBatch:
+def batch_of(folder: Path, config: PRMConfig, objective: str) -> PRMBatch:
     rollouts, traces = make_rollouts(4, 4), make_traces(4)
     if objective == "prime":
         empty = TOKEN_LOGPROBS.empty_table()
@@ -64,7 +65,7 @@ def batch_of(folder: Path, config: PRMConfig, objective: Objective) -> PRMBatch:
         at = rollouts.column_names.index("logprobs")
         sampled = rollouts.set_column(at, rollouts.field(at), own)
         source = PRMSource(sampled, traces, logprobs_of(folder, traces))
-    return build_prm_batch([source], config, objective)
+    return build_prm_batch([source], config, ObjectiveConfig(name=objective))
 
 
 def learn(engine: TorchEngine, batch: PRMBatch, config: PRMConfig, updates: int = 1) -> dict[str, float]:
@@ -145,13 +146,13 @@ def test_the_loss_is_the_papers_formula(folder: Path, how: Any, scope: str) -> N
 
 @pytest.mark.parametrize(("objective", "used"), [("repirl", -1.0), ("airl", -9.0)])
 def test_old_rollouts_are_weighed_by_the_policy_that_sampled_them(
-    folder: Path, objective: Objective, used: float
+    folder: Path, objective: str, used: float
 ) -> None:
     """rePIRL divides by the sampler's probabilities, AIRL's logit compares with the current policy's."""
     rollouts, traces = make_rollouts(2, 2), make_traces(2)
     now = pa.table({"logprobs": [[-9.0] * len(row) for row in rollouts["response"].to_pylist()]})
     source = PRMSource(rollouts, traces, logprobs_of(folder, traces), now.cast(TOKEN_LOGPROBS))
-    batch = build_prm_batch([source], settings(negatives="failed"), objective)
+    batch = build_prm_batch([source], settings(negatives="failed"), ObjectiveConfig(name=objective))
     owner = torch.repeat_interleave(torch.arange(batch.logprobs.rows), batch.logprobs.lengths)
     assert set(batch.logprobs.values[~batch.is_expert[owner]].tolist()) == {used}
 
@@ -172,7 +173,9 @@ def test_without_failed_rollouts_the_experts_alone_are_raised(folder: Path) -> N
     right = rollouts.take(pa.array([i for i, o in enumerate(rollouts["outcome"].to_pylist()) if o > 0.5]))
     traces = make_traces(4)
     source = PRMSource(right, traces, logprobs_of(folder, traces), logprobs_of(folder, right))
-    metrics = learn(engine_of(folder, config), build_prm_batch([source], config, "repirl"), config)
+    metrics = learn(
+        engine_of(folder, config), build_prm_batch([source], config, ObjectiveConfig(name="repirl")), config
+    )
     assert metrics["prm/skipped"] == 0.0
     assert metrics["prm/policy_value"] == 0.0
     assert metrics["prm/effective_sample_size"] == 0.0
@@ -289,7 +292,7 @@ def test_the_output_penalty_is_part_of_the_loss(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["airl", "repirl", "prime"])
-def test_the_trust_region_holds_the_outputs_near_where_they_were(folder: Path, objective: Objective) -> None:
+def test_the_trust_region_holds_the_outputs_near_where_they_were(folder: Path, objective: str) -> None:
     drift = []
     for weight in (1e-9, 100.0):
         config = settings(parameterisation="log_prob", drift_penalty=weight)

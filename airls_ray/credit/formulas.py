@@ -1,4 +1,4 @@
-"""From outcomes and step rewards to advantages: pure functions on tensors.
+"""From rewards of rollouts and steps to advantages: pure functions on tensors.
 
 N rollouts with S steps in all; groups are any integers. Computed in float64 and returned in the
 type of the input, so that the result does not depend on the order of rollouts in a group.
@@ -15,8 +15,6 @@ from airls_ray.tensors.segments import segment_mean, segment_sum
 
 STD_EPSILON = 1e-6
 """Added to a group's standard deviation."""
-ROUNDING = 1e-4
-"""Returns of rewards that are smaller come from rounding."""
 
 
 def outcome_advantages(outcomes: Tensor, groups: Tensor, how: Literal["grpo", "dr_grpo", "rloo"]) -> Tensor:
@@ -94,47 +92,6 @@ def step_advantages(
     return returns.to(rewards.dtype)
 
 
-def min_form(rewards: Tensor, step_rows: Tensor, rows: int, temperature: float) -> Tensor:
-    """Weigh the step rewards of each rollout so that their sum is about the least of them [S].
-
-    PURE (arXiv 2504.15275): r*_t = r_t exp(-r_t / T) / sum_i exp(-r_i / T); for T to 0 the sum is min r.
-
-    Args:
-        rewards: float [S].
-        step_rows: int64 [S].
-        rows: number of rollouts.
-        temperature: T above 0.
-    """
-    scaled = -rewards.double() / temperature
-    highest = torch.full((rows,), -torch.inf, dtype=torch.float64, device=rewards.device)
-    highest = highest.scatter_reduce(0, step_rows, scaled, "amax")
-    raw = (scaled - highest[step_rows]).exp()
-    weights = raw / segment_sum(raw, step_rows, rows)[step_rows]
-    return (rewards.double() * weights).to(rewards.dtype)
-
-
-def scale_by_largest_return(rewards: Tensor, step_rows: Tensor, learns: Tensor) -> Tensor:
-    """Divide all rewards by the largest absolute reward-to-go of the rollouts that learn [S].
-
-    Where that is below `ROUNDING` they stay as they are: a PRM that equals its reference model still differs
-    from it by rounding, which must not become a reward.
-
-    `prime_norm: batch_norm` of PRIME's published program (arXiv 2502.01456), which brings process rewards to
-    the scale of outcomes; it filters the groups before.
-
-    Args:
-        rewards: float [S].
-        step_rows: int64 [S].
-        learns: bool [N], rollouts whose rewards-to-go count.
-    """
-    exact = rewards.double()
-    ends = torch.bincount(step_rows, minlength=learns.numel()).cumsum(0)[step_rows]
-    running = exact.cumsum(0)
-    returns = (running[ends - 1] - running + exact)[learns[step_rows]]
-    largest = returns.abs().max() if returns.numel() else torch.zeros(())
-    return rewards if float(largest) < ROUNDING else (exact / largest).to(rewards.dtype)
-
-
 def trajectory_rewards(
     rewards: Tensor, step_rows: Tensor, rows: int, how: Literal["mean", "sum", "min", "last"]
 ) -> Tensor:
@@ -156,16 +113,6 @@ def trajectory_rewards(
         result[some] = rewards[counts.cumsum(0)[some] - 1]
         return result
     raise ValueError(f"how must be mean, sum, min or last, but is {how!r}")
-
-
-def overlong_penalty(lengths: Tensor, max_tokens: int, buffer: int) -> Tensor:
-    """Return the soft over-length penalty of DAPO (arXiv 2503.14476, eq. 13), float32 [N] in [-1, 0].
-
-    0 up to `max_tokens - buffer` tokens, then falling linearly to -1 at `max_tokens`.
-    """
-    if buffer == 0:
-        return torch.zeros(lengths.shape)
-    return ((max_tokens - buffer - lengths).float() / buffer).clamp(-1.0, 0.0)
 
 
 def whiten(advantages: Tensor, weights: Tensor) -> Tensor:

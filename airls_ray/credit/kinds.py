@@ -1,0 +1,57 @@
+"""What may be named in `method.step_transforms`, `outcome_terms` and `row_filters`: functions of keywords.
+
+Imports no PyTorch: the driver looks at these kinds, and the learners call what they name (`own.py`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from airls_ray.doors import Kind
+from airls_ray.own_code import read_rule
+
+OF_STEPS = ("rewards", "step_rows", "groups", "outcomes", "learns")
+"""What a credit transform may take: float [S], int64 [S], int64 [N], float [N], bool [N]."""
+OF_ROLLOUTS = ("outcomes", "groups", "lengths", "truncated")
+"""What a row filter may take: float [N], int64 [N], int64 [N], bool [N]."""
+OF_OUTCOMES = (*OF_ROLLOUTS, "unanswered", "max_response_tokens")
+"""What an outcome term may take: as above, bool [N], and a number."""
+
+TRANSFORM = Kind(
+    name="credit transform",
+    protocol=(
+        f"a function of keywords among {', '.join(OF_STEPS)} (tensors) that returns the rewards anew, one "
+        "for each step"
+    ),
+    package="airls_ray.credit.transforms",
+    attribute="transform",
+    example="min_form",
+    make=partial(read_rule, known=OF_STEPS),
+)
+"""What is done to the rewards of steps before their baseline (`method.step_transforms`)."""
+
+TERM = Kind(
+    name="outcome term",
+    protocol=(
+        f"a function of keywords among {', '.join(OF_OUTCOMES)} (tensors) that returns a number for each "
+        "rollout"
+    ),
+    package="airls_ray.credit.terms",
+    attribute="term",
+    example="overlong",
+    make=partial(read_rule, known=OF_OUTCOMES),
+)
+"""What is added to the reward of a rollout (`method.outcome_terms`)."""
+
+FILTER = Kind(
+    name="row filter",
+    protocol=(
+        f"a function of keywords among {', '.join(OF_ROLLOUTS)} (tensors) that returns for each rollout "
+        "whether it is learned from"
+    ),
+    package="airls_ray.credit.filters",
+    attribute="keep",
+    example="accuracy_band",
+    make=partial(read_rule, known=OF_ROLLOUTS),
+)
+"""Which rollouts are learned from (`method.row_filters`)."""
