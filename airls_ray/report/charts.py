@@ -23,7 +23,7 @@ COLOURS = 8
 """Colours 1 to 8 (Okabe and Ito, safe for colour-blind readers; 8 is that of text); 0 is grey. CSS: --c0 to
 --c8."""
 
-Dash = Literal["solid", "dashed", "dotted"]
+Dash = Literal["solid", "dashed", "dotted", "dashdot"]
 
 # Colours that stand for CSS variables: matplotlib writes them, `_finish` replaces them.
 _SERIES = [f"#a1b2{number:02x}" for number in range(COLOURS + 1)]
@@ -49,7 +49,7 @@ _STYLE: dict[str, Any] = {
 _SIZE, _WIDE_SIZE = (4.3, 2.5), (6.2, 2.9)  # inches; the page scales them to its columns
 _LEFT, _RIGHT, _BOTTOM, _TOP = 0.47, 0.12, 0.44, 0.22  # margins in inches, equal for all charts
 _SHAPES = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼"}
-_LINES: dict[Dash, str] = {"solid": "-", "dashed": "--", "dotted": ":"}
+_LINES: dict[Dash, str] = {"solid": "-", "dashed": "--", "dotted": ":", "dashdot": "-."}
 
 
 @dataclass(frozen=True)

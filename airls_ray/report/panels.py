@@ -131,7 +131,7 @@ SEARCH = {
 }  # fmt: skip
 """Name, colour, dash and marker of each way to choose an answer."""
 
-_DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted")
+_DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dashdot")
 """By metric of a panel: a line that another one covers is seen through its gaps."""
 _SPECIAL = {"time/iteration", "tokens_per_second/rollout"}
 

@@ -47,6 +47,8 @@ td b{color:var(--c1)}
 .swatch{position:relative;width:22px;height:0;border-top:3px solid var(--c)}
 .swatch.dashed{border-top-style:dashed}
 .swatch.dotted{border-top:3px dotted var(--c)}
+.swatch.dashdot{border:0;height:3px;
+background:linear-gradient(90deg,var(--c) 10px,#0000 10px 14px,var(--c) 14px 18px,#0000 18px)}
 .swatch.area{width:13px;height:13px;border:0;border-radius:3px;background:var(--c)}
 .swatch b{position:absolute;inset:-12px 0 auto;text-align:center;color:var(--c);font:13px/21px var(--font)}
 .plot{position:relative;margin-top:auto;padding-top:6px}
