@@ -59,6 +59,13 @@ class OpenName(StrictModel):
         """Take over what another process has found."""
         self._door = door
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the settings are the same, whatever was looked up already."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.name))
+
     def __getstate__(self) -> dict[Any, Any]:
         """Look up what the name leads to before it goes to another process."""
         if self.name not in self.words:

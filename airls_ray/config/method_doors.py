@@ -8,9 +8,9 @@ from pydantic import field_validator
 
 from airls_ray import doors
 from airls_ray.config.door_section import DoorConfig
-from airls_ray.config.objective_traits import ObjectiveTraits, traits_of
 from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.errors import DoorError
+from airls_ray.prm.objective_traits import ObjectiveTraits, traits_of
 
 
 class _MethodDoor(DoorConfig):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from airls_ray.config.method_doors import ObjectiveConfig
-from airls_ray.config.objective_traits import ObjectiveTraits
 from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.learning.batches import Sequences
 from airls_ray.objectives.airl import class_weights
+from airls_ray.prm.objective_traits import ObjectiveTraits
 from airls_ray.tensors import PackedColumn, to_packed
 
 _AIRL = ObjectiveConfig(name="airl")

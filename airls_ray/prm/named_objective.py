@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from airls_ray.config.method_doors import ObjectiveConfig
-from airls_ray.config.objective_traits import ObjectiveTraits
 from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.errors import DoorError
 from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.own_code import call_own, shown
 from airls_ray.prm.objective import FRAME_SUMS, ObjectiveClass, PRMObjective, RowSums
+from airls_ray.prm.objective_traits import ObjectiveTraits
 
 
 class NamedObjective:

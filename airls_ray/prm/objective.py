@@ -1,7 +1,7 @@
 """What a PRM learns by: what an objective gets, what it adds to the frame of `update_prm`, how one is named.
 
 Imports no PyTorch: the driver looks at the kind, and reads what an objective declares from its source
-(`airls_ray/config/objective_traits.py`).
+(`airls_ray/prm/objective_traits.py`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airls_ray.config.objective_traits import DEFAULTS, ObjectiveTraits
-from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.doors import Kind
 from airls_ray.errors import DoorError
 from airls_ray.own_code import keywords_of, shown
+from airls_ray.prm.objective_traits import DEFAULTS, ObjectiveTraits
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from airls_ray.config.prm_sections import PRMConfig
 
 FRAME_SUMS = ("loss", "weight", "output_abs", "drift")
 """Sums that the frame takes itself."""

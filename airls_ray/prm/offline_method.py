@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.method_doors import ObjectiveConfig
-from airls_ray.config.objective_traits import ObjectiveTraits
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.rollout_files import StoredRollouts, lacking_logprobs
@@ -19,6 +18,7 @@ from airls_ray.errors import ConfigError
 from airls_ray.evaluation.rollouts import list_column
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import ForwardEngine
+from airls_ray.prm.objective_traits import ObjectiveTraits
 from airls_ray.prm.supervised import check_form
 
 _LOGPROBS = TOKEN_LOGPROBS.field("logprobs")

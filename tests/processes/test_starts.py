@@ -141,3 +141,9 @@ def test_a_search_over_an_endpoint_needs_no_training_stack() -> None:
     code = f"{blocked}\nimport airls_ray.prm.load, airls_ray.search.over_endpoint, airls_ray.text.codec"
     lines = f"import airls_ray, sys\n{code}"
     subprocess.run([sys.executable, "-c", lines], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("module", sorted({one.partition(":")[0] for one in doors.KINDS.values()}))
+def test_a_kind_can_be_the_first_that_is_imported(module: str) -> None:
+    """Settings are checked when their classes are made, and look kinds up: no circle may lie between."""
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)

@@ -13,10 +13,10 @@ from airls_ray.config import Config, load_config
 from airls_ray.config.load import dump_config, load_run_config, with_absolute_paths
 from airls_ray.config.method_doors import ObjectiveConfig
 from airls_ray.config.named import find_doors
-from airls_ray.config.objective_traits import ObjectiveTraits
 from airls_ray.errors import ConfigError, DoorError
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.prm.batch import PRMBatch, PRMSource, build_prm_batch
+from airls_ray.prm.objective_traits import ObjectiveTraits
 from airls_ray.prm.update import update_prm
 from tests.tiny import make_policy_folder, make_rollouts, make_traces
 from tests.unit.test_prm_update import engine_of, learn, logprobs_of, settings

@@ -224,6 +224,13 @@ def test_the_code_travels_with_the_configuration_to_machines_without_the_file(tm
         assert prompts(make_task(section), "train", 3) == prompts(make_task(example().task), "train", 3)
 
 
+def test_settings_are_the_same_whether_their_code_was_looked_up_or_not() -> None:
+    one, other = example(), example()
+    one.task.door()  # type: ignore[union-attr]
+    assert one == other
+    assert one.task != example(("task.options={numbers: 9}",)).task
+
+
 def test_a_run_folder_that_names_a_task_of_its_own_is_refused_unless_trusted(tmp_path: Path) -> None:
     dump_config(with_absolute_paths(example()), tmp_path / "config.yaml")
     with pytest.raises(ConfigError, match=r"names code of its own .*own_task.py:Largest"):
