@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from airls_ray import doors
+
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = str(ROOT / "configs" / "demo_arithmetic.yaml")
 HEAVY = {"torch", "transformers", "ray", "vllm"}
