@@ -16,7 +16,7 @@ class Hinge:
     """Steps of traces should be worth more than `margin`, those of the policy less than `-margin`."""
 
     # What it declares is read without running the file: literals alone. All have defaults
-    # (airls_ray/config/objective_traits.py).
+    # (airls_ray/prm/objective_traits.py).
     base = "policy"  # log_base is the policy's
     weighs = "action"  # every step of a side weighs the same
 
