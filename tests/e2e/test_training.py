@@ -148,9 +148,9 @@ def test_rollouts_are_saved_with_outcomes_and_versions(airl_run: TrainedRun) -> 
     assert [file.stem for file in files] == [f"iteration_{i:06d}" for i in (1, 2, 4, 6)]
     for file, version in zip(files, (0, 0, 2, 4), strict=True):  # the first two before any update
         table = pq.read_table(file)
-        beside = ["answer", "step_truth", "status"]
-        assert table.schema.names[: len(ROLLOUTS) + 3] == ROLLOUTS.names + beside
-        assert table.schema.names[len(ROLLOUTS) + 3 :] in ([], ["scores"])
+        assert table.schema.names == [*ROLLOUTS.names, "answer", "step_truth", "status", "scores"]
+        steps = [len(ends) for ends in table["step_ends"].to_pylist()]
+        assert [len(scores) for scores in table["scores"].to_pylist()] == steps
         assert table.num_rows == 16
         assert table["outcome"].null_count == 0
         assert set(table["version"].to_pylist()) == {version}
