@@ -8,12 +8,13 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from airls_ray.config.task_sections import OwnTaskConfig, to_graders
-from airls_ray.errors import DoorError
+from airls_ray.errors import DataError, DoorError
 from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import CutsSteps, Problem, Split, Task
 from airls_ray.text.steps import cut
+from airls_ray.text.tokenizer_files import check_spelling
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -49,6 +50,7 @@ def try_task(config: Config) -> None:
             f"task.name: {name} has the problem {min(shared)[:60]!r} in training and test: keep the splits "
             "apart, or give the class `problem(rng)` instead of `problems`, whose splits are"
         )
+    _require_words(config, train)
     samples = list(sample_responses(config))
     requests = [
         GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), response, steps)
@@ -82,6 +84,19 @@ def steps_of(task: Task, text: str) -> list[str]:
     if isinstance(task, CutsSteps) and task.step_rule != "delimiter":
         return [text[start:end] for start, end in pairwise([0, *cut(text, task.step_rule), len(text)])]
     return [piece for piece in text.split(task.step_delimiter) if piece.strip()]
+
+
+def _require_words(config: Config, problems: list[Problem]) -> None:
+    """A model made from nothing must be able to write what it reads and learns, to the letter."""
+    words = make_task(config.task).vocabulary()
+    if words is None or config.model.path is not None:
+        return
+    for problem in problems:
+        for text in (problem.prompt, *problem.traces):
+            try:
+                check_spelling(text, words)
+            except DataError as error:
+                raise DoorError(f"task.name: {config.task.name}: {error}") from None
 
 
 def _drawn(task: Task, split: Split, seed: int) -> list[Problem]:

@@ -259,6 +259,11 @@ class _Words:
                 f"the tokenizer in {where} lacks {len(missing)} tokens of task {task.name!r}, the first is "
                 f"{missing[0]!r}; use a model that was made for this task's settings"
             )
+        if task.step_delimiter not in vocabulary:
+            raise ModelError(
+                f"steps of task {task.name!r} end with {task.step_delimiter!r}, which is no word of its "
+                "vocabulary: add it, or set the task's step_delimiter to a word that is"
+            )
         self._ids = {word: vocabulary[word] for word in words}
         self._pieces = {token: word for word, token in self._ids.items()}
         self._split = re.compile(word_pattern(words)).findall

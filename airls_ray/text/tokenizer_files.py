@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +73,44 @@ class LoadedTokenizer:
 
 
 def word_pattern(words: list[str]) -> str:
-    """Return the regular expression that cuts text into `words`: digits are joined if words join them."""
-    return r"[^\s]" if all(len(word) == 1 for word in words) else r"\d+|[^\d\s]"
+    """Return the regular expression that cuts text into `words`.
+
+    Digits are joined if words join them, and other words are found as they are, the longest first. White
+    space lies between words, unless words have some: then all of it is text.
+    """
+    names = sorted((word for word in words if len(word) > 1 and not word.isdigit()), key=len, reverse=True)
+    digits = [] if all(len(word) == 1 for word in words) else [r"\d+"]
+    rest = r"[^\d\s]" if digits else r"[^\s]"
+    blank = [r"\s"] if _has_blanks(words) else []
+    return "|".join([*map(re.escape, names), *digits, rest, *blank])
+
+
+def _has_blanks(words: list[str]) -> bool:
+    return any(character.isspace() for word in words for character in word)
+
+
+def check_spelling(text: str, words: list[str]) -> None:
+    """Check that the tokenizer of a vocabulary gives back a text as it was.
+
+    Raises:
+        DataError: it lacks a word, or white space of the text gets lost.
+    """
+    found = re.findall(word_pattern(words), text)
+    lost = [word for word in found if word not in words]
+    if lost:
+        raise DataError(f"the text {text[:80]!r} contains {lost[0]!r}, which is no token of the vocabulary")
+    if (written := "".join(found)) != text:
+        raise DataError(
+            f"the text {text[:80]!r} would become {written[:80]!r}, since the vocabulary has no white space: "
+            "give it some (' '), or write the text without"
+        )
 
 
 def build_tokenizer(task: Task, folder: Path) -> None:
     """Save a tokenizer with the task's vocabulary; `AutoTokenizer.from_pretrained` loads it.
 
-    Tokens 0 and 1 are `<pad>` and `<eos>`; white space is dropped, and decoding adds none.
+    Tokens 0 and 1 are `<pad>` and `<eos>`; white space is dropped unless it is in the vocabulary, and
+    decoding adds none.
 
     Raises:
         ModelError: the task has no vocabulary of its own.
@@ -92,7 +123,8 @@ def build_tokenizer(task: Task, folder: Path) -> None:
     vocabulary = {word: token for token, word in enumerate([PAD, EOS, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary))
     split = pre_tokenizers.Split(Regex(word_pattern(words)), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])
+    between = [] if _has_blanks(words) else [pre_tokenizers.WhitespaceSplit()]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*between, split])
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([AddedToken(PAD, special=True), AddedToken(EOS, special=True)])
     _save(tokenizer, folder)

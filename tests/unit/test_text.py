@@ -13,8 +13,9 @@ from airls_ray.data.problems import ProblemStream, problems_to_table
 from airls_ray.data.schemas import TRACES
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import Problem, make_task
+from airls_ray.tasks.families.arithmetic import ArithmeticTask
 from airls_ray.text.codec import TextCodec, build_tokenizer, encode_traces
-from airls_ray.text.tokenizer_files import require_same_tokens
+from airls_ray.text.tokenizer_files import check_spelling, load_tokenizer, require_same_tokens
 
 CONFIGS = [
     ArithmeticTaskConfig(),
@@ -180,6 +181,60 @@ def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):
 def test_a_task_without_vocabulary_gets_no_tokenizer(tmp_path):
     with pytest.raises(ModelError, match=r"set model.path"):
         build_tokenizer(file_task(), tmp_path)
+
+
+class Spelled(ArithmeticTask):
+    """A task whose model has these words alone."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(ArithmeticTaskConfig())
+        self.words = list(words)
+
+    def vocabulary(self) -> list[str]:
+        return self.words
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "pieces"),
+    [
+        (("0", "2", " ", "\n", ";"), "2 0\n2  0;", ["2", " ", "0", "\n", "2", " ", " ", "0", ";"]),
+        (("0", "12", " ", ";"), "12 0;", ["12", " ", "0", ";"]),
+        (("up", "upper", "7", ";"), "upperup7;", ["upper", "up", "7", ";"]),
+        (("go left", "go", " ", ";"), "go go left;", ["go", " ", "go left", ";"]),
+        (("0", "12", ";"), "12 0 ;", ["12", "0", ";"]),
+    ],
+)
+def test_a_vocabulary_cuts_text_into_its_words_and_keeps_the_white_space_that_it_has(
+    tmp_path, words, text, pieces
+):
+    task = Spelled(*words)
+    build_tokenizer(task, tmp_path)
+    ours = TextCodec.from_folder(tmp_path, task).encode_prompt(text)
+    library = load_tokenizer(tmp_path, chat=False).backend
+    assert [library.id_to_token(token) for token in ours] == pieces
+    assert library.encode(text, add_special_tokens=False).ids == ours
+    assert library.decode(ours) == "".join(pieces)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1 2;", r"the text '1 2;' would become '12;', since the vocabulary has no white space"),
+        ("13;", r"contains '13', which is no token"),
+        ("1x;", r"contains 'x', which is no token"),
+    ],
+)
+def test_text_that_a_vocabulary_cannot_give_back_is_said(text, said):
+    check_spelling("12;", ["1", "2", "12", ";"])
+    with pytest.raises(DataError, match=said):
+        check_spelling(text, ["1", "2", "12", ";"])
+
+
+def test_a_vocabulary_without_the_end_of_a_step_is_an_error(tmp_path):
+    task = Spelled("1", "2")
+    build_tokenizer(task, tmp_path)
+    with pytest.raises(ModelError, match=r"steps of task 'arithmetic' end with ';', which is no word"):
+        TextCodec.from_folder(tmp_path, task)
 
 
 def test_the_chat_template_is_applied(tmp_path):
