@@ -7,7 +7,7 @@ ONE_RUN = $(BIN)/python -m pytest $(SLOWEST) -q
 # Container images often set it: every process of a test would compile again what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test quick lint docs format unit processes ray e2e slow clean
+.PHONY: help install demo test quick fast lint docs format unit fuzz processes ray e2e slow clean
 
 help:  ## Show these commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,12 +18,18 @@ install:  ## Set up .venv (BUILD=cpu or BUILD=gpu decides instead of nvidia-smi)
 demo: install  ## The whole system on this machine in ten to twenty minutes
 	@$(BIN)/airls-ray demo
 
-test: lint unit processes slow  ## Everything that CI runs
+test: fast slow  ## Everything that CI runs
 
 quick: install  ## For the work in between: lint, types (what is unchanged is known) and tests/unit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest -q -n auto --dist loadfile tests/unit && wait $$types
+
+# mypy computes in one thread for minutes where nothing is known yet; tests of processes wait.
+fast: install  ## lint, tests/unit, tests/fuzz and tests/processes
+	@mkdir -p build; $(MAKE) --no-print-directory lint > build/lint.log 2>&1 & lint=$$!; \
+	$(MAKE) --no-print-directory --keep-going unit fuzz processes; tests=$$?; \
+	wait $$lint; lint=$$?; cat build/lint.log; exit $$((lint | tests))
 
 lint: install docs  ## ruff, mypy and the documentation's links
 	$(BIN)/ruff check .
@@ -39,6 +45,9 @@ format: install  ## Let ruff format and fix what it can
 
 unit: install  ## Tests inside one process, about a minute
 	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/unit
+
+fuzz: install  ## Random input by hypothesis: whatever comes in is used or refused with a sentence
+	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/fuzz
 
 processes: install  ## Tests of graders, sandboxes and commands in processes of their own
 	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/processes

@@ -33,10 +33,7 @@ class Largest:
         return float(answer == problem.answer), answer
 
     def step_truth(self, problem: Any, steps: list[str]) -> list[bool]:
-        """Whether each step states the larger of its two numbers."""
-        read = [step.strip("; ").split() for step in steps]
-        return [len(one) == 3 and all(map(str.isdigit, one)) and _is_larger(*map(int, one)) for one in read]
-
-
-def _is_larger(a: int, b: int, stated: int) -> bool:
-    return stated == max(a, b)
+        """Whether each step is the one that the numbers of the prompt ask for."""
+        a, b, c = map(int, problem.prompt.rstrip(" >").split())
+        right = [f"{a} {b} {max(a, b)};", f"{max(a, b)} {c} {max(a, b, c)};"]
+        return [number < len(right) and step == right[number] for number, step in enumerate(steps)]

@@ -116,7 +116,7 @@ def test_resources_that_no_node_has_are_an_error_at_once(ray_cluster: None, tmp_
 
 def test_an_interrupted_warm_start_goes_on_to_the_same_weights(ray_cluster: None, tmp_path: Path) -> None:
     """The interrupted one is a command of its own; before and after it the work is done here."""
-    sft = {"iterations": 60, "problems_per_iteration": 16, "evaluate_every": 4, "evaluate_problems": 16}
+    sft = {"iterations": 24, "problems_per_iteration": 16, "evaluate_every": 4, "evaluate_problems": 16}
     experiment = config(sft={**sft, "target_accuracy": 1.0}, ray={"object_store_gib": 0.25})
     dump_config(experiment, tmp_path / "experiment.yaml")
     state = state_folder(tmp_path / "broken") / "latest.json"
@@ -134,5 +134,5 @@ def test_an_interrupted_warm_start_goes_on_to_the_same_weights(ray_cluster: None
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     lines = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("whole", "broken")]
-    assert lines == [60, 60]
+    assert lines == [24, 24]
     assert not state.exists()

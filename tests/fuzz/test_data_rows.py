@@ -19,7 +19,7 @@ from airls_ray.errors import DataError, UserError
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
 from airls_ray.text.characters import whole_characters
-from tests.unit.fuzz.budget import FEW
+from tests.fuzz.budget import FEW
 from tests.unit.test_turn_ends import make
 
 LABEL = {

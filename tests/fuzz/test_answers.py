@@ -16,7 +16,7 @@ from airls_ray.tasks.math_grader import grade_math, read_response
 from airls_ray.tasks.maths.comparison import equal
 from airls_ray.tasks.maths.naming import name, vote_name
 from airls_ray.tasks.maths.reading import read
-from tests.unit.fuzz.budget import FEW
+from tests.fuzz.budget import FEW
 
 LONGEST_SECONDS = 2.0
 """Of one answer that our own parser reads; the grader's deadline is several times as much."""

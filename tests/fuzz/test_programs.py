@@ -15,7 +15,7 @@ from airls_ray.grading.sandbox.judge import equal
 from airls_ray.grading.sandbox.text_compare import same_text
 from airls_ray.tasks.code_blocks import program_of
 from airls_ray.tasks.families.code import digest_of
-from tests.unit.fuzz.budget import FEW
+from tests.fuzz.budget import FEW
 
 HASHABLE = (
     st.none()

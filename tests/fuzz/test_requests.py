@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airls_ray.search.registry import ALGORITHMS
-from tests.unit.fuzz.budget import FEW
+from tests.fuzz.budget import FEW
 from tests.unit.serving.conftest import codec, make  # noqa: F401
 from tests.unit.serving.fakes import PROMPT, Endpoint, Make
 

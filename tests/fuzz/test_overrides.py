@@ -14,7 +14,7 @@ from airls_ray.config import load_config
 from airls_ray.config.load import dump_config
 from airls_ray.config.schema import Config
 from airls_ray.errors import ConfigError
-from tests.unit.fuzz.budget import FEW
+from tests.fuzz.budget import FEW
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
