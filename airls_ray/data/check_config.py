@@ -8,13 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, get_args
 
-from airls_ray.config.task_sections import (
-    CodeTaskConfig,
-    FileTaskConfig,
-    MixtureTaskConfig,
-    OwnTaskConfig,
-    parts_of,
-)
+from airls_ray.config.task_choice import MixtureTaskConfig, OwnTaskConfig, parts_of
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.console.formatting import Cell
 from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.check_answers import Effort, Judged, judge_problems

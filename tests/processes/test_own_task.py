@@ -9,7 +9,7 @@ import pytest
 
 from airls_ray.cli.main import run
 from airls_ray.config import load_config
-from airls_ray.config.task_sections import to_graders
+from airls_ray.config.task_choice import to_graders
 from airls_ray.console.progress import QuietProgress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.check_task import try_task

@@ -14,7 +14,7 @@ import pytest
 
 from airls_ray.config import Config, load_config
 from airls_ray.config.load import with_absolute_paths
-from airls_ray.config.task_sections import from_parent, to_graders
+from airls_ray.config.task_choice import from_parent, to_graders
 from airls_ray.errors import ConfigError
 from airls_ray.evaluation.rollouts import outcomes_by_part
 from airls_ray.tasks import Problem, Task, make_task

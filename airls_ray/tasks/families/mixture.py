@@ -17,7 +17,7 @@ from airls_ray.text.messages import HISTORY, history_of, own_system
 from airls_ray.text.steps import StepRule
 
 if TYPE_CHECKING:
-    from airls_ray.config.task_sections import MixtureTaskConfig
+    from airls_ray.config.task_choice import MixtureTaskConfig
 
 PART = "part"
 """In a problem's details: the label of the part that it is of, and the prompt as the part gave it."""
