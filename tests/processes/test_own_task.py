@@ -49,13 +49,6 @@ class WrongTraces(Right):
 """
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("own") / "own.py"
-    path.write_text(OWN)
-    return path
-
-
 def test_a_task_of_a_users_own_passes_and_its_graders_need_no_file(own: Path, tmp_path: Path) -> None:
     file = tmp_path / "copy.py"
     file.write_text(EXAMPLE.read_text())
