@@ -46,7 +46,7 @@ def main(
 ) -> None:
     """Grade everything by both, and say where they differ."""
     from airls_ray.config.schema import FileTaskConfig
-    from airls_ray.config.task_sections import to_graders
+    from airls_ray.config.task_choice import to_graders
     from airls_ray.console.choose import make_progress
     from airls_ray.grading.pool import GraderPool
 

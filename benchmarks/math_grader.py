@@ -29,7 +29,7 @@ def main(
 ) -> None:
     """Grade with the pool of child processes as a run does, and compare with what is known."""
     from airls_ray.config.schema import FileTaskConfig
-    from airls_ray.config.task_sections import to_graders
+    from airls_ray.config.task_choice import to_graders
     from airls_ray.console.choose import make_progress
     from airls_ray.errors import ConfigError
     from airls_ray.grading.pool import GraderPool

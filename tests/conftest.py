@@ -1,4 +1,5 @@
-"""Marks each test by its folder; leaves tests/gpu out where there is no GPU, and tests/peers unless asked."""
+"""Marks each test by its folder; leaves tests/gpu out where there is no GPU, and tests/peers unless asked.
+And fixtures of several folders."""
 
 from __future__ import annotations
 
@@ -26,3 +27,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(no_gpu)
         if folder == "peers" and "peers" not in config.option.markexpr:
             item.add_marker(not_asked)
+
+
+@pytest.fixture(scope="module")
+def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the user's own: the text OWN of the module of tests."""
+    path = tmp_path_factory.mktemp("own") / "own.py"
+    path.write_text(request.module.OWN)
+    return path

@@ -14,7 +14,7 @@ from actors.commands.samplers import Samplers, started_samplers
 from actors.rollout.rollout_worker import RolloutRequest
 from actors.train.start import connected
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import to_graders
+from airls_ray.config.task_choice import to_graders
 from airls_ray.console.choose import make_progress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream

@@ -16,7 +16,7 @@ from actors.learn.deepspeed_engine import DeepSpeedEngine
 from actors.learn.sft_state import METRICS, SUMMARY, SFTProgress, SFTState
 from airls_ray import files
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import to_graders
+from airls_ray.config.task_choice import to_graders
 from airls_ray.data.detours import with_detours
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream

@@ -10,7 +10,8 @@ from airls_ray import files
 from airls_ray.config.load import with_absolute_paths
 from airls_ray.config.resume import check_resume, describe, read_run_config
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, parts_of
+from airls_ray.config.task_choice import parts_of
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.lengths import Lengths, fit_of

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from actors.cluster.cluster import resolve
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import parts_of, runs_programs, to_graders
+from airls_ray.config.task_choice import parts_of, runs_programs, to_graders
 from airls_ray.data.parts import merge_parts
 from airls_ray.evaluation.examples import pick_examples
 from airls_ray.evaluation.scorers import (

@@ -50,10 +50,14 @@ def search(
     ] = None,
 ) -> None:
     """Search the test problems, guided by the PRM: Best-of-N, beam, REBASE, particles, MCTS and more."""
+    if endpoint is None:
+        _refuse_without_endpoint(model, tokenizer)
+    else:
+        _refuse_with_endpoint(config, policy, resume=resume, trust=trust)
     settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)], trust=trust)
     target = output or settings.output / settings.name / "search"
     if endpoint is not None:
-        _search_endpoint(settings, endpoint, model, tokenizer, policy, prm, target)
+        _search_endpoint(settings, endpoint, model, tokenizer, prm, target)
         return
     if policy is None:
         policy, prm = latest_policy(settings, prm)
@@ -66,20 +70,40 @@ def search(
     typer.echo(f"Records, summary and curves: {target}")
 
 
+def _refuse_without_endpoint(model: str | None, tokenizer: str | None) -> None:
+    from airls_ray.errors import ConfigError
+
+    if model is not None or tokenizer is not None:
+        raise ConfigError("--model and --tokenizer are those of an endpoint's policy: give it by --endpoint")
+
+
+def _refuse_with_endpoint(config: Path, policy: Path | None, *, resume: bool, trust: bool) -> None:
+    from airls_ray.errors import ConfigError
+
+    if policy is not None:
+        raise ConfigError("--policy and --endpoint exclude each other: give one of them")
+    if resume:
+        raise ConfigError(
+            "a search over an endpoint keeps no records to go on with: leave --resume out, and give another "
+            "--output"
+        )
+    if trust and not config.is_dir():
+        raise ConfigError(
+            f"--trust is for the code that a run folder names, and {config} is a file of yours: leave it out"
+        )
+
+
 def _search_endpoint(
     settings: Config,
     url: str,
     model: str | None,
     tokenizer: str | None,
-    policy: Path | None,
     prm: Path | None,
     output: Path,
 ) -> None:
     """Search over somebody's server."""
     from airls_ray.errors import ConfigError
 
-    if policy is not None:
-        raise ConfigError("--policy and --endpoint exclude each other: give one of them")
     if prm is None:
         raise ConfigError("a search over an endpoint is guided by a PRM: give --prm")
     from airls_ray.api import load_prm

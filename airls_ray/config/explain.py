@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from airls_ray.config.foreign_keys import answer_to, answer_to_part
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import OWN
+from airls_ray.config.task_choice import OWN
 
 _SHOWN = 60  # characters of a given value
 

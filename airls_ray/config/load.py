@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from airls_ray.config.explain import explain
 from airls_ray.config.named import name_beside, refuse_names, with_names, without_names
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import MixtureTaskConfig, RewardedTaskConfig
+from airls_ray.config.task_choice import MixtureTaskConfig
+from airls_ray.config.task_sections import RewardedTaskConfig
 from airls_ray.errors import ConfigError
 from airls_ray.text.characters import half_character
 

@@ -35,14 +35,12 @@ from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig, 
 from airls_ray.config.rollout_section import EngineConfig, FailureConfig, RolloutConfig
 from airls_ray.config.search_section import SearchConfig
 from airls_ray.config.serve_section import ServeConfig
+from airls_ray.config.task_choice import OwnTaskConfig, TaskConfig, parts_of
 from airls_ray.config.task_sections import (
     ArithmeticTaskConfig,
     CodeTaskConfig,
     CountdownTaskConfig,
     FileTaskConfig,
-    OwnTaskConfig,
-    TaskConfig,
-    parts_of,
 )
 
 __all__ = [

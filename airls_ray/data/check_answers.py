@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from airls_ray.config.task_sections import FileTaskConfig, TaskConfig, runs_programs, to_graders
+from airls_ray.config.task_choice import TaskConfig, runs_programs, to_graders
+from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GradeResult, GraderPool
 from airls_ray.tasks.base import Problem
 

@@ -8,13 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, get_args
 
-from airls_ray.config.task_sections import (
-    CodeTaskConfig,
-    FileTaskConfig,
-    MixtureTaskConfig,
-    OwnTaskConfig,
-    parts_of,
-)
+from airls_ray.config.task_choice import MixtureTaskConfig, OwnTaskConfig, parts_of
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.console.formatting import Cell
 from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.check_answers import Effort, Judged, judge_problems
@@ -86,7 +81,7 @@ def _check_part(
             judged = judge_problems(config.task, one.problems, one.places, effort, bar.advance)
         figures |= {"graded problems": judged.problems, "graded traces": judged.traces}
         _add_judged(report, config, one.split, judged)
-        _add_steps(report, figures, make_task(config.task), one)
+        _add_steps(report, figures, config, one)
         if codec is not None:
             _add_lengths(report, figures, config, codec, one)
 
@@ -138,7 +133,7 @@ def check_before(
         effort = _effort(config, _BEFORE, traces and split == "train")
         _add_judged(report, config, split, judge_problems(config.task, one.problems, one.places, effort))
         if effort.traces:
-            _add_steps(report, {}, make_task(config.task), one)
+            _add_steps(report, {}, config, one)
     report.say(progress)
     report.raise_error()
 
@@ -190,20 +185,30 @@ def _add_turns(report: DataReport, config: Config, found: Problems) -> None:
         )
 
 
-def _add_steps(report: DataReport, figures: dict[str, Cell], task: Task, found: Problems) -> None:
+def _add_steps(report: DataReport, figures: dict[str, Cell], config: Config, found: Problems) -> None:
     """Add how many steps the traces have."""
+    task = make_task(config.task)
     counts = [len(steps_of(task, trace)) for problem in found.problems for trace in problem.traces]
     if not counts:
         return
     cuts_none = found.split == "train" and max(counts) == 1 < len(counts)
     figures |= {"steps of a trace, median": median(counts), "steps of a trace, most": max(counts)}
-    rule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
-    what = f"task.steps={rule}" + (f" with {task.step_delimiter!r}" if rule == "delimiter" else "")
     report.add(
         Severity.WARNING,
         "files whose traces are a single step each, so that a PRM judges whole responses",
-        [f"{found.name}: {what} cuts none of {len(counts):,} traces"] if cuts_none else [],
+        [f"{found.name}: {_cut_by(config, task)} cuts none of {len(counts):,} traces"] if cuts_none else [],
     )
+
+
+def _cut_by(config: Config, task: Task) -> str:
+    """What ends the steps of a task, by the name under which its user can change it."""
+    rule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
+    if isinstance(config.task, CodeTaskConfig):
+        return f"task.steps={config.task.steps}"
+    if isinstance(config.task, FileTaskConfig):
+        return f"task.steps={rule}" + (f" with {task.step_delimiter!r}" if rule == "delimiter" else "")
+    told = f"step_delimiter {task.step_delimiter!r}" if rule == "delimiter" else f"step_rule {rule!r}"
+    return f"the {told} of the task {config.task.name}"
 
 
 def _add_lengths(

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import (
-    CodeTaskConfig,
-    FileTaskConfig,
-    MixtureTaskConfig,
-    OwnTaskConfig,
-    TaskConfig,
-)
+from airls_ray.config.task_choice import MixtureTaskConfig, OwnTaskConfig, TaskConfig
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.importing import Imported, import_problems
 from airls_ray.errors import DataError

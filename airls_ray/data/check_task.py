@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
-from airls_ray.config.task_sections import OwnTaskConfig, to_graders
+from airls_ray.config.task_choice import OwnTaskConfig, to_graders
 from airls_ray.errors import DataError, DoorError
 from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.seeding import derive_seed

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from airls_ray.config.task_sections import FileTaskConfig, parts_of
+from airls_ray.config.task_choice import parts_of
+from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.errors import DataError
 from airls_ray.tasks.base import Problem
 

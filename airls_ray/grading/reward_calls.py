@@ -14,7 +14,7 @@ from typing import Any, Literal
 from airls_ray.doors import Kind
 from airls_ray.errors import DoorError
 from airls_ray.own_code import keywords_of, require_known, shown
-from airls_ray.text.messages import HISTORY, conversation, history_of
+from airls_ray.text.messages import GIVEN, HISTORY, conversation, given_turns
 
 Style = Literal["one", "batch", "trl", "verl"]
 Value = float | list[float] | None
@@ -25,6 +25,8 @@ _BATCH = ("prompts", "responses", "answers", "steps", "correct", "rows")
 _VERL = ("data_source", "solution_str", "ground_truth", "extra_info")
 TRL_COLUMNS = "trl_columns"
 """Field of a problem's details: the columns of a data set of TRL, by name."""
+_KEPT = (HISTORY, GIVEN, TRL_COLUMNS)
+"""Fields of the details that are no columns."""
 
 
 class WrongValue(Exception):
@@ -155,7 +157,7 @@ def _with_columns(known: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     they are there, and of other problems the fields of the details."""
     given: list[dict[str, Any]] = []
     for at, row in enumerate(rows):
-        fields = {name: one for name, one in row.row.items() if name not in (HISTORY, TRL_COLUMNS)}
+        fields = {name: one for name, one in row.row.items() if name not in _KEPT}
         ours = {name: values[at] for name, values in known.items()}
         theirs = dict(row.row.get(TRL_COLUMNS) or {})
         asked = {name: ours[name] for name in ("prompts", "completions")}
@@ -166,11 +168,13 @@ def _with_columns(known: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
 
 def _turns(row: Row) -> Any:
     """The prompt as TRL gives it: messages where the data had messages."""
-    return conversation("", row.prompt, history_of(row.row)) if HISTORY in row.row else row.prompt
+    turns = given_turns(row.row)
+    return row.prompt if turns is None else conversation("", row.prompt, turns)
 
 
 def _said(row: Row) -> Any:
-    return [{"role": "assistant", "content": row.response}] if HISTORY in row.row else row.response
+    said = [{"role": "assistant", "content": row.response}]
+    return row.response if given_turns(row.row) is None else said
 
 
 def _value(returned: Any, steps: int, style: Style) -> Value | WrongValue:

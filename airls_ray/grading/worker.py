@@ -103,7 +103,7 @@ def _write(output: int, data: bytes) -> None:
 
 
 def _make_task(text: str) -> Task:
-    from airls_ray.config.task_sections import from_parent
+    from airls_ray.config.task_choice import from_parent
     from airls_ray.tasks import make_task
 
     return make_task(from_parent(text))

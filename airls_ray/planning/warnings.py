@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airls_ray.config.schema import Config, LearnerConfig
-from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig, parts_of
+from airls_ray.config.task_choice import parts_of
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.data.sources import is_hub
 from airls_ray.planning.memory import BYTES, GIB
 from airls_ray.planning.shapes import ModelShape

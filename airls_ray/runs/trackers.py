@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airls_ray import doors
 from airls_ray.config.door_section import TrackerConfig
 from airls_ray.doors import Kind
 from airls_ray.errors import DoorError, RunError
+from airls_ray.own_code import keywords_of
 
 _START_SECONDS = 60.0
 _END_SECONDS = 60.0
@@ -49,7 +49,8 @@ def make_tracker(found: Any, options: Mapping[str, Any]) -> Any:
     """Return what has the methods: an object of a class, made with `options`, or a function as its `metrics`.
 
     Raises:
-        DoorError: it has no `metrics`, or a method takes other arguments; the text follows its name.
+        DoorError: it has no `metrics`, it takes not all of the options, or a method takes other arguments;
+            the text follows its name.
     """
     if not inspect.isclass(found) and not hasattr(found, "metrics"):
         if not callable(found):
@@ -58,9 +59,7 @@ def make_tracker(found: Any, options: Mapping[str, Any]) -> Any:
             raise DoorError("is a function, which takes no options: make it a class")
         found = _Function(found)
     elif inspect.isclass(found):
-        wrong = next((name for name in options if name not in _parameters(found)), None)
-        if wrong is not None and "" not in _parameters(found):
-            raise DoorError(f"takes no option {wrong!r}{doors.nearest(wrong, _parameters(found))}")
+        keywords_of(found, options)
         found = found(**options)
     if not hasattr(found, "metrics"):
         raise DoorError("has no method `metrics`")
@@ -81,12 +80,6 @@ class _Function:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.metrics = function
-
-
-def _parameters(found: type) -> list[str]:
-    """Names that a class takes; an empty one for any."""
-    given = inspect.signature(found).parameters.values()
-    return ["" if one.kind is inspect.Parameter.VAR_KEYWORD else one.name for one in given]
 
 
 TRACKER = Kind(

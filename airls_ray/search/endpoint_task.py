@@ -12,7 +12,8 @@ from typing import Any
 
 from airls_ray import files
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import FileTaskConfig, to_graders
+from airls_ray.config.task_choice import to_graders
+from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
 from airls_ray.errors import ConfigError, RunError

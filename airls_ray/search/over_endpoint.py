@@ -24,7 +24,7 @@ from airls_ray.search.driver import DriverSettings, Search, SearchDriver, Search
 from airls_ray.search.endpoint_sampler import EndpointSampler, stop_at
 from airls_ray.search.ledger import Limits
 from airls_ray.search.records import Leaf, choose
-from airls_ray.search.registry import ALGORITHMS, make_searcher
+from airls_ray.search.registry import algorithm_of, make_searcher
 from airls_ray.search.searcher import Searcher
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
@@ -219,7 +219,7 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
         Leaf(node, state.log_score(node, how), weights[node], one.log_prob, one.answer, 0.0)
         for node, one in zip(nodes, candidates, strict=True)
     ]
-    rule = config.search.answer or ALGORITHMS[config.search.algorithms[0]].answer
+    rule = config.search.answer or algorithm_of(config.search.algorithms[0]).answer
     chosen = choose(leaves, rule)
     best = None if chosen is None else candidates[chosen]
     return SearchResult(problem, best, tuple(candidates), search.ledger.figures())

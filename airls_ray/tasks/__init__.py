@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airls_ray.tasks.base import Grade, Problem, Split, Task
 
 if TYPE_CHECKING:  # grader processes of other tasks do without pydantic
-    from airls_ray.config.task_sections import TaskConfig
+    from airls_ray.config.task_choice import TaskConfig
 
 __all__ = ["Grade", "Problem", "Split", "Task", "make_task"]
 

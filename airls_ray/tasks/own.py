@@ -16,6 +16,7 @@ from typing import Any
 
 from airls_ray.doors import Kind
 from airls_ray.errors import DataError, DoorError
+from airls_ray.own_code import keywords_of
 from airls_ray.tasks.base import Grade, Problem, Split
 from airls_ray.tasks.generate import Generator, content_id, split_by_hash
 
@@ -174,7 +175,7 @@ def make_own_task(found: Any, options: Mapping[str, Any]) -> Any:
     `test_problems`, the size of the test set, is taken out of the options unless the class names it.
 
     Raises:
-        DoorError: it is no class, or lacks a method.
+        DoorError: it is no class, lacks a method, or takes not all of the options.
     """
     if not inspect.isclass(found):
         raise DoorError(f"is {found!r:.40}, and a task is a class")
@@ -182,14 +183,10 @@ def make_own_task(found: Any, options: Mapping[str, Any]) -> Any:
         raise DoorError("has no method grade(problem, response)")
     if not callable(getattr(found, "problems", None)) and not callable(getattr(found, "problem", None)):
         raise DoorError("has neither problem(rng) nor problems(split, seed, start)")
-    named = set(inspect.signature(found).parameters)
-    size = int(options.get("test_problems", 500))
-    given = {name: value for name, value in options.items() if name != "test_problems" or name in named}
-    wrong = sorted(given.keys() - named)
-    if wrong and not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(found).parameters.values()):
-        from airls_ray.doors import nearest
-
-        raise DoorError(f"takes no option {wrong[0]!r}{nearest(wrong[0], named)}")
+    size, given = int(options.get("test_problems", 500)), dict(options)
+    if "test_problems" not in keywords_of(found, {}).named:
+        given.pop("test_problems", None)
+    keywords_of(found, given)
     made = type(found.__name__, (_Frame, found, _Defaults), {"__module__": found.__module__})(**given)
     made._size = size
     if not isinstance(getattr(made, "name", None), str):

@@ -1,15 +1,54 @@
-"""Training problems that come from a file: reshuffled epochs, and the check that none is a test problem."""
+"""Problems that come from files: reshuffled epochs, and the check that none to train on is a test problem."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from random import Random
 
 from airls_ray.errors import DataError
 from airls_ray.seeding import derive_seed
-from airls_ray.tasks.base import Problem
+from airls_ray.tasks.base import Problem, Split
+
+
+class TwoFiles(ABC):
+    """The problems of a task that has them in two files, which are read when problems are first asked for.
+    Nothing is known of single steps."""
+
+    def __init__(self, train_file: Path, test_file: Path, test_problems: int) -> None:
+        """Keep where they are, and how many test problems are used at most."""
+        self._files = train_file, test_file
+        self._test_problems = test_problems
+
+    def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
+        """Yield problems from position `start`: reshuffled epochs (train), or the test file's order.
+
+        Raises:
+            DataError: a file cannot be read, a row is malformed, or a problem occurs in both files.
+        """
+        train, test = self._splits
+        return epochs(train, seed, start) if split == "train" else iter(test[start:])
+
+    def vocabulary(self) -> None:
+        """Return None: the model's own tokenizer must be used."""
+        return None
+
+    def step_truth(self, problem: Problem, steps: Sequence[str]) -> None:
+        """Return None: nothing is known about single steps."""
+        return None
+
+    @cached_property
+    def _splits(self) -> tuple[list[Problem], list[Problem]]:
+        train, test = (self._read(source) for source in self._files)
+        check_apart(train, test, *self._files)
+        return train, test[: self._test_problems]
+
+    @abstractmethod
+    def _read(self, source: Path) -> list[Problem]:
+        """Return the problems of a file, or of a data set of the hub."""
 
 
 def read_training_file(path: Path, may_train: Callable[[Problem], bool]) -> list[Problem]:

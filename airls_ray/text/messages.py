@@ -15,6 +15,9 @@ Message = Mapping[str, str]
 
 HISTORY = "prompt_history"
 """Field of a problem's details."""
+GIVEN = "prompt_history_given"
+"""Field of a problem's details where a task has put a system message into its history: that history as the
+data had it, null where the prompt came as text."""
 ROLES = ("system", "user", "assistant")
 
 
@@ -23,6 +26,12 @@ def history_of(details: str | Mapping[str, Any] | None) -> list[Message]:
     if isinstance(details, str):
         details = json.loads(details) if HISTORY in details else None
     return list(details.get(HISTORY) or []) if details else []
+
+
+def given_turns(details: Mapping[str, Any]) -> list[Message] | None:
+    """Return the turns before a prompt as the data had them; None: it came as text."""
+    turns: list[Message] | None = details.get(GIVEN if GIVEN in details else HISTORY)
+    return turns
 
 
 def asked_of(prompt: str, details: str | Mapping[str, Any] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,26 +144,36 @@ def sentence_of(error: UserError) -> str:
     return sentence
 
 
+def problems_of(folder: Path, form: str | None, rows: list[Any]) -> list[Problem]:
+    """Import rows, of which each is a problem or a sentence; none where the file is one sentence."""
+    path = folder / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    try:
+        found = import_problems(path, form)
+    except DataError as error:
+        sentence_of(error)
+        return []
+    assert found.rows == len(found.problems) + found.merged + found.other + len(found.bad)
+    assert not any("\n" in sentence for sentence in found.bad)
+    return found.problems
+
+
+def written_again(folder: Path, problems: list[Problem]) -> Iterator[list[Problem]]:
+    """Write problems in each form of ours and read them."""
+    for suffix in (".jsonl", ".parquet"):
+        target = folder / f"out{suffix}"
+        write_problems(problems_to_table(problems), target)
+        yield table_to_problems(read_problems(target))
+
+
 @pytest.mark.parametrize("form", ROWS)
 @given(st.data())
 @settings(FEW, max_examples=40)
 def test_every_row_is_a_problem_or_a_sentence(tmp_path: Path, form: str | None, data: st.DataObject) -> None:
     given_rows = data.draw(st.lists(changed(ROWS[form]), max_size=4))
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in given_rows))
-    try:
-        found = import_problems(path, form)
-    except DataError as error:
-        sentence_of(error)
-        return
-    assert found.rows == len(found.problems) + found.merged + found.other + len(found.bad)
-    assert not any("\n" in sentence for sentence in found.bad)
-    for suffix in (".jsonl", ".parquet"):
-        target = tmp_path / f"out{suffix}"
-        write_problems(problems_to_table(found.problems), target)
-        assert [one.prompt for one in table_to_problems(read_problems(target))] == [
-            one.prompt for one in found.problems
-        ]
+    problems = problems_of(tmp_path, form, given_rows)
+    for again in written_again(tmp_path, problems):
+        assert [one.prompt for one in again] == [one.prompt for one in problems]
 
 
 @pytest.mark.parametrize("form", [None, "gsm8k", "verl", "trl"])
@@ -173,24 +184,14 @@ def test_every_conversation_is_a_problem_or_a_sentence(
 ) -> None:
     name = "question" if form == "gsm8k" else "prompt"
     rows = [ROWS[form] | {name: messages} for messages in data.draw(st.lists(turns, max_size=4))]
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    try:
-        found = import_problems(path, form)
-    except DataError as error:
-        sentence_of(error)
-        return
-    assert found.rows == len(found.problems) + found.merged + found.other + len(found.bad)
-    assert not any("\n" in sentence for sentence in found.bad)
+    problems = problems_of(tmp_path, form, rows)
     codec = make(tmp_path / "chat", TAGS)
-    for problem in found.problems:
+    for problem in problems:
         turns_of = [*problem.details.get("prompt_history", ()), {"role": "user", "content": problem.prompt}]
         said = "".join(f"<{one['role']}>{whole_characters(one['content'])}" for one in turns_of)
         assert codec.decode(codec.encode_problem(problem.prompt, problem.details)) == said
-    for suffix in (".jsonl", ".parquet"):
-        target = tmp_path / f"out{suffix}"
-        write_problems(problems_to_table(found.problems), target)
-        assert table_to_problems(read_problems(target)) == found.problems
+    for again in written_again(tmp_path, problems):
+        assert again == problems
 
 
 TAGS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

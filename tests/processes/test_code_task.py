@@ -13,7 +13,7 @@ import pytest
 
 from airls_ray.config import load_config
 from airls_ray.config.schema import CodeTaskConfig
-from airls_ray.config.task_sections import to_graders
+from airls_ray.config.task_choice import to_graders
 from airls_ray.data.importing import import_problems
 from airls_ray.data.problems import problems_to_table, write_problems
 from airls_ray.errors import ConfigError, DataError

@@ -40,6 +40,17 @@ def config_of(folder: Path, train: list[Row], test: list[Row] = TEST, **changes:
     return Config.model_validate({"task": task, "output": folder / "runs", **changes})
 
 
+def programs_of(folder: Path, right: str, wrong: str, **task: Any) -> Config:
+    """Two programs to train on that should double a number, and one to measure on."""
+    row = {"task_id": 1, "text": "Double x.", "test_list": ["assert f(1) == 2"], "code": right}
+    second, third = row | {"task_id": 2, "text": "q", "code": wrong}, row | {"task_id": 3, "text": "r"}
+    (folder / "train.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(second))
+    (folder / "test.jsonl").write_text(json.dumps(third))
+    files = {"train_file": folder / "train.jsonl", "test_file": folder / "test.jsonl"}
+    verifier = {"deadline_seconds": 15.0}
+    return Config(task={"name": "code", "format": "mbpp", **files, **task}, verifier=verifier)
+
+
 def kinds(report: DataReport, severity: Severity) -> dict[str, int]:
     return {one.what: len(one.cases) for one in report.findings if one.severity == severity}
 
@@ -135,14 +146,7 @@ def test_the_real_grader_of_mathematics_reads_answers_and_traces() -> None:
 
 
 def test_programs_of_a_file_are_run_on_their_tests(tmp_path: Path) -> None:
-    row = {"task_id": 1, "text": "Double x.", "test_list": ["assert f(1) == 2"]}
-    right, wrong = row | {"code": "def f(x): return 2 * x"}, row | {"code": "def f(x): return x"}
-    second = wrong | {"task_id": 2, "text": "q"}
-    (tmp_path / "train.jsonl").write_text(json.dumps(right) + "\n" + json.dumps(second))
-    (tmp_path / "test.jsonl").write_text(json.dumps(right | {"task_id": 3, "text": "r"}))
-    files = {"train_file": tmp_path / "train.jsonl", "test_file": tmp_path / "test.jsonl"}
-    verifier = {"deadline_seconds": 15.0}
-    report = check_config(Config(task={"name": "code", "format": "mbpp", **files}, verifier=verifier))
+    report = check_config(programs_of(tmp_path, "def f(x): return 2 * x", "def f(x): return x"))
     (case,) = cases(report, "do not grade right")
     assert "row 2: the trace does not pass the tests" in case
 
@@ -156,6 +160,34 @@ def test_traces_of_one_step_each_are_a_warning(tmp_path: Path) -> None:
     config = config_of(tmp_path, GOOD, task={"steps": "delimiter", "step_delimiter": "\n\n"})
     (case,) = cases(check_config(config), "single step")
     assert "task.steps=delimiter with '\\n\\n' cuts none of 2 traces" in case
+
+
+OWN_STEPS = """
+class Delimited:
+    step_delimiter = "|"
+    def problem(self, rng): return {"prompt": str(rng.random()), "answer": "1", "traces": "1"}
+    def grade(self, problem, response): return float(response == problem.answer)
+class Ruled(Delimited):
+    step_rule = "sentences"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("Delimited", "step_delimiter '|'"), ("Ruled", "step_rule 'sentences'")]
+)
+def test_what_cuts_no_trace_of_a_task_of_ones_own_is_said_by_its_name(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / "own.py").write_text(OWN_STEPS)
+    config = Config.model_validate({"task": {"name": f"{tmp_path}/own.py:{name}"}})
+    (case,) = cases(check_config(config, sample=2), "single step")
+    assert case == f"generated: the {said} of the task {tmp_path}/own.py:{name} cuts none of 200 traces"
+
+
+def test_what_cuts_no_trace_of_programs_is_said_by_their_setting(tmp_path: Path) -> None:
+    config = programs_of(tmp_path, "def f(x):\n    return 2 * x", "def f(x): return x", steps="blocks")
+    (case,) = cases(check_config(config, sample=0), "single step")
+    assert "task.steps=blocks cuts none of 2 traces" in case
 
 
 def test_lengths_are_measured_where_there_is_a_tokenizer(tmp_path: Path) -> None:

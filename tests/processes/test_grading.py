@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from airls_ray.config.schema import ArithmeticTaskConfig, CountdownTaskConfig, FileTaskConfig
-from airls_ray.config.task_sections import to_graders
+from airls_ray.config.task_choice import to_graders
 from airls_ray.data.problems import ProblemStream, table_to_problems
 from airls_ray.data.schemas import GRADES
 from airls_ray.errors import RunError
@@ -232,7 +232,8 @@ def test_why_a_task_cannot_be_made_is_in_the_error(capfd):
 
 def test_a_child_ends_when_its_parent_is_gone():
     code = (
-        "import os, sys\nfrom airls_ray.config.task_sections import ArithmeticTaskConfig, to_graders\n"
+        "import os, sys\nfrom airls_ray.config.task_choice import to_graders\n"
+        "from airls_ray.config.task_sections import ArithmeticTaskConfig\n"
         "from airls_ray.grading.pool import GradeRequest, GraderPool\n"
         "pool = GraderPool(to_graders(ArithmeticTaskConfig()), 1, 5.0)\n"
         "pool.grade([GradeRequest('1+1=', '2', '{}', '1+1=2;')])\n"

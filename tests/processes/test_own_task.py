@@ -9,7 +9,7 @@ import pytest
 
 from airls_ray.cli.main import run
 from airls_ray.config import load_config
-from airls_ray.config.task_sections import to_graders
+from airls_ray.config.task_choice import to_graders
 from airls_ray.console.progress import QuietProgress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.check_task import try_task
@@ -51,13 +51,6 @@ class Blanks(Right):
 class WrongTraces(Right):
     def problem(self, rng): return {**super().problem(rng), "traces": "b"}
 """
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("own") / "own.py"
-    path.write_text(OWN)
-    return path
 
 
 def test_a_task_of_a_users_own_passes_and_its_graders_need_no_file(own: Path, tmp_path: Path) -> None:

@@ -20,6 +20,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small policy with random weights."""
+    from tests.tiny import make_policy_folder  # which needs torch
+
+    return make_policy_folder(tmp_path_factory.mktemp("policy"))
+
+
 @pytest.fixture
 def own_folder(tmp_path) -> Callable[..., tuple[Path, dict[str, int]]]:
     """Return a function that writes a PRM of this project and gives its folder and its words' tokens."""

@@ -337,6 +337,23 @@ def test_search_without_a_checkpoint_says_what_to_do(tmp_path, capsys):
     assert "train it first, or give --policy" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--endpoint", "http://x/v1", "--policy", "p"], "--policy and --endpoint exclude each other"),
+        (["--endpoint", "http://x/v1", "--resume"], "leave --resume out"),
+        (["--endpoint", "http://x/v1", "--trust"], "--trust is for the code that a run folder names"),
+        (["--model", "m"], "give it by --endpoint"),
+        (["--tokenizer", "t"], "give it by --endpoint"),
+    ],
+)
+def test_search_refuses_options_that_it_would_not_read(fake, capsys, options, said):
+    fake("actors.search.search", run_search=lambda *_: {})
+    fake("airls_ray.search.endpoint_task", search_task_by_endpoint=lambda *_, **__: {})
+    assert cli.run(["search", DEMO, "--prm", "elsewhere", *options]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_report_wants_a_run_folder(tmp_path, capsys, fake):
     fake("airls_ray.report", write_report=lambda run: run / "report.html")
     assert cli.run(["report", str(tmp_path)]) == 2

@@ -30,11 +30,6 @@ LORA = LoraConfig(rank=3, alpha=5.0, target_modules=["q_proj", "down_proj"])
 TOKENS = torch.tensor([[3, 4, 5, 6]])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
-
-
 def adapted(
     folder: Path | str, lora: LoraConfig = LORA, *, kind: str = "policy", resumed: bool = False, **options
 ) -> PRMModule:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from airls_ray.config.schema import FileTaskConfig
-from airls_ray.config.task_sections import to_graders
+from airls_ray.config.task_choice import to_graders
 from airls_ray.data.schemas import GRADES, ROLLOUTS
 from airls_ray.evaluation.rollouts import summarise_rollouts
 from airls_ray.grading.pool import GradeRequest, GradeResult, GraderPool

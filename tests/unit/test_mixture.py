@@ -14,9 +14,10 @@ import pytest
 
 from airls_ray.config import Config, load_config
 from airls_ray.config.load import with_absolute_paths
-from airls_ray.config.task_sections import from_parent, to_graders
+from airls_ray.config.task_choice import from_parent, to_graders
 from airls_ray.errors import ConfigError
 from airls_ray.evaluation.rollouts import outcomes_by_part
+from airls_ray.grading.reward_calls import Row, read_reward
 from airls_ray.tasks import Problem, Task, make_task
 from airls_ray.text.messages import HISTORY
 
@@ -114,6 +115,31 @@ def test_the_words_of_a_part_are_around_its_problems_alone(file: dict[str, Any])
     assert task.grade(found["b"], "#### 1.0").outcome == 0.0  # exact
     assert task.grade(found["a"], "\\boxed{1.0}").outcome == 1.0  # as mathematics
     assert task.vocabulary() is None
+
+
+def test_a_reward_of_trls_form_gets_text_or_messages_as_the_data_of_a_part_has_them(
+    tmp_path: Path, file: dict[str, Any]
+) -> None:
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes?"}]
+    row = {"prompt": [*turns, {"role": "user", "content": "m"}], "answer": "1"}
+    (tmp_path / "messages.jsonl").write_text(json.dumps(row))
+    said = {**file, "system_prompt": "Be brief."}
+    task = mixture(
+        {"task": said, "label": "text"},
+        {"task": {**said, "train_file": str(tmp_path / "messages.jsonl")}, "label": "messages"},
+    )
+
+    def score(prompts: list[Any], completions: list[Any], **columns: Any) -> Any:
+        assert set(columns) == {"answer", "steps", "correct", "part"}
+        return prompts[0], completions[0]
+
+    reward = read_reward(score, {})
+    seen = {
+        label_of(one): reward.call([Row(one.prompt, "r", one.answer, (), 1.0, one.details)])
+        for one in take(task, "train", 20)
+    }
+    assert seen["text"][0] in ("a", "b") and seen["text"][1] == "r"
+    assert seen["messages"] == (row["prompt"], [{"role": "assistant", "content": "r"}])
 
 
 def test_words_of_all_parts_are_the_vocabulary() -> None:

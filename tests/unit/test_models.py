@@ -19,11 +19,6 @@ from airls_ray.tensors import TokenBatch, make_batch
 from tests.tiny import make_policy_folder, make_rollouts
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
-
-
 def batch_of(layout: str, rows: int = 4) -> TokenBatch:
     sequences = Sequences.of(make_rollouts(rows, 1))
     columns = (sequences.prompt, sequences.response, sequences.step_ends)

@@ -49,13 +49,6 @@ STEPS = {
 }
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    path = tmp_path / "own.py"
-    path.write_text(OWN)
-    return path
-
-
 def method(**fields: Any) -> MethodConfig:
     return MethodConfig.model_validate({"name": "grpo", **fields})
 

@@ -18,7 +18,7 @@ from airls_ray.learning.engine import TorchEngine
 from airls_ray.prm.batch import PRMBatch, PRMSource, build_prm_batch
 from airls_ray.prm.objective_traits import ObjectiveTraits
 from airls_ray.prm.update import update_prm
-from tests.tiny import make_policy_folder, make_rollouts, make_traces
+from tests.tiny import make_rollouts, make_traces
 from tests.unit.test_prm_update import engine_of, learn, logprobs_of, settings
 
 OWN = '''
@@ -96,18 +96,6 @@ class BadMetrics(Airl):
     def metrics(self, sums): return {"prm/x": torch.ones(2)}
 def function(actions): pass
 '''
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("own") / "own.py"
-    path.write_text(OWN)
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
 
 
 def named(own: Path, name: str, **options: Any) -> ObjectiveConfig:

@@ -20,7 +20,6 @@ from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.try_method import try_method
 from airls_ray.models.load import load_policy_module
-from tests.tiny import make_policy_folder
 from tests.unit.learning.fakes import TEMPERATURE, on_policy
 from tests.unit.test_advantages import grades_of
 
@@ -56,18 +55,6 @@ class Mean:
     def __init__(self, config): pass
     def loss(self, actions): return actions.f.mean(), {}
 """
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("own") / "own.py"
-    path.write_text(OWN)
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
 
 
 def method(**fields: Any) -> MethodConfig:

@@ -36,13 +36,6 @@ number = 3
 """
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    path = tmp_path / "own.py"
-    path.write_text(OWN)
-    return path
-
-
 def leaves(name: str, width: int = 4) -> list[list[int]]:
     searcher = make_searcher(name, SearchConfig(), width, "prod")
     state = run(searcher)

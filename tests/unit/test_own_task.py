@@ -12,7 +12,8 @@ import pytest
 
 from airls_ray.config import Config, load_config
 from airls_ray.config.load import dump_config, load_run_config, with_absolute_paths
-from airls_ray.config.task_sections import CountdownTaskConfig, OwnTaskConfig, from_parent, to_graders
+from airls_ray.config.task_choice import OwnTaskConfig, from_parent, to_graders
+from airls_ray.config.task_sections import CountdownTaskConfig
 from airls_ray.errors import ConfigError, DataError, DoorError
 from airls_ray.tasks import Problem, Task, make_task
 from airls_ray.tasks.base import CutsSteps, Grade, MakesDetours, WrapsPrompts

@@ -11,17 +11,11 @@ from airls_ray.config.schema import PRMConfig
 from airls_ray.models.load import load_prm_module
 from airls_ray.prm.prefix_scores import PrefixScorer
 from airls_ray.search.scoring import Continuation
-from tests.tiny import make_policy_folder
 
 PROMPT = (5, 6, 7)
 STEPS = ((2, 3, 4), (8, 9), (10, 2, 11, 1))
 LOG_PROBS = (-1.5, -0.7, -2.0)
 TEMPERATURE = 0.7
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
 
 
 def scorer(folder: Path, cache_tokens: int = 10_000, **fields: object) -> PrefixScorer:

@@ -1,34 +1,28 @@
-"""Labels of steps: from completions, from outcomes, in files."""
+"""Labels of steps: from completions and from outcomes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from actors.commands.prm_labels import label_chunk, label_settings, make_labels, policy_fingerprint
-from actors.commands.train_prm import read_given_labels
-from actors.rollout.engine import Sample, Sampling
-from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
-from airls_ray.config.schema import ArithmeticTaskConfig, Config
-from airls_ray.console.progress import QuietProgress
-from airls_ray.data.prm_labels import LabelFacts, add_costs, read_facts, read_labels, write_labels
+from actors.rollout.rollout_worker import RolloutRequest
+from airls_ray.config.schema import ArithmeticTaskConfig
 from airls_ray.data.problems import ProblemStream, take_distinct
-from airls_ray.data.schemas import GRADES, PRM_LABELS, ROLLOUTS, rows_to_table
-from airls_ray.errors import DataError
+from airls_ray.data.schemas import PRM_LABELS, ROLLOUTS
 from airls_ray.prm.step_labels import chunks, distinct_prefixes, label_steps, prefix_values
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
-from tests.fakes import FakeEngine
-
-TASK = ArithmeticTaskConfig(operations=2, modulus=5)
-MOST = 16
+from tests.unit.prm_label_fakes import (
+    MOST,
+    TASK,
+    config,
+    label,
+    workers,
+)
 
 
 def rollouts(*rows: tuple[str, list[int], list[int]]) -> pa.Table:
@@ -85,100 +79,10 @@ def test_a_stream_of_few_problems_gives_each_once() -> None:
     assert len(set(identities)) == len(identities)
 
 
-# --------------------------------------------------------------------------------- from engines
-class SteppingEngine(FakeEngine):
-    """Two steps of a token each, then the end; what it says depends on the seed alone."""
-
-    calls: list[tuple[list[list[int]], list[int]]]
-
-    def __init__(self, vocabulary: int, eos: int, delimiter: int) -> None:
-        super().__init__(vocabulary, eos)
-        self.delimiter = delimiter
-        self.calls = []
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
-    ) -> list[list[Sample]]:
-        limits = sampling.limits(len(prompts))
-        self.calls.append(([list(prompt) for prompt in prompts], limits))
-        return [
-            [self._chain(seed + index, limit) for index in range(sampling.samples)]
-            for seed, limit in zip(seeds, limits, strict=True)
-        ]
-
-    def _chain(self, seed: int, limit: int) -> Sample:
-        random = np.random.default_rng(seed)
-        words = random.integers(2, 4, size=3).tolist()
-        tokens = [t for word in words for t in (word, self.delimiter)][: limit - 1]
-        return Sample([*tokens, self.eos], [-1.0] * (len(tokens) + 1), "stop")
-
-
-class Local:
-    """A worker whose calls are made at once: stands for an actor's handle."""
-
-    def __init__(self, worker: RolloutWorker, engine: SteppingEngine) -> None:
-        self.worker, self.engine = worker, engine
-
-
-class LocalPool:
-    """The pool without Ray: a share of the rows for each worker, tables in the place of references."""
-
-    def __init__(self, workers: list[Local]) -> None:
-        self.workers = workers
-
-    def generate(self, problems: pa.Table, request: RolloutRequest) -> list[pa.Table]:
-        return self._shares("generate", problems, request)
-
-    def complete(self, prefixes: pa.Table, request: RolloutRequest) -> list[pa.Table]:
-        return self._shares("complete", prefixes, request)
-
-    def _shares(self, method: str, table: pa.Table, request: RolloutRequest) -> list[pa.Table]:
-        size = -(-table.num_rows // len(self.workers))
-        return [
-            getattr(local.worker, method)(
-                table.slice(rows.start, len(rows)), [request.first_group + row for row in rows], request
-            )
-            for local, rows in zip(self.workers, chunks(table.num_rows, size), strict=False)
-        ]
-
-
-class OddVerifier:
-    """A response is correct if the number before its last delimiter is odd."""
-
-    def grade(self, tables: list[pa.Table], problems: pa.Table) -> pa.Table:
-        responses = pa.concat_tables(tables)["response"].to_pylist()
-        return rows_to_table([(float(row[-3] % 2), None, None, "graded") for row in responses], GRADES)
-
-
-def config(**section: Any) -> Config:
-    return Config(
-        task=TASK,
-        rollout={"max_response_tokens": MOST},
-        supervised_prm={"rollouts_per_problem": 4, "completions": 6, **section},
-    )
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     build_tokenizer(make_task(TASK), tmp_path)
     return tmp_path
-
-
-def workers(folder: Path, settings: Config, count: int) -> list[Local]:
-    codec = TextCodec.from_folder(folder, make_task(TASK))
-    made = []
-    for index in range(count):
-        engine = SteppingEngine(codec.vocab_size, codec.eos_id, codec.encode_trace(";")[0])
-        worker = RolloutWorker(f"w{index}", settings, str(folder), lambda *_, engine=engine: engine)
-        worker.start()
-        made.append(Local(worker, engine))
-    return made
-
-
-def label(folder: Path, settings: Config, locals_: list[Local], problems: int = 5) -> tuple[pa.Table, Any]:
-    codec = TextCodec.from_folder(folder, make_task(TASK))
-    table = ProblemStream(make_task(TASK), "train", seed=1).take(problems)
-    return label_chunk(settings, LocalPool(locals_), OddVerifier(), codec, table, 0)  # type: ignore[arg-type]
 
 
 def test_labels_are_the_share_of_correct_completions_of_every_prefix(folder: Path) -> None:
@@ -274,133 +178,3 @@ def test_the_texts_are_those_of_the_tokens(folder: Path) -> None:
     for row in table.to_pylist():
         assert "".join(row["step_texts"]) == codec.decode(row["response"])
         assert codec.encode_prompt(row["prompt_text"]) == row["prompt"]
-
-
-# ---------------------------------------------------------------------------------------- files
-def rows(**changes: Any) -> pa.Table:
-    """Two labelled rollouts, the second with `changes`."""
-    first: dict[str, Any] = {
-        "problem_id": "a", "prompt": [3], "response": [4, 5, 6], "step_ends": [2, 3], "labels": [0.5, None],
-    }  # fmt: skip
-    second = {**first, "problem_id": "b", **changes}
-    names = [*first, *(name for name in changes if name not in first)]
-    return pa.table({name: [first.get(name), second[name]] for name in names})
-
-
-def test_a_file_is_read_as_it_was_written(folder: Path) -> None:
-    settings = config()
-    table, cost = label(folder, settings, workers(folder, settings, 1))
-    file = folder / "labels.parquet"
-    write_labels(table, file, LabelFacts({"labels": "x"}, cost))
-    assert read_labels(file).equals(table)
-    assert read_facts(file) == LabelFacts({"labels": "x"}, cost)
-    assert json.loads(file.with_suffix(".json").read_text())["cost"] == cost
-
-
-def test_a_file_of_others_needs_the_required_fields_only(tmp_path: Path) -> None:
-    pq.write_table(rows(), tmp_path / "l.parquet")
-    table = read_labels(tmp_path / "l.parquet")
-    assert table.schema.equals(PRM_LABELS)
-    assert table["labels"].to_pylist() == [[0.5, None], [0.5, None]]
-    assert table["outcome"].null_count == table["logprobs"].null_count == 2
-    assert read_facts(tmp_path / "l.parquet") is None
-
-
-@pytest.mark.parametrize(
-    ("changes", "parts"),
-    [
-        ({"labels": [0.5, 1.5]}, ["row 2", "'labels'", "between 0 and 1"]),
-        ({"labels": [0.5]}, ["row 2", "'labels'", "every step"]),
-        ({"labels": None}, ["row 2", "'labels'", "null"]),
-        ({"step_ends": [2, 4]}, ["row 2", "'step_ends'", "length of 'response'"]),
-        ({"step_ends": [3, 3]}, ["row 2", "'step_ends'", "rise"]),
-        ({"step_ends": [0, 3]}, ["row 2", "'step_ends'", "rise"]),
-        ({"prompt": []}, ["row 2", "'prompt'", "empty"]),
-        ({"prompt": [None]}, ["row 2", "'prompt'", "null"]),
-        ({"logprobs": [-1.0]}, ["row 2", "'logprobs'", "every token"]),
-        ({"step_truth": [True]}, ["row 2", "'step_truth'", "every step"]),
-        ({"outcome": 2.0}, ["row 2", "'outcome'", "between 0 and 1"]),
-    ],
-)
-def test_a_wrong_row_is_named(tmp_path: Path, changes: dict[str, Any], parts: list[str]) -> None:
-    file = tmp_path / "l.parquet"
-    pq.write_table(rows(**changes), file)
-    with pytest.raises(DataError) as caught:
-        read_labels(file)
-    assert all(part in str(caught.value) for part in [str(file), *parts]), caught.value
-
-
-def test_a_missing_or_mistyped_field_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "l.parquet"
-    pq.write_table(rows().drop_columns("step_ends"), file)
-    with pytest.raises(DataError, match="lacks the field 'step_ends'"):
-        read_labels(file)
-    pq.write_table(rows().set_column(1, "prompt", pa.array([["x"], ["y"]])), file)
-    with pytest.raises(DataError, match="field 'prompt' must be list<"):
-        read_labels(file)
-
-
-def test_a_missing_file_a_broken_one_and_one_without_labels_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "l.parquet"
-    with pytest.raises(DataError, match="there is no file of labels"):
-        read_labels(file)
-    file.write_bytes(b"PAR1 not really")
-    with pytest.raises(DataError, match="cannot read the labels"):
-        read_labels(file)
-    table = rows(labels=[None, None])
-    pq.write_table(table.slice(1), file)
-    with pytest.raises(DataError, match="nothing to learn"):
-        read_labels(file)
-
-
-def test_labels_of_another_tokenizer_are_refused(folder: Path) -> None:
-    settings = config(labels="outcome")
-    table, _ = label(folder, settings, workers(folder, settings, 1))
-    file = folder / "labels.parquet"
-    write_labels(table, file, LabelFacts({}, {}))
-    assert read_given_labels(settings, str(folder), file)[0].num_rows == 20
-    texts = table["step_texts"].to_pylist()
-    texts[1] = ["?" for _ in texts[1]]
-    place = table.column_names.index("step_texts")
-    write_labels(table.set_column(place, PRM_LABELS.field(place), pa.array(texts)), file, LabelFacts({}, {}))
-    with pytest.raises(DataError, match="row 2: field 'step_texts' is not what the tokenizer"):
-        read_given_labels(settings, str(folder), file)
-    pq.write_table(rows(response=[4, 5, 99]), file)
-    with pytest.raises(DataError, match="row 2: a token lies outside"):
-        read_given_labels(settings, str(folder), file)
-
-
-def test_the_costs_of_parts_add_up() -> None:
-    assert add_costs([{"tokens": 2, "seconds": 0.5}, {"tokens": 3, "seconds": 1.0}]) == {
-        "tokens": 5, "seconds": 1.5,
-    }  # fmt: skip
-
-
-def finished(folder: Path, settings: Config) -> Path:
-    table, cost = label(folder, settings, workers(folder, settings, 1))
-    file = folder / "out" / "labels.parquet"
-    write_labels(table, file, LabelFacts(label_settings(settings, str(folder)), cost))
-    return file
-
-
-def test_finished_labels_are_not_sampled_again(folder: Path) -> None:
-    """Without a cluster, sampling would fail."""
-    settings = config(labels="outcome", problems=5)
-    file = finished(folder, settings)
-    table, facts = make_labels(settings, str(folder), file, QuietProgress())
-    assert (table.num_rows, facts.cost["rollouts"]) == (20, 20)
-
-
-def test_labels_of_other_settings_are_refused_by_name(folder: Path) -> None:
-    file = finished(folder, config(labels="outcome", problems=5))
-    with pytest.raises(DataError, match="another problems: give another --output"):
-        make_labels(config(labels="outcome", problems=6), str(folder), file, QuietProgress())
-
-
-def test_a_policy_with_other_weights_is_another_policy(tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(b"a" * 100)
-    first = policy_fingerprint(str(tmp_path))
-    file.write_bytes(b"a" * 99 + b"b")
-    assert policy_fingerprint(str(tmp_path)) != first
-    assert policy_fingerprint("owner/name") == "owner/name"

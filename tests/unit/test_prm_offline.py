@@ -33,14 +33,9 @@ from airls_ray.prm.step_labels import outcome_labels
 from airls_ray.prm.training import run_epochs
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
-from tests.tiny import make_policy_folder, make_rollouts
+from tests.tiny import make_rollouts
 
 NAMES = STORED_ROLLOUTS.names
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
 
 
 def settings(method: str = "airl_s", **prm: Any) -> Config:

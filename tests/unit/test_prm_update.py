@@ -28,11 +28,6 @@ LEARNER = LearnerConfig(learning_rate=1e-2, gradient_clip=0.0, tokens_per_microb
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
-
-
-@pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_policy_folder(tmp_path_factory.mktemp("reference"), seed=1)
 

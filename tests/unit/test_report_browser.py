@@ -22,7 +22,7 @@ from airls_ray.report.rollout_rows import BrowsedRollouts, read_rollouts, sample
 from airls_ray.report.style import SCRIPT
 from airls_ray.runs.run_folder import RunFolder
 from airls_ray.text.tokenizer_files import load_tokenizer, train_tokenizer
-from tests.unit.test_report import EVIL, Page, example
+from tests.unit.report_pages import EVIL, Page, example
 
 ROLLOUT = {
     "problem_id": "p1",

@@ -11,7 +11,7 @@ from airls_ray.report.charts import Chart, Line, render
 from airls_ray.report.endings import ending, spread
 from airls_ray.report.glossary import GLOSSARY, meaning
 from airls_ray.report.panels import DETAILS, LEARNING
-from tests.unit.test_report import Page
+from tests.unit.report_pages import Page
 
 
 @pytest.mark.parametrize(

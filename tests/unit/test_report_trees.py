@@ -18,7 +18,7 @@ from airls_ray.runs.run_folder import RunFolder
 from airls_ray.search.ledger import AXES
 from airls_ray.search.records import records_table
 from airls_ray.text.tokenizer_files import load_tokenizer, train_tokenizer
-from tests.unit.test_report import EVIL, Page
+from tests.unit.report_pages import EVIL, Page
 
 
 def leaf(node: int, steps: list[list[int]], **more: Any) -> dict[str, Any]:

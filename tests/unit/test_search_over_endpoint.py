@@ -273,3 +273,17 @@ def test_the_example_prints_a_line_for_each_algorithm(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["best_of_n", "beam"]
     assert all("of 2 right" in line for line in lines)
+
+
+def test_a_search_of_the_users_own_goes_over_an_endpoint_by_its_own_rule(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from airls_ray.search.tree import ROOT, Want\n"
+        "class Once:\n"
+        '    answer = "majority"\n'
+        "    def __init__(self, width): self.width = width\n"
+        "    def plan(self, state): return [] if state.rounds else [Want(ROOT, self.width, whole=True)]\n"
+    )
+    own = search(FakePolicy(), algorithm=f"{tmp_path}/own.py:Once", budget=8)
+    voted = search(FakePolicy(), algorithm="best_of_n", answer="majority", budget=8)
+    assert [one.response for one in own] == [one.response for one in voted]
+    assert responses(own) == responses(voted)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from airls_ray.data.rows import read_rows
-from airls_ray.data.sample_files import read_sample_files
-from airls_ray.data.step_files import CORRECT, StepRow, read_step_file, read_step_files, step_rows
+from airls_ray.data.step_files import CORRECT, read_step_file, read_step_files, step_rows
 from airls_ray.errors import DataError
+from tests.unit.row_files import write
 
 PROCESS = {
     "id": "gsm8k-0",
@@ -23,6 +23,8 @@ PROCESS = {
     "label": 1,
     "final_answer_correct": False,
 }
+
+
 CHANGED = {
     "original_question": "1+1?",
     "modified_question": "1+1 = ?",
@@ -31,55 +33,9 @@ CHANGED = {
     "error_steps": [2, 3],
     "classification": "circular",
 }
+
+
 OWN = {"problem": "1+1?", "steps": ["a", "b", "c"], "labels": [True, None, 0.25]}
-
-
-def write(path: Path, *rows: Any) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def rated(*ratings: int | None, end: str = "found_error", **last: Any) -> dict[str, Any]:
-    """A row of PRM800K whose raters went on from every step but a wrong last one."""
-    steps = [
-        {
-            "completions": [{"text": f"s{at}", "rating": rating}],
-            "chosen_completion": None if rating == -1 else 0,
-            "human_completion": None,
-        }
-        for at, rating in enumerate(ratings)
-    ]
-    steps[-1] |= last
-    return {"question": {"problem": "1+1?"}, "label": {"steps": steps, "finish_reason": end}}
-
-
-# -------------------------------------------------------------------------------- the forms
-@pytest.mark.parametrize(
-    ("row", "steps", "labels"),
-    [
-        (rated(1, 0, -1), ["s0", "s1", "s2"], [True, True, False]),
-        (rated(1, 1, end="solution"), ["s0", "s1"], [True, True]),
-        (rated(-1, 1), ["s0"], [False]),
-        (rated(1, None, end="solution"), ["s0", "s1"], [True, None]),
-        (
-            rated(1, -1, human_completion={"text": "own", "rating": 1}, end="solution"),
-            ["s0", "own"],
-            [True, True],
-        ),
-    ],
-)
-def test_prm800k_is_read_up_to_the_first_wrong_step(
-    tmp_path: Path, row: Any, steps: list[str], labels: list[Any]
-) -> None:
-    (found,) = read_step_file(write(tmp_path / "phase2_test.jsonl", row))
-    assert (found.problem, found.steps, found.labels) == ("1+1?", tuple(steps), tuple(labels))
-
-
-def test_prm800ks_useless_rows_are_left_out(tmp_path: Path) -> None:
-    useless = [rated(1, end="bad_problem"), rated(1, end="give_up"), rated(1) | {"label": {"steps": []}}]
-    assert len(read_step_file(write(tmp_path / "a.jsonl", *useless, rated(1)))) == 1
-    with pytest.raises(DataError, match="has no rated step in its 3 rows"):
-        read_step_file(write(tmp_path / "b.jsonl", *useless))
 
 
 def test_processbench_counts_from_0_and_says_nothing_of_later_steps(tmp_path: Path) -> None:
@@ -107,92 +63,6 @@ def test_trls_stepwise_form_is_a_solution_with_a_label_a_step(tmp_path: Path) ->
 def test_a_broken_stepwise_row_names_the_fields_that_it_has(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 2: field 'completions' must be a list of texts"):
         read_step_file(write(tmp_path / "a.jsonl", STEPWISE, STEPWISE | {"completions": "a"}))
-
-
-MARKED = "Tom has 2 pens and buys 1. How many? Step 1: 2 + 1 = 3 ки\nStep 2: The answer is: 4 ки"
-
-
-def shepherd(label: Any, text: str = MARKED, field: str = "label") -> dict[str, Any]:
-    return {"input": text, field: label, "task": "GSM8K"}
-
-
-def signs(text: str, *given: str) -> str:
-    for sign in given:
-        text = text.replace("ки", sign, 1)
-    return text
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        shepherd(signs(MARKED, "+", "-")),
-        shepherd(["+", "-"]),
-        shepherd(["+", "-"], field="value"),
-        shepherd([True, 0]),
-    ],
-)
-def test_math_shepherds_signs_stand_in_place_of_the_markers(tmp_path: Path, row: Any) -> None:
-    (found,) = read_step_file(write(tmp_path / "a.jsonl", row))
-    assert found.problem == "Tom has 2 pens and buys 1. How many?"
-    assert found.steps == ("Step 1: 2 + 1 = 3", "Step 2: The answer is: 4")
-    assert (found.labels, found.targets) == ((True, False), (1.0, 0.0))
-
-
-@pytest.mark.parametrize(
-    ("text", "problem", "steps", "labels"),
-    [
-        ("1 + ки 1? Step 1: 2 ки", "1 +  1?", ("Step 1: 2",), (False,)),
-        ("1 + 1? It is 2. ки 3 ки", "1 + 1?", ("It is 2.", "3"), (True, False)),
-        ("1? step 1: a ки b ки c", "1?", ("step 1: a", "b", "c"), (True, False, None)),
-    ],
-    ids=["a marker in the problem", "no numbers", "text behind the last"],
-)
-def test_math_shepherds_odd_rows_are_read_as_far_as_they_say_something(
-    tmp_path: Path, text: str, problem: str, steps: Any, labels: Any
-) -> None:
-    (row,) = read_step_file(write(tmp_path / "a.jsonl", shepherd(signs(text, "+", "-"), text)))
-    assert (row.problem, row.steps, row.labels) == (problem, steps, labels)
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        (shepherd(MARKED[:-2] + "+"), "but has 'к' in place of number 1"),
-        (shepherd("+"), "but has '' in place of number 1"),
-        (shepherd(["+"]), "1 labels for the 2 markers"),
-        (shepherd(["+", "x"]), "label 2 must be true, false, a number from 0 to 1 or null, but is text"),
-        (shepherd(7), "field 'label' must be the text with signs or a list, but is 7"),
-        (shepherd(["+"], "It is 2. ки"), "neither 'Step 1:' nor a question mark"),
-        (shepherd(["+"], "Step 1: 2 ки"), "has no problem before its first step"),
-    ],
-)
-def test_a_broken_row_of_math_shepherd_is_one_sentence(tmp_path: Path, row: Any, said: str) -> None:
-    with pytest.raises(DataError, match=rf"a\.jsonl, line 2: .*{said}"):
-        read_step_file(write(tmp_path / "a.jsonl", shepherd(["+", "-"]), row))
-
-
-@pytest.mark.parametrize(("text", "finished"), [("So 2.\n\n# Answer\n\n2", True), ("So 2.", False)])
-def test_prm800ks_solutions_end_with_a_headed_answer(tmp_path: Path, text: str, finished: bool) -> None:
-    last = {"completions": [{"text": text, "rating": -1}]}
-    (found,) = read_step_file(write(tmp_path / "a.jsonl", rated(1, -1, **last)))
-    assert found.finished is finished
-
-
-def test_prm800ks_other_steps_stand_behind_those_before_them(tmp_path: Path) -> None:
-    row = rated(1, 1, 1, end="solution")
-    others = [
-        {"text": "bad", "rating": -1},
-        {"text": "so so", "rating": 0},
-        {"text": "unseen", "rating": None},
-    ]
-    row["label"]["steps"][1]["completions"] += others
-    found = list(step_rows(write(tmp_path / "a.jsonl", row), alternatives=True))
-    assert [(one.steps, one.labels) for one in found if isinstance(one, StepRow)] == [
-        (("s0", "s1", "s2"), (True, True, True)),
-        (("s0", "bad"), (None, False)),
-        (("s0", "so so"), (None, True)),
-    ]
-    assert len(list(step_rows(tmp_path / "a.jsonl"))) == 1
 
 
 def test_bad_rows_may_come_as_errors_between_the_others(tmp_path: Path) -> None:
@@ -340,38 +210,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for suffix in ("jsonl", "parquet"):
         with pytest.raises(DataError, match=rf"cannot read .*nowhere\.{suffix}"):
             list(read_rows(tmp_path / f"nowhere.{suffix}"))
-
-
-# ------------------------------------------------------------------------------------ samples
-SAMPLE = {"problem_id": "p", "answer": "2", "correct": True, "scores": [0.5, 0.25], "log_prob": -3.5}
-
-
-def test_samples_are_gathered_by_problem_in_order(tmp_path: Path) -> None:
-    first = write(tmp_path / "a.jsonl", SAMPLE, SAMPLE | {"problem_id": "q", "answer": None})
-    second = write(tmp_path / "b.jsonl", {"problem_id": "p", "outcome": 0.4, "scores": []})
-    problems = read_sample_files([first, second])[""]
-    assert list(problems) == ["p", "q"]
-    one, two = problems["p"]
-    assert (one.answer, one.correct, one.scores, one.log_prob) == ("2", 1.0, (0.5, 0.25), -3.5)
-    assert (two.answer, two.correct, two.scores, two.log_prob) == (None, 0.0, (), None)
-    assert problems["q"][0].answer is None
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"correct": None}, r"field 'correct' \(or 'outcome'\) must say whether the answer is right"),
-        ({"correct": "yes"}, "field 'correct' must be true, false or a number from 0 to 1, but is text"),
-        ({"scores": None}, "field 'scores' must be a list with one number a step"),
-        ({"scores": [2]}, "number 1 of field 'scores' must lie between 0 and 1, but is 2"),
-        ({"problem_id": 7}, "field 'problem_id' must be text, but is 7"),
-        ({"answer": 7}, "field 'answer' must be text, but is 7"),
-        ({"log_prob": "x"}, "field 'log_prob' must be a number, but is text"),
-    ],
-)
-def test_a_broken_sample_is_one_sentence(tmp_path: Path, change: Any, sentence: str) -> None:
-    with pytest.raises(DataError, match=r"a\.jsonl, line 2: " + sentence):
-        read_sample_files([write(tmp_path / "a.jsonl", SAMPLE, SAMPLE | change)])
 
 
 # --------------------------------------------------------------------------- the published file

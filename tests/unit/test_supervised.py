@@ -20,14 +20,9 @@ from airls_ray.learning.supervised import sample_responses, update_on_traces, up
 from airls_ray.models.load import load_policy_module
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
-from tests.tiny import make_policy_folder, make_traces
+from tests.tiny import make_traces
 
 SMALL: dict[str, Any] = {"task": {"name": "arithmetic", "operations": 2, "modulus": 5}}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
 
 
 def test_the_loss_is_the_mean_over_response_tokens(folder: Path) -> None:

@@ -28,14 +28,9 @@ from airls_ray.prm.supervised import (
     split_by_problem,
     update_on_labels,
 )
-from tests.tiny import make_policy_folder, make_rollouts
+from tests.tiny import make_rollouts
 
 NONE = math.nan
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_policy_folder(tmp_path_factory.mktemp("policy"))
 
 
 def inputs(logits: list[float], labels: list[float]) -> SupervisedInputs:

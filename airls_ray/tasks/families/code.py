@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airls_ray.grading.sandbox.box import PRELOAD, Exam, Sandbox
 from airls_ray.grading.sandbox.limits import InForce, Limits
-from airls_ray.tasks.base import Grade, Problem, Split
+from airls_ray.tasks.base import Grade, Problem
 from airls_ray.tasks.code_blocks import program_of
 from airls_ray.tasks.code_formats import check_details
-from airls_ray.tasks.problem_files import check_apart, epochs
+from airls_ray.tasks.problem_files import TwoFiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,28 +22,16 @@ if TYPE_CHECKING:
 _DELIMITERS = {"lines": "\n", "blocks": "\n\n"}
 
 
-class CodeTask:
+class CodeTask(TwoFiles):
     """Problems from two files; the truth of a step is not known. Implements `Task`."""
 
     name = "code"
 
     def __init__(self, config: CodeTaskConfig) -> None:
         """Keep the configuration; files and the sandbox are opened when they are first needed."""
+        super().__init__(config.train_file, config.test_file, config.test_problems)
         self._config = config
         self.step_delimiter = _DELIMITERS[config.steps]
-
-    def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
-        """Yield problems from position `start`: reshuffled epochs (train), or the test file's order.
-
-        Raises:
-            DataError: a file cannot be read, a row is malformed, or a problem occurs in both files.
-        """
-        train, test = self._splits
-        return epochs(train, seed, start) if split == "train" else iter(test[start:])
-
-    def vocabulary(self) -> None:
-        """Return None: the model's own tokenizer must be used."""
-        return None
 
     def grade(self, problem: Problem, response: str) -> Grade:
         """Run the response's program on the problem's tests.
@@ -64,10 +51,6 @@ class CodeTask:
         share = verdict.passed / verdict.total if verdict.total else 0.0
         outcome = float(verdict.right) if self._config.outcome == "all" else share
         return Grade(outcome, digest_of(source), verdict.reason)
-
-    def step_truth(self, problem: Problem, steps: Sequence[str]) -> None:
-        """Return None: nothing is known about single steps."""
-        return None
 
     def warm_up(self) -> None:
         """Start the sandbox, so that the first response does not pay for it."""
@@ -94,17 +77,11 @@ class CodeTask:
         given = {name: details[name] for name in names if details.get(name)}
         return Exam(**given, tolerance=self._config.tolerance, stop=self._config.outcome == "all")
 
-    @cached_property
-    def _splits(self) -> tuple[list[Problem], list[Problem]]:
-        train, test = self._read(self._config.train_file), self._read(self._config.test_file)
-        check_apart(train, test, self._config.train_file, self._config.test_file)
-        return train, test[: self._config.test_problems]
-
-    def _read(self, path: Path) -> list[Problem]:
+    def _read(self, source: Path) -> list[Problem]:
         from airls_ray.data.importing import import_problems
 
         form = None if self._config.format == "problems" else self._config.format
-        found = import_problems(path, form, bad_rows="error", remedy="")
+        found = import_problems(source, form, bad_rows="error", remedy="")
         for problem in found.problems:
             check_details(found.places[problem.problem_id], problem.details)
         return found.problems

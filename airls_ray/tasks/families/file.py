@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airls_ray.tasks.answers import without_thoughts
-from airls_ray.tasks.base import Grade, Problem, Split
+from airls_ray.tasks.base import Grade, Problem
 from airls_ray.tasks.choices import grade_choice
 from airls_ray.tasks.math_grader import grade_math
-from airls_ray.tasks.problem_files import check_apart, epochs
+from airls_ray.tasks.problem_files import TwoFiles
 from airls_ray.text.steps import StepRule
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import FileTaskConfig
 
 
-class FileTask:
+class FileTask(TwoFiles):
     """Problems from two files; the truth of a step is not known. Implements `Task`."""
 
     name = "file"
 
     def __init__(self, config: FileTaskConfig) -> None:
         """Keep the configuration; the files are read when problems are first asked for."""
+        super().__init__(config.train_file, config.test_file, config.test_problems)
         self._config = config
         self.step_delimiter = config.step_delimiter
         self.step_rule: StepRule = config.steps
@@ -32,19 +31,6 @@ class FileTask:
     def wrap(self, prompt: str) -> tuple[str, str]:
         """Return the system prompt (empty: none) and the user's message around `prompt`."""
         return self._config.system_prompt, self._config.prompt_template.replace("{prompt}", prompt)
-
-    def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
-        """Yield problems from position `start`: reshuffled epochs (train), or the test file's order.
-
-        Raises:
-            DataError: a file cannot be read, a row is malformed, or a problem occurs in both files.
-        """
-        train, test = self._splits
-        return epochs(train, seed, start) if split == "train" else iter(test[start:])
-
-    def vocabulary(self) -> None:
-        """Return None: the model's own tokenizer must be used."""
-        return None
 
     def grade(self, problem: Problem, response: str) -> Grade:
         """Judge the final answer with the configured grader, or the letter where the problem has choices."""
@@ -54,20 +40,10 @@ class FileTask:
             return grade_math(problem.answer, response)
         return grade_exact(problem.answer, response, self._config.answer_marker)
 
-    def step_truth(self, problem: Problem, steps: Sequence[str]) -> None:
-        """Return None: nothing is known about single steps."""
-        return None
-
     def warm_up(self) -> None:
         """Import what grading needs, so that the first response does not pay for it."""
         if self._config.grader == "math":
             grade_math("\\sqrt{2}", "$\\int x$")  # plain numbers need neither mpmath nor math-verify
-
-    @cached_property
-    def _splits(self) -> tuple[list[Problem], list[Problem]]:
-        train, test = self._read(self._config.train_file), self._read(self._config.test_file)
-        check_apart(train, test, self._config.train_file, self._config.test_file)
-        return train, test[: self._config.test_problems]
 
     def _read(self, source: Path) -> list[Problem]:
         # Grader processes never come here and must not pay for the import of Arrow.

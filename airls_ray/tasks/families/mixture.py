@@ -13,11 +13,11 @@ from airls_ray.errors import ConfigError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import CutsSteps, Grade, NeedsWarmUp, Problem, Split, Task, WrapsPrompts
-from airls_ray.text.messages import HISTORY, history_of, own_system
+from airls_ray.text.messages import GIVEN, HISTORY, history_of, own_system
 from airls_ray.text.steps import StepRule
 
 if TYPE_CHECKING:
-    from airls_ray.config.task_sections import MixtureTaskConfig
+    from airls_ray.config.task_choice import MixtureTaskConfig
 
 PART = "part"
 """In a problem's details: the label of the part that it is of, and the prompt as the part gave it."""
@@ -123,6 +123,7 @@ class MixtureTask:
         details = {**problem.details, PART: {"label": label, "prompt": prompt}}
         history = history_of(details)
         if system and not own_system(history):
+            details[GIVEN] = details.get(HISTORY)
             details[HISTORY] = [{"role": "system", "content": system}, *history]
         return replace(problem, problem_id=f"{label}/{problem.problem_id}", prompt=user, details=details)
 

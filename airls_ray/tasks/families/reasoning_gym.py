@@ -80,8 +80,9 @@ class ReasoningGym:
         answer = self._chain.answer(without_thoughts(response))
         if answer is None:
             return 0.0, None
+        entry = self._of(problem)
         try:
-            score = float(self._data.score_answer(answer, self._of(problem)))
+            score = float(self._data.score_answer(answer, entry))
         except _RAISED:  # some scorers raise on what is no answer to them
             score = 0.0
         return (score if self._outcome == "score" else float(score >= 1.0)), answer.strip()

@@ -18,6 +18,12 @@ Entry = Mapping[str, Any]
 _TAGS = re.compile(r"<answer>\s?(.*?)\s?</answer>", re.DOTALL)
 
 
+def tagged(response: str) -> str | None:
+    """Return what stands in the last `<answer>` tags, or the whole response; None if it is empty."""
+    found = _TAGS.findall(response)
+    return (found[-1] if found else response).strip() or None
+
+
 @dataclass(frozen=True)
 class Chain:
     """How a data set's solutions are written."""
@@ -28,7 +34,7 @@ class Chain:
     """Said behind the question, where it asks for another form."""
     trace: Callable[[Entry], str | None] = lambda entry: str(entry["answer"])
     """The recorded or found solution as a response."""
-    answer: Callable[[str], str | None] = lambda response: tagged(response)
+    answer: Callable[[str], str | None] = tagged
     """What the package scores of a response; None: there is none."""
     walk: Callable[[Entry], states.Walk] | None = None
     """Replays an entry; None: the truth of steps is not known."""
@@ -47,12 +53,6 @@ class Chain:
 def chain_of(dataset: str) -> Chain:
     """Return how solutions of a data set are written: an answer alone, where nothing else is known."""
     return _CHAINS.get(dataset, Chain())
-
-
-def tagged(response: str) -> str | None:
-    """Return what stands in the last `<answer>` tags, or the whole response; None if it is empty."""
-    found = _TAGS.findall(response)
-    return (found[-1] if found else response).strip() or None
 
 
 def last_line(response: str) -> str | None:

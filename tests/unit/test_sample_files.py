@@ -1,0 +1,42 @@
+"""Files of samples with scores: gathered by problem, and how a broken one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airls_ray.data.sample_files import read_sample_files
+from airls_ray.errors import DataError
+from tests.unit.row_files import write
+
+SAMPLE = {"problem_id": "p", "answer": "2", "correct": True, "scores": [0.5, 0.25], "log_prob": -3.5}
+
+
+def test_samples_are_gathered_by_problem_in_order(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", SAMPLE, SAMPLE | {"problem_id": "q", "answer": None})
+    second = write(tmp_path / "b.jsonl", {"problem_id": "p", "outcome": 0.4, "scores": []})
+    problems = read_sample_files([first, second])[""]
+    assert list(problems) == ["p", "q"]
+    one, two = problems["p"]
+    assert (one.answer, one.correct, one.scores, one.log_prob) == ("2", 1.0, (0.5, 0.25), -3.5)
+    assert (two.answer, two.correct, two.scores, two.log_prob) == (None, 0.0, (), None)
+    assert problems["q"][0].answer is None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"correct": None}, r"field 'correct' \(or 'outcome'\) must say whether the answer is right"),
+        ({"correct": "yes"}, "field 'correct' must be true, false or a number from 0 to 1, but is text"),
+        ({"scores": None}, "field 'scores' must be a list with one number a step"),
+        ({"scores": [2]}, "number 1 of field 'scores' must lie between 0 and 1, but is 2"),
+        ({"problem_id": 7}, "field 'problem_id' must be text, but is 7"),
+        ({"answer": 7}, "field 'answer' must be text, but is 7"),
+        ({"log_prob": "x"}, "field 'log_prob' must be a number, but is text"),
+    ],
+)
+def test_a_broken_sample_is_one_sentence(tmp_path: Path, change: Any, sentence: str) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: " + sentence):
+        read_sample_files([write(tmp_path / "a.jsonl", SAMPLE, SAMPLE | change)])
