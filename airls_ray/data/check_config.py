@@ -17,15 +17,16 @@ from airls_ray.config.task_sections import (
 )
 from airls_ray.console.formatting import Cell
 from airls_ray.console.progress import Progress, QuietProgress
-from airls_ray.data.check_answers import Effort, Judged, judge_problems
+from airls_ray.data.check_answers import CONVERTED_BY, Effort, Judged, judge_problems
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.check_rows import WORDS, Problems, add_shared_problems, read_split, source_of
 from airls_ray.data.check_task import steps_of, try_task
 from airls_ray.data.lengths import Lengths
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import CutsSteps, Split, Task
+from airls_ray.tasks.base import Split, Task
 from airls_ray.text.messages import history_of, needs_template
+from airls_ray.text.steps import rule_of
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -163,7 +164,7 @@ def _add_judged(report: DataReport, config: Config, split: Split, judged: Judged
     skips = isinstance(config.task, FileTaskConfig) and config.task.bad_rows == "skip"
     kept = ""
     if skips:
-        by_value = isinstance(config.task, FileTaskConfig) and config.task.grader == "math"
+        by_value = isinstance(config.task, FileTaskConfig) and config.task.grader == CONVERTED_BY
         way = " (`airls-ray data convert --drop-wrong-traces` leaves them out)" if by_value else ""
         kept = f" and are kept{way}"
     # Published sets of programs have a few that fail, and the task has no way to go on without them.
@@ -197,8 +198,8 @@ def _add_steps(report: DataReport, figures: dict[str, Cell], task: Task, found: 
         return
     cuts_none = found.split == "train" and max(counts) == 1 < len(counts)
     figures |= {"steps of a trace, median": median(counts), "steps of a trace, most": max(counts)}
-    rule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
-    what = f"task.steps={rule}" + (f" with {task.step_delimiter!r}" if rule == "delimiter" else "")
+    rule = rule_of(task)
+    what = f"task.steps={rule.name}" + (f" with {rule.stop!r}" if rule.stop else "")
     report.add(
         Severity.WARNING,
         "files whose traces are a single step each, so that a PRM judges whole responses",

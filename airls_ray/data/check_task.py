@@ -12,8 +12,8 @@ from airls_ray.errors import DoorError
 from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import CutsSteps, Problem, Split, Task
-from airls_ray.text.steps import cut
+from airls_ray.tasks.base import Problem, Split, Task
+from airls_ray.text.steps import cut, rule_of
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -79,9 +79,8 @@ def sample_responses(config: Config) -> Iterator[tuple[Problem, str, float, list
 
 def steps_of(task: Task, text: str) -> list[str]:
     """Cut a trace as the task does, but for what depends on tokens."""
-    if isinstance(task, CutsSteps) and task.step_rule != "delimiter":
-        return [text[start:end] for start, end in pairwise([0, *cut(text, task.step_rule), len(text)])]
-    return [piece for piece in text.split(task.step_delimiter) if piece.strip()]
+    ends = [0, *cut(text, rule_of(task)), len(text)]
+    return [text[start:end] for start, end in pairwise(ends) if text[start:end].strip()]
 
 
 def _drawn(task: Task, split: Split, seed: int) -> list[Problem]:
