@@ -20,7 +20,7 @@ from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.check_answers import CONVERTED_BY, Effort, Judged, judge_problems
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.check_rows import WORDS, Problems, add_shared_problems, read_split, source_of
-from airls_ray.data.check_task import steps_of, try_task
+from airls_ray.data.check_task import steps_of, try_grader, try_task
 from airls_ray.data.lengths import Lengths
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import make_task
@@ -102,8 +102,8 @@ def check_before(
 ) -> None:
     """Check files of problems before a command starts: all rows, and the grader on a sample of them.
 
-    What is no error is said in a line. A generated task of ours has nothing to check; one of the user's
-    own is tried (`try_task`). Of a mixture each part is checked.
+    What is no error is said in a line. A generated task of ours has nothing to check; a task or grader of
+    the user's own is tried (`try_task`, `try_grader`). Of a mixture each part is checked.
 
     Args:
         config: task and verifier.
@@ -115,7 +115,7 @@ def check_before(
     Raises:
         DataError: a file cannot be used, a trace that is learned from grades wrong, or a prompt needs a chat
             template.
-        DoorError: a task of the user's own gives no problems or no verdicts.
+        DoorError: a task of the user's own gives no problems, or it or a grader no verdicts.
         RunError: a grader process cannot be started.
     """
     if isinstance(config.task, MixtureTaskConfig):
@@ -128,6 +128,8 @@ def check_before(
     own = isinstance(config.task, OwnTaskConfig)
     if own:
         try_task(config)
+    elif isinstance(config.task, FileTaskConfig) and config.task.grader.is_foreign:
+        try_grader(config)
     for split in splits:
         if source_of(config.task, split) is None and not own:
             continue

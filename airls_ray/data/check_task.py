@@ -1,4 +1,4 @@
-"""A task of the user's own, tried before anything is spent: problems, grader and the truth of steps."""
+"""A task or grader of the user's own, tried before anything is spent: problems, verdicts, truth of steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
-from airls_ray.config.task_sections import OwnTaskConfig, to_graders
+from airls_ray.config.task_sections import FileTaskConfig, OwnTaskConfig, to_graders
 from airls_ray.errors import DoorError
 from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.seeding import derive_seed
@@ -49,6 +49,21 @@ def try_task(config: Config) -> None:
             f"task.name: {name} has the problem {min(shared)[:60]!r} in training and test: keep the splits "
             "apart, or give the class `problem(rng)` instead of `problems`, whose splits are"
         )
+    _try_verdicts(config, f"task.name: {name}")
+
+
+def try_grader(config: Config) -> None:
+    """Let a grader of the user's own judge right, wrong and empty responses.
+
+    Raises:
+        DataError: the problems of the task cannot be read.
+        DoorError: it does not open, or there is no verdict on a response, whose traceback is logged.
+    """
+    assert isinstance(config.task, FileTaskConfig)
+    _try_verdicts(config, f"task.grader: {config.task.grader.name}")
+
+
+def _try_verdicts(config: Config, named: str) -> None:
     samples = list(sample_responses(config))
     requests = [
         GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), response, steps)
@@ -62,7 +77,7 @@ def try_task(config: Config) -> None:
             said = [text for text in pool.complaints() if "Traceback" in text]  # they are logged
             why = _NO_VERDICT.get(result.status) or f"raised {_last_line(said)}"
             raise DoorError(
-                f"task.name: {name} {why} on the response {request.response[:40]!r} to "
+                f"{named} {why} on the response {request.response[:40]!r} to "
                 f"{request.prompt[:40]!r}: every response must get a verdict, right, wrong or empty"
             )
 
