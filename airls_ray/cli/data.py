@@ -37,7 +37,9 @@ SourceArgument = Annotated[
 ]
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", help="Published data set whose fields these are, such as gsm8k (docs/data.md)."),
+    typer.Option(
+        "--format", help="Published data set whose fields these are, such as gsm8k, or file.py:NAME."
+    ),
 ]
 FieldOption = Annotated[
     list[str] | None,

@@ -273,3 +273,15 @@ def test_the_example_prints_a_line_for_each_algorithm(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["best_of_n", "beam"]
     assert all("of 2 right" in line for line in lines)
+
+
+def test_a_rule_of_ones_own_that_names_no_sure_end_is_cut_after_sampling(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import re\ndef pairs(text):\n    return [one.end() for one in re.finditer('\\n\\n', text)]\n"
+    )
+    policy = FakePolicy()
+    for result in search(policy, algorithm="beam", max_step_tokens=64, steps=f"{own}:pairs"):
+        assert [len(one.steps) for one in result.candidates] == [STEPS] * len(result.candidates)
+        assert all("".join(one.steps) == one.response for one in result.candidates)
+    assert policy.asked and not any(body.get("stop") for body in policy.asked)
