@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airls_ray.errors import ConfigError, ModelError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airls_ray.prm.items import StepScorer, StepText
     from airls_ray.search.over_endpoint import SearchResult
     from airls_ray.tasks.base import Grade
-    from airls_ray.text.steps import StepRule
+    from airls_ray.tasks.grader_kind import Grader
 
 
 class ScoresSteps(Protocol):
@@ -70,9 +70,7 @@ class PRM:
         return self.scorer.score(items)
 
 
-def grade(
-    answer: str, response: str, *, grader: Literal["math", "exact"] = "math", answer_marker: str = "####"
-) -> Grade:
+def grade(answer: str, response: str, *, grader: str = "math", answer_marker: str = "####") -> Grade:
     r"""Compare the final answer of a response with the right one, as the task `file` does.
 
     >>> grade("1/2", "The half of it, so \\boxed{0.5}.")
@@ -89,24 +87,20 @@ def grade(
         answer: the right answer.
         response: all that a model said.
         grader: `math`: read and compared as mathematics. `exact`: the text behind `answer_marker`, or else
-            the last line, is the answer to the letter.
+            the last line, is the answer to the letter. `file.py:NAME`: your own (docs/doors.md).
         answer_marker: for `exact`.
 
     Returns:
         outcome (1.0 or 0.0), the answer that was read (None: there is none), and a reason.
 
     Raises:
-        ConfigError: there is no such grader.
+        DoorError: there is no such grader (it is a ConfigError).
     """
-    if grader == "math":
-        from airls_ray.tasks.math_grader import grade_math
+    from airls_ray import doors
 
-        return grade_math(answer, response)
-    if grader == "exact":
-        from airls_ray.tasks.families.file import grade_exact
-
-        return grade_exact(answer, response, answer_marker)
-    raise ConfigError(f"grader must be math or exact, but is {grader!r}")
+    found = doors.find(doors.kind_of("grader"), grader, "grader")
+    made: Grader = doors.load(found, "grader")
+    return made.grade(response, answer, {}, answer_marker)
 
 
 def load_prm(
@@ -240,7 +234,7 @@ def search_endpoint(
     chat_template_kwargs: Mapping[str, Any] | None = None,
     prompt_template: str = "{prompt}",
     system_prompt: str = "",
-    steps: StepRule = "delimiter",
+    steps: str | Mapping[str, Any] = "delimiter",
     step_delimiter: str = "\n\n",
     max_response_tokens: int = 2048,
     seed: int = 0,
@@ -271,7 +265,7 @@ def search_endpoint(
         chat_template_kwargs: variables of that template, such as `{"enable_thinking": False}`.
         prompt_template: words around the problem, which stands at `{prompt}`.
         system_prompt: said before.
-        steps: what ends a step (docs/data.md); `delimiter`: `step_delimiter`.
+        steps: what ends a step (docs/data.md), a name or a section; `delimiter`: `step_delimiter`.
         step_delimiter: text that ends a step.
         max_response_tokens: longest response; by text it bounds each call alone.
         seed: of all random numbers.

@@ -28,13 +28,17 @@ from typing import Any, Literal
 from airls_ray.errors import ConfigError, DoorError
 
 KINDS = {
+    "code format": "airls_ray.data.format_kind:CODE_FORMAT",
     "credit transform": "airls_ray.credit.kinds:TRANSFORM",
+    "data format": "airls_ray.data.format_kind:DATA_FORMAT",
+    "grader": "airls_ray.tasks.grader_kind:GRADER",
     "outcome term": "airls_ray.credit.kinds:TERM",
     "policy loss": "airls_ray.objectives.loss_kind:POLICY_LOSS",
     "prm objective": "airls_ray.prm.objective:PRM_OBJECTIVE",
     "reward": "airls_ray.grading.reward_calls:REWARD",
     "row filter": "airls_ray.credit.kinds:FILTER",
     "search": "airls_ray.search.algorithm:SEARCH",
+    "step rule": "airls_ray.text.steps:STEP_RULE",
     "task": "airls_ray.tasks.own:TASK",
     "tracker": "airls_ray.runs.trackers:TRACKER",
 }

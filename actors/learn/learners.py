@@ -17,7 +17,7 @@ import pyarrow as pa
 from actors.cluster import cluster
 from actors.cluster.cluster import resolve
 from actors.learn.deepspeed_engine import DeepSpeedEngine, free_port, init_distributed
-from airls_ray.config.named import open_names
+from airls_ray.config.door_section import open_names
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.learning.advantages import assign_credit

@@ -11,7 +11,7 @@ import typer
 from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
 
 if TYPE_CHECKING:
-    from airls_ray.config.task_sections import FieldsConfig
+    from airls_ray.config.fields_section import FieldsConfig
     from airls_ray.data.importing import Imported
 
 app = typer.Typer(help="Make, check and convert files of problems and traces.", no_args_is_help=True)
@@ -37,7 +37,9 @@ SourceArgument = Annotated[
 ]
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", help="Published data set whose fields these are, such as gsm8k (docs/data.md)."),
+    typer.Option(
+        "--format", help="Published data set whose fields these are, such as gsm8k, or file.py:NAME."
+    ),
 ]
 FieldOption = Annotated[
     list[str] | None,
@@ -157,7 +159,7 @@ def convert(
         write_problems(problems_to_table(found.problems), target)
         typer.echo(f"{target}: {_describe(found)}")
         return
-    from airls_ray.config.task_sections import FieldsConfig
+    from airls_ray.config.fields_section import FieldsConfig
     from airls_ray.data.commands import convert_data
 
     converted = convert_data(
@@ -192,7 +194,7 @@ def contamination(
     show: ShowOption = 5,
 ) -> None:
     """Say which problems of TEST are in TRAIN: equal texts, and n-grams of words in common."""
-    from airls_ray.config.task_sections import FieldsConfig
+    from airls_ray.config.fields_section import FieldsConfig
     from airls_ray.data.commands import compare_data
 
     found = compare_data(train, test, (form, test_form or form), _fields(fields) or FieldsConfig(), ngram)
@@ -219,7 +221,7 @@ def _fields(given: list[str] | None) -> FieldsConfig | None:
     """Return the places of our fields that `--field name=path` gives."""
     if not given:
         return None
-    from airls_ray.config.task_sections import FieldsConfig
+    from airls_ray.config.fields_section import FieldsConfig
     from airls_ray.errors import ConfigError
 
     places: dict[str, str | list[str]] = {}

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, JsonValue, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from airls_ray import doors
 from airls_ray.config.base import StrictModel
+
+Place = tuple[str, ...]
+"""Keys that lead to a name: `("task", "reward", "0")`."""
 
 
 class OpenName(StrictModel):
@@ -29,13 +42,17 @@ class OpenName(StrictModel):
     name: str
     options: dict[str, JsonValue]
     _door: doors.Door | None = PrivateAttr(default=None)
+    _closed: bool = PrivateAttr(default=False)
 
     def door(self) -> doors.Door:
         """Return what the name leads to, as it was when that was last looked up.
 
         Raises:
+            ConfigError: it is somebody else's (`closed`).
             DoorError: it leads nowhere.
         """
+        if self._closed:
+            doors.refuse_foreign([self.name], f"{self.where} of this run folder")
         return self._door or self.find()
 
     def find(self) -> doors.Door:
@@ -59,6 +76,12 @@ class OpenName(StrictModel):
         """Take over what another process has found."""
         self._door = door
 
+    def closed(self) -> Self:
+        """Return the section for who opens no such names: what it leads to is refused where it is used."""
+        copy = self.model_copy()
+        copy._closed = True
+        return copy
+
     def __eq__(self, other: object) -> bool:
         """Whether the settings are the same, whatever was looked up already."""
         return type(self) is type(other) and self.__dict__ == other.__dict__
@@ -68,7 +91,7 @@ class OpenName(StrictModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         """Look up what the name leads to before it goes to another process."""
-        if self.name not in self.words:
+        if self.name not in self.words and not self._closed:
             self.door()
         return super().__getstate__()
 
@@ -99,6 +122,26 @@ class DoorConfig(OpenName):
         return self.name.rpartition(":")[2]
 
 
+class KnownDoorConfig(DoorConfig):
+    """A typing mistake in a plain name is said at once; a file is read when it is needed."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        if not doors.is_foreign(name) and name not in cls.words:
+            doors.find(doors.kind_of(cls.kind), name, cls.where)
+        return name
+
+
+class NameOrSection(KnownDoorConfig):
+    """Written as its name alone where there is nothing else, so that a setting reads as it did before it had
+    options; nothing else can stand in the place of the user's own."""
+
+    @model_serializer(mode="wrap")
+    def _name_or_section(self, whole: SerializerFunctionWrapHandler) -> Any:
+        return whole(self) if self.label or self.options else self.name
+
+
 class TrackerConfig(DoorConfig):
     """A tracker."""
 
@@ -109,3 +152,15 @@ class TrackerConfig(DoorConfig):
 def one_alone(given: Any) -> Any:
     """Return a list, also of a name or a section that is given alone."""
     return [given] if isinstance(given, str | dict) else given
+
+
+def open_names(section: BaseModel, above: Place = ()) -> Iterator[tuple[Place, OpenName]]:
+    """Yield every section below `section`, or itself, whose name may lead to the user's own code."""
+    if isinstance(section, OpenName) and section.name not in section.words:
+        yield above, section
+    for field in type(section).model_fields:
+        value = getattr(section, field)
+        for number, one in enumerate(value if isinstance(value, list | tuple) else [value]):
+            place = (*above, field, str(number)) if isinstance(value, list | tuple) else (*above, field)
+            if isinstance(one, BaseModel):
+                yield from open_names(one, place)

@@ -9,25 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from airls_ray.config.door_section import OpenName
+from airls_ray.config.door_section import NameOrSection, OpenName, Place, open_names
 from airls_ray.config.schema import Config
 from airls_ray.doors import Door, is_foreign, refuse_foreign
 
 Section = TypeVar("Section", bound=BaseModel)
-Place = tuple[str, ...]
-"""Keys that lead to a name: `("task", "reward", "0")`."""
-
-
-def open_names(section: BaseModel, above: Place = ()) -> Iterator[tuple[Place, OpenName]]:
-    """Yield every section below `section`, or itself, whose name may lead to the user's own code."""
-    if isinstance(section, OpenName) and section.name not in section.words:
-        yield above, section
-    for field in type(section).model_fields:
-        value = getattr(section, field)
-        for number, one in enumerate(value if isinstance(value, list | tuple) else [value]):
-            place = (*above, field, str(number)) if isinstance(value, list | tuple) else (*above, field)
-            if isinstance(one, BaseModel):
-                yield from open_names(one, place)
 
 
 def all_names(config: Config) -> Iterator[tuple[Place, str]]:
@@ -64,19 +50,27 @@ def refuse_names(config: Config, given: Mapping[str, Any], whose: str) -> None:
 
 def without_names(section: Section, given: Mapping[str, Any], above: Place = ()) -> Section:
     """Return the section without what names the user's own code and is not among the overrides `given`, for
-    who opens none of it: entries of lists, and settings that have something else in its place."""
+    who opens none of it: entries of lists, and settings that have something else in its place. What nothing
+    can stand for (a grader, a format) stays, and is refused where it is used."""
     changes: dict[str, Any] = {}
     for field in type(section).model_fields:
         value, place = getattr(section, field), (*above, field)
         if isinstance(value, OpenName) and value.unopened and is_foreign(value.name):
             if not _holds(given, place):
                 changes[field] = type(value)(name=value.unopened, options={})
+        elif isinstance(value, NameOrSection):
+            if is_foreign(value.name) and not _holds(given, place):
+                changes[field] = value.closed()
         elif isinstance(value, BaseModel):
             changes[field] = without_names(value, given, place)
         elif isinstance(value, list) and not _holds(given, place):
             names = [one.name if isinstance(one, OpenName) else one for one in value]
             if any(isinstance(one, OpenName) for one in value) or place == ("search", "algorithms"):
                 changes[field] = [one for one, name in zip(value, names, strict=True) if not is_foreign(name)]
+            elif any(isinstance(one, BaseModel) for one in value):
+                changes[field] = [
+                    without_names(one, given, (*place, str(at))) for at, one in enumerate(value)
+                ]
     return section.model_copy(update=changes)
 
 
@@ -106,7 +100,8 @@ def name_beside(text: str, folder: Path) -> str:
 
 
 def _holds(given: Mapping[str, Any], place: Place) -> bool:
-    """Whether overrides say what stands at a place; a list of theirs replaces a whole list."""
+    """Whether overrides say what stands at a place; a list of theirs replaces a whole list, and of a section
+    they must give the name."""
     at: Any = given
     for key in place:
         if not isinstance(at, Mapping):
@@ -114,4 +109,4 @@ def _holds(given: Mapping[str, Any], place: Place) -> bool:
         if key not in at:
             return False
         at = at[key]
-    return True
+    return not isinstance(at, Mapping) or "name" in at

@@ -19,7 +19,9 @@ from pydantic import (
 
 from airls_ray import doors
 from airls_ray.config.base import StrictModel
-from airls_ray.config.door_section import OpenName
+from airls_ray.config.door_section import OpenName, open_names
+from airls_ray.config.reward_section import RewardConfig
+from airls_ray.config.task_doors import FormatConfig
 from airls_ray.config.task_sections import (
     ArithmeticTaskConfig,
     CodeTaskConfig,
@@ -143,15 +145,21 @@ def runs_programs(task: TaskConfig) -> bool:
 
 def to_graders(task: TaskConfig) -> str:
     """Return a task's section as a line of JSON for other processes, with the user's code that it names."""
-    own = [asdict(one.door()) for one in parts_of(task).values() if isinstance(one, OwnTaskConfig)]
-    return json.dumps({"section": task.model_dump(mode="json"), "doors": own})
+    return json.dumps(
+        {"section": task.model_dump(mode="json"), "doors": [asdict(one.door()) for one in _own_code(task)]}
+    )
 
 
 def from_parent(text: str) -> TaskConfig:
     """Return the section that `to_graders` wrote."""
     given = json.loads(text)
     task: TaskConfig = TypeAdapter(TaskConfig).validate_python(given["section"])
-    own = [one for one in parts_of(task).values() if isinstance(one, OwnTaskConfig)]
-    for one, door in zip(own, given["doors"], strict=True):
+    for one, door in zip(_own_code(task), given["doors"], strict=True):
         one.remember(doors.Door(**door))
     return task
+
+
+def _own_code(task: TaskConfig) -> list[OpenName]:
+    """Return what graders may open; rewards have processes of their own, and no grader reads a file."""
+    found = [one for _, one in open_names(task) if not isinstance(one, RewardConfig | FormatConfig)]
+    return [one for one in found if doors.is_foreign(one.name) or isinstance(one, OwnTaskConfig)]

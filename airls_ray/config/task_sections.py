@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -14,30 +14,12 @@ from pydantic import (
     field_validator,
 )
 
+from airls_ray import doors
 from airls_ray.config.base import StrictModel
 from airls_ray.config.door_section import one_alone
+from airls_ray.config.fields_section import FieldsConfig
 from airls_ray.config.reward_section import RewardConfig
-from airls_ray.text.steps import StepRule
-
-FormatName = Literal[
-    "gsm8k",
-    "math",
-    "math500",
-    "aime",
-    "amc",
-    "olympiad",
-    "minerva",
-    "gpqa",
-    "mmlu",
-    "prm800k",
-    "eurus2_rl",
-    "verl",
-    "trl",
-]
-"""Published data sets, and forms of libraries, whose fields `airls_ray.data.formats` knows."""
-
-CodeFormatName = Literal["humaneval", "mbpp", "leetcode", "livecodebench"]
-"""Published sets of programs with tests, which `airls_ray.tasks.code_formats` reads."""
+from airls_ray.config.task_doors import CodeFormatConfig, FormatConfig, GraderConfig, StepRuleConfig
 
 
 class RewardedTaskConfig(StrictModel):
@@ -102,28 +84,6 @@ class CountdownTaskConfig(RewardedTaskConfig):
     """Size of the generated test set, or how many problems of `test_file` are used at most."""
 
 
-class FieldsConfig(StrictModel):
-    """Where the fields of a problem are in a row of the source: `field`, `a.b`, `extractor(a.b)` or, by `|`,
-    the first of several that is there. Extractors: see docs/data.md."""
-
-    prompt: str | None = None
-    """The question."""
-    answer: str | None = None
-    """The final answer: text, a number, or with `choices` the letter, the index or the text of the right
-    option."""
-    traces: str | None = None
-    """A correct solution or a list of them; rows may lack it."""
-    problem_id: str | None = None
-    """Identifier, text or number; rows may lack it (made from the prompt then)."""
-    level: str | None = None
-    """Difficulty; kept in the problem's details."""
-    subject: str | None = None
-    """Subject; kept in the problem's details."""
-    choices: str | list[str] | None = None
-    """Options of a multiple choice question: one field that holds the list, or the fields of the options.
-    They are shown in an order drawn for each problem, and answers are letters."""
-
-
 class FileTaskConfig(RewardedTaskConfig):
     """Problems of the user's own, by default JSONL or Parquet with `prompt`, `answer` and `traces`; with
     `format` or `fields` any JSONL, JSON, CSV, Parquet or Arrow file, or a data set of the hub."""
@@ -135,9 +95,9 @@ class FileTaskConfig(RewardedTaskConfig):
     `hub:OWNER/NAME[:CONFIG]:SPLIT@REVISION`, for example `hub:openai/gsm8k:main:train@` and 40 hex digits."""
     test_file: Path
     """Problems to measure on; a problem that occurs in both files is an error."""
-    format: FormatName | None = None
-    """Published data set, or library (verl, trl), whose fields the files have; null: `fields`, else our own
-    fields or, by what a row has, those of verl or TRL."""
+    format: FormatConfig | None = None
+    """Published data set, or library (verl, trl), whose fields the files have, or your own (docs/doors.md);
+    null: `fields`, else our own fields or, by what a row has, those of verl or TRL."""
     fields: FieldsConfig = FieldsConfig()
     """Where our fields are in a row; they go before those of `format`."""
     bad_rows: Literal["error", "skip"] = "error"
@@ -151,13 +111,13 @@ class FileTaskConfig(RewardedTaskConfig):
     the prompt with a blank line between. Empty: none."""
     step_delimiter: str = "\n\n"
     """Text that ends a reasoning step, for `steps: delimiter`."""
-    steps: StepRule = "delimiter"
+    steps: StepRuleConfig = StepRuleConfig(name="delimiter")
     """What ends a step: `delimiter`, `lines`, `blank_lines`, `sentences`, `numbered` (before `2.` or `Step
-    2:`), `code_lines` (whole statements). `sentences`, `numbered` and `code_lines` cost a search more tokens:
-    no token alone tells the engine to stop."""
-    grader: Literal["exact", "math"] = "math"
-    """`exact`: the text after `answer_marker`, stripped, equals the answer. `math`: math-verify. Problems
-    with choices are graded by their letter in either case."""
+    2:`), `code_lines` (whole statements), or your own (docs/doors.md). `sentences`, `numbered` and
+    `code_lines` cost a search more tokens: no token alone tells the engine to stop."""
+    grader: GraderConfig = GraderConfig(name="math")
+    """`exact`: the text after `answer_marker`, stripped, equals the answer. `math`: math-verify. Or your own
+    (docs/doors.md). Problems with choices are graded by their letter in any case."""
     answer_marker: str = "####"
     """For `exact`: where the final answer begins; without it the last line counts."""
     test_problems: PositiveInt = 500
@@ -166,7 +126,7 @@ class FileTaskConfig(RewardedTaskConfig):
     @field_validator("format", mode="before")
     @classmethod
     def _is_of_answers(cls, name: Any) -> Any:
-        if name in get_args(CodeFormatName):
+        if isinstance(name, str) and name in doors.builtins(doors.kind_of("code format")):
             raise ValueError(
                 f"must be a format of answers, but {name} is one of programs: set task.name=code"
             )
@@ -212,9 +172,9 @@ class CodeTaskConfig(RewardedTaskConfig):
     """Problems to train on."""
     test_file: Path
     """Problems to measure on; a problem that occurs in both files is an error."""
-    format: Literal["problems", CodeFormatName] = "problems"
+    format: CodeFormatConfig = CodeFormatConfig(name="problems")
     """Form of both files: `problems` are rows with `prompt`, `answer` and `details` (docs/code_grader.md),
-    the others are the published JSONL files, also with .gz."""
+    the others are the published JSONL files, also with .gz, or your own (docs/doors.md)."""
     outcome: Literal["all", "share"] = "all"
     """1 if all tests passed and else 0, or the share of the tests that passed."""
     steps: Literal["lines", "blocks"] = "lines"

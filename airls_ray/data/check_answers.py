@@ -6,13 +6,18 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 
 from airls_ray.config.task_choice import TaskConfig, runs_programs, to_graders
+from airls_ray.config.task_doors import GraderConfig
 from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GradeResult, GraderPool
 from airls_ray.tasks.base import Problem
+from airls_ray.tasks.grader_kind import Grader
 
+CONVERTED_BY = GraderConfig(name="math")
+"""What `airls-ray data convert` grades by."""
 _LOST = ("timeout", "crashed")
 
 
@@ -95,12 +100,17 @@ def judge_problems(
 
 def stated_answer(task: TaskConfig, problem: Problem) -> str | None:
     """Return a response that states the problem's own answer, or None where no answer is compared as text or
-    as mathematics (letters, programs, chains of a built-in task)."""
+    as mathematics (letters, programs, chains of a built-in task), or by a grader that is not opened here."""
     if not isinstance(task, FileTaskConfig) or {"permutation", "tests"} & problem.details.keys():
         return None
-    if task.grader == "math":
-        return f"\\boxed{{{problem.answer}}}"
-    return f"{task.answer_marker} {problem.answer}" if task.answer_marker else problem.answer
+    if task.grader.is_foreign:
+        return None
+    return _built_in(task.grader).states(problem.answer, task.answer_marker)
+
+
+@lru_cache(maxsize=8)
+def _built_in(grader: GraderConfig) -> Grader:
+    return grader.grader()
 
 
 def _judge(

@@ -12,15 +12,16 @@ from airls_ray.config.task_choice import MixtureTaskConfig, OwnTaskConfig, parts
 from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.console.formatting import Cell
 from airls_ray.console.progress import Progress, QuietProgress
-from airls_ray.data.check_answers import Effort, Judged, judge_problems
+from airls_ray.data.check_answers import CONVERTED_BY, Effort, Judged, judge_problems
 from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.check_rows import WORDS, Problems, add_shared_problems, read_split, source_of
-from airls_ray.data.check_task import steps_of, try_task
+from airls_ray.data.check_task import steps_of, try_grader, try_task
 from airls_ray.data.lengths import Lengths
 from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import CutsSteps, Split, Task
+from airls_ray.tasks.base import Split, Task
 from airls_ray.text.messages import history_of, needs_template
+from airls_ray.text.steps import rule_of
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -96,8 +97,8 @@ def check_before(
 ) -> None:
     """Check files of problems before a command starts: all rows, and the grader on a sample of them.
 
-    What is no error is said in a line. A generated task of ours has nothing to check; one of the user's
-    own is tried (`try_task`). Of a mixture each part is checked.
+    What is no error is said in a line. A generated task of ours has nothing to check; a task or grader of
+    the user's own is tried (`try_task`, `try_grader`). Of a mixture each part is checked.
 
     Args:
         config: task and verifier.
@@ -109,7 +110,7 @@ def check_before(
     Raises:
         DataError: a file cannot be used, a trace that is learned from grades wrong, or a prompt needs a chat
             template.
-        DoorError: a task of the user's own gives no problems or no verdicts.
+        DoorError: a task of the user's own gives no problems, or it or a grader no verdicts.
         RunError: a grader process cannot be started.
     """
     if isinstance(config.task, MixtureTaskConfig):
@@ -122,6 +123,8 @@ def check_before(
     own = isinstance(config.task, OwnTaskConfig)
     if own:
         try_task(config)
+    elif isinstance(config.task, FileTaskConfig) and config.task.grader.is_foreign:
+        try_grader(config)
     for split in splits:
         if source_of(config.task, split) is None and not own:
             continue
@@ -158,7 +161,7 @@ def _add_judged(report: DataReport, config: Config, split: Split, judged: Judged
     skips = isinstance(config.task, FileTaskConfig) and config.task.bad_rows == "skip"
     kept = ""
     if skips:
-        by_value = isinstance(config.task, FileTaskConfig) and config.task.grader == "math"
+        by_value = isinstance(config.task, FileTaskConfig) and config.task.grader == CONVERTED_BY
         way = " (`airls-ray data convert --drop-wrong-traces` leaves them out)" if by_value else ""
         kept = f" and are kept{way}"
     # Published sets of programs have a few that fail, and the task has no way to go on without them.
@@ -202,12 +205,15 @@ def _add_steps(report: DataReport, figures: dict[str, Cell], config: Config, fou
 
 def _cut_by(config: Config, task: Task) -> str:
     """What ends the steps of a task, by the name under which its user can change it."""
-    rule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
+    rule = rule_of(task)
+    ended = f" with {rule.stop!r}" if rule.stop else ""
     if isinstance(config.task, CodeTaskConfig):
         return f"task.steps={config.task.steps}"
     if isinstance(config.task, FileTaskConfig):
-        return f"task.steps={rule}" + (f" with {task.step_delimiter!r}" if rule == "delimiter" else "")
-    told = f"step_delimiter {task.step_delimiter!r}" if rule == "delimiter" else f"step_rule {rule!r}"
+        return f"task.steps={rule.name}{ended}"
+    told = (
+        f"step_delimiter {task.step_delimiter!r}" if rule.name == "delimiter" else f"step_rule {rule.name!r}"
+    )
     return f"the {told} of the task {config.task.name}"
 
 

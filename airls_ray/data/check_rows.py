@@ -74,10 +74,11 @@ def read_split(report: DataReport, config: Config, split: Split) -> Problems | N
 def _import(task: TaskConfig, source: Path) -> Imported:
     """Read all rows, the bad ones as sentences."""
     if isinstance(task, FileTaskConfig):
-        return import_problems(source, task.format, task.fields, "skip")
+        form = None if task.format is None else task.format.reads()
+        return import_problems(source, form, task.fields, "skip")
     if not isinstance(task, CodeTaskConfig):
         return import_problems(source, None, None, "skip")
-    found = import_problems(source, None if task.format == "problems" else task.format, None, "skip")
+    found = import_problems(source, task.format.reads(), None, "skip")
     usable = []
     for problem in found.problems:
         try:

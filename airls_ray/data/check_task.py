@@ -1,4 +1,4 @@
-"""A task of the user's own, tried before anything is spent: problems, grader and the truth of steps."""
+"""A task or grader of the user's own, tried before anything is spent: problems, verdicts, truth of steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from airls_ray.config.task_choice import OwnTaskConfig, to_graders
+from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.errors import DataError, DoorError
 from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import CutsSteps, Problem, Split, Task
-from airls_ray.text.steps import cut
+from airls_ray.tasks.base import Problem, Split, Task
+from airls_ray.text.steps import cut, rule_of
 from airls_ray.text.tokenizer_files import check_spelling
 
 if TYPE_CHECKING:
@@ -51,6 +52,21 @@ def try_task(config: Config) -> None:
             "apart, or give the class `problem(rng)` instead of `problems`, whose splits are"
         )
     _require_words(config, train)
+    _try_verdicts(config, f"task.name: {name}")
+
+
+def try_grader(config: Config) -> None:
+    """Let a grader of the user's own judge right, wrong and empty responses.
+
+    Raises:
+        DataError: the problems of the task cannot be read.
+        DoorError: it does not open, or there is no verdict on a response, whose traceback is logged.
+    """
+    assert isinstance(config.task, FileTaskConfig)
+    _try_verdicts(config, f"task.grader: {config.task.grader.name}")
+
+
+def _try_verdicts(config: Config, named: str) -> None:
     samples = list(sample_responses(config))
     requests = [
         GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), response, steps)
@@ -64,7 +80,7 @@ def try_task(config: Config) -> None:
             said = [text for text in pool.complaints() if "Traceback" in text]  # they are logged
             why = _NO_VERDICT.get(result.status) or f"raised {_last_line(said)}"
             raise DoorError(
-                f"task.name: {name} {why} on the response {request.response[:40]!r} to "
+                f"{named} {why} on the response {request.response[:40]!r} to "
                 f"{request.prompt[:40]!r}: every response must get a verdict, right, wrong or empty"
             )
 
@@ -81,9 +97,8 @@ def sample_responses(config: Config) -> Iterator[tuple[Problem, str, float, list
 
 def steps_of(task: Task, text: str) -> list[str]:
     """Cut a trace as the task does, but for what depends on tokens."""
-    if isinstance(task, CutsSteps) and task.step_rule != "delimiter":
-        return [text[start:end] for start, end in pairwise([0, *cut(text, task.step_rule), len(text)])]
-    return [piece for piece in text.split(task.step_delimiter) if piece.strip()]
+    ends = [0, *cut(text, rule_of(task)), len(text)]
+    return [text[start:end] for start, end in pairwise(ends) if text[start:end].strip()]
 
 
 def _require_words(config: Config, problems: list[Problem]) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from airls_ray.config.fields_section import FieldsConfig
 from airls_ray.config.schema import Config
-from airls_ray.config.task_sections import FieldsConfig, FileTaskConfig
-from airls_ray.data.check_answers import Effort, judge_problems
+from airls_ray.config.task_sections import FileTaskConfig
+from airls_ray.data.check_answers import CONVERTED_BY, Effort, judge_problems
 from airls_ray.data.contamination import Contamination, Text, find_contamination
 from airls_ray.data.importing import Imported, import_problems
 from airls_ray.data.problems import ProblemStream, problems_to_table, write_problems
@@ -116,7 +117,7 @@ def check_gold(found: Imported, processes: int = 2, *, drop_wrong_traces: bool =
     )
     if not problems:
         return Converted(dict.fromkeys(names, 0))
-    task = FileTaskConfig(train_file=Path("-"), test_file=Path("-"), grader="math")
+    task = FileTaskConfig(train_file=Path("-"), test_file=Path("-"), grader=CONVERTED_BY)
     effort = Effort(processes=processes, deadline_seconds=_ANSWER_SECONDS)
     judged = judge_problems(task, problems, found.places, effort)
     if drop_wrong_traces:

@@ -22,7 +22,7 @@ def problem_of_row(where: str, row: Row) -> Problem:
     Raises:
         DataError: a field is missing or of another type; the sentence begins with `where`.
     """
-    details = _details(where, row)
+    details = details_of(where, row)
     if is_messages(row.get("prompt")):
         prompt, turns = read_messages(where, "prompt", row["prompt"])
         details |= turns
@@ -36,7 +36,12 @@ def problem_of_row(where: str, row: Row) -> Problem:
     return Problem(identity, prompt, answer, traces, details)
 
 
-def _details(where: str, row: Row) -> dict[str, Any]:
+def details_of(where: str, row: Row) -> dict[str, Any]:
+    """Return the field `details`: an object, or JSON of one.
+
+    Raises:
+        DataError: it is none, or holds what JSON has not; the sentence begins with `where`.
+    """
     details = row.get("details")
     if isinstance(details, str):  # the form that a Parquet file of ours has
         try:

@@ -22,8 +22,7 @@ from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.items import StepText
 from airls_ray.prm.step_encoder import StepEncoder
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import CutsSteps
-from airls_ray.text.steps import end_of_step
+from airls_ray.text.steps import rule_of
 
 STEP_END = "step_end"
 """Fact of a file of labels: what ends a step, for the PRM's `prm.json`."""
@@ -62,7 +61,7 @@ def step_end_of(config: Config) -> str:
     if isinstance(config.task, ArithmeticTaskConfig | CountdownTaskConfig):
         return _BLANK_LINE  # the task is one of ours, most likely since the configuration names none
     task = make_task(config.task)
-    return end_of_step(task.step_rule if isinstance(task, CutsSteps) else "delimiter", task.step_delimiter)
+    return rule_of(task).end
 
 
 def read_step_labels(config: Config, policy: str | Path, given: StepFiles) -> StepLabels:

@@ -20,19 +20,11 @@ from airls_ray.errors import ConfigError, RunError
 from airls_ray.evaluation.endpoint import Connection, Refusal
 from airls_ray.search.tree import Finish
 from airls_ray.text.character_codec import CharacterCodec, Codec
-from airls_ray.text.steps import StepRule
 
 _AT_ONCE = 32
 """Expansions that are asked for side by side; the server makes its own batches of them."""
-_ENDS: dict[StepRule, str] = {"lines": "\n", "blank_lines": "\n\n"}
-"""Text at which a sampler may stop, by rule; the others have to see what follows."""
 _REASONS = ("stop_reason", "matched_stop")
 """Fields in which vLLM and SGLang say what stopped a response; neither is OpenAI's."""
-
-
-def stop_at(rule: StepRule, delimiter: str) -> str | None:
-    """Return the text at which a step surely ends, or None: then steps are cut from longer pieces."""
-    return delimiter if rule == "delimiter" else _ENDS.get(rule)
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class EndpointSampler:
         Args:
             connection: to the endpoint.
             codec: of the policy's tokens, or a `CharacterCodec`.
-            stop: text that ends a step (`stop_at`).
+            stop: text that surely ends a step; None: steps are cut from longer pieces.
             max_response_tokens: longest response. By text it bounds each call alone, since nobody counts the
                 tokens of a prefix.
             max_step_tokens: a step that has not ended after so many ends its response there.

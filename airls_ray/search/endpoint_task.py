@@ -65,7 +65,7 @@ def search_task_by_endpoint(
     check_before(config, progress, splits=("test",), traces=False, encodes=tokenizer is not None)
     problems = list(islice(make_task(task).problems("test", config.seed), search.problems))
     chat = tokenizer is not None and config.model.prompt_template == "chat"
-    form = TextForm(task.prompt_template, task.system_prompt, task.steps, task.step_delimiter)
+    form = TextForm(task.prompt_template, task.system_prompt, task.steps.model_dump(), task.step_delimiter)
     once = Scoring(cache(lambda: scoring.load()), scoring.kind, scoring.aggregate)
     settings = search.model_dump(mode="json", exclude={"algorithms", "budgets"})
     pairs = [(name, budget) for name in search.algorithms for budget in search.budgets]

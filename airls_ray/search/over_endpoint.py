@@ -21,7 +21,7 @@ from airls_ray.prm.folder import FILE as PROJECT_FILE
 from airls_ray.prm.folder import read_prm_form
 from airls_ray.prm.in_search import ScoresTexts, TextSearchScorer
 from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
-from airls_ray.search.endpoint_sampler import EndpointSampler, stop_at
+from airls_ray.search.endpoint_sampler import EndpointSampler
 from airls_ray.search.ledger import Limits
 from airls_ray.search.records import Leaf, choose
 from airls_ray.search.registry import algorithm_of, make_searcher
@@ -32,6 +32,7 @@ from airls_ray.tasks.base import WrapsPrompts
 from airls_ray.tasks.math_grader import read_response
 from airls_ray.text.character_codec import CharacterCodec, Codec
 from airls_ray.text.messages import Message
+from airls_ray.text.steps import rule_of
 from airls_ray.truncation import Truncation
 
 
@@ -82,8 +83,8 @@ class TextForm:
     """Words around the problem, which stands at `{prompt}`."""
     system_prompt: str = ""
     """Said before; empty: nothing."""
-    steps: str = "delimiter"
-    """What ends a step (`airls_ray.text.steps.StepRule`)."""
+    steps: str | Mapping[str, Any] = "delimiter"
+    """What ends a step, as `task.steps` has it."""
     step_delimiter: str = "\n\n"
     """For `delimiter`."""
 
@@ -158,7 +159,7 @@ def search_by_endpoint(
     sampler = EndpointSampler(
         connection,
         codec,
-        stop_at(config.task.steps, config.task.step_delimiter),
+        config.task.steps.rule(config.task.step_delimiter).stop,
         max_response_tokens,
         config.search.max_step_tokens,
     )
@@ -182,9 +183,8 @@ def _codec(config: Config, tokenizer: Path | str | None) -> Codec:
     task = make_task(config.task)
     assert isinstance(config.task, FileTaskConfig) and isinstance(task, WrapsPrompts)
     if tokenizer is None:
-        wrap, rule = task.wrap, config.task.steps
-        delimiter = config.task.step_delimiter
-        return CharacterCodec(lambda problem: "\n\n".join(filter(None, wrap(problem))), rule, delimiter)
+        wrap = task.wrap
+        return CharacterCodec(lambda problem: "\n\n".join(filter(None, wrap(problem))), rule_of(task))
     from airls_ray.text.codec import TextCodec
 
     return TextCodec.for_model(config.model, tokenizer, task)

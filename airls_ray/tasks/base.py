@@ -91,8 +91,8 @@ class CutsSteps(Protocol):
     """A task whose steps end by a rule of `airls_ray.text.steps` (the others': by their `step_delimiter`)."""
 
     @property
-    def step_rule(self) -> StepRule:
-        """The rule."""
+    def step_rule(self) -> StepRule | str:
+        """The rule, or its name (`airls_ray.text.steps.rule_of` reads both)."""
         ...
 
 

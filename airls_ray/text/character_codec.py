@@ -54,11 +54,10 @@ class CharacterCodec:
     eos_id = END
     eos_ids: tuple[int, ...] = (END,)
 
-    def __init__(self, wrap: Callable[[str], str], rule: StepRule, delimiter: str = "") -> None:
-        """Cut steps by `rule` (`delimiter` for the rule of that name); `wrap` makes a problem the prompt."""
+    def __init__(self, wrap: Callable[[str], str], rule: StepRule) -> None:
+        """Cut steps by `rule`; `wrap` makes a problem the prompt."""
         self._wrap = wrap
         self._rule = rule
-        self._delimiter = delimiter
 
     def encode_prompt(self, prompt: str, history: Sequence[Message] = ()) -> list[int]:
         """See `Codec.encode_prompt`.
@@ -81,7 +80,7 @@ class CharacterCodec:
     def step_ends(self, response: Sequence[int]) -> list[int]:
         """See `Codec.step_ends`: as `TextCodec.step_ends`, every character a token."""
         text = self.decode(response)
-        ends = self._delimiter_ends(text) if self._rule == "delimiter" else cut(text, self._rule)
+        ends = cut(text, self._rule)
         if not len(response):
             return []
         last = bisect_left(ends, len(text))  # an end at the end of the text is that of the response
@@ -97,16 +96,3 @@ class CharacterCodec:
     def is_blank(self, tokens: Sequence[int]) -> bool:
         """See `Codec.is_blank`."""
         return not self.decode(tokens).strip()
-
-    def _delimiter_ends(self, text: str) -> list[int]:
-        """Ends behind delimiters; a blank step belongs to the one before, a first one to the next."""
-        ends: list[int] = []
-        start, at = 0, text.find(self._delimiter)
-        while at >= 0:
-            end = at + len(self._delimiter)
-            if text[start:at].strip():
-                ends.append(end)
-            elif ends:
-                ends[-1] = end
-            start, at = end, text.find(self._delimiter, end)
-        return ends

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -17,9 +16,9 @@ from tokenizers.decoders import DecodeStream
 from airls_ray.data.schemas import TRACES
 from airls_ray.errors import DataError, ModelError
 from airls_ray.seeding import derive_seed
-from airls_ray.tasks.base import CutsSteps, Task, WrapsPrompts
+from airls_ray.tasks.base import Task, WrapsPrompts
 from airls_ray.text.messages import Message, conversation, history_of, needs_template, own_system
-from airls_ray.text.steps import StepRule, cut, surely_ends
+from airls_ray.text.steps import piece_ends, rule_of
 from airls_ray.text.tokenizer_files import LoadedTokenizer, build_tokenizer, load_tokenizer, word_pattern
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ class TextCodec:
         self._loaded = loaded
         self._backend: Tokenizer = loaded.backend
         self._chat = loaded.chat
-        self._delimiter = task.step_delimiter
-        self._rule: StepRule = task.step_rule if isinstance(task, CutsSteps) else "delimiter"
+        self._rule = rule_of(task)
         self._wrapper = task if isinstance(task, WrapsPrompts) else None
         self.eos_id: int = loaded.eos_id
         """Token that ends a response of ours: under a chat template the end of the assistant's turn."""
@@ -157,17 +155,18 @@ class TextCodec:
     def step_ends(self, response: Sequence[int]) -> list[int]:
         """Return the exclusive end, in tokens, of every step; the last one is `len(response)`.
 
-        A step ends after the token that completes the delimiter; by the other rules (`airls_ray.text.steps`)
-        a token belongs to the step in which it begins. End of sequence, padding and blank text after the end
-        of a step belong to the step before: no step is empty.
+        By the task's rule (`airls_ray.text.steps`); a token that completes a delimiter ends a step, and
+        by the other rules one belongs to the step in which it begins. End of
+        sequence, padding and blank text after the end of a step belong to the step before: no step is empty.
+
+        Raises:
+            DoorError: a rule of the user's own raises, or gives what are no positions.
         """
         if self._words is not None:
             delimiter = self._words.delimiter_id
             ends = [position for position, token in enumerate(response, 1) if token == delimiter]
-        elif self._rule == "delimiter":
-            ends = self._search_ends(response)
         else:
-            ends = self._rule_ends(response, self._rule)
+            ends = piece_ends(self._pieces(response), self._rule)
         tail = response[ends[-1] if ends else 0 :]
         if not len(tail):
             return ends
@@ -178,22 +177,17 @@ class TextCodec:
         return ends
 
     def step_stop_ids(self) -> list[int]:
-        """Tokens whose text contains the delimiter: a sampler that stops at them stops at most step ends.
+        """Tokens whose text surely ends a step: a sampler that stops at them stops at most step ends.
 
         A delimiter that is split over tokens is found by `step_ends` alone; so is every end by a rule that
-        must see what follows (sentences, numbered, code_lines: no token stops).
+        must see what follows (`StepRule.stops`: no token does).
         """
         if self._words is not None:
             return [self._words.delimiter_id]
-        if self._rule in ("sentences", "numbered", "code_lines"):
+        if not self._rule.stops:
             return []
         ids = sorted(self._backend.get_vocab(with_added_tokens=True).values())
-        return [token for token in ids if self._stops(self._backend.decode([token]))]
-
-    def _stops(self, piece: str) -> bool:
-        if self._rule == "delimiter":
-            return self._delimiter in piece
-        return surely_ends(piece, self._rule)
+        return [token for token in ids if self._rule.surely_ends(self._backend.decode([token]))]
 
     def is_blank(self, tokens: Sequence[int]) -> bool:
         """Whether `tokens` have no text of their own: an end of sequence, padding, blanks."""
@@ -204,48 +198,10 @@ class TextCodec:
         starts = [0, *step_ends][:-1]
         return [self.decode(response[start:end]) for start, end in zip(starts, step_ends, strict=True)]
 
-    def _search_ends(self, response: Sequence[int]) -> list[int]:
-        """Find delimiters in the text: tokens of a general tokenizer may contain or split them."""
-        stream = DecodeStream(skip_special_tokens=False)
-        ends: list[int] = []
-        step = ""  # the text since the last end, or what of it can still matter
-        for position, token in enumerate(response, 1):
-            step += ("" if token in self._silent else stream.step(self._backend, int(token))) or ""
-            if self._delimiter not in step:
-                continue
-            blank, step = not step.replace(self._delimiter, "").strip(), step.rpartition(self._delimiter)[2]
-            if not blank:
-                ends.append(position)
-            elif ends:
-                ends[-1] = position
-        if ends and not step.strip():
-            ends[-1] = len(response)
-        return ends
-
-    def _rule_ends(self, response: Sequence[int], rule: StepRule) -> list[int]:
-        """Cut the text, then the tokens: one that begins before a cut belongs to the step before it."""
-        stream = DecodeStream(skip_special_tokens=False)
-        pieces: list[str] = []
-        begins: list[int] = []  # in the text, of each token
-        size = 0
-        for token in response:
-            begins.append(size)
-            piece = ("" if token in self._silent else stream.step(self._backend, int(token))) or ""
-            pieces.append(piece)
-            size += len(piece)
-        text = "".join(pieces)
-        begins.append(size)
-        ends = [0]
-        for position in cut(text, rule):
-            end = bisect_left(begins, position, hi=len(response))
-            # A token may reach over a whole step: what is left of that one may be blank.
-            if text[begins[ends[-1]] : begins[end]].strip():
-                ends.append(end)
-            elif len(ends) > 1:
-                ends[-1] = end
-        if len(ends) > 1 and not text[begins[ends[-1]] :].strip():
-            ends[-1] = len(response)
-        return ends[1:]
+    def _pieces(self, response: Sequence[int]) -> list[str]:
+        """Return what each token adds to the text: a character of several tokens comes with its last."""
+        stream, silent, backend = DecodeStream(skip_special_tokens=False), self._silent, self._backend
+        return [("" if token in silent else stream.step(backend, int(token))) or "" for token in response]
 
 
 class _Words:

@@ -14,6 +14,7 @@ import pytest
 from airls_ray.config import load_config
 from airls_ray.config.schema import CodeTaskConfig
 from airls_ray.config.task_choice import to_graders
+from airls_ray.data.code_formats import humaneval, leetcode, livecodebench, mbpp
 from airls_ray.data.importing import import_problems
 from airls_ray.data.problems import problems_to_table, write_problems
 from airls_ray.errors import ConfigError, DataError
@@ -24,7 +25,7 @@ from airls_ray.grading.table import results_to_table
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.code_blocks import program_of
-from airls_ray.tasks.code_formats import READERS, check_details
+from airls_ray.tasks.code_formats import check_details
 from airls_ray.tasks.families.code import CodeTask, digest_of
 from tests.processes.sandboxes import RIGHT, SMALL, protected_sandbox
 
@@ -90,7 +91,7 @@ def test_layout_and_comments_do_not_change_the_answer():
 
 # --------------------------------------------------------------------------------------- formats
 def test_a_humaneval_row_keeps_helpers_for_the_tests(task):
-    problem = READERS["humaneval"]("file, row 1", HUMANEVAL)
+    problem = humaneval.read("file, row 1", HUMANEVAL)
     assert problem.details["setup"] == "import math\n\ndef twice(x):\n    return 2 * x\n\n"
     assert task.grade(problem, problem.traces[0]).outcome == 1.0
     assert task.grade(problem, "    return 4 * x").outcome == 1.0
@@ -99,7 +100,7 @@ def test_a_humaneval_row_keeps_helpers_for_the_tests(task):
 
 
 def test_an_mbpp_row_lets_tests_use_what_the_reference_defines_and_imports(task):
-    problem = READERS["mbpp"]("file, row 1", MBPP)
+    problem = mbpp.read("file, row 1", MBPP)
     assert (problem.details["entry_point"], problem.details["names"]) == ("f", ["f", "Pair"])
     assert task.grade(problem, fenced(problem.traces[0])).outcome == 1.0
     assert task.grade(problem, fenced(problem.traces[0] + " + 1")).reason == "wrong_answer"
@@ -114,14 +115,14 @@ def test_a_leetcode_row_calls_the_method_on_a_new_object(task):
         "test": "def check(candidate):\n    assert candidate(a=1, b=2) == 3\n",
     }
     source = "class Solution:\n    def add(self, a: int, b: List[int]): return a + b"
-    assert task.grade(READERS["leetcode"]("file, row 1", row), source).outcome == 1.0
+    assert task.grade(leetcode.read("file, row 1", row), source).outcome == 1.0
     calls = {**row, "test": None, "input_output": [{"arguments": [1, 2], "expected": 3}]}
-    problem = READERS["leetcode"]("file, row 1", calls)
+    problem = leetcode.read("file, row 1", calls)
     assert task.grade(problem, source).outcome == 1.0
     assert task.grade(problem, source.replace("+", "-")).reason == "wrong_answer"
 
 
-def livecodebench(public, private="[]", **fields):
+def packed_tests(public, private="[]", **fields):
     row = {"question_id": "q", "question_content": "Do.", "public_test_cases": json.dumps(public)}
     return {**row, "private_test_cases": private, **fields}
 
@@ -129,8 +130,8 @@ def livecodebench(public, private="[]", **fields):
 def test_a_livecodebench_row_with_standard_input(task):
     hidden = json.dumps([{"input": "5 5\n", "output": "10\n", "testtype": "stdin"}])
     packed = base64.b64encode(zlib.compress(pickle.dumps(hidden))).decode()
-    row = livecodebench([{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}], packed)
-    problem = READERS["livecodebench"]("file, row 1", row)
+    row = packed_tests([{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}], packed)
+    problem = livecodebench.read("file, row 1", row)
     assert [test["input"] for test in problem.details["tests"]] == ["1 2\n", "5 5\n"]
     assert task.grade(problem, "a, b = map(int, input().split())\nprint(a + b)").outcome == 1.0
     assert task.grade(problem, "print(3)").reason == "wrong_answer"
@@ -138,8 +139,8 @@ def test_a_livecodebench_row_with_standard_input(task):
 
 def test_a_livecodebench_row_with_functions(task):
     tests = [{"input": "[1, 2]\n3", "output": "6", "testtype": "functional"}]
-    row = livecodebench(tests, starter_code="class Solution:\n", metadata='{"func_name": "f"}')
-    problem = READERS["livecodebench"]("file, row 1", row)
+    row = packed_tests(tests, starter_code="class Solution:\n", metadata='{"func_name": "f"}')
+    problem = livecodebench.read("file, row 1", row)
     source = "class Solution:\n    def f(self, xs: List[int], y): return sum(xs) + y"
     assert task.grade(problem, source).outcome == 1.0
 
@@ -151,7 +152,7 @@ def test_packed_tests_cannot_run_code(tmp_path):
 
     packed = base64.b64encode(zlib.compress(pickle.dumps(Evil()))).decode()
     with pytest.raises(DataError, match="file, row 1: field 'private_test_cases'"):
-        READERS["livecodebench"]("file, row 1", livecodebench([], packed))
+        livecodebench.read("file, row 1", packed_tests([], packed))
     assert not (tmp_path / "made").exists()
 
 
@@ -166,15 +167,15 @@ def test_packed_tests_cannot_run_code(tmp_path):
         ("mbpp", {**MBPP, "test_list": []}, "'test_list' must be a list"),
         ("mbpp", {**MBPP, "code": "def g(): pass"}, "there is no entry point"),
         ("leetcode", {"task_id": "x", "query": "q", "test": "assert 1"}, "the tests have no entry point"),
-        ("livecodebench", livecodebench([{"input": "", "output": "", "testtype": "x"}]), "'stdin' or all"),
+        ("livecodebench", packed_tests([{"input": "", "output": "", "testtype": "x"}]), "'stdin' or all"),
         (
             "livecodebench",
-            livecodebench([{"testtype": "functional"}]),
+            packed_tests([{"testtype": "functional"}]),
             "no 'func_name', so the tests have no entry",
         ),
         (
             "livecodebench",
-            livecodebench([{"input": "1", "testtype": "stdin", "output": "1"}], "?!"),
+            packed_tests([{"input": "1", "testtype": "stdin", "output": "1"}], "?!"),
             "nor packed",
         ),
     ],

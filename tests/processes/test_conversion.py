@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from airls_ray.config.task_sections import FieldsConfig
+from airls_ray.config.fields_section import FieldsConfig
 from airls_ray.data.commands import convert_data
 from airls_ray.data.problems import read_problems, table_to_problems
 

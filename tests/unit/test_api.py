@@ -153,5 +153,5 @@ def test_a_grade_says_outcome_answer_and_reason() -> None:
 
 def test_a_grader_that_does_not_exist_is_one_sentence() -> None:
     wrong: Any = "maths"
-    with pytest.raises(ConfigError, match="grader must be math or exact, but is 'maths'"):
+    with pytest.raises(ConfigError, match=r"grader 'maths' .did you mean 'math'\?\): there are exact, math"):
         airls_ray.grade("1", "1", grader=wrong)

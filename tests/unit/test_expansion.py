@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pytest
 
 from actors.rollout.engine import Request, Sample
 from actors.rollout.expansion import expand
-from airls_ray.config.schema import ArithmeticTaskConfig
+from airls_ray.config.schema import ArithmeticTaskConfig, FileTaskConfig
 from airls_ray.data.schemas import CONTINUATIONS, EXPANSIONS
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
+from airls_ray.text.tokenizer_files import train_tokenizer
 from tests.fakes import FakeEngine
 
 TASK = make_task(ArithmeticTaskConfig(operations=3))
@@ -126,3 +128,16 @@ def test_continuations_are_in_the_order_of_the_expansions(codec: TextCodec) -> N
     assert found["index"].to_pylist() == [0, 1, 0, 1, 2]
     alone = expand(FakeEngine(12, codec.eos_id), codec, table.slice(1), 40, 40)
     assert found["tokens"].to_pylist()[2:] == alone["tokens"].to_pylist()
+
+
+def test_a_step_by_a_rule_of_ones_own_is_cut_from_what_was_sampled_behind_it(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "def ends(text):\n    return [text.index(';') + 1] if ';' in text else []\n"
+    )
+    train_tokenizer(["a"], 258, tmp_path)  # no merges: every token is a byte
+    files = {"train_file": "a", "test_file": "b", "steps": f"{tmp_path}/own.py:ends"}
+    codec = TextCodec.from_folder(tmp_path, make_task(FileTaskConfig.model_validate(files)))
+    script = Script(codec.encode_trace("ab;cd")[:-1], codec.eos_id)
+    (piece,) = expand(script, codec, wants(), 64, 64).to_pylist()
+    assert (codec.decode(piece["tokens"]), piece["finish"], piece["sampled"]) == ("ab;", "step", 6)
+    assert [tuple(request.stop_ids) for request in script.asked] == [()]

@@ -9,7 +9,8 @@ import pytest
 from airls_ray.config.schema import FileTaskConfig
 from airls_ray.errors import DataError
 from airls_ray.tasks import make_task
-from airls_ray.tasks.families.file import grade_exact, grade_math
+from airls_ray.tasks.graders.exact import Grader
+from airls_ray.tasks.math_grader import grade_math
 
 
 def write(path, rows):
@@ -68,7 +69,7 @@ def test_repeats_within_a_file_are_allowed(tmp_path):
     ],
 )
 def test_exact_grades_by_hand(response, outcome, answer):
-    grade = grade_exact("12", response, "####")
+    grade = Grader().grade(response, "12", "####")
     assert (grade.outcome, grade.answer) == (outcome, answer)
 
 

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airls_ray.config.fields_section import FieldsConfig
 from airls_ray.config.schema import ArithmeticTaskConfig, FileTaskConfig
-from airls_ray.config.task_sections import FieldsConfig
-from airls_ray.data import importing
 from airls_ray.data.commands import convert_data
 from airls_ray.data.importing import import_problems
 from airls_ray.data.problems import read_problems, table_to_problems
@@ -203,12 +202,6 @@ def test_code_of_a_mixed_set_is_left_out_and_counted(tmp_path):
     path = write(tmp_path / "a.jsonl", {**row, "ability": "math"}, {**row, "ability": "code"})
     found = import_problems(path, "eurus2_rl")
     assert (len(found.problems), found.other, found.bad) == (1, 1, [])
-
-
-def test_a_named_reader_takes_the_place_of_fields(tmp_path, monkeypatch):
-    monkeypatch.setitem(importing.READERS, "programs", lambda where, row: Problem(where, row["text"], "a"))
-    path = write(tmp_path / "a.jsonl", {"text": "t"})
-    assert import_problems(path, "programs").problems[0].prompt == "t"
 
 
 def test_hub_addresses_are_read_part_by_part():

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airls_ray.config.task_sections import FieldsConfig
+from airls_ray.config.fields_section import FieldsConfig
 from airls_ray.data.importing import Imported, import_problems
 from airls_ray.data.problems import problems_to_table, read_problems, table_to_problems, write_problems
 from airls_ray.errors import DataError

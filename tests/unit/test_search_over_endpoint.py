@@ -287,3 +287,15 @@ def test_a_search_of_the_users_own_goes_over_an_endpoint_by_its_own_rule(tmp_pat
     voted = search(FakePolicy(), algorithm="best_of_n", answer="majority", budget=8)
     assert [one.response for one in own] == [one.response for one in voted]
     assert responses(own) == responses(voted)
+
+
+def test_a_rule_of_ones_own_that_names_no_sure_end_is_cut_after_sampling(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import re\ndef pairs(text):\n    return [one.end() for one in re.finditer('\\n\\n', text)]\n"
+    )
+    policy = FakePolicy()
+    for result in search(policy, algorithm="beam", max_step_tokens=64, steps=f"{own}:pairs"):
+        assert [len(one.steps) for one in result.candidates] == [STEPS] * len(result.candidates)
+        assert all("".join(one.steps) == one.response for one in result.candidates)
+    assert policy.asked and not any(body.get("stop") for body in policy.asked)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from airls_ray.config.schema import FileTaskConfig
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
-from airls_ray.text.steps import cut, surely_ends
+from airls_ray.text.steps import cut, named_rule
 
 EVERY = 1 if os.environ.get("AIRLS_RAY_TEST_ALL") else 20  # all of them take a minute and a half
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere"))
@@ -19,7 +19,7 @@ RULES = ["delimiter", "lines", "blank_lines", "sentences", "numbered", "code_lin
 
 
 def pieces(text, rule):
-    ends = [0, *cut(text, rule), len(text)]
+    ends = [0, *cut(text, named_rule(rule)), len(text)]
     return [text[start:end] for start, end in pairwise(ends)]
 
 
@@ -90,7 +90,7 @@ def test_rules_by_hand(rule, text, steps):
 @pytest.mark.parametrize("rule", RULES[1:])
 @pytest.mark.parametrize("text", ["", " \n\n ", "one", "\n\none"])
 def test_texts_without_an_end_are_one_step(rule, text):
-    assert cut(text, rule) == []
+    assert cut(text, named_rule(rule)) == []
 
 
 def test_a_token_belongs_to_the_step_in_which_it_begins(tmp_path):
@@ -118,7 +118,7 @@ def test_only_tokens_that_end_a_step_whatever_follows_stop_a_sampler(tmp_path):
     texts = codec(tmp_path, "blank_lines", merged=(".\n\n", ".\n", ". "))
     assert [texts.decode([token]) for token in texts.step_stop_ids()] == [".\n\n"]
     assert codec(tmp_path, "sentences").step_stop_ids() == []
-    assert not surely_ends(". ", "sentences") and surely_ends("x\n", "lines")
+    assert not named_rule("sentences").surely_ends(". ") and named_rule("lines").surely_ends("x\n")
 
 
 def traces():

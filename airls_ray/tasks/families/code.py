@@ -80,8 +80,7 @@ class CodeTask(TwoFiles):
     def _read(self, source: Path) -> list[Problem]:
         from airls_ray.data.importing import import_problems
 
-        form = None if self._config.format == "problems" else self._config.format
-        found = import_problems(source, form, bad_rows="error", remedy="")
+        found = import_problems(source, self._config.format.reads(), bad_rows="error", remedy="")
         for problem in found.problems:
             check_details(found.places[problem.problem_id], problem.details)
         return found.problems

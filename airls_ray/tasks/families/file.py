@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airls_ray.tasks.answers import without_thoughts
 from airls_ray.tasks.base import Grade, Problem
 from airls_ray.tasks.choices import grade_choice
-from airls_ray.tasks.math_grader import grade_math
 from airls_ray.tasks.problem_files import TwoFiles
-from airls_ray.text.steps import StepRule
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import FileTaskConfig
+    from airls_ray.tasks.grader_kind import Grader
 
 
 class FileTask(TwoFiles):
@@ -26,42 +25,40 @@ class FileTask(TwoFiles):
         super().__init__(config.train_file, config.test_file, config.test_problems)
         self._config = config
         self.step_delimiter = config.step_delimiter
-        self.step_rule: StepRule = config.steps
+        self.step_rule = config.steps.rule(config.step_delimiter)
 
     def wrap(self, prompt: str) -> tuple[str, str]:
         """Return the system prompt (empty: none) and the user's message around `prompt`."""
         return self._config.system_prompt, self._config.prompt_template.replace("{prompt}", prompt)
 
     def grade(self, problem: Problem, response: str) -> Grade:
-        """Judge the final answer with the configured grader, or the letter where the problem has choices."""
+        """Judge the final answer with the configured grader, or the letter where the problem has choices.
+
+        Raises:
+            DoorError: the grader does not open.
+            ValueError: what it says is no verdict.
+        """
         if "permutation" in problem.details:
             return grade_choice(problem, response)
-        if self._config.grader == "math":
-            return grade_math(problem.answer, response)
-        return grade_exact(problem.answer, response, self._config.answer_marker)
+        return self._grader.grade(response, problem.answer, problem.details, self._config.answer_marker)
 
     def warm_up(self) -> None:
         """Import what grading needs, so that the first response does not pay for it."""
-        if self._config.grader == "math":
-            grade_math("\\sqrt{2}", "$\\int x$")  # plain numbers need neither mpmath nor math-verify
+        self._grader.warm_up()
+
+    @cached_property
+    def _grader(self) -> Grader:
+        return self._config.grader.grader()  # at the first verdict, by a grader: it may be the user's own
 
     def _read(self, source: Path) -> list[Problem]:
         # Grader processes never come here and must not pay for the import of Arrow.
         from airls_ray.data.importing import import_problems, log_bad_rows
 
         config = self._config
-        found = import_problems(source, config.format, config.fields, config.bad_rows)
+        form = None if config.format is None else config.format.reads()
+        found = import_problems(source, form, config.fields, config.bad_rows)
         log_bad_rows(source, found)
         return found.problems
-
-
-def grade_exact(answer: str, response: str, marker: str) -> Grade:
-    """Compare the text after the last `marker`, or else the last line, with `answer`, without thoughts."""
-    response = without_thoughts(response)
-    _, found, tail = response.rpartition(marker) if marker else ("", "", "")
-    lines = response.strip().splitlines()
-    given = tail.strip() if found else lines[-1].strip() if lines else ""
-    return Grade(float(given == answer.strip()), given or None) if given else Grade(0.0, None)
 
 
 TASK = FileTask

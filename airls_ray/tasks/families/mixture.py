@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from airls_ray.errors import ConfigError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import CutsSteps, Grade, NeedsWarmUp, Problem, Split, Task, WrapsPrompts
+from airls_ray.tasks.base import Grade, NeedsWarmUp, Problem, Split, Task, WrapsPrompts
 from airls_ray.text.messages import GIVEN, HISTORY, history_of, own_system
-from airls_ray.text.steps import StepRule
+from airls_ray.text.steps import rule_of
 
 if TYPE_CHECKING:
     from airls_ray.config.task_choice import MixtureTaskConfig
@@ -43,9 +43,9 @@ class MixtureTask:
         self._parts: dict[str, Task] = {one.shown: make_task(one.task) for one in config.parts}
         self._weights = [one.weight for one in config.parts]
         self._size = config.test_problems
-        rules = {label: _rule_of(task) for label, task in self._parts.items()}
+        rules = {label: (rule_of(task), task.step_delimiter) for label, task in self._parts.items()}
         if len(set(rules.values())) > 1:
-            shown = ", ".join(f"{label} by {rule} {end!r}" for label, (rule, end) in rules.items())
+            shown = ", ".join(f"{label} by {rule.name} {end!r}" for label, (rule, end) in rules.items())
             raise ConfigError(
                 f"task.parts end their steps in different ways ({shown}): give them the same task.steps and "
                 "step_delimiter"
@@ -136,10 +136,6 @@ class MixtureTask:
                 f"the problem {problem.prompt[:40]!r} is of no part of this mixture: take the same task.parts"
             )
         return self._parts[part["label"]], replace(problem, prompt=part["prompt"], details=details)
-
-
-def _rule_of(task: Task) -> tuple[StepRule, str]:
-    return task.step_rule if isinstance(task, CutsSteps) else "delimiter", task.step_delimiter
 
 
 TASK = MixtureTask
