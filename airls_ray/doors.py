@@ -29,12 +29,14 @@ from airls_ray.errors import ConfigError, DoorError
 
 KINDS = {
     "credit transform": "airls_ray.credit.kinds:TRANSFORM",
+    "label rule": "airls_ray.prm.label_rule:LABEL_RULE",
     "outcome term": "airls_ray.credit.kinds:TERM",
     "policy loss": "airls_ray.objectives.loss_kind:POLICY_LOSS",
     "prm objective": "airls_ray.prm.objective:PRM_OBJECTIVE",
     "reward": "airls_ray.grading.reward_calls:REWARD",
     "row filter": "airls_ray.credit.kinds:FILTER",
     "search": "airls_ray.search.algorithm:SEARCH",
+    "step loss": "airls_ray.objectives.step_loss_kind:STEP_LOSS",
     "task": "airls_ray.tasks.own:TASK",
     "tracker": "airls_ray.runs.trackers:TRACKER",
 }

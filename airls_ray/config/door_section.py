@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, JsonValue, PrivateAttr, model_validator
+from pydantic import Field, JsonValue, PrivateAttr, field_validator, model_validator
 
 from airls_ray import doors
 from airls_ray.config.base import StrictModel
@@ -97,6 +97,23 @@ class DoorConfig(OpenName):
         if "://" in self.name:
             return self.name.rstrip("/").rpartition("/")[2]
         return self.name.rpartition(":")[2]
+
+    @property
+    def short(self) -> Any:
+        """What stands for it in a written configuration: the name where there is nothing else."""
+        whole = {"name": self.name, "label": self.label, "options": self.options}
+        return whole if self.label or self.options else self.name
+
+
+class CheckedDoorConfig(DoorConfig):
+    """A typing mistake in a plain name is said at once; a file is read when it is needed."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        if not doors.is_foreign(name) and name not in cls.words:
+            doors.find(doors.kind_of(cls.kind), name, cls.where)
+        return name
 
 
 class TrackerConfig(DoorConfig):

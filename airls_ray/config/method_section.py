@@ -150,8 +150,7 @@ class MethodConfig(StrictModel):
 
     @field_serializer("prm_objective", "policy_loss")
     def _name_alone(self, one: DoorConfig) -> Any:
-        whole = {"name": one.name, "label": one.label, "options": one.options}
-        return whole if one.label or one.options else one.name
+        return one.short
 
     @model_validator(mode="before")
     @classmethod
