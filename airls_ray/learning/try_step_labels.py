@@ -80,8 +80,8 @@ def try_step_loss(named: StepLossConfig, config: PRMConfig) -> None:
         if abs(parts - float(whole.detach())) > _TOLERANCE * max(1.0, abs(parts)):
             raise DoorError(
                 f"{whose} returned {float(whole.detach()):.4g} for a micro-batch and {parts:.4g} in all for "
-                "its solutions one by one: divide sums by normaliser.steps or normaliser.rollouts, and compare "
-                "steps of one solution only"
+                "its solutions one by one: divide sums by normaliser.steps or normaliser.rollouts, and "
+                "compare steps of one solution only"
             )
         loss_at(0, 0)  # a rank may have a micro-batch without solutions
 

@@ -128,7 +128,8 @@ def label_steps(named: LabelRuleConfig, known: Mapping[str, np.ndarray]) -> pa.L
     whose = f"{named.where}: {named.name} returned"
     wanted = f"an array of {steps} numbers, one for each of the steps"
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "biuf":
-        raise DoorError(f"{whose} {shown(labels)}, and it must be {wanted}")
+        what = f"an array of {labels.dtype}" if isinstance(labels, np.ndarray) else shown(labels)
+        raise DoorError(f"{whose} {what}, and it must be {wanted}")
     if labels.shape != (steps,):
         raise DoorError(f"{whose} an array of shape {list(labels.shape)}, and it must be {wanted}")
     labels = labels.astype(np.float32)
