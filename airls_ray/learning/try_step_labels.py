@@ -24,7 +24,7 @@ from airls_ray.prm.step_labels import known_to as known_to_rule
 
 # Two groups of three rollouts: several steps, one, none; values rise, fall, and are 0 twice in a row.
 _PROBLEMS = ("a", "a", "a", "b", "b", "b")
-_RESPONSES = ([1, 2, 3], [1, 4, 5, 6], [7], [1, 2], [], [8, 9, 1, 2])
+_RESPONSES: tuple[list[int], ...] = ([1, 2, 3], [1, 4, 5, 6], [7], [1, 2], [], [8, 9, 1, 2])
 _OUTCOMES = (1.0, 0.0, 0.5, 0.0, 0.0, 1.0)
 _CORRECT = (2, 4, 0, 0, 1, 4, 3, 0)
 _MADE = (4, 4, 4, 0, 4, 4, 4, 4)

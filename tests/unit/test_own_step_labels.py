@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from actors.commands.prm_labels import label_settings
+from airls_ray.cli.main import run
 from airls_ray.config import load_config
 from airls_ray.config.load import dump_config, load_run_config
 from airls_ray.config.named import find_doors
@@ -88,6 +89,9 @@ def pqm(logits, labels, weights, step_rows, positions, normaliser, zeta=4.0):
             upto = good & (positions <= positions[at])
             total = total - (q[at] - (q[upto].exp().sum() + floor).log()) / good.sum()
     return total / normaliser.rollouts, {}
+def seen(logits, weights, positions, normaliser):
+    counts = {"steps": weights.sum() / normaliser.steps, "rollouts": weights.sum() / normaliser.rollouts}
+    return logits.sum() / normaliser.steps, {"place": (weights * positions).sum(), **counts}
 def mean(logits, labels, weights, normaliser):
     return ((logits.sigmoid() - labels) ** 2 * weights).mean(), {}
 def mean_or_none(logits, labels, weights):
@@ -277,6 +281,21 @@ def test_a_training_on_labels_learns_by_the_loss_that_is_named(folder: Path, own
     assert lines[1]["train_prm/loss"] > 0.0
 
 
+@pytest.mark.parametrize("tokens", [24, 100_000])
+def test_a_loss_gets_places_in_solutions_and_counts_of_the_whole_update(
+    folder: Path, own: Path, tokens: int
+) -> None:
+    """16 labels in 8 solutions, in places 0, 2 and 0, 1; sums are shown divided by the labels."""
+    settings = prm_config(tokens_per_microbatch=tokens)
+    section = {"step_loss": f"{own}:seen"}
+    config = Config.model_validate({"prm": settings.model_dump(), "supervised_prm": section})
+    table = labelled(labels=[[1.0, None, 0.25], [0.0, 1.0, None], [None, None, None]] * 4)
+    engine = TorchEngine(load_prm_module(folder, "scalar_head"), settings.learner)
+    metrics = LabelTraining(engine, config, table, table, pad_id=0).update(torch.arange(12))
+    found = [metrics[f"train_prm/{name}"] for name in ("place", "steps", "rollouts")]
+    assert found == pytest.approx([0.75, 1 / 16, 1 / 8])
+
+
 def test_held_out_labels_are_measured_by_the_loss_without_smoothing_or_clip(folder: Path) -> None:
     """A new head says 1/2 to all: the squared error of labels 0 and 1 is 1/4."""
     settings = prm_config()
@@ -338,10 +357,14 @@ def test_train_looks_names_of_train_prm_up_and_loads_them_not(own: Path) -> None
         find_doors(section(labels=f"{own.with_name('none.py')}:gain"))
 
 
-def test_a_run_folder_that_names_a_rule_is_refused_unless_trusted(tmp_path: Path, own: Path) -> None:
+def test_a_run_folder_that_names_a_rule_is_refused_unless_trusted(
+    tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dump_config(section(labels=f"{own}:gain", step_loss=f"{own}:pqm"), tmp_path / "config.yaml")
     with pytest.raises(ConfigError, match=r"names code of its own \(.*own\.py:gain\).*--trust"):
         load_run_config(tmp_path, trust=False)
+    assert run(["train-prm", str(tmp_path), "--steps", str(own), "--policy", "p"]) == 2
+    assert "own.py:gain), which would run here" in " ".join(capsys.readouterr().err.split())
     assert load_run_config(tmp_path, trust=True).supervised_prm.labels.name == f"{own}:gain"
     none_opened = load_run_config(tmp_path).supervised_prm
     assert (none_opened.labels.name, none_opened.step_loss.name) == ("math_shepherd_soft", "cross_entropy")
