@@ -159,13 +159,15 @@ def train(
     from airls_ray.models.load import load_prm_module
     from airls_ray.prm.offline import offline_training
     from airls_ray.prm.offline_method import choose_method
-    from airls_ray.prm.step_labels import outcome_labels
+    from airls_ray.prm.step_labels import label_stored
 
     method = choose_method(config, data.stored)
     config = config.model_copy(update={"prm": method.prm})
     engine = TorchEngine(load_prm_module(base, "scalar_head"), config.prm.learner)
     is_labelled = method.objective is None
-    labels = outcome_labels(data.stored.rollouts, data.codec) if is_labelled else None
+    labels = (
+        label_stored(data.stored.rollouts, data.codec, config.supervised_prm.labels) if is_labelled else None
+    )
     training = offline_training(engine, config, method, data.stored, labels, data.codec.pad_id)
     update = epoch = 0
     plan: list[Any] = []

@@ -30,7 +30,16 @@ from airls_ray.data.prm_labels import LabelFacts, add_costs, read_facts, read_la
 from airls_ray.data.problems import ProblemStream, take_distinct
 from airls_ray.data.schemas import PRM_LABELS
 from airls_ray.errors import DataError
-from airls_ray.prm.step_labels import chunks, distinct_prefixes, label_steps, prefix_values
+from airls_ray.prm.label_rule import LabelRule
+from airls_ray.prm.step_labels import (
+    Completed,
+    Completions,
+    chunks,
+    distinct_prefixes,
+    known_to,
+    label_steps,
+    rule_record,
+)
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
@@ -93,13 +102,14 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
 def label_settings(config: Config, policy: str) -> dict[str, Any]:
     """What labels depend on, as plain values."""
     section, keywords = config.supervised_prm, config.model.chat_template_kwargs
+    rule: LabelRule = section.labels.open()
     younger = {"chat_template_kwargs": keywords} if keywords else {}  # older files do not know of them
     return (
         younger
         | dict(Truncation.of(config.rollout).given())
         | {
-            "labels": section.labels,
-            "completions": 0 if section.labels == "outcome" else section.completions,
+            "labels": rule_record(section.labels),
+            "completions": section.completions if rule.needs_completions else 0,
             "problems": section.problems,
             "rollouts_per_problem": section.rollouts_per_problem,
             "temperature": config.rollout.temperature,
@@ -164,8 +174,6 @@ def label_chunk(
     sampled = pool.generate(problems, request)
     grades = verifier.grade(sampled, problems)
     rollouts = graded_table(sampled, grades)
-    steps = pc.list_value_length(rollouts["step_ends"]).to_pylist()
-    outcomes = rollouts["outcome"].to_pylist()
     cost = {
         "problems": problems.num_rows,
         "rollouts": rollouts.num_rows,
@@ -175,23 +183,23 @@ def label_chunk(
         "rollout_tokens": pc.sum(pc.list_value_length(rollouts["response"])).as_py() or 0,
         "completion_tokens": 0,
     }
-    numbers = values = None
-    if section.labels != "outcome":
+    completed: Completed | None = None
+    rule: LabelRule = section.labels.open()
+    if rule.needs_completions:
         prefixes = distinct_prefixes(rollouts)
-        numbers = prefixes.numbers
-        completed = pool.complete(
+        sampled = pool.complete(
             prefixes.table,
             RolloutRequest(section.completions, temperature, config.seed, SEED_PATH, truncation=truncation),
         )
-        owner, verdicts, tokens = _verdicts(completed, verifier, problems)
-        values = prefix_values(prefixes.table.num_rows, owner, verdicts, section.labels)
+        owner, verdicts, tokens = _verdicts(sampled, verifier, problems)
+        completed = prefixes, Completions.count(prefixes.table.num_rows, owner, verdicts)
         cost |= {
             "prefixes": prefixes.all,
             "distinct_prefixes": prefixes.table.num_rows,
             "completions": len(owner),
             "completion_tokens": tokens,
         }
-    labels = label_steps(steps, outcomes, numbers, values)
+    labels = label_steps(section.labels, known_to(rollouts, completed))
     table = _label_table(rollouts, cluster.resolve([grades])[0], labels, problems, codec)
     cost["labelling_rollouts"] = cost["rollouts"] + cost["completions"]
     cost["tokens"] = cost["rollout_tokens"] + cost["completion_tokens"]

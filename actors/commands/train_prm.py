@@ -13,13 +13,15 @@ from actors.commands.prm_labels import SEED_PATH, make_labels
 from actors.commands.samplers import sampler_demands
 from actors.learn.ray_train import Line, RankRun, run_ranks
 from actors.train.evaluate import versions
-from actors.train.launch_checks import check_lengths
+from actors.train.launch_checks import check_lengths, record_doors
 from actors.train.start import connected
 from airls_ray import files
+from airls_ray.config.named import find_doors
 from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
+from airls_ray.data.check_method import try_step_labels
 from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels, write_labels
 from airls_ray.errors import DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob
@@ -48,8 +50,8 @@ def train_prm(
     """Label rollouts of `policy` (or take labels that are there) and leave a PRM of them in `output/prm`.
 
     `output` also gets `labels.parquet` with `labels.json` (unless `labels` were given; of `steps`:
-    `step_labels.*`), `metrics.jsonl`
-    (a line per update) and `train_prm.json` (what is returned). `output/prm` appears when all is done, and
+    `step_labels.*`), `metrics.jsonl` (a line per update), `train_prm.json` (what is returned) and, if code of
+    the user's own is loaded, `doors.json`. `output/prm` appears when all is done, and
     labels are written as they are sampled: a call with the same settings goes on from there. Joins the Ray
     cluster that is connected, else connects for the time of the call.
 
@@ -73,7 +75,11 @@ def train_prm(
     """
     started = time.perf_counter()
     progress = progress or make_progress()
+    sampled = labels is None and steps is None
+    loaded = ["supervised_prm.step_loss", *(["task", "supervised_prm.labels"] if sampled else [])]
+    named = find_doors(config, *loaded)
     policy, source = check_sources(config, policy)
+    try_step_labels(config, progress, rule=sampled)
     found = None if steps is None else _read_steps(config, policy, source, steps, progress)
     given = None if labels is None else read_given_labels(config, policy, labels)
     if found is not None:
@@ -86,6 +92,7 @@ def train_prm(
     guard = files.FullDisk(output.parent, "the PRM or its labels", "free some space and run train-prm again")
     with guard, connected(config):
         output.mkdir(parents=True, exist_ok=True)
+        record_doors(output, named, progress)
         file = labels.resolve() if labels else output / (LABELS if found is None else STEP_LABELS)
         if found is not None:
             write_labels(found.table, file, found.facts)

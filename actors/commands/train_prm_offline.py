@@ -14,13 +14,15 @@ from actors.cluster import cluster
 from actors.commands.train_prm import LABELS, METRICS, PRM, SUMMARY, check_models, curve_points, fit
 from actors.learn.ray_train import Line, RankRun
 from actors.train.evaluate import versions
+from actors.train.launch_checks import record_doors
 from actors.train.start import connected
 from airls_ray import files
+from airls_ray.config.named import find_doors
 from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
-from airls_ray.data.check_method import try_objective
+from airls_ray.data.check_method import try_objective, try_step_labels
 from airls_ray.data.check_rows import source_of
 from airls_ray.data.prm_labels import LabelFacts, write_labels
 from airls_ray.data.rollout_files import (
@@ -33,7 +35,7 @@ from airls_ray.evaluation.selection import count_problems, measure_controls
 from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.offline import selection_seed, split_stored, updates_of_an_epoch
 from airls_ray.prm.offline_method import OfflineMethod, choose_method
-from airls_ray.prm.step_labels import outcome_labels
+from airls_ray.prm.step_labels import label_stored, rule_record
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.tokenizer_files import require_same_tokens
@@ -84,10 +86,12 @@ def train_prm_offline(
     """
     started = time.perf_counter()
     progress = progress or make_progress()
-    if config.prm_learns:
-        config.method.prm_objective.find()
+    named = find_doors(config, "task", "method.prm_objective" if config.prm_learns else "supervised_prm")
     policy, source = check_models(config, policy)
-    try_objective(config, progress)
+    if config.prm_learns:
+        try_objective(config, progress)
+    else:
+        try_step_labels(config, progress)
     if source != policy:
         require_same_tokens(policy, source)
     codec = TextCodec.for_model(config.model, policy, make_task(config.task))
@@ -108,6 +112,7 @@ def train_prm_offline(
     guard = files.FullDisk(output.parent, "the PRM", "free some space and run train-prm again")
     with guard, connected(config):
         output.mkdir(parents=True, exist_ok=True)
+        record_doors(output, named, progress)
         run = _rank_run(config, (policy, source), stored, method, codec, output)
         cluster.require_resources([run.demand], config.ray.resources_deadline_seconds)
         shown = {"loss": "train_prm/loss", "selected": "prm/best_of_n"}
@@ -132,8 +137,9 @@ def _rank_run(
     labels = None
     if method.objective is None:
         labels = output / LABELS
-        facts = LabelFacts({"labels": "outcome", "rollouts": ROLLOUTS}, {})
-        write_labels(outcome_labels(stored.rollouts, codec), labels, facts)
+        rule = config.supervised_prm.labels
+        facts = LabelFacts({"labels": rule_record(rule), "rollouts": ROLLOUTS}, {})
+        write_labels(label_stored(stored.rollouts, codec, rule), labels, facts)
     return RankRun(
         name="train_prm",
         what="PRM training",

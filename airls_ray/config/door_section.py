@@ -135,7 +135,7 @@ class KnownDoorConfig(DoorConfig):
 
 class NameOrSection(KnownDoorConfig):
     """Written as its name alone where there is nothing else, so that a setting reads as it did before it had
-    options; nothing else can stand in the place of the user's own."""
+    options."""
 
     @model_serializer(mode="wrap")
     def _name_or_section(self, whole: SerializerFunctionWrapHandler) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from airls_ray import doors
-from airls_ray.config.door_section import KnownDoorConfig
+from airls_ray.config.door_section import KnownDoorConfig, NameOrSection
 from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.errors import DoorError
 from airls_ray.prm.objective_traits import ObjectiveTraits, traits_of
 
 
-class ObjectiveConfig(KnownDoorConfig):
+class ObjectiveConfig(NameOrSection):
     """How a PRM learns."""
 
     kind: ClassVar[str] = "prm objective"
@@ -99,7 +99,7 @@ class FilterConfig(KnownDoorConfig):
     """Whether the PRM learns from these rollouts alone, too (in its warm-up also); else only the policy."""
 
 
-class PolicyLossConfig(KnownDoorConfig):
+class PolicyLossConfig(NameOrSection):
     """The policy's loss."""
 
     kind: ClassVar[str] = "policy loss"

@@ -11,12 +11,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_serializer,
     model_validator,
 )
 
 from airls_ray.config.base import StrictModel
-from airls_ray.config.door_section import DoorConfig, one_alone
+from airls_ray.config.door_section import one_alone
 from airls_ray.config.method_doors import (
     FilterConfig,
     ObjectiveConfig,
@@ -147,11 +146,6 @@ class MethodConfig(StrictModel):
                 FilterConfig(name="accuracy_band", options={"band": list(self.accuracy_band)}, prm=True)
             )
         return own + self.row_filters
-
-    @field_serializer("prm_objective", "policy_loss")
-    def _name_alone(self, one: DoorConfig) -> Any:
-        whole = {"name": one.name, "label": one.label, "options": one.options}
-        return whole if one.label or one.options else one.name
 
     @model_validator(mode="before")
     @classmethod

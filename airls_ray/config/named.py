@@ -24,19 +24,34 @@ def all_names(config: Config) -> Iterator[tuple[Place, str]]:
         yield ("search", "algorithms", str(number)), name
 
 
-def find_doors(config: Config) -> list[Door]:
-    """Look up all that the run of a configuration loads, as it is now, without running any of it.
+def find_doors(config: Config, *loaded: str) -> list[Door]:
+    """Look up all that a configuration names, as it is now, without running any of it.
+
+    Args:
+        config: what names it.
+        loaded: settings that the caller loads, such as `task` or `supervised_prm.step_loss`; none: those of
+            a run of `train`, all but `supervised_prm`.
 
     Returns:
-        What was named beside what every run loads (a built-in objective, a built-in loss); searches, which a
-        run does not load, are left out.
+        Of what is loaded, all that was named beside what every run loads (a built-in objective, a built-in
+        loss); searches, which a run does not load, are left out.
 
     Raises:
         DoorError: a name leads nowhere, or an objective declares what cannot be.
     """
     found = [(place, one.find()) for place, one in open_names(config)]
     config.method.prm_objective.traits()
-    return [door for place, door in found if door.source != "built-in" or place[-1].isdigit()]
+    return [
+        door
+        for place, door in found
+        if (door.source != "built-in" or place[-1].isdigit()) and _is_loaded(place, loaded)
+    ]
+
+
+def _is_loaded(place: Place, loaded: tuple[str, ...]) -> bool:
+    if not loaded:
+        return place[0] != "supervised_prm"
+    return any(place[: len(keys)] == keys for keys in (tuple(one.split(".")) for one in loaded))
 
 
 def refuse_names(config: Config, given: Mapping[str, Any], whose: str) -> None:

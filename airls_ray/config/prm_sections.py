@@ -150,33 +150,3 @@ class PRMConfig(StrictModel):
         if self.reward_unit == "token" and self.action != "token":
             raise ValueError("reward_unit=token needs action=token, but it is step")
         return self
-
-
-class SupervisedPRMConfig(StrictModel):
-    """`airls-ray train-prm`: a PRM from labels, the baseline that the papers compare with. It needs
-    `prm.parameterisation=scalar_head`; `prm.learner` trains it."""
-
-    labels: Literal["outcome", "math_shepherd_hard", "math_shepherd_soft"] = "math_shepherd_soft"
-    """`outcome` (an ORM): the outcome at the last step. `math_shepherd_hard|soft` (arXiv 2312.08935): a
-    step is good if any, or by the share, of K completions from it that are correct."""
-    completions: PositiveInt = 8
-    """[P] K: completions of every prefix."""
-    problems: PositiveInt = 512
-    """Problems whose rollouts are labelled."""
-    rollouts_per_problem: PositiveInt = 4
-    """Rollouts of each."""
-    problems_per_call: PositiveInt = 64
-    """Problems of a chunk: its completions are one batch, and its labels are written before the next one."""
-    epochs: PositiveInt = 2
-    """Passes over the labels."""
-    rollouts_per_update: PositiveInt = 128
-    """Labelled rollouts of one optimiser update, over all ranks."""
-    held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Share of the problems that is kept for measuring."""
-    step_end: str | None = None
-    """`train-prm --steps`: text behind each step but the last of a whole solution, as in the responses that
-    the PRM will score; `score` puts it there, too. Empty: steps stay as they are. null: what ends a step of
-    task `file` or `code`, for any other task a blank line."""
-    bad_rows: Literal["error", "skip"] = "error"
-    """`train-prm --steps`: what a row that is malformed or longer than `model.context_tokens` does: stop
-    with one sentence, or be left out, counted and named."""

@@ -31,10 +31,11 @@ from airls_ray.config.model_sections import (
     SFTLearnerConfig,
     VerifierResources,
 )
-from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig, SupervisedPRMConfig
+from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig
 from airls_ray.config.rollout_section import EngineConfig, FailureConfig, RolloutConfig
 from airls_ray.config.search_section import SearchConfig
 from airls_ray.config.serve_section import ServeConfig
+from airls_ray.config.supervised_section import SupervisedPRMConfig
 from airls_ray.config.task_choice import OwnTaskConfig, TaskConfig, parts_of
 from airls_ray.config.task_sections import (
     ArithmeticTaskConfig,

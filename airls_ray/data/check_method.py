@@ -1,4 +1,4 @@
-"""What a method names of the user's own, tried in a process of its own before a run starts."""
+"""What is named of the user's own for learning, tried in a process of its own before a run starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
+from airls_ray.config.door_section import DoorConfig
 from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
@@ -36,10 +39,36 @@ def try_own_code(config: Config, progress: Progress) -> None:
         "max_response_tokens": config.rollout.max_response_tokens,
         "reference": config.uses_reference,
     }
+    run_trial(_MODULE, given, names, progress)
+
+
+def try_step_labels(config: Config, progress: Progress, *, rule: bool = True) -> None:
+    """Call the loss of labelled steps and, if it is asked for, the label rule on a hand-made batch.
+
+    Nothing is done where they are built-in ones without options.
+
+    Raises:
+        DoorError, RunError: as of `try_own_code`.
+    """
+    section = config.supervised_prm
+    names = _own([section.step_loss, *([section.labels] if rule else [])])
+    if names:
+        given = {"supervised_prm": section.model_dump(mode="json"), "prm": config.prm.model_dump(mode="json")}
+        run_trial("airls_ray.learning.try_step_labels", {**given, "rule": rule}, names, progress)
+
+
+def run_trial(module: str, given: dict[str, Any], names: Sequence[str], progress: Progress) -> None:
+    """Run a module that reads `given` as a line of JSON and tries what `names` name.
+
+    Raises:
+        DoorError: something does not open, raises, hangs, or returns something else than it must; the
+            traceback is logged.
+        RunError: the process itself failed.
+    """
     with progress.phase(f"trying {', '.join(names)}"):
         try:
             done = subprocess.run(
-                [sys.executable, "-m", _MODULE],
+                [sys.executable, "-m", module],
                 input=json.dumps(given) + "\n",
                 capture_output=True,
                 text=True,
@@ -48,8 +77,8 @@ def try_own_code(config: Config, progress: Progress) -> None:
             )
         except subprocess.TimeoutExpired:
             raise DoorError(
-                f"method: {', '.join(names)} did not get through a trial within {_SECONDS:g} s: look for "
-                "what hangs at import, or in a call"
+                f"{', '.join(names)} did not get through a trial within {_SECONDS:g} s: look for what hangs "
+                "at import, or in a call"
             ) from None
     if done.returncode == 0:
         return
@@ -74,6 +103,9 @@ def try_objective(config: Config, progress: Progress) -> None:
 def own_names(method: MethodConfig) -> list[str]:
     """Labels of what is tried: all of the lists, and an objective or a loss that is not as it is built in."""
     single = [method.policy_loss, *([method.prm_objective] if method.prm_objective.learns else [])]
-    own = [one for one in single if one.options or one.door().source != "built-in"]
     lists = [*method.step_transforms, *method.outcome_terms, *method.row_filters]
-    return [one.shown for one in (*own, *lists)]
+    return [*_own(single), *(one.shown for one in lists)]
+
+
+def _own(named: Sequence[DoorConfig]) -> list[str]:
+    return [one.shown for one in named if one.options or one.door().source != "built-in"]

@@ -11,7 +11,7 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -50,11 +50,11 @@ def try_method(method: MethodConfig, prm: PRMConfig, max_response_tokens: int, *
     Raises:
         DoorError: one does not open, raises, hangs, or returns something else than it must.
     """
-    with _deadline():
+    with deadline():
         _try_objective(method, prm)
-    with _deadline():
+    with deadline():
         _try_rules(method, max_response_tokens)
-    with _deadline():
+    with deadline():
         _try_loss(method, max_response_tokens, reference)
 
 
@@ -69,7 +69,7 @@ def _try_objective(method: MethodConfig, prm: PRMConfig) -> None:
         objective.prepare(_row_sums())
     actions = _actions(4)
     loss, sums = objective.loss(actions)
-    _check_gradient(loss, actions.f, "f of its actions", whose)
+    check_gradient(loss, actions.f, "f of its actions", whose)
     frame = {"loss": float(loss.detach()), "weight": 1.0, "output_abs": 1.0}
     metrics = objective.metrics({**{name: float(value) for name, value in sums.items()}, **frame})
     if prm.accuracy_ceiling < 1.0:
@@ -121,10 +121,15 @@ def _try_loss(method: MethodConfig, max_response_tokens: int, reference: bool) -
         inputs = _loss_inputs(lengths, reference or method.kl_coefficient > 0)
         loss, _ = loss_of(inputs, method, normaliser)
         if lengths:
-            _check_gradient(loss, inputs.logprobs, "logprobs", f"{named.where}: {named.name}")
+            check_gradient(loss, inputs.logprobs, "logprobs", f"{named.where}: {named.name}")
 
 
-def _check_gradient(loss: Tensor, leaf: Tensor, what: str, whose: str) -> None:
+def check_gradient(loss: Tensor, leaf: Tensor, what: str, whose: str) -> None:
+    """Check that the gradient of a loss reaches what it must, and is finite.
+
+    Raises:
+        DoorError: it is not so; `what` names the leaf, `whose` the loss.
+    """
     (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
     if gradient is None or not bool(gradient.any()):
         raise DoorError(f"{whose} returned a loss whose gradient does not reach {what}")
@@ -182,7 +187,7 @@ def _loss_inputs(lengths: Sequence[int], reference: bool) -> PolicyLossInputs:
 
 
 @contextlib.contextmanager
-def _deadline() -> Iterator[None]:
+def deadline() -> Iterator[None]:
     """Interrupt what takes too long with a TimeoutError, in the middle of whose code it is."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -197,18 +202,13 @@ def _deadline() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def main() -> int:
-    """See the module's docstring."""
+def answer(trial: Callable[[Mapping[str, Any]], None]) -> int:
+    """Try what standard input says and return the exit code; see the module's docstring."""
     given: Mapping[str, Any] = json.loads(sys.stdin.readline())
     torch.set_num_threads(1)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints
-            try_method(
-                MethodConfig.model_validate(given["method"]),
-                PRMConfig.model_validate(given["prm"]),
-                given["max_response_tokens"],
-                reference=given["reference"],
-            )
+            trial(given)
     except DoorError as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
@@ -217,5 +217,14 @@ def main() -> int:
     return 0
 
 
+def _try_given(given: Mapping[str, Any]) -> None:
+    try_method(
+        MethodConfig.model_validate(given["method"]),
+        PRMConfig.model_validate(given["prm"]),
+        given["max_response_tokens"],
+        reference=given["reference"],
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(_try_given))

@@ -18,6 +18,7 @@ from airls_ray.errors import ConfigError
 from airls_ray.evaluation.rollouts import list_column
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import ForwardEngine
+from airls_ray.prm.label_rule import LabelRule
 from airls_ray.prm.objective_traits import ObjectiveTraits
 from airls_ray.prm.supervised import check_form
 
@@ -36,11 +37,13 @@ class OfflineMethod:
     """Whether the policy's log-probabilities of the traces go into the objective."""
     notes: tuple[str, ...] = ()
     """Sentences on what is used instead of what is missing."""
+    labels: str = ""
+    """The label rule, where there is no objective."""
 
     @property
     def name(self) -> str:
-        """What teaches it: the objective, or `outcome`."""
-        return "outcome" if self.objective is None else self.objective.name
+        """What teaches it: the objective, or the label rule."""
+        return self.labels if self.objective is None else self.objective.name
 
 
 def choose_method(config: Config, stored: StoredRollouts) -> OfflineMethod:
@@ -51,7 +54,8 @@ def choose_method(config: Config, stored: StoredRollouts) -> OfflineMethod:
     denominator is the policy, are all 1.
 
     Raises:
-        ConfigError: the objective cannot be learned from these rollouts, or does not open.
+        ConfigError: the objective cannot be learned from these rollouts, or does not open, or the label rule
+            does not.
     """
     objective = config.method.prm_objective
     if not config.uses_prm or config.method.prm_objective.against_reference:
@@ -61,13 +65,15 @@ def choose_method(config: Config, stored: StoredRollouts) -> OfflineMethod:
         )
     traits = objective.traits()
     if traits is None:
-        if config.supervised_prm.labels != "outcome":
+        rule: LabelRule = config.supervised_prm.labels.open()
+        if rule.needs_completions:
             raise ConfigError(
                 "stored rollouts have outcomes but no completions of their steps: set "
-                "supervised_prm.labels=outcome, or leave out --rollouts to sample completions"
+                f"supervised_prm.labels=outcome (it is {config.supervised_prm.labels.name}), or leave out "
+                "--rollouts to sample completions"
             )
         check_form(config.prm)
-        return OfflineMethod(None, config.prm, False)
+        return OfflineMethod(None, config.prm, False, labels=config.supervised_prm.labels.shown)
     of_traces = traits.needs_traces and traits.sides == "reference"
     if of_traces and not stored.traces.num_rows and config.prm.correct_rollouts == "policy":
         long = stored.traces_too_long

@@ -10,13 +10,25 @@ import torch
 from torch import Tensor
 
 from airls_ray.config.schema import PRMConfig
+from airls_ray.config.supervised_section import StepLossConfig
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.labels import measure_step_scores
 from airls_ray.learning.batches import Sequences, add_sums, all_rows, rank_batches, take_values
 from airls_ray.learning.engine import TrainEngine, resolve_layout, share_rows
-from airls_ray.objectives.supervised_prm import SupervisedInputs, supervised_prm_loss
+from airls_ray.objectives.own_loss import CheckedLoss
+from airls_ray.objectives.step_loss import (
+    RESERVED,
+    StepLossInputs,
+    StepNormaliser,
+    known_to,
+    measured_sums,
+)
 from airls_ray.seeding import derive_seed
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
+from airls_ray.tensors.segments import ranges
+
+_NAMES = {"correct": "accuracy", "label": "label_mean", "logit_abs": "logit_abs_mean"}
+CROSS_ENTROPY = StepLossConfig(name="cross_entropy")
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,12 @@ class LabelledSequences:
         owner = torch.repeat_interleave(torch.arange(self.labels.rows), self.labels.lengths)
         return torch.unique(owner[~self.labels.values.isnan()])
 
-    def label_count(self, rows: Tensor) -> int:
-        """How many steps of `rows` have a label."""
-        return int((~self.labels.take(rows).values.isnan()).sum())
+    def normaliser(self, rows: Tensor) -> StepNormaliser:
+        """What shares of a loss over all of `rows` are divided by."""
+        taken = self.labels.take(rows)
+        owner = torch.repeat_interleave(torch.arange(taken.rows), taken.lengths)
+        labelled = owner[~taken.values.isnan()]
+        return StepNormaliser(max(labelled.numel(), 1), max(labelled.unique().numel(), 1))
 
 
 def check_form(config: PRMConfig) -> None:
@@ -96,7 +111,13 @@ def plan_updates(rows: Tensor, rollouts_per_update: int, seed: int) -> list[Tens
 
 
 def update_on_labels(
-    engine: TrainEngine, batch: LabelledSequences, rows: Tensor, config: PRMConfig, *, pad_id: int
+    engine: TrainEngine,
+    batch: LabelledSequences,
+    rows: Tensor,
+    config: PRMConfig,
+    *,
+    pad_id: int,
+    step_loss: StepLossConfig = CROSS_ENTROPY,
 ) -> dict[str, float]:
     """Make one optimiser update on the labelled steps of `rows`; collective, the same on every rank.
 
@@ -106,18 +127,24 @@ def update_on_labels(
         rows: int64, those of this update.
         config: stabilisers and micro-batches.
         pad_id: padding token.
+        step_loss: how logits are compared with labels.
 
     Returns:
-        `train_prm/loss` (nats per labelled step), `train_prm/accuracy`, `train_prm/label_mean`,
-        `train_prm/logit_abs_mean`, `train_prm/gradient_norm`, `train_prm/tokens` (prompt and response).
+        `train_prm/loss` (of the cross-entropy nats per labelled step), `train_prm/accuracy`,
+        `train_prm/label_mean`, `train_prm/logit_abs_mean`, what the loss itself sums as a mean over the
+        labelled steps, `train_prm/gradient_norm`, `train_prm/tokens` (prompt and response).
+
+    Raises:
+        DoorError: a loss of the user's own failed.
     """
     batches = _batches(engine, batch, rows, config, pad_id)
-    normaliser = float(max(batch.label_count(rows), 1))
+    normaliser, loss_of = batch.normaliser(rows), _checked(step_loss)
     sums: dict[str, float] = {}
     for number, part in enumerate(batches):
-        loss, parts = _loss(engine, batch, part, normaliser, config)
+        inputs = _inputs(batch, part, _logits(engine, part))
+        loss, parts = loss_of(known_to(inputs, normaliser, config))
         engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
-        add_sums(sums, {"loss": loss.detach(), **parts})
+        add_sums(sums, {"loss": loss.detach(), **measured_sums(inputs), **parts})
     norm = engine.step()
     return {
         **_metrics(engine.sum_over_ranks(sums), "train_prm"),
@@ -127,28 +154,42 @@ def update_on_labels(
 
 
 def measure_labels(
-    engine: TrainEngine, table: pa.Table, config: PRMConfig, *, pad_id: int
+    engine: TrainEngine,
+    table: pa.Table,
+    config: PRMConfig,
+    *,
+    pad_id: int,
+    step_loss: StepLossConfig = CROSS_ENTROPY,
 ) -> dict[str, float]:
     """Loss and AUROCs of the PRM on held-out labels, without an update; collective.
 
     Returns:
-        `prm/loss`, `prm/accuracy`, `prm/label_mean`, `prm/logit_abs_mean` (of the labelled steps), and the
-        AUROCs of `measure_step_scores` under `prm/`. The same on every rank.
+        `prm/loss`, of labels and logits as they are (`prm.label_smoothing` and `prm.logit_clip` are off),
+        `prm/accuracy`, `prm/label_mean`, `prm/logit_abs_mean` (of the labelled steps), what the loss itself
+        sums, and the AUROCs of `measure_step_scores` under `prm/`. The same on every rank.
+
+    Raises:
+        DoorError: a loss of the user's own failed.
     """
     batch = LabelledSequences.of(table)
     rows = all_rows(batch.sequences)
-    normaliser = float(max(batch.label_count(rows), 1))
+    normaliser, loss_of = batch.normaliser(rows), _checked(step_loss)
+    plain = config.model_copy(update={"label_smoothing": 0.0, "logit_clip": 0.0})
     sums: dict[str, float] = {}
     logits = torch.zeros(batch.labels.values.numel())
     with torch.no_grad():
         for part in _batches(engine, batch, rows, config, pad_id):
-            seen = _logits(engine, part)
-            loss, parts = supervised_prm_loss(_inputs(batch, part, seen), normaliser)
-            add_sums(sums, {"loss": loss, **parts})
-            logits[batch.labels.positions(part.rows.cpu())] = seen.cpu()
+            inputs = _inputs(batch, part, _logits(engine, part))
+            loss, parts = loss_of(known_to(inputs, normaliser, plain))
+            add_sums(sums, {"loss": loss, **measured_sums(inputs), **parts})
+            logits[batch.labels.positions(part.rows.cpu())] = inputs.logits.cpu()
     scores = share_rows(engine, logits.double(), torch.arange(logits.numel())).sigmoid().numpy()
     measured = measure_step_scores(table, scores, config.search_aggregate)
     return _metrics(engine.sum_over_ranks(sums), "prm") | {f"prm/{k}": v for k, v in measured.items()}
+
+
+def _checked(step_loss: StepLossConfig) -> CheckedLoss:
+    return CheckedLoss(step_loss.door(), step_loss.where, step_loss.open(), RESERVED)
 
 
 def _batches(
@@ -163,27 +204,14 @@ def _logits(engine: TrainEngine, part: TokenBatch) -> Tensor:
     return engine.forward(part.model_inputs())[0][part.step_last]
 
 
-def _inputs(batch: LabelledSequences, part: TokenBatch, logits: Tensor) -> SupervisedInputs:
-    labels = take_values(batch.labels, part)
-    return SupervisedInputs(logits, labels, (~labels.isnan()).to(logits.dtype))
-
-
-def _loss(
-    engine: TrainEngine, batch: LabelledSequences, part: TokenBatch, normaliser: float, config: PRMConfig
-) -> tuple[Tensor, dict[str, Tensor]]:
-    return supervised_prm_loss(
-        _inputs(batch, part, _logits(engine, part)),
-        normaliser,
-        label_smoothing=config.label_smoothing,
-        logit_clip=config.logit_clip,
-    )
+def _inputs(batch: LabelledSequences, part: TokenBatch, logits: Tensor) -> StepLossInputs:
+    steps = torch.bincount(part.step_rows, minlength=part.rows.numel())
+    positions = ranges(torch.zeros_like(steps), steps)
+    return StepLossInputs.of(logits, take_values(batch.labels, part), part.step_rows, positions)
 
 
 def _metrics(sums: dict[str, float], prefix: str) -> dict[str, float]:
+    """The loss as it is, all else as means over the labelled steps."""
     weight = max(sums["weight"], 1.0)
-    return {
-        f"{prefix}/loss": sums["loss"],
-        f"{prefix}/accuracy": sums["correct"] / weight,
-        f"{prefix}/label_mean": sums["label"] / weight,
-        f"{prefix}/logit_abs_mean": sums["logit_abs"] / weight,
-    }
+    means = {_NAMES.get(name, name): sums[name] / weight for name in sums if name not in ("loss", "weight")}
+    return {f"{prefix}/{name}": value for name, value in {"loss": sums["loss"], **means}.items()}

@@ -58,7 +58,7 @@ def run_epochs(training: PRMTraining, epochs: int) -> Iterator[tuple[Line, bool]
 
 
 class LabelTraining:
-    """Cross-entropy against labels of steps."""
+    """A loss against labels of steps: `supervised_prm.step_loss`."""
 
     def __init__(
         self, engine: TrainEngine, config: Config, learn: pa.Table, held_out: pa.Table, pad_id: int
@@ -71,6 +71,7 @@ class LabelTraining:
         self._engine, self._config, self._pad_id = engine, config, pad_id
         self._batch = LabelledSequences.of(learn)
         self._held_out = held_out
+        self._step_loss = config.supervised_prm.step_loss
         self._rows = labelled_rows(self._batch)
 
     def plan(self, epoch: int) -> list[Tensor]:
@@ -80,13 +81,21 @@ class LabelTraining:
 
     def update(self, rows: Tensor) -> dict[str, float]:
         """See `update_on_labels`."""
-        return update_on_labels(self._engine, self._batch, rows, self._config.prm, pad_id=self._pad_id)
+        return update_on_labels(
+            self._engine, self._batch, rows, self._config.prm, pad_id=self._pad_id, step_loss=self._step_loss
+        )
 
     def measure(self) -> dict[str, float]:
         """See `measure_labels`."""
         if not self._held_out.num_rows:
             return {}
-        return measure_labels(self._engine, self._held_out, self._config.prm, pad_id=self._pad_id)
+        return measure_labels(
+            self._engine,
+            self._held_out,
+            self._config.prm,
+            pad_id=self._pad_id,
+            step_loss=self._step_loss,
+        )
 
 
 def labelled_rows(batch: LabelledSequences) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 from airls_ray.config import Config, load_config
 from airls_ray.config.load import dump_config, load_run_config, with_absolute_paths
 from airls_ray.config.named import find_doors
-from airls_ray.config.task_sections import from_parent, to_graders
+from airls_ray.config.task_choice import from_parent, to_graders
 from airls_ray.data.check_answers import stated_answer
 from airls_ray.errors import ConfigError, DoorError
 from airls_ray.grading.worker import _verdict

@@ -11,9 +11,10 @@ import pytest
 
 from actors.rollout.rollout_worker import RolloutRequest
 from airls_ray.config.schema import ArithmeticTaskConfig
+from airls_ray.config.supervised_section import LabelRuleConfig
 from airls_ray.data.problems import ProblemStream, take_distinct
 from airls_ray.data.schemas import PRM_LABELS, ROLLOUTS
-from airls_ray.prm.step_labels import chunks, distinct_prefixes, label_steps, prefix_values
+from airls_ray.prm.step_labels import Completions, chunks, distinct_prefixes, known_to, label_steps
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
 from tests.unit.prm_label_fakes import (
@@ -49,22 +50,58 @@ def test_equal_prefixes_of_a_problem_are_completed_once() -> None:
     assert found.all == 4
 
 
+FOUR = {"problem_id": ["a", "a", "b", "b"], "outcome": [1.0, 0.0, 0.0, 0.25]}
+"""Rollouts of three, one, two steps and none."""
+PREFIXES = distinct_prefixes(
+    rollouts(("a", [1, 2, 3], [1, 2, 3]), ("a", [4], [1]), ("b", [1, 5], [1, 2]), ("b", [], []))
+)
+
+
+def labelled(rule: str, completed: Completions | None) -> list[list[float | None]]:
+    table = pa.table({**FOUR, "step_ends": [[1, 2, 3], [1], [1, 2], []]})
+    known = known_to(table, None if completed is None else (PREFIXES, completed))
+    labels: list[list[float | None]] = label_steps(LabelRuleConfig(name=rule), known).to_pylist()
+    return labels
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"), [("math_shepherd_hard", [1.0, 0.0, 0.0]), ("math_shepherd_soft", [1 / 3, 0.0, 0.0])]
 )
-def test_a_prefix_is_worth_any_or_the_share_of_its_completions(kind: Any, expected: list[float]) -> None:
+def test_a_prefix_is_worth_any_or_the_share_of_its_completions(kind: str, expected: list[float]) -> None:
     """The third prefix has no completion: it fills the response, and a truncated response is wrong."""
     owner, outcomes = np.array([0, 1, 0, 1, 0]), np.array([1.0, 0.0, 0.0, 0.5, 0.0])
-    assert prefix_values(3, owner, outcomes, kind).tolist() == pytest.approx(expected)
+    first, second, third = expected
+    found = labelled(kind, Completions.count(3, owner, outcomes))
+    assert found == [[pytest.approx(first), second, 1.0], [0.0], [third, 0.0], []]
 
 
 def test_the_last_step_has_the_outcome_and_the_others_their_prefixes_value() -> None:
-    labels = label_steps([3, 1, 2], [1.0, 0.0, 0.0], [[0, 1], [], [0]], np.array([0.75, 0.5]))
-    assert labels.to_pylist() == [[0.75, 0.5, 1.0], [0.0], [0.75, 0.0]]
+    """Of fractions, too: a hard label is of completions alone."""
+    table = pa.table({"problem_id": ["a"], "outcome": [0.75], "step_ends": [[1, 2, 3]]})
+    prefixes = distinct_prefixes(rollouts(("a", [1, 2, 3], [1, 2, 3])))
+    known = known_to(table, (prefixes, Completions(np.array([4, 4]), np.array([3, 2]))))
+    for kind, wanted in (("soft", [0.75, 0.5, 0.75]), ("hard", [1.0, 1.0, 0.75])):
+        assert label_steps(LabelRuleConfig(name=f"math_shepherd_{kind}"), known).to_pylist() == [wanted]
 
 
 def test_outcomes_alone_label_the_last_step_alone() -> None:
-    assert label_steps([3, 1], [1.0, 0.0], None, None).to_pylist() == [[None, None, 1.0], [0.0]]
+    assert labelled("outcome", None) == [[None, None, 1.0], [0.0], [None, 0.0], []]
+
+
+def test_what_a_rule_knows_lies_rollout_by_rollout() -> None:
+    table = pa.table({**FOUR, "step_ends": [[1, 2, 3], [1], [1, 2], []]})
+    made, correct = np.array([4, 4, 0]), np.array([2, 1, 0])
+    known = known_to(table, (PREFIXES, Completions(made, correct)))
+    assert {name: values.tolist() for name, values in known.items()} == {
+        "outcomes": [1.0, 0.0, 0.0, 0.25],
+        "groups": [0, 0, 1, 1],
+        "step_rows": [0, 0, 0, 1, 2, 2],
+        "positions": [0, 1, 2, 0, 0, 1],
+        "last": [False, False, True, True, False, True],
+        "values": [0.5, 0.25, 1.0, 0.0, 0.0, 0.0],
+        "completions": [4, 4, 0, 0, 0, 0],
+        "correct": [2, 1, 0, 0, 0, 0],
+    }
 
 
 def test_chunks_cover_everything_once() -> None:

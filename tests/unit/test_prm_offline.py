@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 from transformers import AutoModelForCausalLM
 
 from airls_ray.config.schema import Config, LearnerConfig
+from airls_ray.config.supervised_section import LabelRuleConfig
 from airls_ray.data.rollout_files import StoredRollouts
 from airls_ray.data.schemas import STORED_ROLLOUTS, rows_to_table
 from airls_ray.errors import ConfigError, DataError
@@ -29,7 +30,7 @@ from airls_ray.prm.offline import (
     updates_of_an_epoch,
 )
 from airls_ray.prm.offline_method import choose_method, fill_logprobs, logprobs_under
-from airls_ray.prm.step_labels import outcome_labels
+from airls_ray.prm.step_labels import label_stored
 from airls_ray.prm.training import run_epochs
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
@@ -139,7 +140,7 @@ def test_a_method_that_stored_rollouts_cannot_teach_is_refused(method: str) -> N
 def test_a_preset_of_a_given_prm_learns_from_outcomes_alone() -> None:
     config = settings("orm")
     assert choose_method(config, stored(traces=False)).name == "outcome"
-    section = config.supervised_prm.model_copy(update={"labels": "math_shepherd_soft"})
+    section = config.supervised_prm.model_copy(update={"labels": LabelRuleConfig(name="math_shepherd_soft")})
     with pytest.raises(
         ConfigError, match=r"no completions of their steps: set supervised_prm.labels=outcome"
     ):
@@ -302,7 +303,9 @@ def test_a_prm_learns_to_choose_on_problems_that_it_has_not_seen(folder: Path, m
     config = settings(method, search_aggregate="mean")
     chosen = choose_method(config, data)
     engine = TorchEngine(load_prm_module(folder, "scalar_head"), config.prm.learner)
-    labels = outcome_labels(data.rollouts, Unread()) if method == "orm" else None
+    labels = (
+        label_stored(data.rollouts, Unread(), LabelRuleConfig(name="outcome")) if method == "orm" else None
+    )
     training = offline_training(engine, config, chosen, data, labels, pad_id=0)
     lines = [line for line, _ in run_epochs(training, config.supervised_prm.epochs)]
     assert lines[0]["prm/best_of_n"] == 0.5  # a new head scores all alike
@@ -377,7 +380,9 @@ def test_outcome_labels_stand_at_the_last_step_with_its_text(tmp_path: Path) -> 
     codec = TextCodec.from_folder(tmp_path, task)
     response = codec.encode_trace("7+3=0;0*4=0;")
     row = ("p", codec.encode_prompt("7+3*4="), response, codec.step_ends(response), None, 0.75, None)
-    (label,) = outcome_labels(rows_to_table([row], STORED_ROLLOUTS), codec).to_pylist()
+    (label,) = label_stored(
+        rows_to_table([row], STORED_ROLLOUTS), codec, LabelRuleConfig(name="outcome")
+    ).to_pylist()
     assert label["labels"] == [None, 0.75]
     assert (label["prompt_text"], label["step_texts"]) == ("7+3*4=", ["7+3=0;", "0*4=0;"])
     assert (label["outcome"], label["logprobs"], label["step_truth"]) == (0.75, None, None)

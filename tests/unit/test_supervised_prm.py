@@ -14,12 +14,13 @@ from scipy.special import log_expit
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from airls_ray.config.schema import LearnerConfig, PRMConfig
+from airls_ray.config.supervised_section import StepLossConfig
 from airls_ray.data.schemas import PRM_LABELS
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob, measure_step_scores
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.models.load import load_prm_module
-from airls_ray.objectives.supervised_prm import SupervisedInputs, supervised_prm_loss
+from airls_ray.objectives.step_loss import StepLossInputs, StepNormaliser, known_to, measured_sums
 from airls_ray.prm.supervised import (
     LabelledSequences,
     check_form,
@@ -33,17 +34,30 @@ from tests.tiny import make_rollouts
 NONE = math.nan
 
 
-def inputs(logits: list[float], labels: list[float]) -> SupervisedInputs:
-    values = torch.tensor(labels, dtype=torch.float64)
-    return SupervisedInputs(
-        torch.tensor(logits, dtype=torch.float64, requires_grad=True), values, (~values.isnan()).double()
+def inputs(logits: list[float], labels: list[float]) -> StepLossInputs:
+    """The steps of one solution."""
+    place = torch.arange(len(logits))
+    return StepLossInputs.of(
+        torch.tensor(logits, dtype=torch.float64, requires_grad=True),
+        torch.tensor(labels, dtype=torch.float64),
+        torch.zeros_like(place),
+        place,
     )
+
+
+def loss_of(given: StepLossInputs, steps: int, name: Any = "cross_entropy", **prm: Any) -> torch.Tensor:
+    """A built-in loss, which has no sums of its own."""
+    named = StepLossConfig.model_validate(name)
+    loss, sums = named.open()(known_to(given, StepNormaliser(steps, 1), PRMConfig(**prm)))
+    assert sums == {}
+    value: torch.Tensor = loss
+    return value
 
 
 # ---------------------------------------------------------------------------------- objective
 def test_the_loss_is_the_cross_entropy_of_float64() -> None:
     logits, labels = [-3.0, 0.5, 40.0, -40.0, 2.0], [0.0, 0.25, 1.0, 1.0, 0.875]
-    loss, _ = supervised_prm_loss(inputs(logits, labels), 5.0)
+    loss = loss_of(inputs(logits, labels), 5)
     x, y = np.array(logits), np.array(labels)
     assert loss.item() == pytest.approx(
         float(-(y * log_expit(x) + (1 - y) * log_expit(-x)).mean()), rel=1e-12
@@ -52,7 +66,8 @@ def test_the_loss_is_the_cross_entropy_of_float64() -> None:
 
 def test_a_loss_by_hand() -> None:
     """One good step at logit ln 3 (probability 3/4), one half-good step at 0."""
-    loss, sums = supervised_prm_loss(inputs([math.log(3.0), 0.0], [1.0, 0.5]), 2.0)
+    ours = inputs([math.log(3.0), 0.0], [1.0, 0.5])
+    loss, sums = loss_of(ours, 2), measured_sums(ours)
     assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(2.0)) / 2)
     assert {name: float(value) for name, value in sums.items()} == pytest.approx(
         {"weight": 2.0, "correct": 2.0, "label": 1.5, "logit_abs": math.log(3.0)}
@@ -61,33 +76,43 @@ def test_a_loss_by_hand() -> None:
 
 def test_the_gradient_is_that_of_torch() -> None:
     ours = inputs([-1.0, 0.3, 2.0], [0.0, 0.6, 1.0])
-    supervised_prm_loss(ours, 3.0)[0].backward()
+    loss_of(ours, 3).backward()
     theirs = torch.tensor([-1.0, 0.3, 2.0], dtype=torch.float64, requires_grad=True)
-    binary_cross_entropy_with_logits(theirs, ours.labels_good_is_one).backward()
-    torch.testing.assert_close(ours.logits_good_is_high.grad, theirs.grad)
+    binary_cross_entropy_with_logits(theirs, ours.labels).backward()
+    torch.testing.assert_close(ours.logits.grad, theirs.grad)
 
 
 def test_a_step_without_a_label_has_neither_loss_nor_gradient() -> None:
     ours = inputs([5.0, 1.0], [NONE, 1.0])
-    loss, sums = supervised_prm_loss(ours, 1.0)
+    loss, sums = loss_of(ours, 1), measured_sums(ours)
     loss.backward()
     assert loss.item() == pytest.approx(math.log1p(math.exp(-1.0)))
-    assert float(ours.logits_good_is_high.grad[0]) == 0.0
+    assert float(ours.logits.grad[0]) == 0.0
     assert float(sums["weight"]) == 1.0
 
 
 def test_smoothing_moves_the_targets_towards_a_half() -> None:
-    smoothed, _ = supervised_prm_loss(inputs([1.0, -2.0], [1.0, 0.0]), 2.0, label_smoothing=0.1)
-    plain, _ = supervised_prm_loss(inputs([1.0, -2.0], [0.9, 0.1]), 2.0)
+    smoothed = loss_of(inputs([1.0, -2.0], [1.0, 0.0]), 2, label_smoothing=0.1)
+    plain = loss_of(inputs([1.0, -2.0], [0.9, 0.1]), 2)
     assert smoothed.item() == pytest.approx(plain.item())
 
 
 def test_a_clipped_logit_has_a_bounded_loss_and_no_gradient() -> None:
     ours = inputs([-9.0, 1.0], [1.0, 1.0])
-    loss, _ = supervised_prm_loss(ours, 1.0, logit_clip=4.0)
+    loss = loss_of(ours, 1, logit_clip=4.0)
     loss.backward()
     assert loss.item() == pytest.approx(math.log1p(math.exp(4.0)) + math.log1p(math.exp(-1.0)))
-    assert float(ours.logits_good_is_high.grad[0]) == 0.0 > float(ours.logits_good_is_high.grad[1])
+    assert float(ours.logits.grad[0]) == 0.0 > float(ours.logits.grad[1])
+
+
+def test_the_squared_error_is_that_of_float64_and_of_labelled_steps_alone() -> None:
+    logits, labels = [-3.0, 0.5, 40.0, 9.0], [0.0, 0.25, 1.0, NONE]
+    ours = inputs(logits, labels)
+    loss = loss_of(ours, 3, "mean_squared_error")
+    wanted = [(1 / (1 + math.exp(-x)) - y) ** 2 for x, y in zip(logits[:3], labels[:3], strict=True)]
+    assert loss.item() == pytest.approx(sum(wanted) / 3, rel=1e-12)
+    loss.backward()
+    assert float(ours.logits.grad[3]) == 0.0 != float(ours.logits.grad[1])
 
 
 # ------------------------------------------------------------------------------------- tables

@@ -1,0 +1,60 @@
+"""Settings of a PRM from labels: how steps are labelled, by what loss, on how much."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from airls_ray.config.base import StrictModel
+from airls_ray.config.door_section import NameOrSection
+
+
+class LabelRuleConfig(NameOrSection):
+    """A label rule."""
+
+    kind: ClassVar[str] = "label rule"
+    where: ClassVar[str] = "supervised_prm.labels"
+    unopened: ClassVar[str] = "math_shepherd_soft"
+
+
+class StepLossConfig(NameOrSection):
+    """The loss of a PRM from labels."""
+
+    kind: ClassVar[str] = "step loss"
+    where: ClassVar[str] = "supervised_prm.step_loss"
+    unopened: ClassVar[str] = "cross_entropy"
+
+
+class SupervisedPRMConfig(StrictModel):
+    """`airls-ray train-prm`: a PRM from labels, the baseline that the papers compare with. It needs
+    `prm.parameterisation=scalar_head`; `prm.learner` trains it."""
+
+    labels: LabelRuleConfig = LabelRuleConfig(name="math_shepherd_soft")
+    """`outcome` (an ORM): the outcome at the last step. `math_shepherd_hard|soft` (arXiv 2312.08935): a
+    step is good if any, or by the share, of K completions from it that are correct. Or your own
+    (docs/doors.md)."""
+    step_loss: StepLossConfig = StepLossConfig(name="cross_entropy")
+    """How a step's logit is compared with its label: `cross_entropy`, `mean_squared_error`, or your own
+    (docs/doors.md)."""
+    completions: PositiveInt = 8
+    """[P] K: completions of every prefix."""
+    problems: PositiveInt = 512
+    """Problems whose rollouts are labelled."""
+    rollouts_per_problem: PositiveInt = 4
+    """Rollouts of each."""
+    problems_per_call: PositiveInt = 64
+    """Problems of a chunk: its completions are one batch, and its labels are written before the next one."""
+    epochs: PositiveInt = 2
+    """Passes over the labels."""
+    rollouts_per_update: PositiveInt = 128
+    """Labelled rollouts of one optimiser update, over all ranks."""
+    held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Share of the problems that is kept for measuring."""
+    step_end: str | None = None
+    """`train-prm --steps`: text behind each step but the last of a whole solution, as in the responses that
+    the PRM will score; `score` puts it there, too. Empty: steps stay as they are. null: what ends a step of
+    task `file` or `code`, for any other task a blank line."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """`train-prm --steps`: what a row that is malformed or longer than `model.context_tokens` does: stop
+    with one sentence, or be left out, counted and named."""

@@ -1,0 +1,73 @@
+"""What a loss of labelled steps gets, and what is measured beside it. S counts steps.
+
+Sign convention: a high logit means "good", a label of 1 means good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from airls_ray.config.prm_sections import PRMConfig
+
+RESERVED = (
+    *("weight", "correct", "label", "logit_abs"),  # sums of `measured_sums`
+    *("loss", "accuracy", "label_mean", "logit_abs_mean", "gradient_norm", "tokens"),
+    *("label_auroc", "step_auroc", "trace_auroc"),
+)
+"""Names that a loss's own sums may not have, since their metrics would be taken for others."""
+
+
+@dataclass(frozen=True)
+class StepLossInputs:
+    """One micro-batch of S steps, which lie solution by solution in their order; solutions are whole."""
+
+    logits: Tensor
+    """[S], with gradient: the PRM's output at the step's last token."""
+    labels: Tensor
+    """[S], float in [0, 1]; 0 where there is none."""
+    weights: Tensor
+    """[S], float: 0 for a step without a label, 1 for one with."""
+    step_rows: Tensor
+    """int64 [S]: solution of each step within the micro-batch."""
+    positions: Tensor
+    """int64 [S]: place of each step in its solution, from 0."""
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, step_rows: Tensor, positions: Tensor) -> StepLossInputs:
+        """Make them of labels that are nan where there is none."""
+        used = ~labels.isnan()
+        weights = used.to(logits.dtype)
+        return cls(logits, labels.where(used, weights), weights, step_rows, positions)
+
+
+@dataclass(frozen=True)
+class StepNormaliser:
+    """Counts over all micro-batches and ranks of an update: with them as divisors its shares add up."""
+
+    steps: int
+    """Steps with a label, at least 1: the loss becomes a mean over them."""
+    rollouts: int
+    """Solutions with a label, at least 1."""
+
+
+def known_to(inputs: StepLossInputs, normaliser: StepNormaliser, config: PRMConfig) -> dict[str, Any]:
+    """Return what a step loss may take, by name: the fields of both, and the section `prm`."""
+    return {**vars(inputs), "normaliser": normaliser, "config": config}
+
+
+def measured_sums(inputs: StepLossInputs) -> dict[str, Tensor]:
+    """Return detached sums over the labelled steps, to be divided by `weight`.
+
+    `weight` itself, `correct` (logit and label are on the same side of 0 and 1/2), `label` and `logit_abs`.
+    """
+    logits, labels, weights = inputs.logits.detach(), inputs.labels, inputs.weights
+    return {
+        "weight": weights.sum(),
+        "correct": (weights * ((logits > 0) == (labels > 0.5))).sum(),
+        "label": (weights * labels).sum(),
+        "logit_abs": (weights * logits.abs()).sum(),
+    }
