@@ -32,6 +32,7 @@ KINDS = {
     "outcome term": "airls_ray.credit.kinds:TERM",
     "policy loss": "airls_ray.objectives.loss_kind:POLICY_LOSS",
     "prm objective": "airls_ray.prm.objective:PRM_OBJECTIVE",
+    "problem sampler": "airls_ray.data.problem_sampler:PROBLEM_SAMPLER",
     "reward": "airls_ray.grading.reward_calls:REWARD",
     "row filter": "airls_ray.credit.kinds:FILTER",
     "search": "airls_ray.search.algorithm:SEARCH",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, JsonValue, PrivateAttr, model_validator
+from pydantic import Field, JsonValue, PositiveInt, PrivateAttr, field_validator, model_validator
 
 from airls_ray import doors
 from airls_ray.config.base import StrictModel
@@ -97,6 +97,28 @@ class DoorConfig(OpenName):
         if "://" in self.name:
             return self.name.rstrip("/").rpartition("/")[2]
         return self.name.rpartition(":")[2]
+
+
+class CheckedDoorConfig(DoorConfig):
+    """A typing mistake in a plain name is said at once; a file is read when it is needed."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        if not doors.is_foreign(name) and name not in cls.words:
+            doors.find(doors.kind_of(cls.kind), name, cls.where)
+        return name
+
+
+class ProblemSamplerConfig(CheckedDoorConfig):
+    """What chooses the training problems."""
+
+    kind: ClassVar[str] = "problem sampler"
+    where: ClassVar[str] = "train.problem_sampler"
+    unopened: ClassVar[str] = "in_order"
+    window: PositiveInt | None = None
+    """Different problems of the stream of which those of an iteration are chosen; null: as many as the sampler
+    says (`candidates_per_problem`, 8 where it says nothing) for each of `train.problems_per_iteration`."""
 
 
 class TrackerConfig(DoorConfig):

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import field_validator
-
 from airls_ray import doors
-from airls_ray.config.door_section import DoorConfig
+from airls_ray.config.door_section import CheckedDoorConfig
 from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.errors import DoorError
 from airls_ray.prm.objective_traits import ObjectiveTraits, traits_of
 
 
-class _MethodDoor(DoorConfig):
-    """A typing mistake in a plain name is said at once; a file is read when it is needed."""
-
-    @field_validator("name")
-    @classmethod
-    def _is_there(cls, name: str) -> str:
-        if not doors.is_foreign(name) and name not in cls.words:
-            doors.find(doors.kind_of(cls.kind), name, cls.where)
-        return name
-
-
-class ObjectiveConfig(_MethodDoor):
+class ObjectiveConfig(CheckedDoorConfig):
     """How a PRM learns."""
 
     kind: ClassVar[str] = "prm objective"
@@ -87,14 +74,14 @@ def check_objective(objective: ObjectiveConfig, prm: PRMConfig) -> None:
         )
 
 
-class TransformConfig(_MethodDoor):
+class TransformConfig(CheckedDoorConfig):
     """A credit transform."""
 
     kind: ClassVar[str] = "credit transform"
     where: ClassVar[str] = "method.step_transforms"
 
 
-class TermConfig(_MethodDoor):
+class TermConfig(CheckedDoorConfig):
     """An outcome term, and its share."""
 
     kind: ClassVar[str] = "outcome term"
@@ -103,7 +90,7 @@ class TermConfig(_MethodDoor):
     """Its values are multiplied by this; below 0 it is a penalty."""
 
 
-class FilterConfig(_MethodDoor):
+class FilterConfig(CheckedDoorConfig):
     """A row filter, and whom it concerns."""
 
     kind: ClassVar[str] = "row filter"
@@ -112,7 +99,7 @@ class FilterConfig(_MethodDoor):
     """Whether the PRM learns from these rollouts alone, too (in its warm-up also); else only the policy."""
 
 
-class PolicyLossConfig(_MethodDoor):
+class PolicyLossConfig(CheckedDoorConfig):
     """The policy's loss."""
 
     kind: ClassVar[str] = "policy loss"
