@@ -35,6 +35,7 @@ KINDS = {
     "problem sampler": "airls_ray.data.problem_sampler:PROBLEM_SAMPLER",
     "reward": "airls_ray.grading.reward_calls:REWARD",
     "row filter": "airls_ray.credit.kinds:FILTER",
+    "scorer": "airls_ray.search.scorer_kind:SCORER",
     "search": "airls_ray.search.algorithm:SEARCH",
     "task": "airls_ray.tasks.own:TASK",
     "tracker": "airls_ray.runs.trackers:TRACKER",

@@ -162,9 +162,7 @@ class SimulatedVerifier:
             columns["outcome"] = [float(sum(tokens) % 2 == 0) for tokens in responses]
             return pa.table({field.name: pa.array(columns[field.name], field.type) for field in GRADES})
 
-    def outcomes_by_problem(
-        self, rollouts: Sequence[Any], grades: pa.Table
-    ) -> list[tuple[str, list[float]]]:
+    def outcomes_by_problem(self, rollouts: Sequence[Any], grades: pa.Table) -> list[tuple[str, list[float]]]:
         """As the verifier's."""
         import pyarrow as pa
 

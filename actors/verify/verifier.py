@@ -93,9 +93,7 @@ class Verifier:
         found = summarise_rollouts(table, grades) | reward_metrics(grades)
         return found | outcomes_by_part(table, grades, list(parts_of(self._config.task)))
 
-    def outcomes_by_problem(
-        self, rollouts: Sequence[Any], grades: pa.Table
-    ) -> list[tuple[str, list[float]]]:
+    def outcomes_by_problem(self, rollouts: Sequence[Any], grades: pa.Table) -> list[tuple[str, list[float]]]:
         """Problem and outcomes of each group, for the sampler of problems."""
         from airls_ray.evaluation.rollouts import outcomes_by_group
 

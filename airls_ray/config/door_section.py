@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, JsonValue, PositiveInt, PrivateAttr, field_validator, model_validator
 
 from airls_ray import doors
 from airls_ray.config.base import StrictModel
+
+if TYPE_CHECKING:
+    from airls_ray.search.scorer_kind import Needs
 
 
 class OpenName(StrictModel):
@@ -117,8 +120,29 @@ class ProblemSamplerConfig(CheckedDoorConfig):
     where: ClassVar[str] = "train.problem_sampler"
     unopened: ClassVar[str] = "in_order"
     window: PositiveInt | None = None
-    """Different problems of the stream of which those of an iteration are chosen; null: as many as the sampler
-    says (`candidates_per_problem`, 8 where it says nothing) for each of `train.problems_per_iteration`."""
+    """Different problems of the stream of which those of an iteration are chosen; null: as many as the
+    sampler says (`candidates_per_problem`, 8 where it says nothing) for each of
+    `train.problems_per_iteration`."""
+
+
+class ScorerConfig(CheckedDoorConfig):
+    """What scores the steps of a search."""
+
+    kind: ClassVar[str] = "scorer"
+    where: ClassVar[str] = "search.scorer"
+    unopened: ClassVar[str] = "prm"
+
+    @property
+    def needs(self) -> Needs:
+        """What scores are made of; runs none of the user's code, which is given texts.
+
+        Raises:
+            DoorError: the name leads nowhere.
+        """
+        if self.door().source != "built-in":
+            return "texts"
+        found: Needs = self.open().needs
+        return found
 
 
 class TrackerConfig(DoorConfig):

@@ -42,13 +42,13 @@ def find_doors(config: Config) -> list[Door]:
     """Look up all that the run of a configuration loads, as it is now, without running any of it.
 
     Returns:
-        What was named beside what every run loads (a built-in objective, a built-in loss); searches, which a
-        run does not load, are left out.
+        What was named beside what every run loads (a built-in objective, a built-in loss); searches and their
+        scorer, which a run does not load, are left out.
 
     Raises:
         DoorError: a name leads nowhere, or an objective declares what cannot be.
     """
-    found = [(place, one.find()) for place, one in open_names(config)]
+    found = [(place, one.find()) for place, one in open_names(config) if place[0] != "search"]
     config.method.prm_objective.traits()
     return [door for place, door in found if door.source != "built-in" or place[-1].isdigit()]
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import subprocess
-import sys
-
 from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
-from airls_ray.errors import DoorError, RunError
+from airls_ray.trial import run_trial
 
 _MODULE = "airls_ray.learning.try_method"
-_SECONDS = 300.0
-"""Longest time of all trials, the imports of PyTorch and of the user's code included."""
 
 
 def try_own_code(config: Config, progress: Progress) -> None:
@@ -36,28 +29,7 @@ def try_own_code(config: Config, progress: Progress) -> None:
         "max_response_tokens": config.rollout.max_response_tokens,
         "reference": config.uses_reference,
     }
-    with progress.phase(f"trying {', '.join(names)}"):
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", _MODULE],
-                input=json.dumps(given) + "\n",
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise DoorError(
-                f"method: {', '.join(names)} did not get through a trial within {_SECONDS:g} s: look for "
-                "what hangs at import, or in a call"
-            ) from None
-    if done.returncode == 0:
-        return
-    logging.getLogger(__name__).warning("%s", done.stderr)
-    if done.returncode == 2 and done.stdout.strip():
-        raise DoorError(json.loads(done.stdout.splitlines()[-1]))
-    last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-    raise RunError(f"the trial of {', '.join(names)} failed ({last[0][:200]}): look at the log")
+    run_trial(_MODULE, given, "method", ", ".join(names), progress)
 
 
 def try_objective(config: Config, progress: Progress) -> None:

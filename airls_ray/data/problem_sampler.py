@@ -13,8 +13,8 @@ from airls_ray.errors import DoorError
 from airls_ray.own_code import Rule, keywords_of, read_rule, shown
 
 OF_CHOICE = ("candidates", "count", "rng", "iteration")
-"""What `choose` may take: a list of Candidate, an int, a `random.Random` of this choice alone, and the number of
-the iteration, from 1."""
+"""What `choose` may take: a list of Candidate, an int, a `random.Random` of this choice alone, and the number
+of the iteration, from 1."""
 CANDIDATES_PER_PROBLEM = 8
 """[C] Where a sampler says nothing."""
 
@@ -153,8 +153,8 @@ def success_rate(candidate: Candidate) -> float:
 def draw(candidates: Sequence[Candidate], weights: Sequence[float], count: int, rng: Random) -> list[int]:
     """Return `count` indices: new candidates in their order, then others by weight without replacement.
 
-    Each draw is in proportion to the weights of those that are left (Efraimidis and Spirakis 2006: the largest
-    u ** (1 / weight)).
+    Each draw is in proportion to the weights of those that are left (Efraimidis and Spirakis 2006: the
+    largest u ** (1 / weight)).
 
     Args:
         candidates: what is drawn from, at least `count`.
@@ -171,9 +171,9 @@ def draw(candidates: Sequence[Candidate], weights: Sequence[float], count: int, 
 PROBLEM_SAMPLER = Kind(
     name="problem sampler",
     protocol=(
-        f"a function of keywords among {', '.join(OF_CHOICE)} that returns indices of candidates, at most count, "
-        "or a class (made with options, and seed if it takes it) with such a method choose and, as it likes, "
-        "seen(results), state() and restore(state)"
+        f"a function of keywords among {', '.join(OF_CHOICE)} that returns indices of candidates, at most "
+        "count, or a class (made with options, and seed if it takes it) with such a method choose and, as it "
+        "likes, seen(results), state() and restore(state)"
     ),
     package="airls_ray.problem_samplers",
     attribute="SAMPLER",

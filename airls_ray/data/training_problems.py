@@ -165,8 +165,8 @@ class TrainingProblems:
             text = json.dumps(memory)
         except (TypeError, ValueError) as error:
             raise DoorError(
-                f"{self._named.where}: the state() of {self._named.name} returned {shown(memory)}, which is no "
-                f"JSON ({error}): return lists, dictionaries, texts and numbers"
+                f"{self._named.where}: the state() of {self._named.name} returned {shown(memory)}, which is "
+                f"no JSON ({error}): return lists, dictionaries, texts and numbers"
             ) from None
         return self._applied, dict(self._known), text
 

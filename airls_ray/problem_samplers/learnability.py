@@ -1,7 +1,8 @@
-"""Problems that are sometimes right more often: in proportion to p(1 - p) of their success rate, new ones first.
+"""Problems that are sometimes right more often: in proportion to p(1 - p) of their rate, new ones first.
 
-The variance of success, by which "Learning to Reason at the Frontier of Learnability" (arXiv 2502.12272) chooses
-problems. [C] They are drawn in proportion to it here, and half a success in one visit more keeps p off 0 and 1.
+The variance of success, by which "Learning to Reason at the Frontier of Learnability" (arXiv 2502.12272)
+chooses problems. [C] They are drawn in proportion to it here, and half a success in one visit more keeps p
+off 0 and 1.
 """
 
 from __future__ import annotations
