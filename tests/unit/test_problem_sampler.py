@@ -170,7 +170,8 @@ def test_what_is_passed_over_comes_again_with_the_next_epoch(own: Path) -> None:
 
 
 def test_a_sampler_that_takes_fewer_is_asked_again_and_no_problem_comes_twice(own: Path) -> None:
-    assert len(set(chosen(problems_of(f"{own}:one_at_a_time", count=6), 0, 6))) == 6
+    names = chosen(problems_of(f"{own}:one_at_a_time", count=9), 0, 9)
+    assert len(names) == len(set(names)) == 9
     pruned = problems_of(f"{own}:pruned")
     for iteration in range(4):
         pruned.seen(iteration, [(name, [1.0]) for name in chosen(pruned, iteration)])
