@@ -30,6 +30,7 @@ from airls_ray.data.problems import ProblemStream
 from airls_ray.data.training_problems import TrainingProblems
 from airls_ray.errors import ConfigError, DoorError, RunError
 from airls_ray.evaluation.rollouts import outcomes_by_group
+from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.problem_files import epochs
 
@@ -123,6 +124,13 @@ def test_by_default_problems_come_as_the_stream_has_them_repeats_included() -> N
         assert problems.choose(iteration, 7).equals(stream.take(7))
         assert problems.position == stream.position
     assert not problems.learns and problems.saved(4) is None
+
+
+def test_by_default_a_stream_that_ends_gives_what_it_has() -> None:
+    config = load_config(None, ["task.test_problems=5"])
+    stream = ProblemStream(make_task(config.task), "test", 0)
+    problems = TrainingProblems(stream, config.train.problem_sampler, 0, 3)
+    assert [problems.choose(iteration, 3).num_rows for iteration in range(3)] == [3, 2, 0]
 
 
 def test_the_default_configuration_asks_nobody_for_outcomes() -> None:
