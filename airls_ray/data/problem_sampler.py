@@ -112,7 +112,7 @@ def read_sampler(found: Any, options: Mapping[str, Any]) -> SamplerMaker:
 
     def make(seed: int) -> ProblemSampler:
         takes_seed = "seed" in made_with.named or made_with.takes_all
-        owner = found(**{"seed": seed, **options} if takes_seed else options)
+        owner: Any = found(**{"seed": seed, **options} if takes_seed else options)
         return ProblemSampler(read_rule(owner.choose, {}, OF_CHOICE), owner, each)
 
     needed = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -117,8 +116,6 @@ def scorer_of(function: Callable[..., Any]) -> OwnScorer:
     name: str = getattr(function, "__name__", type(function).__name__)
     code = getattr(function, "__code__", None)
     door = Door(SCORER.name, name, "module", "" if code is None else code.co_filename)
-    if inspect.isclass(function):
-        function = function()
     try:
         return OwnScorer(door, "prm", read_scorer(function, {}))
     except DoorError as error:
