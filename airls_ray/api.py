@@ -5,7 +5,7 @@ Each imports what it needs when it is called: `grade` neither PyTorch nor pydant
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -162,7 +162,7 @@ def train(
     Args:
         config: a YAML file, a run folder, sections as a dictionary, or a configuration that is loaded.
         resume: go on from the run's last checkpoint.
-        trust: open files, modules and URLs that a run folder names as rewards, searches or trackers.
+        trust: open files, modules and URLs that a run folder names, such as rewards, searches or trackers.
         overrides: sections, of which what is given replaces that of `config`, or whole paths:
             `**{"train.iterations": 5}`.
 
@@ -224,7 +224,7 @@ def search_task(
 def search_endpoint(
     url: str,
     problems: Sequence[str],
-    prm: Path | str | ScoresSteps,
+    prm: Path | str | ScoresSteps | Callable[..., Any] | None = None,
     *,
     algorithm: AlgorithmName = "best_of_n",
     budget: int = 16,
@@ -254,7 +254,9 @@ def search_endpoint(
     Args:
         url: of the endpoint, with `/v1`; it must have `/completions`.
         problems: their texts, as the PRM reads them.
-        prm: folder or hub name of a PRM, `load_prm(...)`, or anything with `score(problem, steps)`.
+        prm: folder or hub name of a PRM, `load_prm(...)`, anything with `score(problem, steps)`, or a
+            function of `prompt` and `steps` (docs/doors.md); None: what `scorer` names, as `search.scorer`
+            does.
         algorithm: any of `airls-ray search` but `lookahead`.
         budget: width N.
         model: name at the endpoint; None: the one that it serves.
@@ -271,7 +273,7 @@ def search_endpoint(
         seed: of all random numbers.
         deadline_seconds: of one call.
         search: fields of the section `search`: temperature, answer, aggregate, max_steps, max_step_tokens,
-            limits, tree, rebase and more.
+            limits, tree, rebase, scorer and more.
 
     Returns:
         For each problem the chosen response and all others, with their step scores, and what it cost.
@@ -282,7 +284,14 @@ def search_endpoint(
     from airls_ray.evaluation.endpoint import Connection
     from airls_ray.search.over_endpoint import Scoring, TextForm, scoring_of, search_by_endpoint
 
-    if isinstance(prm, str | Path):
+    if (prm is None) != ("scorer" in search):
+        raise ConfigError("give one of them: a PRM, or scorer=... (file.py:NAME)")
+    if prm is None:
+        from airls_ray.config.load import load_config
+        from airls_ray.search.over_endpoint import scoring_by_name
+
+        scoring = scoring_by_name(load_config({"search": {"scorer": search["scorer"]}}).search.scorer)
+    elif isinstance(prm, str | Path):
         from airls_ray.prm.forms import check_prm
 
         path = prm
@@ -291,6 +300,12 @@ def search_endpoint(
     elif isinstance(prm, PRM):
         loaded = prm.scorer
         scoring = scoring_of(lambda: loaded, prm.path)
+    elif not hasattr(prm, "score"):
+        from airls_ray.search.own_scorer import scorer_of
+
+        function = scorer_of(prm)
+        function.try_out()
+        scoring = Scoring(lambda: function)
     else:
         own = _Each(prm)
         scoring = Scoring(lambda: own)

@@ -71,6 +71,7 @@ _NEWER = (
     ("prm", "score_by", "updated"),
     ("train", "grace_seconds", 60.0),
     ("train", "trackers", []),
+    ("train", "problem_sampler", {"name": "in_order", "label": "", "options": {}, "window": None}),
     ("task", "reward", []),
     ("train", "evaluate_every", 0),
     ("train", "patience", 0),

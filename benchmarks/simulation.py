@@ -162,6 +162,15 @@ class SimulatedVerifier:
             columns["outcome"] = [float(sum(tokens) % 2 == 0) for tokens in responses]
             return pa.table({field.name: pa.array(columns[field.name], field.type) for field in GRADES})
 
+    def outcomes_by_problem(self, rollouts: Sequence[Any], grades: pa.Table) -> list[tuple[str, list[float]]]:
+        """As the verifier's."""
+        import pyarrow as pa
+
+        from actors.cluster.cluster import resolve
+        from airls_ray.evaluation.rollouts import outcomes_by_group
+
+        return outcomes_by_group(pa.concat_tables(resolve(rollouts)), grades)
+
     def summarise(self, rollouts: Sequence[Any], grades: pa.Table) -> dict[str, float]:
         """What the loop needs."""
         from actors.cluster.cluster import resolve

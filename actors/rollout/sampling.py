@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from actors.rollout.rollout_pool import RolloutPool
 from actors.rollout.rollout_worker import RolloutRequest
 from airls_ray.config.schema import Config, FailureConfig
-from airls_ray.data.problems import ProblemStream, replace_rows
+from airls_ray.data.problems import replace_rows
 from airls_ray.errors import RunError
 from airls_ray.truncation import Truncation
 
 _WAIT_SECONDS = 0.5
+
+
+class MoreProblems(Protocol):
+    """Whatever has problems in the place of others."""
+
+    def take(self, count: int) -> pa.Table:
+        """Return the next ones (schema PROBLEMS)."""
+        ...
 
 
 def training_request(config: Config, iteration: int) -> RolloutRequest:
@@ -33,7 +41,7 @@ class IterationSampling:
     def __init__(
         self,
         pool: RolloutPool,
-        stream: ProblemStream,
+        stream: MoreProblems,
         problems: pa.Table,
         request: RolloutRequest,
         failures: FailureConfig,

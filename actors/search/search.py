@@ -15,6 +15,7 @@ from actors.train.evaluate import versions
 from actors.train.launch_checks import record_doors
 from actors.train.start import connected
 from airls_ray import files
+from airls_ray.config.door_section import ScorerConfig
 from airls_ray.config.schema import Config
 from airls_ray.config.search_section import AlgorithmName, search_label
 from airls_ray.console.choose import make_progress
@@ -31,9 +32,10 @@ from airls_ray.search.driver import (
 )
 from airls_ray.search.plots import draw_curves
 from airls_ray.search.records import Run, Verdict, make_record
-from airls_ray.search.registry import algorithm_of, make_searcher, own_searches
+from airls_ray.search.registry import algorithm_of, make_searcher, own_of_search
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.summary import flat_share, sample_curves, summarise, table_rows
+from airls_ray.search.try_scorer import try_scorer
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
@@ -66,15 +68,16 @@ def run_search(
     started = time.perf_counter()
     for name in config.search.algorithms:  # what does not open is found out before anything is loaded
         algorithm_of(name)
+    progress = make_progress()
+    try_scorer(config.search.scorer, progress)
     config = check_models(config, policy, prm)
     problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     journal = journals.Journal(output, _settings(config, policy, prm), resume)
-    progress = make_progress()
-    record_doors(output, own_searches(config.search.algorithms), progress)
+    record_doors(output, own_of_search(config.search), progress)
     check_before(config, progress, splits=("test",), traces=False)
     codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     order = [
-        (search_label(name), config.search.scorer, budget, config.seed, problem_id)
+        (search_label(name), config.search.scorer.shown, budget, config.seed, problem_id)
         for name in config.search.algorithms
         for budget in config.search.budgets
         for problem_id in problems["problem_id"].to_pylist()
@@ -107,9 +110,9 @@ def search_all(
     search = config.search
     searcher = make_searcher(name, search, budget, parts.aggregate)
     algorithm, label = algorithm_of(name), search_label(name)
-    run = Run(label, search.scorer, budget, config.seed, search.answer or algorithm.answer)
+    run = Run(label, search.scorer.shown, budget, config.seed, search.answer or algorithm.answer)
     identifiers = problems["problem_id"].to_pylist()
-    done = [(label, search.scorer, budget, config.seed, one) in journal.records for one in identifiers]
+    done = [(label, search.scorer.shown, budget, config.seed, one) in journal.records for one in identifiers]
     spent = Seconds()
     tokens = solved = searched = 0
     with progress.track(f"{algorithm.label}, N = {budget}", len(identifiers)) as bar:
@@ -220,7 +223,7 @@ def finish(
     if flat > _FLAT_SEARCHES:
         progress.say(
             f"the finished responses of {flat:.0%} of the searches have the same score: "
-            f"{config.search.scorer} tells nothing apart there. Train the PRM longer, or set another "
+            f"{config.search.scorer.shown} tells nothing apart there. Train the PRM longer, or set another "
             "prm.search_score"
         )
     summary: dict[str, Any] = {
@@ -228,7 +231,7 @@ def finish(
         "prm_path": None if prm is None else str(prm),
         "task": config.task.name,
         "seed": config.seed,
-        "scorer": config.search.scorer,
+        "scorer": config.search.scorer.shown,
         "problems": len({record["problem_id"] for record in records}),
         "algorithms": rows,
         "best_of_n": sample_curves(records, derive_seed(config.seed, "search")),
@@ -258,6 +261,8 @@ def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
     tree["rollout"] = {name: tree["rollout"][name] for name in ("temperature", "max_response_tokens")}
     for name in (one.name for one in fields(Truncation)):  # the records of older searches do not know of it
         tree["search"].pop(name)
+    if config.search.scorer == ScorerConfig(name=config.search.scorer.name):  # as older searches have it
+        tree["search"]["scorer"] = config.search.scorer.name
     tree["search"] |= Truncation.of(config.search).given()
     tree["prm"] = {
         name: tree["prm"][name] for name in ("parameterisation", "search_score", "search_aggregate")

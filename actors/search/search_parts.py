@@ -18,12 +18,13 @@ from airls_ray.config.schema import Config
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.errors import ProcessLost, RunError
 from airls_ray.evaluation.steps import ScoreKind
+from airls_ray.prm.in_search import ScoresTexts, TextSearchScorer
+from airls_ray.search.own_scorer import open_own
 from airls_ray.search.scoring import Continuation, Scores
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
 
 if TYPE_CHECKING:
-    from airls_ray.prm.in_search import TextSearchScorer
     from airls_ray.prm.prefix_scores import PrefixScorer
 
 
@@ -53,10 +54,11 @@ class PoolGenerator:
 
 
 class StepScorer:
-    """An actor that holds a PRM: one of this project (new tokens alone are computed) or another's."""
+    """An actor that holds a PRM, one of this project (new tokens alone are computed) or another's, or a
+    scorer of the user's own."""
 
     def __init__(
-        self, name: str, config: Config, policy: str, prm: str, prompts: Sequence[str] | None = None
+        self, name: str, config: Config, policy: str, prm: str | None, prompts: Sequence[str] | None = None
     ) -> None:
         """`policy`: whose tokenizer is used; `prm`: folder of the PRM; `prompts`: texts by problem."""
         self._name = name
@@ -72,17 +74,24 @@ class StepScorer:
     def start(self) -> float:
         """Load the model; returns seconds."""
         start = time.perf_counter()
-        self._scorer = self._of_ours() if is_prm_of_ours(Path(self._prm)) else self._of_others()
+        if self._config.search.scorer.needs == "texts":
+            self._scorer: PrefixScorer | TextSearchScorer = self._of_texts(
+                open_own(self._config.search.scorer)
+            )
+        else:
+            assert self._prm is not None
+            ours = is_prm_of_ours(Path(self._prm))
+            self._scorer = self._of_ours(self._prm) if ours else self._of_others(self._prm)
         return time.perf_counter() - start
 
-    def _of_ours(self) -> PrefixScorer:
+    def _of_ours(self, folder: str) -> PrefixScorer:
         from airls_ray.learning.engine import own_device
         from airls_ray.models.load import load_prm_module
         from airls_ray.prm.prefix_scores import PrefixScorer
 
         model, prm = self._config.model, self._config.prm
         device = own_device()
-        module = load_prm_module(self._prm, prm.parameterisation, model.dtype).to(device)
+        module = load_prm_module(folder, prm.parameterisation, model.dtype).to(device)
         return PrefixScorer(
             module,
             prm,
@@ -92,14 +101,16 @@ class StepScorer:
             tokens_per_microbatch=prm.learner.tokens_per_microbatch,
         )
 
-    def _of_others(self) -> TextSearchScorer:
-        from airls_ray.prm.in_search import TextSearchScorer
+    def _of_others(self, folder: str) -> TextSearchScorer:
         from airls_ray.prm.load import load_step_scorer
 
         model, learner = self._config.model, self._config.prm.learner
-        prm = load_step_scorer(self._prm, dtype=model.dtype, batch_tokens=learner.tokens_per_microbatch)
-        codec = TextCodec.for_model(model, self._policy, make_task(self._config.task))
-        return TextSearchScorer(prm, codec, self._prompts)
+        prm = load_step_scorer(folder, dtype=model.dtype, batch_tokens=learner.tokens_per_microbatch)
+        return self._of_texts(prm)
+
+    def _of_texts(self, scorer: ScoresTexts) -> TextSearchScorer:
+        codec = TextCodec.for_model(self._config.model, self._policy, make_task(self._config.task))
+        return TextSearchScorer(scorer, codec, self._prompts)
 
     def score(self, items: Sequence[Continuation]) -> Scores:
         """Scores of the steps of all continuations, and the tokens computed for each."""

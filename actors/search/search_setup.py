@@ -68,7 +68,7 @@ def check_models(config: Config, policy: Path, prm: Path | None) -> Config:
     check_search_models(config, policy, prm)
     info = check_model_folder(policy)
     config = with_prm_form(config, prm)
-    if prm is not None and config.search.scorer == "prm" and is_prm_of_ours(prm):
+    if prm is not None and config.search.scorer.needs == "prm" and is_prm_of_ours(prm):
         check_model_folder(prm, vocab_size=info.vocab_size, vocab_of=f"the policy {policy}")
         require_same_tokens(policy, prm)
     return config
@@ -80,7 +80,7 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
     Raises:
         ModelError: the folder is no PRM of a known form.
     """
-    if config.search.scorer != "prm" or prm is None:
+    if config.search.scorer.needs != "prm" or prm is None:
         return config
     if is_prm_of_ours(prm):
         config = config.model_copy(update={"prm": read_prm_form(prm, config.prm)})
@@ -98,7 +98,7 @@ def start(
     prompts = problems["prompt"].to_pylist() or None
 
     def start_scorer(number: int, name: str = "") -> Any:
-        arguments = (str(number), config, str(policy), str(prm), prompts)
+        arguments = (str(number), config, str(policy), None if prm is None else str(prm), prompts)
         return cluster.start_actor(
             "actors.search.search_parts:StepScorer", name, search.resources, *arguments
         )
@@ -108,17 +108,18 @@ def start(
         cluster.fetch(scorer.start.remote(), config.ray.start_deadline_seconds, "starting a step scorer")
         return scorer
 
-    with_prm = search.scorer == "prm"
+    needs = search.scorer.needs
+    with_prm, of_actors = needs == "prm", needs in ("prm", "texts")
     asked = [
         Demand("rollout worker", config.rollout.resources, config.rollout.min_workers),
         Demand("verifier", config.verifier.resources),
     ]
-    asked += [Demand("step scorer", search.resources, search.scorers)] if with_prm else []
+    asked += [Demand("step scorer", search.resources, search.scorers)] if of_actors else []
     cluster.require_resources(asked, config.ray.resources_deadline_seconds)
     fleet = make_fleet(config, str(policy), progress, None)
     fleet.step(busy=())
     judge = start_verifier(config, str(policy))
-    scorers = [start_scorer(n, f"scorer-{n}") for n in range(search.scorers if with_prm else 0)]
+    scorers = [start_scorer(n, f"scorer-{n}") for n in range(search.scorers if of_actors else 0)]
     starting = {
         "verifier": [judge.start.remote()],
         "step scorer": [scorer.start.remote() for scorer in scorers],
@@ -129,10 +130,11 @@ def start(
     pool = RolloutPool(fleet, config.rollout.deadline_seconds, config.failures)
     verifier = VerifierHandle(judge, deadline, lambda: start_verifier(config, str(policy)), attempts)
     scorer: AnyScorer = LogProbScorer()
-    if with_prm:
-        kind = config.prm.score_kind if prm is not None and is_prm_of_ours(prm) else "probability"
+    if of_actors:
+        ours = with_prm and prm is not None and is_prm_of_ours(prm)
+        kind = config.prm.score_kind if ours else "probability"
         scorer = ScorerGroup(scorers, deadline, restart_scorer, attempts, kind)
-    elif search.scorer == "oracle":
+    elif needs == "truth":
         scorer = OracleScorer(verifier, problems)
     settings = DriverSettings(
         temperature=search.temperature,

@@ -1,6 +1,6 @@
 """The asynchronous loop: the learners train on one iteration while the workers sample the next ones.
 
-    rollout stream (its own thread): problems -> rollout pool -> verifier -> reference server
+    rollout stream (its own thread): problem sampler -> rollout pool -> verifier -> reference server
              -> log-probabilities under the policy as it is now    (the rollouts may be older)
              -> PRM learner: update, then score -> policy learner: update -> weights to the stream
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from actors.learn.groups import Lesson
 from actors.train.evaluate import evaluate_now
 from actors.train.loop import learn_and_score
-from actors.train.parts import Parts
+from actors.train.parts import Parts, ask_outcomes, tell_outcomes
 from actors.train.rollout_stream import RolloutStream
 from actors.train.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config.schema import Config
@@ -53,6 +53,7 @@ def run_iteration(
     lesson = Lesson(batch.problems, rollouts, grades, batch.reference, state.iteration, current)
     metrics, scores = learn_and_score(parts.prm, lesson, config, clock)
     version = state.version
+    outcomes = ask_outcomes(parts, rollouts, grades)
     measured = [
         parts.verifier.start("staleness", rollouts, version),
         parts.verifier.start("summarise", rollouts, grades),
@@ -64,6 +65,7 @@ def run_iteration(
             metrics |= parts.policy.update(rollouts, grades, scores, batch.reference, version)
         with clock("sync"):
             stream.push(parts.policy.export(), version)
+    tell_outcomes(parts, state.iteration, outcomes)  # before choices that may know of them
     stream.train_done()
     if config.evaluates_after(state.iteration + 1):
         with clock("evaluation"):  # until it is over no newer weights are pushed

@@ -33,6 +33,7 @@ from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_method import try_own_code
 from airls_ray.data.check_rewards import try_rewards
+from airls_ray.data.check_sampler import try_sampler
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import Interrupted
 from airls_ray.grading.reward_pool import find_rewards
@@ -111,6 +112,7 @@ def _run_locked(
     try_rewards(config, rewards, progress)
     try_own_code(config, progress)
     trackers = Trackers(config.train.trackers, progress.say)
+    try_sampler(config)
     check_data(config, base, progress)
     said = [*truncated_rollouts(config), *check_room(config), best_metric_warning(config)]
     for warning in filter(None, said):

@@ -14,6 +14,7 @@ from airls_ray.config.task_choice import parts_of
 from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
+from airls_ray.data.check_sampler import problems_drawn
 from airls_ray.data.lengths import Lengths, fit_of
 from airls_ray.doors import Door, changed, record
 from airls_ray.errors import ConfigError, ModelError
@@ -141,7 +142,7 @@ def check_data(config: Config, policy: str, progress: Progress) -> None:
         UserError: a data file is wrong, a problem is too long or the tokenizer is another task's.
     """
     traces = config.method.prm_objective.needs_traces
-    draws = config.iterations * config.train.problems_per_iteration
+    draws = problems_drawn(config)
     task = make_task(config.task)
     check_lengths(config, policy, draws, progress, traces=traces, task=task)
     lengths = Lengths.of(config, TextCodec.for_model(config.model, policy, task))

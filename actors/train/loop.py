@@ -1,6 +1,6 @@
 """The training loop, from top to bottom.
 
-    problems -> rollout pool -> rollouts -> verifier -> outcomes
+    problem sampler -> problems -> rollout pool -> rollouts -> verifier -> outcomes
              -> reference server -> reference log-probabilities   (where something uses them)
              -> PRM learner: update, then score -> step rewards   (where the method has a PRM)
              -> policy learner: credit and update -> weight sync -> rollout pool
@@ -21,7 +21,7 @@ from actors.learn.groups import Lesson, NoPRM, PRMPart
 from actors.rollout.rollout_worker import RolloutRequest
 from actors.rollout.sampling import IterationSampling, sample_all, training_request
 from actors.train.evaluate import evaluate_now
-from actors.train.parts import Parts
+from actors.train.parts import Parts, ask_outcomes, tell_outcomes
 from actors.train.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config.schema import Config
 from airls_ray.errors import ProcessLost
@@ -48,7 +48,7 @@ def run_iteration(
     """One iteration: sample, grade, teach the PRM, teach the policy (not in the warm-up), sync."""
     clock = Stopwatch(tracker.stage)
     request = training_request(config, state.iteration)
-    problems, rollouts, grades, reference = gather(parts, config, request, clock)
+    problems, rollouts, grades, reference = gather(parts, config, state.iteration, request, clock)
     current = []
     if config.recomputes_log_probs:
         with clock("log_probs"):
@@ -67,6 +67,7 @@ def run_iteration(
             metrics |= evaluate_now(parts, config, parts.pool)
             parts.pool.forget_prefixes()  # the next iteration finds the engines as after the sync
     with clock("measure"):
+        tell_outcomes(parts, state.iteration, ask_outcomes(parts, rollouts, grades))
         metrics |= parts.verifier.call("summarise", rollouts, grades)
         metrics |= parts.verifier.call("measure", rollouts, grades, scores)
     return tracker.record(
@@ -98,14 +99,14 @@ def learn_and_score(
 
 
 def gather(
-    parts: Parts, config: Config, request: RolloutRequest, clock: Stopwatch
+    parts: Parts, config: Config, iteration: int, request: RolloutRequest, clock: Stopwatch
 ) -> tuple[pa.Table, Refs, Any, Refs]:
     """Draw problems, sample, grade, ask the reference; nothing learns here, so what is lost is done again.
 
     Returns:
         PROBLEMS, references to ROLLOUTS, to GRADES and to the reference's log-probabilities.
     """
-    problems = parts.problems.take(config.train.problems_per_iteration)
+    problems = parts.problems.choose(iteration, config.train.problems_per_iteration)
     for attempt in range(1, config.failures.attempts + 1):
         with clock("rollout"):
             sampling = IterationSampling(parts.pool, parts.problems, problems, request, config.failures)

@@ -8,19 +8,20 @@ from typing import Any
 import pyarrow as pa
 
 from actors.cluster import cluster
+from actors.cluster.cluster import Refs
 from actors.cluster.starting import Starting
 from actors.learn.groups import NoPRM, NoReference, PolicyGroup, PRMPart, ReferenceGroup
 from actors.rollout.rollout_pool import RolloutPool
 from actors.train.weight_sync import NCCLWeightSync, WeightSync
 from actors.verify.verifier_handle import VerifierHandle
-from airls_ray.data.problems import ProblemStream
+from airls_ray.data.training_problems import TrainingProblems
 
 
 @dataclass(frozen=True)
 class Parts:
     """What an iteration is made of."""
 
-    problems: ProblemStream
+    problems: TrainingProblems
     pool: RolloutPool
     verifier: VerifierHandle
     reference: ReferenceGroup | NoReference
@@ -49,3 +50,20 @@ class Parts:
         self.pool.fleet.close()
         for actor in self.learners:
             cluster.kill(actor)
+
+
+def ask_outcomes(parts: Parts, rollouts: Refs, grades: Any) -> Any:
+    """Begin to ask for the outcomes of an iteration, where the sampler of problems wants them."""
+    if not parts.problems.learns:
+        return None
+    return parts.verifier.start("outcomes_by_problem", rollouts, grades)
+
+
+def tell_outcomes(parts: Parts, iteration: int, asked: Any) -> None:
+    """Tell the sampler of problems what `ask_outcomes` has asked for; `iteration`: its number, from 0.
+
+    Raises:
+        ProcessLost: the verifier is lost again and again.
+    """
+    if asked is not None:
+        parts.problems.seen(iteration, parts.verifier.finish(asked))

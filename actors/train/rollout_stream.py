@@ -27,7 +27,7 @@ from actors.rollout.rollout_worker import RolloutRequest
 from actors.rollout.sampling import IterationSampling, training_request
 from actors.verify.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
-from airls_ray.data.problems import ProblemStream
+from airls_ray.data.training_problems import TrainingProblems
 from airls_ray.errors import RunError
 
 _TICK_SECONDS = 0.1
@@ -60,7 +60,7 @@ class RolloutStream:
     def __init__(
         self,
         pool: RolloutPool,
-        problems: ProblemStream,
+        problems: TrainingProblems,
         verifier: VerifierHandle,
         reference: ReferenceGroup | NoReference,
         config: Config,
@@ -169,7 +169,7 @@ class RolloutStream:
         train = self._config.train
         while self._next < self._config.iterations and self._next <= trained + train.max_staleness:
             request = training_request(self._config, self._next)
-            problems = self._problems.take(train.problems_per_iteration)
+            problems = self._problems.choose(self._next, train.problems_per_iteration)
             sampling = IterationSampling(self._pool, self._problems, problems, request, self._config.failures)
             self._open[self._next] = _Open(sampling, self._problems.position, time.perf_counter())
             self._next += 1

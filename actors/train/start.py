@@ -34,6 +34,7 @@ from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
 from airls_ray.data.lengths import fit_of
 from airls_ray.data.problems import ProblemStream
+from airls_ray.data.training_problems import TrainingProblems
 from airls_ray.grading.reward_pool import NamedReward
 from airls_ray.runs.run_control import RunControl
 from airls_ray.seeding import derive_seed
@@ -167,7 +168,7 @@ def restart_learners(
     return again
 
 
-def training_problems(config: Config, state: LoopState, policy: str | None) -> ProblemStream:
+def training_problems(config: Config, state: LoopState, policy: str | None) -> TrainingProblems:
     """The training problems from where the run stands.
 
     `policy`: its tokenizer measures what is too long; None (simulations): nothing is.
@@ -176,7 +177,16 @@ def training_problems(config: Config, state: LoopState, policy: str | None) -> P
     fit = None
     if policy is not None:
         fit = fit_of(config, TextCodec.for_model(config.model, policy, task))
-    return ProblemStream(task, "train", seed, start=state.position, fit=fit)
+    train = config.train
+    return TrainingProblems(
+        ProblemStream(task, "train", seed, start=state.position, fit=fit),
+        train.problem_sampler,
+        derive_seed(config.seed, "problem_sampler"),
+        train.problems_per_iteration,
+        lag=train.max_staleness,
+        iteration=state.iteration,
+        saved=state.problem_sampler,
+    )
 
 
 def evaluation_problems(config: Config) -> pa.Table | None:

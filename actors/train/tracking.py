@@ -53,6 +53,8 @@ class LoopState:
     """Response tokens sampled so far."""
     seconds: float = 0.0
     """Seconds of the loop so far, over all sittings."""
+    problem_sampler: dict[str, Any] | None = None
+    """What a resume needs of the sampler of problems, as a checkpoint has it; None: nothing."""
 
     def advanced(self, version: int, position: int, tokens: float) -> LoopState:
         """The state after one more iteration."""
@@ -62,6 +64,7 @@ class LoopState:
             version=version,
             position=position,
             tokens=self.tokens + tokens,
+            problem_sampler=None,
         )
 
 
@@ -283,7 +286,10 @@ class Tracker:
             folder = folder.resolve()
             parts.policy.save(str(folder / "policy"), str(folder / "state" / "policy"))
             parts.prm.save(str(folder / "prm"), str(folder / "state" / "prm"))
-            (folder / "state" / "loop.json").write_text(json.dumps(asdict(state)) + "\n")
+            fields = asdict(replace(state, problem_sampler=parts.problems.saved(state.iteration)))
+            if fields["problem_sampler"] is None:  # as earlier versions wrote and read it
+                del fields["problem_sampler"]
+            (folder / "state" / "loop.json").write_text(json.dumps(fields) + "\n")
         self._copies.checkpoint(self._run.checkpoints_folder / iteration_name(state.iteration))
 
 

@@ -93,6 +93,12 @@ class Verifier:
         found = summarise_rollouts(table, grades) | reward_metrics(grades)
         return found | outcomes_by_part(table, grades, list(parts_of(self._config.task)))
 
+    def outcomes_by_problem(self, rollouts: Sequence[Any], grades: pa.Table) -> list[tuple[str, list[float]]]:
+        """Problem and outcomes of each group, for the sampler of problems."""
+        from airls_ray.evaluation.rollouts import outcomes_by_group
+
+        return outcomes_by_group(self._rollouts(rollouts), grades)
+
     def staleness(self, rollouts: Sequence[Any], version: int) -> dict[str, float]:
         """Policy updates between the sampling of the rollouts and policy `version`."""
         age = version - self._rollouts(rollouts)["version"].to_numpy()

@@ -49,7 +49,7 @@ def search(
         ),
     ] = None,
 ) -> None:
-    """Search the test problems, guided by the PRM: Best-of-N, beam, REBASE, particles, MCTS and more."""
+    """Search the test problems, guided by a PRM (or another scorer): Best-of-N, beam, MCTS and more."""
     if endpoint is None:
         _refuse_without_endpoint(model, tokenizer)
     else:
@@ -104,20 +104,30 @@ def _search_endpoint(
     """Search over somebody's server."""
     from airls_ray.errors import ConfigError
 
-    if prm is None:
-        raise ConfigError("a search over an endpoint is guided by a PRM: give --prm")
+    named = settings.search.scorer
+    if prm is None and named.needs == "prm":
+        raise ConfigError(
+            "a search over an endpoint is guided by a PRM or by a scorer of your own: give --prm, or set "
+            "search.scorer=file.py:NAME"
+        )
+    if prm is not None and named.needs == "texts":
+        raise ConfigError(f"--prm and search.scorer={named.name} exclude each other: give one of them")
     from airls_ray.api import load_prm
     from airls_ray.console.choose import make_progress
     from airls_ray.evaluation.endpoint import Connection
     from airls_ray.prm.forms import check_prm
     from airls_ray.search.endpoint_task import search_task_by_endpoint
-    from airls_ray.search.over_endpoint import scoring_of
+    from airls_ray.search.over_endpoint import scoring_by_name, scoring_of
 
-    check_prm(prm)
+    if prm is None or named.needs != "prm":
+        scoring = scoring_by_name(named)
+    else:
+        check_prm(prm)
+        scoring = scoring_of(lambda: load_prm(prm).scorer, prm)
     search_task_by_endpoint(
         settings,
         Connection(url, model, settings.rollout.deadline_seconds),
-        scoring_of(lambda: load_prm(prm).scorer, prm),
+        scoring,
         output,
         make_progress(),
         tokenizer=tokenizer,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
     Field,
     JsonValue,
+    PositiveInt,
     PrivateAttr,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -18,6 +19,9 @@ from pydantic import (
 
 from airls_ray import doors
 from airls_ray.config.base import StrictModel
+
+if TYPE_CHECKING:
+    from airls_ray.search.scorer_kind import Needs
 
 Place = tuple[str, ...]
 """Keys that lead to a name: `("task", "reward", "0")`."""
@@ -140,6 +144,38 @@ class NameOrSection(KnownDoorConfig):
     @model_serializer(mode="wrap")
     def _name_or_section(self, whole: SerializerFunctionWrapHandler) -> Any:
         return whole(self) if self.label or self.options else self.name
+
+
+class ProblemSamplerConfig(KnownDoorConfig):
+    """What chooses the training problems."""
+
+    kind: ClassVar[str] = "problem sampler"
+    where: ClassVar[str] = "train.problem_sampler"
+    unopened: ClassVar[str] = "in_order"
+    window: PositiveInt | None = None
+    """Different problems of the stream of which those of an iteration are chosen; null: as many as the
+    sampler says (`candidates_per_problem`, 8 where it says nothing) for each of
+    `train.problems_per_iteration`."""
+
+
+class ScorerConfig(KnownDoorConfig):
+    """What scores the steps of a search."""
+
+    kind: ClassVar[str] = "scorer"
+    where: ClassVar[str] = "search.scorer"
+    unopened: ClassVar[str] = "prm"
+
+    @property
+    def needs(self) -> Needs:
+        """What scores are made of; runs none of the user's code, which is given texts.
+
+        Raises:
+            DoorError: the name leads nowhere.
+        """
+        if self.door().source != "built-in":
+            return "texts"
+        found: Needs = self.open().needs
+        return found
 
 
 class TrackerConfig(DoorConfig):

@@ -34,12 +34,12 @@ def find_doors(config: Config, *loaded: str) -> list[Door]:
 
     Returns:
         Of what is loaded, all that was named beside what every run loads (a built-in objective, a built-in
-        loss); searches, which a run does not load, are left out.
+        loss); searches and their scorer, which a run does not load, are left out.
 
     Raises:
         DoorError: a name leads nowhere, or an objective declares what cannot be.
     """
-    found = [(place, one.find()) for place, one in open_names(config)]
+    found = [(place, one.find()) for place, one in open_names(config) if place[0] != "search"]
     config.method.prm_objective.traits()
     return [
         door

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from airls_ray.config.base import StrictModel
-from airls_ray.config.door_section import TrackerConfig, one_alone
+from airls_ray.config.door_section import ProblemSamplerConfig, TrackerConfig, one_alone
 from airls_ray.config.evaluation_section import EvaluationConfig
 from airls_ray.config.method_doors import check_objective
 from airls_ray.config.method_section import MethodConfig
@@ -126,6 +126,9 @@ class TrainConfig(StrictModel):
     """Fresh problems of one iteration."""
     rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
     """Group size G."""
+    problem_sampler: ProblemSamplerConfig = ProblemSamplerConfig(name="in_order")
+    """Which problems of the stream come next: `in_order`, `prioritised`, `learnability`, or your own
+    (docs/doors.md)."""
     max_staleness: NonNegativeInt = 0
     """Policy updates by which rollouts may be older than the policy that learns from them: above 0 the loop
     is asynchronous, and the workers sample the iterations to come while the learners train. 0: one after the
@@ -168,6 +171,16 @@ class TrainConfig(StrictModel):
     `mlflow`, or your own (docs/doors.md)."""
     grace_seconds: PositiveFloat = 60.0
     """How long a run that is asked to stop (Ctrl-C, SIGTERM) may go on, to end its iteration and save it."""
+
+    @model_validator(mode="after")
+    def _window_is_wide_enough(self) -> TrainConfig:
+        window = self.problem_sampler.window
+        if window is not None and window < self.problems_per_iteration:
+            raise ValueError(
+                f"train.problem_sampler.window must be at least problems_per_iteration "
+                f"({self.problems_per_iteration}), but is {window}"
+            )
+        return self
 
 
 class RayConfig(StrictModel):

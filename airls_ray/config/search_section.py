@@ -18,11 +18,11 @@ from pydantic import (
 )
 
 from airls_ray.config.base import StrictModel
+from airls_ray.config.door_section import ScorerConfig
 from airls_ray.config.model_sections import Probability, Resources, TopK, TopP
 
 AlgorithmName = str
 """A file of `airls_ray/search/algorithms`, or a name of the user's (docs/doors.md)."""
-ScorerName = Literal["prm", "policy_log_prob", "oracle"]
 AnswerRule = Literal["best", "majority", "weighted"]
 
 
@@ -118,9 +118,9 @@ class SearchConfig(StrictModel):
     (docs/doors.md)."""
     budgets: list[PositiveInt] = Field(default_factory=lambda: [16], min_length=1)
     """Widths N: each algorithm runs once with each."""
-    scorer: ScorerName = "prm"
-    """Who scores steps: the PRM, the policy's own log-probability (the control) or the task's step truth
-    (`oracle`, an upper bound)."""
+    scorer: ScorerConfig = ScorerConfig(name="prm")
+    """Who scores steps: the PRM (`prm`), the policy's own log-probability (`policy_log_prob`, the control),
+    the task's step truth (`oracle`, an upper bound), or a scorer of your own (docs/doors.md)."""
     answer: AnswerRule | None = None
     """How the answer is chosen among the finished responses; null: what the algorithm's authors do."""
     aggregate: Literal["last", "min", "prod", "mean", "odds", "mean_odds"] | None = None

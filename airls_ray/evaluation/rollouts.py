@@ -72,6 +72,20 @@ def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]
     }
 
 
+def outcomes_by_group(rollouts: pa.Table, grades: pa.Table) -> list[tuple[str, list[float]]]:
+    """Return problem and outcomes of each group, in the order of the groups.
+
+    Args:
+        rollouts: ROLLOUTS.
+        grades: GRADES, joined by position.
+    """
+    found: dict[int, tuple[str, list[float]]] = {}
+    columns = (rollouts["group"], rollouts["problem_id"], grades["outcome"])
+    for group, name, outcome in zip(*(one.to_pylist() for one in columns), strict=True):
+        found.setdefault(group, (name, []))[1].append(outcome)
+    return [found[group] for group in sorted(found)]
+
+
 def outcomes_by_part(rollouts: pa.Table, grades: pa.Table, labels: Sequence[str]) -> dict[str, float]:
     """Return `outcome/LABEL` and `share/LABEL` (of the rollouts) for each part of a mixture that occurs.
 

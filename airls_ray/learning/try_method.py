@@ -1,17 +1,14 @@
 """What a method names, tried on a hand-made batch; a process of its own, since the driver has no PyTorch.
 
-`python -m airls_ray.learning.try_method` reads a line of JSON (see `airls_ray/data/check_method.py`). It ends
-with 0, or with 2 and one sentence on standard output.
+`airls_ray/data/check_method.py` runs `python -m airls_ray.learning.try_method` (see `airls_ray/trial.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -27,6 +24,7 @@ from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser
 from airls_ray.prm.named_objective import NamedObjective, accuracies_of
 from airls_ray.prm.objective import Actions, RowSums
+from airls_ray.trial import main_of
 
 CALL_SECONDS = 20.0
 """Longest time of one trial."""
@@ -202,22 +200,8 @@ def deadline() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def answer(trial: Callable[[Mapping[str, Any]], None]) -> int:
-    """Try what standard input says and return the exit code; see the module's docstring."""
-    given: Mapping[str, Any] = json.loads(sys.stdin.readline())
-    torch.set_num_threads(1)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints
-            trial(given)
-    except DoorError as error:
-        if error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
-        print(json.dumps(str(error)))
-        return 2
-    return 0
-
-
 def _try_given(given: Mapping[str, Any]) -> None:
+    torch.set_num_threads(1)
     try_method(
         MethodConfig.model_validate(given["method"]),
         PRMConfig.model_validate(given["prm"]),
@@ -227,4 +211,4 @@ def _try_given(given: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(answer(_try_given))
+    sys.exit(main_of(_try_given))

@@ -16,11 +16,12 @@ from torch import Tensor
 from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.config.supervised_section import LabelRuleConfig, StepLossConfig, SupervisedPRMConfig
 from airls_ray.errors import DoorError
-from airls_ray.learning.try_method import answer, check_gradient, deadline
+from airls_ray.learning.try_method import check_gradient, deadline
 from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.objectives.step_loss import RESERVED, StepLossInputs, StepNormaliser, known_to
 from airls_ray.prm.step_labels import Completions, distinct_prefixes, label_steps
 from airls_ray.prm.step_labels import known_to as known_to_rule
+from airls_ray.trial import main_of
 
 # Two groups of three rollouts: several steps, one, none; values rise, fall, and are 0 twice in a row.
 _PROBLEMS = ("a", "a", "a", "b", "b", "b")
@@ -99,6 +100,7 @@ def _inputs(first: int, end: int) -> StepLossInputs:
 
 
 def _try_given(given: Mapping[str, Any]) -> None:
+    torch.set_num_threads(1)
     section = SupervisedPRMConfig.model_validate(given["supervised_prm"])
     try_step_loss(section.step_loss, PRMConfig.model_validate(given["prm"]))
     if given["rule"]:
@@ -106,4 +108,4 @@ def _try_given(given: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(answer(_try_given))
+    sys.exit(main_of(_try_given))

@@ -70,11 +70,12 @@ def check_search_models(config: Config, policy: Path | str, prm: Path | None) ->
         ModelError: a folder is missing or broken.
     """
     check_model_folder(policy, context_tokens=config.model.context_tokens)
-    if config.search.scorer != "prm":
+    if config.search.scorer.needs != "prm":
         return
     if prm is None:
         raise ConfigError(
-            "search.scorer is prm, but no PRM is given: give --prm, or set search.scorer=policy_log_prob"
+            "search.scorer is prm, but no PRM is given: give --prm, or set search.scorer=policy_log_prob or "
+            "to a scorer of your own"
         )
     check_model_folder(prm)
 

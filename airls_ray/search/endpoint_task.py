@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -12,18 +12,21 @@ from typing import Any
 
 from airls_ray import files
 from airls_ray.config.schema import Config
+from airls_ray.config.search_section import search_label
 from airls_ray.config.task_choice import to_graders
 from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
+from airls_ray.doors import record
 from airls_ray.errors import ConfigError, RunError
 from airls_ray.evaluation.endpoint import Connection
 from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.search.over_endpoint import Scoring, SearchResult, TextForm, search_by_endpoint
+from airls_ray.search.registry import own_of_search
 from airls_ray.tasks import Problem, make_task
 from airls_ray.text.messages import history_of
 
-RESULTS, SUMMARY = "results.jsonl", "summary.json"
+RESULTS, SUMMARY, DOORS = "results.jsonl", "summary.json", "doors.json"
 
 
 def search_task_by_endpoint(
@@ -41,13 +44,14 @@ def search_task_by_endpoint(
         config: the sections task (of files), search, model.prompt_template and its keywords,
             rollout.max_response_tokens, verifier and seed.
         connection: the policy.
-        scoring: the PRM; it is loaded once.
-        output: folder of `results.jsonl` (a line for each search of a problem) and `summary.json`.
+        scoring: the PRM, or another scorer; it is loaded once.
+        output: folder of `results.jsonl` (a line for each search of a problem), `summary.json` and, where
+            code of the user's was run, `doors.json`.
         progress: where bar and table go.
         tokenizer: of the policy; None: everything goes as text.
 
     Returns:
-        `algorithms`: for each algorithm and width `accuracy`, `oracle` (any response is right) and the means
+        `scorer`; `algorithms`: for each algorithm and width `accuracy`, `oracle` (any is right) and the means
         over the problems of the ledger's figures; `problems`: how many.
 
     Raises:
@@ -66,10 +70,12 @@ def search_task_by_endpoint(
     problems = list(islice(make_task(task).problems("test", config.seed), search.problems))
     chat = tokenizer is not None and config.model.prompt_template == "chat"
     form = TextForm(task.prompt_template, task.system_prompt, task.steps.model_dump(), task.step_delimiter)
-    once = Scoring(cache(lambda: scoring.load()), scoring.kind, scoring.aggregate)
+    once = replace(scoring, load=cache(lambda: scoring.load()))
     settings = search.model_dump(mode="json", exclude={"algorithms", "budgets"})
     pairs = [(name, budget) for name in search.algorithms for budget in search.budgets]
     output.mkdir(parents=True, exist_ok=True)
+    if own := own_of_search(search):
+        files.write_text(output / DOORS, files.to_json(record(own), indent=1) + "\n")
     rows: list[dict[str, Any]] = []
     with (
         GraderPool(to_graders(task), config.verifier.processes, config.verifier.deadline_seconds) as pool,
@@ -93,12 +99,12 @@ def search_task_by_endpoint(
                 settings=settings,
             )
             outcomes = _grade(problems, found, pool)
-            file.writelines(_lines(algorithm, budget, problems, found, outcomes))
+            file.writelines(_lines(search_label(algorithm), scoring.name, budget, problems, found, outcomes))
             file.flush()
-            rows.append({"algorithm": algorithm, "budget": budget, **_figures(found, outcomes)})
+            rows.append({"algorithm": search_label(algorithm), "budget": budget, **_figures(found, outcomes)})
             bar.advance(len(problems))
     (output / f"{RESULTS}.part").rename(output / RESULTS)
-    summary = {"problems": len(problems), "algorithms": rows}
+    summary = {"problems": len(problems), "scorer": scoring.name, "algorithms": rows}
     files.write_text(output / SUMMARY, files.to_json(summary, indent=1) + "\n")
     progress.table(f"{len(problems)} problems over {connection}", _table(rows))
     return summary
@@ -124,6 +130,7 @@ def _grade(
 
 def _lines(
     algorithm: str,
+    scorer: str,
     budget: int,
     problems: Sequence[Problem],
     found: Sequence[SearchResult],
@@ -132,6 +139,7 @@ def _lines(
     for problem, result, (outcome, all_outcomes) in zip(problems, found, outcomes, strict=True):
         line = {
             "algorithm": algorithm,
+            "scorer": scorer,
             "budget": budget,
             "problem_id": problem.problem_id,
             "outcome": outcome,

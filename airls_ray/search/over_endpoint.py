@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from airls_ray.config.door_section import ScorerConfig
 from airls_ray.config.load import load_config
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.config.search_section import AlgorithmName
@@ -23,6 +24,7 @@ from airls_ray.prm.in_search import ScoresTexts, TextSearchScorer
 from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
 from airls_ray.search.endpoint_sampler import EndpointSampler
 from airls_ray.search.ledger import Limits
+from airls_ray.search.own_scorer import open_own
 from airls_ray.search.records import Leaf, choose
 from airls_ray.search.registry import algorithm_of, make_searcher
 from airls_ray.search.searcher import Searcher
@@ -96,10 +98,12 @@ class TextForm:
 
 @dataclass(frozen=True)
 class Scoring:
-    """A PRM, and how its scores are to be read."""
+    """A PRM or another scorer of texts, and how its scores are to be read."""
 
     load: Callable[[], ScoresTexts]
     """Gives the PRM; called when all else is checked."""
+    name: str = "prm"
+    """What results call it."""
     kind: ScoreKind = "probability"
     aggregate: Aggregate = "prod"
 
@@ -109,7 +113,24 @@ def scoring_of(load: Callable[[], ScoresTexts], path: Path | str) -> Scoring:
     if not (Path(path) / PROJECT_FILE).is_file():
         return Scoring(load)
     form = read_prm_form(Path(path), PRMConfig())
-    return Scoring(load, form.score_kind, form.search_aggregate)
+    return Scoring(load, kind=form.score_kind, aggregate=form.search_aggregate)
+
+
+def scoring_by_name(named: ScorerConfig) -> Scoring:
+    """Return the user's scorer that `search.scorer` names, made and tried.
+
+    Raises:
+        ConfigError: it is none of the user's own.
+        DoorError: it does not open, raises, or does not return a score for each step.
+    """
+    if named.needs != "texts":
+        raise ConfigError(
+            f"a search over an endpoint is guided by a PRM or by a scorer of your own, and search.scorer is "
+            f"{named.name}: give --prm with search.scorer=prm, or set search.scorer=file.py:NAME"
+        )
+    own = open_own(named)
+    own.try_out()
+    return Scoring(lambda: own, named.shown)
 
 
 def search_by_endpoint(

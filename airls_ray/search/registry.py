@@ -38,6 +38,12 @@ def own_searches(names: Sequence[AlgorithmName]) -> list[doors.Door]:
     return [doors.find(SEARCH, name, WHERE) for name in names if name not in ALGORITHMS]
 
 
+def own_of_search(config: SearchConfig) -> list[doors.Door]:
+    """Return the doors of all that a search names and that is not built-in."""
+    scorer = config.scorer.door()
+    return [*own_searches(config.algorithms), *([scorer] if scorer.source != "built-in" else [])]
+
+
 def make_searcher(name: AlgorithmName, config: SearchConfig, width: int, how: Aggregate) -> Searcher:
     """Return the algorithm of a name with the given width."""
     return algorithm_of(name).build(config, width, how)

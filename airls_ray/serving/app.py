@@ -169,7 +169,7 @@ class _Endpoint:
         jobs = await asyncio.to_thread(service.prepare, parsed)
         found = await self._search(request, jobs)
         chat = isinstance(parsed, ChatRequest)
-        replies = Replies(chat, service.model, service.config.search.scorer, found)
+        replies = Replies(chat, service.model, service.config.search.scorer.shown, found)
         if not parsed.stream:
             return _json(replies.whole())
         events = replies.events(parsed.stream_options.include_usage)

@@ -159,7 +159,7 @@ class SearchService:
     def _require_temperature(self, asked: float) -> None:
         """A PRM that is read with the policy has one temperature, for which it was trained."""
         score, trained = self.config.prm.search_score, self.config.rollout.temperature
-        if self.config.search.scorer == "prm" and score in MIXED_WITH_THE_POLICY and asked != trained:
+        if self.config.search.scorer.needs == "prm" and score in MIXED_WITH_THE_POLICY and asked != trained:
             raise bad_request(
                 f"the PRM here (search_score={score}) is read with the policy at temperature {trained:g}: "
                 "leave temperature out",
@@ -240,9 +240,16 @@ def check_defaults(config: Config) -> None:
     Raises:
         ConfigError: a search setting is none that can be served.
     """
-    if config.search.scorer == "oracle":
+    scorer = config.search.scorer
+    if scorer.needs == "truth":
         raise ConfigError(
-            "search.scorer=oracle needs known answers, which requests do not have: use prm or policy_log_prob"
+            f"search.scorer={scorer.name} needs known answers, which requests do not have: use prm or "
+            "policy_log_prob"
+        )
+    if scorer.needs == "texts":
+        raise ConfigError(
+            f"search.scorer={scorer.name} is a scorer of your own, which the endpoint does not take: use prm "
+            "or policy_log_prob, or search with it (`airls-ray search`)"
         )
     if config.search.budgets[0] > config.serve.max_budget:
         raise ConfigError(

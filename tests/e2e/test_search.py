@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.search.search import run_search
-from airls_ray.config.schema import Config
+from airls_ray.config.schema import Config, SearchConfig
 from airls_ray.errors import ConfigError
 from airls_ray.search.records import SEARCH_RECORDS
 from airls_ray.search.registry import ALGORITHMS
-from tests.e2e.conftest import TrainedRun, assert_refused, make_policy
+from tests.e2e.conftest import REPOSITORY, TrainedRun, assert_refused, make_policy
 
 BUDGETS = [2, 4]
 PROBLEMS = 6
@@ -28,7 +29,8 @@ def checkpoint(run: TrainedRun) -> Path:
 
 def settings(run: TrainedRun, **search: Any) -> Config:
     fields = {"problems": PROBLEMS, "live_problems": 4, "budgets": BUDGETS, **search}
-    return run.config.model_copy(update={"search": run.config.search.model_copy(update=fields)})
+    search = SearchConfig.model_validate(run.config.search.model_dump() | fields)
+    return run.config.model_copy(update={"search": search})
 
 
 def search(run: TrainedRun, output: Path, resume: bool = False, **fields: Any) -> dict[str, Any]:
@@ -151,3 +153,20 @@ def airl_run_prompts(run: TrainedRun) -> list[dict[str, Any]]:
         {"problem_id": row["problem_id"], "prompt": codec.encode_prompt(row["prompt"])}
         for row in problems.to_pylist()
     ]
+
+
+def test_a_search_and_a_scorer_of_ones_own_need_no_prm(airl_run: TrainedRun, tmp_path: Path) -> None:
+    """From a folder of their own; the scorer's process gets its text."""
+    own = tmp_path / "own_search.py"
+    shutil.copy(REPOSITORY / "examples" / "own_search.py", own)
+    modulus = airl_run.config.task.modulus
+    scorer = {"name": f"{own}:consistent", "options": {"modulus": modulus}}
+    config = settings(airl_run, scorer=scorer, algorithms=[f"{own}:Greedy"], budgets=[2])
+    run_search(config, checkpoint(airl_run) / "policy", None, tmp_path / "out")
+    rows = records(tmp_path / "out")
+    assert {(row["algorithm"], row["scorer"]) for row in rows} == {("Greedy", "consistent")}
+    # float32 in the records
+    found = {round(score, 3) for row in rows for leaf in row["leaves"] for score in leaf["scores"]}
+    assert found and found <= {0.1, 0.5, 0.9}
+    kept = json.loads((tmp_path / "out" / "doors.json").read_text())
+    assert {one["kind"] for one in kept} == {"search", "scorer"}

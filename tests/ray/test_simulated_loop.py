@@ -136,6 +136,42 @@ def test_a_learner_that_dies_leaves_what_is_learned_unchanged(
     assert [line["iteration"] for line in wounded] == list(range(1, 7))
 
 
+ROTATING = """
+class Rotating:
+    candidates_per_problem = 2
+    def __init__(self): self.told = []
+    def choose(self, candidates, count):
+        turn = int(sum(self.told))
+        return [(turn + at) % len(candidates) for at in range(count)]
+    def seen(self, results): self.told += [sum(one.outcomes) for one in results]
+    def state(self): return self.told
+    def restore(self, state): self.told = state
+"""
+
+
+@LOOPS
+def test_a_sampler_of_problems_is_told_and_goes_on_where_the_checkpoint_was(
+    tmp_path: Path, loop: Any, staleness: int, monkeypatch: Any
+) -> None:
+    (tmp_path / "own.py").write_text(ROTATING)
+    settings = {"max_staleness": staleness, "checkpoint_every": 3}
+    sampler = {"problem_sampler": f"{tmp_path / 'own.py'}:Rotating"}
+    quiet = run(tmp_path / "quiet", loop, **settings, **sampler)
+    killed = threading.Event()
+    record = Tracker.record
+
+    def kill_once(self: Any, state: Any, metrics: dict[str, float], **more: Any) -> Any:
+        if state.iteration == 5 and not killed.is_set():
+            killed.set()
+            cluster.kill(more["parts"].learners[0])
+        return record(self, state, metrics, **more)
+
+    monkeypatch.setattr(Tracker, "record", kill_once)
+    assert digests(run(tmp_path / "wounded", loop, **settings, **sampler)) == digests(quiet)
+    assert killed.is_set()
+    assert digests(quiet) != digests(run(tmp_path / "in_order", loop, **settings))
+
+
 def test_a_verifier_that_dies_is_started_again(tmp_path: Path, monkeypatch: Any) -> None:
     killed = threading.Event()
     record = Tracker.record

@@ -115,7 +115,7 @@ def test_the_loop_evaluates_after_the_sync_and_leaves_the_engines_as_the_sync_le
         return lambda *_: called.append(name) or answer
 
     parts: Any = SimpleNamespace(
-        problems=SimpleNamespace(position=0),
+        problems=SimpleNamespace(position=0, learns=False),
         prm=None,
         policy=SimpleNamespace(update=told("update", {})),
         sync=SimpleNamespace(push=told("sync")),

@@ -56,7 +56,8 @@ class FakeParts:
     def __init__(self) -> None:
         self.policy, self.prm = Learner(), Learner()
         self.pool = SimpleNamespace(fleet=SimpleNamespace(counts=lambda: {"ready": 1}))
-        self.problems = self.verifier = self.reference = None
+        self.problems = SimpleNamespace(saved=lambda _: None)
+        self.verifier = self.reference = None
 
     def wait_for_learners(self) -> None:
         pass

@@ -88,6 +88,7 @@ class Learner:
 
 class FakeParts:
     policy = prm = Learner()
+    problems = SimpleNamespace(saved=lambda _: None)
     interrupt_after: int | None = None
     pool = SimpleNamespace(fleet=SimpleNamespace(counts=lambda: {"ready": 1}))
 
