@@ -74,7 +74,7 @@ def train_prm(
         require_files(rollouts=path)
     for path in steps or []:
         require_files(steps=path)
-    settings = read_config(config, overrides, trust=trust if rollouts else None)
+    settings = read_config(config, overrides, trust=trust if rollouts else trust or None)
     target = output or settings.output / settings.name / "train_prm"
     source = policy or _start(settings, bool(rollouts or steps))
     from airls_ray.models.check import check_model_folder
