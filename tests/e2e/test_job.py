@@ -89,7 +89,8 @@ def test_a_job_has_the_exit_code_and_the_words_of_its_command(dashboard: str, tm
 TINY = [
     "seed=3", "task.options.numbers=5", "task.test_problems=8", "model.context_tokens=40",
     "rollout.max_response_tokens=16", "rollout.max_workers=1", "rollout.resources.cpus=0",
-    "policy.resources.cpus=0", "prm.learner.resources.cpus=0", "verifier.resources.cpus=0", "verifier.processes=1",
+    "policy.resources.cpus=0", "prm.learner.resources.cpus=0", "verifier.resources.cpus=0",
+    "verifier.processes=1",
     "prm.warmup_iterations=1", "train.iterations=1", "train.problems_per_iteration=4",
     "train.rollouts_per_problem=2", "search.problems=4", "search.samples=2",
 ]  # fmt: skip
@@ -105,8 +106,9 @@ def test_the_example_trains_with_a_users_own_task_and_reward_as_a_job(dashboard:
 
     settings = [f"output={tmp_path / 'runs'}", f"model.path={policy}", *TINY]
     done = subprocess.run(
-        [examples / "job_on_a_cluster.sh", "train", *settings], cwd=tmp_path,
-        env=job_environment(RAY_API_SERVER_ADDRESS=dashboard), capture_output=True, text=True, timeout=SECONDS,
+        [examples / "job_on_a_cluster.sh", "train", *settings],
+        cwd=tmp_path, env=job_environment(RAY_API_SERVER_ADDRESS=dashboard),
+        capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -39,10 +39,12 @@ def test_the_wheel_has_every_configuration_and_says_that_it_is_typed(installed: 
     assert (installed / "airls_ray" / "py.typed").is_file()
 
 
-def test_the_wheel_has_the_scripts_and_styles_of_the_report(installed: Path) -> None:
-    here = {path.name for path in (ROOT / "airls_ray" / "report").iterdir() if path.suffix in (".js", ".css")}
-    theirs = {path.name for path in (installed / "airls_ray" / "report").iterdir()}
-    assert {"browser.js", "browser.css"} <= here <= theirs
+def test_the_wheel_has_the_scripts_styles_and_templates_of_the_report(installed: Path) -> None:
+    here = ROOT / "airls_ray" / "report"
+    there = installed / "airls_ray" / "report"
+    wanted = {path.relative_to(here) for path in here.rglob("*") if path.suffix in (".js", ".css", ".html")}
+    assert {Path("browser.js"), Path("browser.css"), Path("templates/page.html")} <= wanted
+    assert wanted == {path.relative_to(there) for path in there.rglob("*") if path.suffix not in (".py", "")}
 
 
 def test_without_an_extra_no_training_stack_is_asked_for(installed: Path) -> None:
