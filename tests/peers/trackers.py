@@ -49,8 +49,9 @@ def read_mlflow(folder: Path) -> Any:
 def read_wandb(folder: Path) -> Any:
     from wandb.proto.wandb_internal_pb2 import Record
 
-    found = []
-    for path in sorted(folder.rglob("*.wandb")):
+    found, logs = [], sorted(folder.rglob("run-*.wandb"))
+    assert len(logs) == 2 and len({path.stem for path in logs}) == 1  # named after the run
+    for path in logs:
         for data in wandb_records(path.read_bytes()):
             items = Record.FromString(data).history.item
             line = {".".join(one.nested_key) or one.key: one.value_json for one in items}
