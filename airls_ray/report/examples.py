@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airls_ray.report.data import number
-from airls_ray.report.markup import Markup, element, join
+from airls_ray.report.markup import Markup, fill
 
 MOST_EXAMPLES = 40
 """A page shows no more, however many the file holds."""
@@ -21,94 +21,56 @@ _TRUTH = {
 def render_examples(examples: Sequence[Mapping[str, Any]]) -> Markup:
     """Return the key to the colours, the buttons that choose among the rollouts, and the rollouts."""
     shown = [example for example in examples if isinstance(example, Mapping)][:MOST_EXAMPLES]
-    return join(
-        key_to_colours(),
-        _buttons(shown),
-        element("div", [_card(example) for example in shown], class_="cards"),
-    )
+    return fill("examples.html", buttons=_buttons(shown), cards=[_card(example) for example in shown])
 
 
-def key_to_colours() -> Markup:
-    """Return the sentence that says what the colours and the marks of steps mean."""
-    return element(
-        "p",
-        "PRM score ",
-        element("span", "0", class_="edge"),
-        element(
-            "span", class_="scale", role="img", aria_label="from orange at 0 over none at 0.5 to blue at 1"
-        ),
-        element("span", "1", class_="edge"),
-        " · truth of the step, which the training never sees: ",
-        element("b", "✓", class_="right"),
-        " right, ",
-        element("b", "✗", class_="wrong"),
-        " wrong, · not known",
-        class_="key",
-    )
-
-
-def _buttons(examples: Sequence[Mapping[str, Any]]) -> Markup | None:
+def _buttons(examples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Kinds among which one may choose, and their names; empty where all are of one."""
     kinds = {"all": "all"}
     for example in examples:
         policy = str(example.get("policy", ""))
         if policy in ("trained", "base"):
             kinds[policy] = f"{policy} policy"
         kinds |= {"right": "right answers"} if _is_right(example) else {"wrong": "wrong answers"}
-    if len(kinds) < 3:
-        return None
-    order = [kind for kind in ("all", "trained", "base", "right", "wrong") if kind in kinds]
-    buttons = [
-        element("button", kinds[kind], type="button", data_show=kind, aria_pressed=str(kind == "all").lower())
-        for kind in order
-    ]
-    return element("div", buttons, class_="buttons")
+    order = ("all", "trained", "base", "right", "wrong")
+    return {kind: kinds[kind] for kind in order if kind in kinds} if len(kinds) > 2 else {}
 
 
 def _is_right(example: Mapping[str, Any]) -> bool:
     return (number(example.get("outcome")) or 0.0) >= 0.5
 
 
-def _card(example: Mapping[str, Any]) -> Markup:
-    outcome, policy = number(example.get("outcome")), str(example.get("policy") or "")
-    right = _is_right(example)
-    badge = (
-        ("✓ right answer" if right else "✗ wrong answer") if outcome in (0.0, 1.0) else f"outcome {outcome}"
-    )
+def _card(example: Mapping[str, Any]) -> dict[str, Any]:
+    outcome, right = number(example.get("outcome")), _is_right(example)
+    badge = "not graded" if outcome is None else f"outcome {outcome}"
+    if outcome in (0.0, 1.0):
+        badge = "✓ right answer" if right else "✗ wrong answer"
     steps = example.get("steps")
     steps = [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
-    rows = [_step(position, step) for position, step in enumerate(steps[:_MOST_STEPS], start=1)]
-    more = len(steps) - _MOST_STEPS
-    return element(
-        "article",
-        element(
-            "header",
-            element(
-                "span", badge if outcome is not None else "not graded", class_="right" if right else "wrong"
-            ),
-            element("span", f"{policy} policy" if policy else None, class_="policy"),
-        ),
-        element("pre", example.get("prompt"), class_="prompt"),
-        element("ol", rows, class_="steps"),
-        element("p", f"and {more} more steps") if more > 0 else None,
-        element("p", "expected answer ", element("code", example.get("answer")), class_="answer"),
-        data_kinds=f"all {policy if policy in ('trained', 'base') else ''} {'right' if right else 'wrong'}",
-    )
+    return {
+        "policy": str(example.get("policy") or ""),
+        "side": "right" if right else "wrong",
+        "badge": badge,
+        "prompt": example.get("prompt"),
+        "answer": example.get("answer"),
+        "steps": [_step(position, step) for position, step in enumerate(steps[:_MOST_STEPS], start=1)],
+        "more": len(steps) - _MOST_STEPS,
+    }
 
 
-def _step(position: int, step: Mapping[str, Any]) -> Markup:
+def _step(position: int, step: Mapping[str, Any]) -> dict[str, Any]:
     score, truth = number(step.get("score")), step.get("truth")
-    sign, class_, spoken = _TRUTH.get(truth if isinstance(truth, bool) else None, _TRUTH[None])
-    said = (
-        f"step {position}: {'no PRM score' if score is None else f'PRM score {score:.3f}'}, truth: {spoken}"
-    )
-    return element(
-        "li",
-        element("span", "" if score is None else f"{score:.2f}", class_="score"),
-        element("pre", str(step.get("text", "")).strip("\n")),
-        element("b", sign, class_=f"truth {class_}", role="img", aria_label=spoken),
-        style=None if score is None else f"background:{score_colour(score)}",
-        title=said,
-    )
+    sign, name, spoken = _TRUTH.get(truth if isinstance(truth, bool) else None, _TRUTH[None])
+    said = "no PRM score" if score is None else f"PRM score {score:.3f}"
+    return {
+        "colour": None if score is None else score_colour(score),
+        "said": f"step {position}: {said}, truth: {spoken}",
+        "score": "" if score is None else f"{score:.2f}",
+        "text": str(step.get("text", "")).strip("\n"),
+        "truth": name,
+        "sign": sign,
+        "spoken": spoken,
+    }
 
 
 def score_colour(score: float) -> str:

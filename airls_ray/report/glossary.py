@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airls_ray.report.markup import Markup, element, join
+from airls_ray.report.markup import Markup, element
 
 GLOSSARY = {
     "Rollout": "A response that the policy sampled for a problem.",
@@ -72,5 +72,5 @@ def meaning(heading: str) -> str | None:
 
 def render_glossary() -> Markup:
     """Return all terms with their sentences."""
-    parts = [join(element("dt", term), element("dd", sentence)) for term, sentence in GLOSSARY.items()]
+    parts = [(element("dt", term), element("dd", sentence)) for term, sentence in GLOSSARY.items()]
     return element("dl", parts, class_="glossary")

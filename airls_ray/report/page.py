@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from airls_ray.report.markup import Child, Markup, element
+from airls_ray.report.markup import Child, Markup, fill
 from airls_ray.report.style import SCRIPT, STYLE
 
 
@@ -26,17 +26,8 @@ def page(title: str, *body: Child, scripts: Sequence[str] = (SCRIPT,)) -> str:
     """
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Markup(STYLE + asset("browser.css"))),
-    )
-    run = [element("script", Markup(script)) for script in scripts]
-    content = element("body", element("main", *body), run)
-    return "<!doctype html>\n" + element("html", head, content, lang="en") + "\n"
+    style = STYLE + asset("browser.css")
+    return fill("page.html", title=title, body=body, policy=policy, style=style, scripts=scripts) + "\n"
 
 
 def _digest(script: str) -> str:
@@ -48,8 +39,4 @@ def section(title: str, *content: Child, intro: str = "", folded: bool = False) 
     inside = [part for part in content if part]
     if not inside:
         return None
-    if folded:
-        return element("details", element("summary", title), element("p", intro) if intro else None, inside)
-    return element(
-        "section", element("h2", title), element("p", intro, class_="intro") if intro else None, inside
-    )
+    return fill("section.html", title=title, parts=inside, intro=intro, folded=folded)

@@ -12,7 +12,7 @@ from airls_ray.report.charts import Chart, render
 from airls_ray.report.data import RunData, load_run, number
 from airls_ray.report.examples import MOST_EXAMPLES, render_examples
 from airls_ray.report.glossary import meaning, render_glossary
-from airls_ray.report.markup import Markup, element, join, table
+from airls_ray.report.markup import Markup, element, fill, table
 from airls_ray.report.page import asset, page, section
 from airls_ray.report.panels import (
     DETAILS,
@@ -98,22 +98,14 @@ def header(run: RunData) -> Markup:
     times = [(name, format_seconds(value)) for name, value in seconds if value is not None]
     versions = [(str(name), str(value)) for name, value in run.part("versions").items()]
     stop = run.part("stopped_early").get("sentence")
-    early = element("p", str(stop), class_="facts") if stop else None
-    lines = [_facts(facts), early, _facts(times), _facts(versions)]
-    return element("header", element("h1", run.name), lines, _tiles(run))
+    tiles = _tiles(run)
+    return fill(
+        "header.html", name=run.name, made=facts, stop=stop, times=times, versions=versions, tiles=tiles
+    )
 
 
-def _facts(pairs: Sequence[tuple[str, str]]) -> Markup | None:
-    if not pairs:
-        return None
-    parts = [
-        join(" · " if position else "", name, " ", element("b", value))
-        for position, (name, value) in enumerate(pairs)
-    ]
-    return element("p", parts, class_="facts")
-
-
-def _tiles(run: RunData) -> Markup | None:
+def _tiles(run: RunData) -> list[tuple[float, str]]:
+    """Headline figures and what they are."""
     tiles = []
     base, trained = run.value("accuracy", "base", "sampled"), run.value("accuracy", "trained", "sampled")
     if trained is not None:
@@ -135,16 +127,7 @@ def _tiles(run: RunData) -> Markup | None:
         beside = f" (majority {vote:.3f})" if vote is not None else ""
         if best is not None:
             tiles.append((best, f"best of {max(sizes)} by PRM{beside}"))
-    if not tiles:
-        return None
-    return element(
-        "div",
-        [
-            element("div", element("strong", f"{value:.3f}"), element("span", text), class_="tile")
-            for value, text in tiles
-        ],
-        class_="tiles",
-    )
+    return tiles
 
 
 def tables(run: RunData) -> Markup | None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from airls_ray.errors import DataError, UserError
 from airls_ray.report.data import RunData
-from airls_ray.report.markup import Markup, data_script, element
+from airls_ray.report.markup import Markup, data_script, fill
 from airls_ray.report.rollout_rows import rounded, run_codec
 from airls_ray.text.codec import TextCodec
 
@@ -78,17 +78,8 @@ def render_trees(found: SearchTrees) -> Markup | None:
     """Return the choice of a search and a problem, the place of the tree and the data; None without any."""
     if not found.searches:
         return None
-    names = [element("option", one["name"], value=at) for at, one in enumerate(found.searches)]
-    search = element("label", element("span", "search"), element("select", names, name="search"))
-    problem = element("label", element("span", "problem"), element("select", name="problem"))
-    return element(
-        "div",
-        element("form", search, problem, class_="filters"),
-        element("div", class_="tree panel"),
-        element("noscript", element("p", "The trees are drawn by the page's script, which is off here.")),
-        data_script({"searches": found.searches, "prompts": found.prompts}),
-        class_="trees",
-    )
+    data = data_script({"searches": found.searches, "prompts": found.prompts})
+    return fill("trees.html", names=[one["name"] for one in found.searches], data=data)
 
 
 def trees_intro(found: SearchTrees) -> str:

@@ -63,11 +63,10 @@ def job_environment(**more: str) -> dict[str, str]:
     return {**environment(**more), "RAY_AUTH_MODE": "token", "PATH": path}
 
 
-def submit(address: str, *command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command as a job, in a copy of `folder`, and wait for its end."""
-    there = [] if folder is None else ["--working-dir", str(folder)]
+def submit(address: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a job, and wait for its end."""
     return subprocess.run(
-        ["ray", "job", "submit", "--address", address, *there, "--", *command],
+        ["ray", "job", "submit", "--address", address, "--", *command],
         env=job_environment(), capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
 
@@ -87,44 +86,38 @@ def test_a_job_has_the_exit_code_and_the_words_of_its_command(dashboard: str, tm
     assert "succeeded" in done.stdout
 
 
-REWARD = """
-
-def brevity(response: str, correct: float) -> float:
-    return correct / (1 + len(response))
-"""
-
-RUN = """
-name: job
-seed: 3
-output: {output}
-task: {{name: own.py:Largest, options: {{numbers: 5}}, test_problems: 8, reward: own.py:brevity}}
-model: {{path: {policy}, context_tokens: 40}}
-rollout: {{max_response_tokens: 16, max_workers: 1, resources: {{cpus: 0}}}}
-policy: {{ranks: 1, resources: {{cpus: 0}}}}
-prm: {{warmup_iterations: 1, learner: {{ranks: 1, resources: {{cpus: 0}}}}}}
-verifier: {{processes: 1, resources: {{cpus: 0}}}}
-method: airl_s
-train: {{iterations: 1, problems_per_iteration: 4, rollouts_per_problem: 2}}
-search: {{problems: 4, samples: 2}}
-"""
+TINY = [
+    "seed=3", "task.options.numbers=5", "task.test_problems=8", "model.context_tokens=40",
+    "rollout.max_response_tokens=16", "rollout.max_workers=1", "rollout.resources.cpus=0",
+    "policy.resources.cpus=0", "prm.learner.resources.cpus=0", "verifier.resources.cpus=0",
+    "verifier.processes=1",
+    "prm.warmup_iterations=1", "train.iterations=1", "train.problems_per_iteration=4",
+    "train.rollouts_per_problem=2", "search.problems=4", "search.samples=2",
+]  # fmt: skip
+"""Settings under which the example takes a minute, on a node that has no processor to give."""
 
 
-def test_a_users_own_task_and_reward_train_as_a_job(dashboard: str, tmp_path: Path) -> None:
-    home, policy = tmp_path / "home", tmp_path / "policy"
-    home.mkdir()
-    (home / "own.py").write_text((REPOSITORY / "examples" / "own_task.py").read_text() + REWARD)
-    (home / "run.yaml").write_text(RUN.format(output=tmp_path / "runs", policy=policy))
-    task = make_task(load_config(home / "run.yaml").task)
+def test_the_example_trains_with_a_users_own_task_and_reward_as_a_job(dashboard: str, tmp_path: Path) -> None:
+    examples, policy = REPOSITORY / "examples", tmp_path / "policy"
+    task = make_task(load_config(examples / "job_on_a_cluster.yaml", TINY).task)
     build_tokenizer(task, policy)
     model = {"hidden_size": 64, "layers": 2, "heads": 2, "intermediate_size": 96, "context_tokens": 40}
     create_policy(ModelConfig(**model), TextCodec.from_folder(policy, task), policy, seed=0)
 
-    done = submit(dashboard, sys.executable, "-m", "airls_ray.cli.main", "train", "run.yaml", folder=home)
+    settings = [f"output={tmp_path / 'runs'}", f"model.path={policy}", *TINY]
+    done = subprocess.run(
+        [examples / "job_on_a_cluster.sh", "train", *settings],
+        cwd=tmp_path, env=job_environment(RAY_API_SERVER_ADDRESS=dashboard),
+        capture_output=True, text=True, timeout=SECONDS,
+    )  # fmt: skip
 
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    run = tmp_path / "runs" / "job"
+    run = tmp_path / "runs" / "job_on_a_cluster"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and all("reward/brevity" in line for line in lines)
     opened = json.loads((run / "doors.json").read_text())
-    assert {one["name"].rpartition("/")[2] for one in opened} == {"own.py:Largest", "own.py:brevity"}
+    assert {one["name"].rpartition("/")[2] for one in opened} == {
+        "own_task.py:Largest",
+        "own_reward.py:brevity",
+    }
     assert all(one["source"] == "file" for one in opened)

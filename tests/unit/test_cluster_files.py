@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,9 +97,9 @@ def config() -> Config:
 
 @pytest.fixture(scope="module")
 def ray_version() -> str:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (pin,) = [one for one in project["optional-dependencies"]["train"] if one.startswith("ray[")]
-    return pin.split("==")[1]
+    lines = (ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    (pin,) = [line for line in lines if line.startswith("ray==")]
+    return pin.removeprefix("ray==")
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

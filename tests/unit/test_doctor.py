@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
+from itertools import chain
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from airls_ray import doctor
 from airls_ray.doctor import GIB, Machine, Status
+
+ROOT = Path(__file__).resolve().parents[2]
 
 GOOD = Machine(
     python=(3, 11, 7),
@@ -127,3 +134,15 @@ def test_a_driver_that_does_not_answer_means_no_gpu(tmp_path, monkeypatch):
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert doctor.look().gpus == ()
+
+
+def test_the_ranges_are_those_of_the_package_and_hold_the_pinned_versions():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    asked = {one.name: one.specifier for one in map(Requirement, lines)}
+    pins = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
+    pinned = {one.partition("==")[0]: one.partition("==")[2] for one in pins}
+    for name, tested in doctor.TESTED.items():
+        assert asked[name] == SpecifierSet(tested)
+        assert asked[name].contains(pinned[name])
+    assert not [name for name, one in asked.items() if any(part.operator == "==" for part in one)]

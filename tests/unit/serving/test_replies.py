@@ -186,6 +186,19 @@ def test_a_stream_is_the_whole_answer_step_by_step(make: Make) -> None:
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
+def test_replies_and_events_are_what_the_types_of_openai_take(make: Make) -> None:
+    from openai.types import Completion
+    from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+    endpoint, chat = make(), "/v1/chat/completions"
+    Completion.model_validate(endpoint.post(n=2).json())
+    reply = ChatCompletion.model_validate(endpoint.post(chat, n=2).json())
+    assert [choice.index for choice in reply.choices] == [0, 1]
+    options = {"include_usage": True}
+    for event in events(endpoint.post(chat, stream=True, stream_options=options)):
+        ChatCompletionChunk.model_validate(event)
+
+
 def test_a_chat_stream_begins_with_the_role(make: Make) -> None:
     endpoint = make()
     whole = endpoint.post("/v1/chat/completions", seed=3).json()["choices"][0]["message"]["content"]
