@@ -9,23 +9,46 @@ the user's command line and configuration file alone (`refuse_foreign`).
 
 from __future__ import annotations
 
-import ast
-import difflib
-import hashlib
 import importlib
-import importlib.metadata
-import importlib.util
 import linecache
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
+from airls_ray.door_search import (
+    builtins,
+    entry_points,
+    find_file,
+    find_module,
+    find_plain,
+    find_url,
+    source_text,
+)
+from airls_ray.door_types import Door, Kind, Source, nearest, source_of
 from airls_ray.errors import ConfigError, DoorError
+
+__all__ = [
+    "KINDS",
+    "Door",
+    "Kind",
+    "Source",
+    "builtins",
+    "changed",
+    "entry_points",
+    "find",
+    "is_foreign",
+    "kind_of",
+    "load",
+    "nearest",
+    "record",
+    "refuse_foreign",
+    "source_of",
+    "source_text",
+    "told",
+]
 
 KINDS = {
     "code format": "airls_ray.data.format_kind:CODE_FORMAT",
@@ -48,65 +71,6 @@ KINDS = {
 }
 """Where each kind says what it takes."""
 
-Source = Literal["built-in", "entry point", "module", "file", "url"]
-_ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What may be named in one place of a configuration."""
-
-    name: str
-    protocol: str
-    """What the object must be, in one line."""
-    package: str
-    """Package whose modules are the built-ins, one each."""
-    attribute: str
-    """What a built-in's module calls its object."""
-    example: str
-    """The built-in to copy from, or a file of the examples."""
-    make: Callable[[Any, Mapping[str, Any]], Any]
-    """Makes of the object and the options that come with it what is used; a DoorError says what is wrong."""
-    takes_urls: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Where its built-ins lie."""
-        return _ROOT.joinpath(*self.package.split("."))
-
-    @property
-    def group(self) -> str:
-        """The group of entry points that packages offer for it."""
-        return f"airls_ray.{self.name.replace(' ', '_')}"
-
-    @property
-    def remedy(self) -> str:
-        """What an object must be and what to copy from, for the end of a sentence."""
-        file = self.example
-        if not file.endswith(".py"):
-            file = f"{self.package.replace('.', '/')}/{file}.py"
-        article = "an" if self.name[0] in "aeiou" else "a"
-        return f"{article} {self.name} is {self.protocol}; copy from {file}"
-
-
-@dataclass(frozen=True)
-class Door:
-    """What a name stands for, as plain data (`dataclasses.asdict` is JSON, `Door(**...)` reads it)."""
-
-    kind: str
-    name: str
-    """As the user wrote it, but with a whole path."""
-    source: Source
-    target: str
-    """Module, path or URL."""
-    attribute: str = ""
-    text: str = ""
-    """Of a file."""
-    folder: str = ""
-    """What goes on the import path, on machines that have it."""
-    version: str = ""
-    """Of the distribution, or the hash of the text."""
-
 
 def kind_of(name: str) -> Kind:
     """Return a kind by its name.
@@ -120,25 +84,6 @@ def kind_of(name: str) -> Kind:
     module, _, attribute = KINDS[name].partition(":")
     kind: Kind = getattr(importlib.import_module(module), attribute)
     return kind
-
-
-def builtins(kind: Kind) -> dict[str, str]:
-    """Name of each built-in and the first line of its docstring; imports none of them."""
-    return {path.stem: _first_line(path.read_text(encoding="utf-8")) for path in _files(kind)}
-
-
-def entry_points(kind: Kind) -> dict[str, importlib.metadata.EntryPoint]:
-    """What installed packages offer for a kind, by name."""
-    return {one.name: one for one in importlib.metadata.entry_points(group=kind.group)}
-
-
-def source_of(name: str) -> Source:
-    """Return which form a name has; a plain one is a built-in or an entry point."""
-    if "://" in name:
-        return "url"
-    if ":" not in name and not name.endswith(".py"):
-        return "built-in"
-    return "file" if name.rpartition(":")[0].endswith(".py") or name.endswith(".py") else "module"
 
 
 def find(kind: Kind, name: str, where: str) -> Door:
@@ -155,10 +100,10 @@ def find(kind: Kind, name: str, where: str) -> Door:
     try:
         source = source_of(name)
         if source == "url":
-            return _find_url(kind, name)
+            return find_url(kind, name)
         if source == "file":
-            return _find_file(kind, name)
-        return _find_module(kind, name) if source == "module" else _find_plain(kind, name)
+            return find_file(kind, name)
+        return find_module(kind, name) if source == "module" else find_plain(kind, name)
     except DoorError as error:
         raise DoorError(f"{where}: {error}; {kind.remedy}") from None
 
@@ -203,12 +148,6 @@ def told(error: BaseException, door: Door) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean ...?)`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def is_foreign(name: str) -> bool:
     """Whether a name leads to a file, a module or a URL: not to what is installed for this system."""
     return source_of(name) != "built-in"
@@ -246,101 +185,6 @@ def changed(before: Iterable[Mapping[str, str]], doors: Iterable[Door]) -> list[
     ]
 
 
-def source_text(door: Door) -> str:
-    """Return the text of the module that a door names, empty where none is found; runs nothing.
-
-    Raises:
-        DoorError: there is no such module.
-    """
-    if door.source == "file":
-        return door.text
-    with _on_path(door.folder):
-        file = None if door.source == "url" else _module_file(door.target)
-    return "" if file is None else file.read_text(encoding="utf-8")
-
-
-def _files(kind: Kind) -> list[Path]:
-    return sorted(path for path in kind.folder.glob("*.py") if not path.name.startswith("_"))
-
-
-def _find_plain(kind: Kind, name: str) -> Door:
-    own = [path.stem for path in _files(kind)]
-    if name in own:
-        from airls_ray.version import __version__
-
-        return Door(
-            kind.name, name, "built-in", f"{kind.package}.{name}", kind.attribute, version=__version__
-        )
-    offered = entry_points(kind)
-    if name in offered:
-        entry = offered[name]
-        version = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
-        return Door(
-            kind.name, name, "entry point", entry.module, entry.attr or kind.attribute, version=version
-        )
-    known = [*own, *offered]
-    raise DoorError(
-        f"there is no {kind.name} {name!r}{nearest(name, known)}: there are {', '.join(known)}, and "
-        f"file.py:NAME or package.module:NAME for your own"
-    )
-
-
-def _find_url(kind: Kind, name: str) -> Door:
-    if not kind.takes_urls or not name.startswith(("http://", "https://")):
-        raise DoorError(f"{name} is no address that a {kind.name} can have")
-    return Door(kind.name, name, "url", name)
-
-
-def _find_file(kind: Kind, name: str) -> Door:
-    path_text, colon, attribute = name.rpartition(":")
-    if not colon or path_text == "":
-        raise DoorError(f"{name} names a file alone: write {name}:NAME with the name of what is in it")
-    path = Path(os.path.abspath(Path(path_text).expanduser()))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        folder = path.parent
-        there = [one.name for one in folder.glob("*.py")] if folder.is_dir() else []
-        raise DoorError(f"there is no file {path}{nearest(path.name, there)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DoorError(f"the file {path} cannot be read ({reason})") from None
-    digest = _digest(text.encode())
-    return Door(
-        kind.name, f"{path}:{attribute}", "file", str(path), attribute, text, str(path.parent), digest
-    )
-
-
-def _find_module(kind: Kind, name: str) -> Door:
-    target, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in (*target.split("."), *attribute.split("."))):
-        raise DoorError(f"{name!r} is neither package.module:NAME nor file.py:NAME")
-    file, here = _module_file(target), str(Path.cwd())
-    root = here if file is not None and file.is_relative_to(here) else ""
-    version = "" if file is None else _digest(file.read_bytes())
-    return Door(kind.name, name, "module", target, attribute, folder=root, version=version)
-
-
-def _module_file(target: str) -> Path | None:
-    """The file of a module, without importing it or the packages above it; None where it has none."""
-    names, here = target.split("."), str(Path.cwd())
-    with _on_path(here):  # `python -m` has it there, the command has not
-        spec = importlib.util.find_spec(names[0])  # of the first name alone: further ones import it
-    if spec is None:
-        raise DoorError(f"there is no module {names[0]}{nearest(names[0], _modules_here(here))}")
-    places = [Path(place) for place in spec.submodule_search_locations or []]
-    file = Path(spec.origin) if spec.origin is not None and Path(spec.origin).is_file() else None
-    for number, part in enumerate(names[1:], start=1):
-        inside = [path for place in places for path in (place / f"{part}.py", place / part / "__init__.py")]
-        file = next((path for path in inside if path.is_file()), None)
-        folders = [place / part for place in places if (place / part).is_dir()]
-        if file is None and not folders:
-            there = [path.stem for place in places for path in place.glob("[!_]*")]
-            raise DoorError(f"there is no module {'.'.join(names[: number + 1])}{nearest(part, there)}")
-        places = folders
-    return file
-
-
 def _import(door: Door) -> ModuleType:
     if door.folder and Path(door.folder).is_dir() and door.folder not in sys.path:
         sys.path.append(door.folder)  # for what lies beside it, also when a function imports it later
@@ -361,31 +205,3 @@ def _import(door: Door) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-class _on_path:
-    """Context: a folder is on the import path, behind what was there."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder if folder and folder not in sys.path else ""
-
-    def __enter__(self) -> None:
-        if self._folder:
-            sys.path.append(self._folder)
-
-    def __exit__(self, *_: object) -> None:
-        if self._folder:
-            sys.path.remove(self._folder)
-
-
-def _modules_here(folder: str) -> list[str]:
-    return [path.stem for path in Path(folder).iterdir() if path.suffix == ".py" or path.is_dir()]
-
-
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
-
-
-def _first_line(source: str) -> str:
-    text = ast.get_docstring(ast.parse(source)) or ""
-    return text.splitlines()[0] if text else ""

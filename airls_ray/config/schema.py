@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     field_validator,
     model_validator,
 )
 
 from airls_ray.config.base import StrictModel
-from airls_ray.config.door_section import ProblemSamplerConfig, TrackerConfig, one_alone
 from airls_ray.config.evaluation_section import EvaluationConfig
 from airls_ray.config.method_doors import check_objective
 from airls_ray.config.method_section import MethodConfig
@@ -26,11 +22,11 @@ from airls_ray.config.model_sections import (
     LoraConfig,
     ModelConfig,
     PRMLearnerConfig,
-    Probability,
     Resources,
     SFTLearnerConfig,
     VerifierResources,
 )
+from airls_ray.config.part_sections import RayConfig, ReferenceConfig, SFTConfig, VerifierConfig
 from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig
 from airls_ray.config.rollout_section import EngineConfig, FailureConfig, RolloutConfig
 from airls_ray.config.search_section import SearchConfig
@@ -43,6 +39,7 @@ from airls_ray.config.task_sections import (
     CountdownTaskConfig,
     FileTaskConfig,
 )
+from airls_ray.config.train_section import TrainConfig
 
 __all__ = [
     "ArithmeticTaskConfig",
@@ -75,130 +72,6 @@ __all__ = [
     "VerifierConfig",
     "VerifierResources",
 ]
-
-
-class SFTConfig(StrictModel):
-    """Warm start of the policy on correct traces, stopped at a target accuracy."""
-
-    iterations: PositiveInt = 2000
-    """Most optimiser updates."""
-    problems_per_iteration: PositiveInt = 128
-    """Problems (one trace each) of one optimiser update, over all ranks."""
-    target_accuracy: Probability = 0.45
-    """Stop when the sampled accuracy on held-out training problems reaches this; 1 never stops early."""
-    evaluate_every: PositiveInt = 20
-    """Optimiser updates between two checks of the accuracy."""
-    evaluate_problems: PositiveInt = 256
-    """Held-out training problems of one check, one sample each."""
-    detour_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the traces that leave the solution at a random step for right steps at random, so that the
-    policy learns what a step gives, not only where solutions end. For tasks that make them (countdown)."""
-    learner: SFTLearnerConfig = SFTLearnerConfig()
-    """Optimiser, ranks and sharding of the warm start."""
-
-
-class VerifierConfig(StrictModel):
-    """Grading in child processes with hard deadlines."""
-
-    processes: PositiveInt = 1
-    """Child processes."""
-    deadline_seconds: PositiveFloat = 5.0
-    """Longest time for one response; then its process is killed and the outcome is 0."""
-    resources: VerifierResources = VerifierResources()
-    """Of the actor that owns the child processes."""
-
-
-class ReferenceConfig(StrictModel):
-    """The reference-model server: the policy as it was at the start."""
-
-    tokens_per_microbatch: PositiveInt = 32768
-    """Token budget of one forward pass."""
-    resources: Resources = Resources()
-    """Of the server."""
-
-
-class TrainConfig(StrictModel):
-    """The loop."""
-
-    iterations: NonNegativeInt = 60
-    """Iterations with a policy update; PRM warm-up iterations come before them. 0: the PRM alone learns."""
-    problems_per_iteration: PositiveInt = 32
-    """Fresh problems of one iteration."""
-    rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
-    """Group size G."""
-    problem_sampler: ProblemSamplerConfig = ProblemSamplerConfig(name="in_order")
-    """Which problems of the stream come next: `in_order`, `prioritised`, `learnability`, or your own
-    (docs/doors.md)."""
-    max_staleness: NonNegativeInt = 0
-    """Policy updates by which rollouts may be older than the policy that learns from them: above 0 the loop
-    is asynchronous, and the workers sample the iterations to come while the learners train. 0: one after the
-    other."""
-    checkpoint_every: PositiveInt = 20
-    """Iterations between checkpoints; the last iteration always makes one."""
-    keep_checkpoints: PositiveInt = 2
-    """Newest checkpoints kept."""
-    keep_best: NonNegativeInt = 0
-    """Checkpoints kept besides, by `best_metric` (`checkpoints/best` names the best one)."""
-    best_metric: str = "outcome/mean"
-    """Metric of metrics.jsonl that is largest at the best checkpoint, of the checkpoint's own iteration; one
-    of the evaluation, such as evaluation/accuracy, where an iteration without it is never the best."""
-    evaluate_every: NonNegativeInt = 0
-    """Iterations between two evaluations of policy and PRM on held-out problems; the last iteration always
-    makes one, those of the PRM's warm-up none (unless the PRM alone learns). 0: none."""
-    evaluation: EvaluationConfig = EvaluationConfig()
-    """Those problems, and how they are sampled."""
-    patience: NonNegativeInt = 0
-    """Evaluations in a row without a new best `best_metric` after which the run ends; 0: it never ends early.
-    """
-    storage: str | None = None
-    """URL below which the run folder is copied after every checkpoint, and from which `--resume` fetches it
-    where it is missing or older: s3://bucket/path, gs://..., file:///mnt/x, what pyarrow or fsspec knows."""
-    storage_deadline_seconds: PositiveFloat = 600.0
-    """Longest time for the copy of one file, and longest wait for the last copies at the end of the run."""
-    rollouts_every: PositiveInt = 10
-    """Iterations between two saved Parquet files of rollouts (the first and last always)."""
-    sync_check: bool = True
-    """End the run when sampler and trainer disagree after a sync (not in the asynchronous loop, whose
-    rollouts are older; the difference is always logged as sync/logprob_difference_max)."""
-    sync_tolerance: PositiveFloat | None = None
-    """Largest mean difference of log-probabilities that the check accepts, in nats; null: 1e-4 in fp32, 0.05
-    where learner or engine compute in bfloat16. The mean, since a single very unlikely token may differ by as
-    much from rounding; old weights and other formulas differ by far more."""
-    deadline_seconds: PositiveFloat = 900.0
-    """Longest time for one learner call or collective."""
-    trackers: Annotated[list[TrackerConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
-    """Programs that are told metrics, summary and report, beside metrics.jsonl and TensorBoard: `wandb`,
-    `mlflow`, or your own (docs/doors.md)."""
-    grace_seconds: PositiveFloat = 60.0
-    """How long a run that is asked to stop (Ctrl-C, SIGTERM) may go on, to end its iteration and save it."""
-
-    @model_validator(mode="after")
-    def _window_is_wide_enough(self) -> TrainConfig:
-        window = self.problem_sampler.window
-        if window is not None and window < self.problems_per_iteration:
-            raise ValueError(
-                f"train.problem_sampler.window must be at least problems_per_iteration "
-                f"({self.problems_per_iteration}), but is {window}"
-            )
-        return self
-
-
-class RayConfig(StrictModel):
-    """Where the cluster is."""
-
-    address: str | None = None
-    """Ray address; null starts a cluster on this machine (or joins the job's own)."""
-    object_store_gib: PositiveFloat = 1.0
-    """Object store of a cluster that this command starts, in GiB."""
-    dashboard: bool = False
-    """Start the dashboard (on loopback) with a cluster that this command starts. It asks for the
-    token that Ray then keeps in ~/.ray/auth_token."""
-    worker_logs: bool = False
-    """Repeat the actors' own output here (it is in Ray's log folder anyway)."""
-    start_deadline_seconds: PositiveFloat = 300.0
-    """Longest time for the actors to come up."""
-    resources_deadline_seconds: PositiveFloat = 30.0
-    """Longest wait for resources that exist but are taken (autoscaling clusters: raise it)."""
 
 
 class Config(StrictModel):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from airls_ray.report.markup import Markup, data_script, fill
+from markupsafe import Markup
+
+from airls_ray.report.markup import data_script, fill
 from airls_ray.report.rollout_rows import BrowsedRollouts
 
 SIZES = (10, 20, 50)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from airls_ray.report.endings import ending, label_endings, room_of
 from airls_ray.report.glossary import meaning
-from airls_ray.report.markup import Markup, data_script, element
+from airls_ray.report.markup import data_script, element
 
 COLOURS = 8
 """Colours 1 to 8 (Okabe and Ito, safe for colour-blind readers; 8 is that of text); 0 is grey. CSS: --c0 to

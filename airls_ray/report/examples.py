@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from airls_ray.report.data import number
-from airls_ray.report.markup import Markup, fill
+from airls_ray.report.markup import fill
 
 MOST_EXAMPLES = 40
 """A page shows no more, however many the file holds."""

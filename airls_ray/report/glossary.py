@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from airls_ray.report.markup import Markup, element
+from markupsafe import Markup
+
+from airls_ray.report.markup import element
 
 GLOSSARY = {
     "Rollout": "A response that the policy sampled for a problem.",

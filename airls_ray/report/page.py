@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from airls_ray.report.markup import Child, Markup, fill
+from markupsafe import Markup
+
+from airls_ray.report.markup import Child, fill
 from airls_ray.report.style import SCRIPT, STYLE
 
 

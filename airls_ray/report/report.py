@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from airls_ray import files
 from airls_ray.console.formatting import format_seconds
 from airls_ray.report.browser import browser_intro, render_browser
@@ -12,7 +14,7 @@ from airls_ray.report.charts import Chart, render
 from airls_ray.report.data import RunData, load_run, number
 from airls_ray.report.examples import MOST_EXAMPLES, render_examples
 from airls_ray.report.glossary import meaning, render_glossary
-from airls_ray.report.markup import Markup, element, fill, table
+from airls_ray.report.markup import element, fill, table
 from airls_ray.report.page import asset, page, section
 from airls_ray.report.panels import (
     DETAILS,

@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from markupsafe import Markup
 
 from airls_ray.errors import DataError, UserError
 from airls_ray.report.data import RunData
-from airls_ray.report.markup import Markup, data_script, fill
+from airls_ray.report.markup import data_script, fill
 from airls_ray.report.rollout_rows import rounded, run_codec
 from airls_ray.text.codec import TextCodec
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airls_ray import doors
+from airls_ray import door_types, doors
 from airls_ray.cli.main import run
 from airls_ray.config.load import dump_config, load_config, load_run_config, with_absolute_paths
 from airls_ray.doors import Door, Kind
@@ -50,7 +50,7 @@ def opened(name: str, **options: Any) -> Any:
 def test_a_built_in_is_a_file_of_its_kinds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, '"""One line of it.\n\nMore."""\ndef score(response): return 1\n', "mine/kindness.py")
     write(tmp_path, "", "mine/__init__.py")
-    monkeypatch.setattr(doors, "_ROOT", tmp_path)
+    monkeypatch.setattr(door_types, "_ROOT", tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     kind = Kind("reward", "a function", "mine", "score", "kindness", REWARD.make)
     assert doors.builtins(kind) == {"kindness": "One line of it."}
