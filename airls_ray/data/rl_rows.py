@@ -70,7 +70,7 @@ def _json_fields(given: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = _json_fields(value)
             continue
         try:
-            found[name] = json.loads(json.dumps(value))
+            found[name] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError):
             continue
     return found

@@ -44,14 +44,19 @@ def measure_scorers(
     outcomes = grades["outcome"].to_numpy()
     control_steps, offsets = step_sums(rollouts, tokens)
     metrics = _aurocs(
-        "policy_log_prob", control_steps, np.add.reduceat(control_steps, offsets[:-1]), grades, outcomes
+        "policy_log_prob",
+        control_steps,
+        offsets,
+        np.add.reduceat(control_steps, offsets[:-1]),
+        grades,
+        outcomes,
     )
     if scores is None:
         return metrics
     step_scores, offsets = list_column(scores["scores"])
     steps = step_log_scores(rollouts, scores, config)
     traces = aggregate_log_scores(steps, offsets, config.search_aggregate, step_tokens(rollouts))
-    metrics |= _aurocs("prm", steps, traces, grades, outcomes)
+    metrics |= _aurocs("prm", steps, offsets, traces, grades, outcomes)
     metrics["prm/length_correlation"] = correlation(np.exp(traces), np.diff(offsets))
     rewards, _ = list_column(scores["rewards"])
     metrics["prm/reward_mean"] = float(rewards.mean())
@@ -96,12 +101,19 @@ def measure_first_errors(
 
 
 def _aurocs(
-    name: str, steps: np.ndarray, traces: np.ndarray, grades: pa.Table, outcomes: np.ndarray
+    name: str,
+    steps: np.ndarray,
+    offsets: np.ndarray,
+    traces: np.ndarray,
+    grades: pa.Table,
+    outcomes: np.ndarray,
 ) -> dict[str, float]:
+    """Of traces against outcomes, and of the steps whose truth is known (a mixture may know some)."""
     metrics = {f"{name}/trace_auroc": auroc(traces, outcomes > 0.5)}
-    if grades["step_truth"].null_count < grades.num_rows:
-        truth, _ = list_column(grades["step_truth"])
-        metrics[f"{name}/step_auroc"] = auroc(steps, truth.astype(bool))
+    known = grades["step_truth"].is_valid().to_numpy()
+    if known.any():
+        truth, _ = list_column(grades.filter(known)["step_truth"])
+        metrics[f"{name}/step_auroc"] = auroc(steps[np.repeat(known, np.diff(offsets))], truth.astype(bool))
     return metrics
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
 from airls_ray.config.method_doors import ObjectiveConfig
 from airls_ray.config.schema import Config, PRMConfig
@@ -115,8 +116,17 @@ def _without_logprobs(
     fields = _merged(prm.model_dump(), settings)
     if fields["discriminator"] == "gail" and prm.reward == "log_odds":
         fields["reward"] = "f"
+    try:
+        changed = PRMConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{lack}, and the settings by which the objective {objective.name} does without cannot be "
+            f"(prm.{place}: {first['msg']}): correct without_log_probs in its class"
+        ) from None
     note = f"{lack}, {traits.without_log_probs_note}"
-    return OfflineMethod(objective, PRMConfig.model_validate(fields), False, (note,))
+    return OfflineMethod(objective, changed, False, (note,))
 
 
 def _does_without(prm: PRMConfig, settings: Mapping[str, Any]) -> bool:
@@ -127,7 +137,9 @@ def _does_without(prm: PRMConfig, settings: Mapping[str, Any]) -> bool:
 
 def _merged(fields: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     nested = {
-        name: _merged(fields[name], value) if isinstance(value, Mapping) else value
+        name: _merged(fields[name], value)
+        if isinstance(value, Mapping) and isinstance(fields.get(name), Mapping)
+        else value
         for name, value in settings.items()
     }
     return {**fields, **nested}

@@ -23,6 +23,14 @@ MOST_PROBLEMS = 10
 MOST_BYTES = 3_000_000
 """Of trees as JSON in one page."""
 
+_COLUMNS = frozenset(
+    {
+        "algorithm", "answer", "budget", "chosen", "leaves", "nodes", "oracle", "outcome", "problem_id",
+        "prompt", "rule", "scorer", "seed", "stopped_by",
+    }
+)  # fmt: skip
+"""Of the records, those that are read."""
+
 Record = Mapping[str, Any]
 Tree = list[dict[str, Any]]
 """Nodes with `parent` (-1: the root, which is the first) and `text`; where known `score`, `log`, `truth` of
@@ -193,8 +201,7 @@ def _drawn(record: Record, codec: TextCodec | None, prompts: list[str]) -> dict[
 def _records(path: Path) -> list[Record]:
     try:
         records: list[Record] = pq.read_table(path).to_pylist()
-        needed = {"algorithm", "budget", "problem_id", "leaves", "nodes", "chosen"}
-        if records and not needed <= records[0].keys():
+        if records and not records[0].keys() >= _COLUMNS:
             raise DataError(
                 f"{path} lacks columns of a search's records: delete the file to report without it"
             )

@@ -6,6 +6,8 @@ import difflib
 from math import lcm
 from typing import TYPE_CHECKING
 
+from airls_ray.config.task_choice import parts_of
+from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ GROUPS = frozenset(
 )  # fmt: skip
 """What stands before the first slash of the metrics of metrics.jsonl."""
 
-_KNOW_STEPS = ("arithmetic", "countdown")
-"""Tasks that know the truth of every step."""
+_KNOW_NO_STEPS = (FileTaskConfig, CodeTaskConfig)
+"""Sections of tasks that never know the truth of a step; one of the user's own may."""
 
 
 def evaluation_names(config: Config) -> list[str]:
@@ -33,7 +35,8 @@ def evaluation_names(config: Config) -> list[str]:
     ways = ["best_of_n", "weighted"] if config.uses_prm else []
     names = ["accuracy", *(["greedy"] if config.train.evaluation.greedy else [])]
     names += [f"search/{way}" for way in (*ways, "majority", "policy_log_prob", "oracle")]
-    figures = ["step_auroc", "first_error_f1"] if config.task.name in _KNOW_STEPS else []
+    knows = any(not isinstance(part, _KNOW_NO_STEPS) for part in parts_of(config.task).values())
+    figures = ["step_auroc", "first_error_f1"] if knows else []
     names += [f"{scorer}/{figure}" for scorer in scorers for figure in ("trace_auroc", *figures)]
     if config.uses_prm:
         names += [

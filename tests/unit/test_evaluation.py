@@ -74,6 +74,16 @@ def test_the_figures_of_two_problems_are_those_found_by_hand() -> None:
     assert found["evaluation/policy_log_prob/trace_auroc"] == 2.5 / 4
 
 
+def test_steps_of_unknown_truth_are_left_out() -> None:
+    rollouts, grades, scores = two_problems()
+    truth = pa.array([[True], [False], None, [True]], GRADES.field("step_truth").type)
+    grades = grades.set_column(grades.schema.get_field_index("step_truth"), "step_truth", truth)
+    found = measure_evaluation(rollouts, grades, scores, config())
+    assert found["evaluation/prm/step_auroc"] == 1.0  # 0.9 and 0.8 against 0.2
+    assert found["evaluation/policy_log_prob/step_auroc"] == 1.0  # -1 and -2 against -3; all four: 2.5 / 4
+    assert "evaluation/prm/first_error_f1" not in found
+
+
 def test_an_outcome_between_0_and_1_counts_as_it_is() -> None:
     rollouts, grades, scores = two_problems()
     grades = grades.set_column(0, "outcome", pa.array([0.5, 0.0, 0.0, 0.75], pa.float32()))
@@ -165,6 +175,18 @@ def test_what_only_another_method_or_task_can_measure_is_refused(method: str, ta
     check_best_metric(config(**by_steps))
     with pytest.raises(ConfigError, match="no metric of this run"):
         check_best_metric(config(method, task, **by_steps))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"name": "own.py:Puzzles"},
+        {"name": "mixture", "parts": [{"task": {"name": "countdown"}}]},
+    ],
+)
+def test_a_task_that_may_know_the_truth_of_steps_may_be_judged_by_them(task: dict[str, Any]) -> None:
+    train = {**BY_ACCURACY, "best_metric": "evaluation/prm/step_auroc"}
+    check_best_metric(Config.model_validate({"method": "airl_s", "task": task, "train": train}))
 
 
 def test_other_metrics_are_left_to_the_first_iteration_that_has_them() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import softplus
 from transformers import AutoModelForCausalLM
 
+from airls_ray.config.method_doors import ObjectiveConfig
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.config.supervised_section import LabelRuleConfig
 from airls_ray.data.rollout_files import StoredRollouts
@@ -128,6 +129,25 @@ def test_without_them_all_failed_rollouts_of_repirl_weigh_the_same() -> None:
 def test_what_needs_log_probabilities_is_refused_without_them(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=rf"16 of 16 rollouts have no log-probabilities, .*{said}"):
         choose_method(settings(**changes), stored())
+
+
+@pytest.mark.parametrize(
+    ("settings_of", "said"),
+    [
+        ('{"no_such": 1}', "prm.no_such"),
+        ('{"no_such": {"a": 1}}', "prm.no_such"),
+        ('{"warmup_iterations": -1}', "prm.warmup_iterations"),
+    ],
+)
+def test_settings_of_an_own_objective_that_cannot_be_are_a_sentence(
+    tmp_path: Path, settings_of: str, said: str
+) -> None:
+    (tmp_path / "own.py").write_text(f"class Own:\n    without_log_probs = {settings_of}\n")
+    own = ObjectiveConfig(name=f"{tmp_path}/own.py:Own", options={})
+    config = settings()
+    config = config.model_copy(update={"method": config.method.model_copy(update={"prm_objective": own})})
+    with pytest.raises(ConfigError, match=f"{said}.*correct without_log_probs in its class"):
+        choose_method(config, stored())
 
 
 @pytest.mark.parametrize("method", ["grpo", "prime"])

@@ -135,6 +135,15 @@ def test_a_node_of_several_steps_is_a_node_for_each(tokenizer: Path, tmp_path: P
 
 
 # --------------------------------------------------------------------------------- the records
+@pytest.mark.parametrize("column", ["scorer", "prompt", "leaves"])
+def test_records_without_a_column_that_is_read_are_one_sentence(tmp_path: Path, column: str) -> None:
+    run = make_run(tmp_path / "a", [record("p", 4)])
+    file = run / "search" / "records.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(column), file)
+    with pytest.raises(DataError, match="lacks columns of a search's records: delete the file"):
+        read_trees(load_run(run))
+
+
 def test_a_run_without_records_has_no_trees(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "a")
     run.write_summary({"seed": 0})

@@ -14,6 +14,7 @@ import pytest
 from airls_ray.config.fields_section import FieldsConfig
 from airls_ray.data.importing import Imported, import_problems
 from airls_ray.data.problems import problems_to_table, read_problems, table_to_problems, write_problems
+from airls_ray.data.rl_rows import verl_details
 from airls_ray.errors import DataError
 from airls_ray.grading.reward_calls import Row, read_reward
 from airls_ray.tasks.base import Problem
@@ -101,6 +102,11 @@ def test_a_reward_of_verl_is_given_what_verl_gives_it(
     problem = one(tmp_path, "verl", VERL | {"reward_model": {"ground_truth": truth}})
     assert problem.answer == answer
     given_to(compute_score, problem)
+
+
+def test_a_number_that_json_has_not_is_left_out() -> None:
+    row = VERL | {"extra_info": {"index": float("nan"), "split": "train", "inner": {"low": float("-inf")}}}
+    assert verl_details(row)["extra_info"] == {"split": "train", "inner": {}}
 
 
 def test_without_extra_info_a_reward_of_verl_gets_the_details_as_before() -> None:
