@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 
+__all__ = ["Child", "Markup", "data_script", "element", "fill", "table"]
+
 _VOID = {"meta", "br", "input"}
 
 Child = str | int | float | None | Iterable[Any]
