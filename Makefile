@@ -18,7 +18,8 @@ install:  ## Set up .venv (BUILD=cpu or BUILD=gpu decides instead of nvidia-smi)
 demo: install  ## The whole system on this machine in ten to twenty minutes
 	@$(BIN)/airls-ray demo
 
-test: fast slow  ## Everything that CI runs
+test: install  ## Everything that CI runs; goes on after a failure
+	@$(MAKE) --no-print-directory --keep-going fast slow
 
 quick: install  ## For the work in between: lint, types (what is unchanged is known) and tests/unit
 	$(BIN)/ruff check .
