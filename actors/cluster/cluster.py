@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private.node import Node
+from ray._private.utils import detect_fate_sharing_support
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 from ray._raylet import Config as RayletConfig  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
@@ -94,7 +95,8 @@ def _start_own_cluster(config: RayConfig, common: dict[str, Any]) -> None:
     if not config.dashboard:  # which asks its user for the token of the file
         _keep_token_out_of_home()
     try:
-        with nullcontext() if config.dashboard else _without_watchers(config.worker_logs):
+        watchers = nullcontext() if config.dashboard else _without_watchers(config.worker_logs)
+        with watchers, _in_another_process_group():
             ray.init(
                 address="local",
                 include_dashboard=config.dashboard,
@@ -129,6 +131,23 @@ def _without_watchers(worker_logs: bool) -> Iterator[None]:
     finally:
         for name, starter in before.items():
             setattr(Node, name, starter)
+
+
+@contextmanager
+def _in_another_process_group() -> Iterator[None]:
+    """Start Ray's own processes outside of this command's process group inside the block.
+
+    Who ends a command by SIGTERM to its group (batch systems do) would else end them first, and nothing that
+    the command still asks of Ray would be answered. Ctrl-C they ignore by themselves. They end with this
+    process by the kernel's doing; where it cannot do that, Ray needs them in the group.
+    """
+    starter = services.ConsolePopen
+    if detect_fate_sharing_support():
+        services.ConsolePopen = partial(starter, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = starter
 
 
 def _keep_token_out_of_home() -> None:

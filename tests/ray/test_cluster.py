@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 from actors.cluster import cluster
 from actors.cluster.cluster import Demand
@@ -90,6 +91,17 @@ def test_an_array_from_the_store_is_read_in_place() -> None:
     assert first == second
     assert first[1] is False
     cluster.kill(worker)
+
+
+def test_a_signal_to_the_commands_process_group_reaches_no_process_of_rays_own() -> None:
+    """Batch systems end a command so; what it still asks of Ray must be answered."""
+    ours = {
+        process.process.pid
+        for kind in ray._private.worker._global_node.all_processes.values()
+        for process in kind
+    }
+    assert len(ours) >= 2  # at least the raylet and the control store
+    assert os.getpgrp() not in {os.getpgid(pid) for pid in ours}
 
 
 def test_a_cluster_of_our_own_leaves_no_token_behind(tmp_path: Path) -> None:
