@@ -15,7 +15,6 @@ from airls_ray.cli.common import (
     show_result,
     show_sizes,
 )
-from airls_ray.runs.best_metric import check_best_metric
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -99,6 +98,8 @@ def demo(
 def _check_names(settings: Config) -> None:
     """Say what is wrong with names of code and of a metric before anything else is done."""
     from airls_ray.config.named import find_doors
+
+    from airls_ray.runs.best_metric import check_best_metric
 
     check_best_metric(settings)
     find_doors(settings)
