@@ -98,7 +98,6 @@ def demo(
 def _check_names(settings: Config) -> None:
     """Say what is wrong with names of code and of a metric before anything else is done."""
     from airls_ray.config.named import find_doors
-
     from airls_ray.runs.best_metric import check_best_metric
 
     check_best_metric(settings)
