@@ -12,7 +12,8 @@ import pyarrow as pa
 from airls_ray.config.schema import ModelConfig
 from airls_ray.data.schemas import ROLLOUTS, TRACES, conform
 from airls_ray.models.create import create_policy
-from airls_ray.text.tokenizer_files import load_tokenizer, train_tokenizer
+from airls_ray.text.make_tokenizer import train_tokenizer
+from airls_ray.text.tokenizer_files import load_tokenizer
 
 
 @dataclass

@@ -27,8 +27,8 @@ from airls_ray.models.check import check_model_folder
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
+from airls_ray.text.make_tokenizer import train_tokenizer
 from airls_ray.text.messages import history_of
-from airls_ray.text.tokenizer_files import train_tokenizer
 
 _TOKENIZER_PROBLEMS = 10_000
 """Most problems that a new tokenizer is learned from."""

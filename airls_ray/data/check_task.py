@@ -14,8 +14,8 @@ from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem, Split, Task
+from airls_ray.text.make_tokenizer import check_spelling
 from airls_ray.text.steps import cut, rule_of
-from airls_ray.text.tokenizer_files import check_spelling
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config

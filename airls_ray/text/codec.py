@@ -17,9 +17,10 @@ from airls_ray.data.schemas import TRACES
 from airls_ray.errors import DataError, ModelError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks.base import Task, WrapsPrompts
+from airls_ray.text.make_tokenizer import build_tokenizer, word_pattern
 from airls_ray.text.messages import Message, conversation, history_of, needs_template, own_system
 from airls_ray.text.steps import piece_ends, rule_of
-from airls_ray.text.tokenizer_files import LoadedTokenizer, build_tokenizer, load_tokenizer, word_pattern
+from airls_ray.text.tokenizer_files import LoadedTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from airls_ray.config.model_sections import ModelConfig

@@ -16,7 +16,7 @@ import airls_ray.report
 from airls_ray.report import report, write_report
 from airls_ray.report.page import asset
 from airls_ray.search.records import records_table
-from airls_ray.text.tokenizer_files import train_tokenizer
+from airls_ray.text.make_tokenizer import train_tokenizer
 from tests.unit.report_pages import EVIL, metrics
 from tests.unit.test_report_browser import make_run, table
 from tests.unit.test_report_trees import record

@@ -13,8 +13,8 @@ from airls_ray.config.task_doors import StepRuleConfig
 from airls_ray.tasks.families.file import FileTask
 from airls_ray.text.character_codec import END, CharacterCodec
 from airls_ray.text.codec import TextCodec
+from airls_ray.text.make_tokenizer import train_tokenizer
 from airls_ray.text.steps import named_rule, rule_of
-from airls_ray.text.tokenizer_files import train_tokenizer
 
 RULES = ("delimiter", "lines", "blank_lines", "sentences", "numbered")
 TEXTS = st.text(st.sampled_from("ab1. \n"), max_size=30)

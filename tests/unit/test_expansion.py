@@ -15,7 +15,7 @@ from airls_ray.config.schema import ArithmeticTaskConfig, FileTaskConfig
 from airls_ray.data.schemas import CONTINUATIONS, EXPANSIONS
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
-from airls_ray.text.tokenizer_files import train_tokenizer
+from airls_ray.text.make_tokenizer import train_tokenizer
 from tests.fakes import FakeEngine
 
 TASK = make_task(ArithmeticTaskConfig(operations=3))

@@ -16,8 +16,8 @@ from airls_ray.data.check_task import steps_of
 from airls_ray.errors import ConfigError, DoorError
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
+from airls_ray.text.make_tokenizer import train_tokenizer
 from airls_ray.text.steps import STEP_RULE, StepRule, cut, named_rule, open_rule, piece_ends, rule_of
-from airls_ray.text.tokenizer_files import train_tokenizer
 
 OWN = """
 import re

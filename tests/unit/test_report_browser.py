@@ -21,7 +21,8 @@ from airls_ray.report.page import asset
 from airls_ray.report.rollout_rows import BrowsedRollouts, read_rollouts, sample_evenly
 from airls_ray.report.style import SCRIPT
 from airls_ray.runs.run_folder import RunFolder
-from airls_ray.text.tokenizer_files import load_tokenizer, train_tokenizer
+from airls_ray.text.make_tokenizer import train_tokenizer
+from airls_ray.text.tokenizer_files import load_tokenizer
 from tests.unit.report_pages import EVIL, Page, example
 
 ROLLOUT = {

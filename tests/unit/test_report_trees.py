@@ -17,7 +17,8 @@ from airls_ray.report.trees import read_trees, render_trees, tree_of_leaves, tre
 from airls_ray.runs.run_folder import RunFolder
 from airls_ray.search.ledger import AXES
 from airls_ray.search.records import records_table
-from airls_ray.text.tokenizer_files import load_tokenizer, train_tokenizer
+from airls_ray.text.make_tokenizer import train_tokenizer
+from airls_ray.text.tokenizer_files import load_tokenizer
 from tests.unit.report_pages import EVIL, Page
 
 

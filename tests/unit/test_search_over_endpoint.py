@@ -18,7 +18,7 @@ from airls_ray.prm.items import StepText
 from airls_ray.search.over_endpoint import SearchResult, scoring_of
 from airls_ray.tasks.families.file import FileTask
 from airls_ray.text.codec import TextCodec
-from airls_ray.text.tokenizer_files import train_tokenizer
+from airls_ray.text.make_tokenizer import train_tokenizer
 from tests.unit.endpoint_fakes import END, STEPS, Digits, FakePolicy, served
 
 ROOT = Path(__file__).resolve().parents[2]

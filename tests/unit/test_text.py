@@ -15,7 +15,8 @@ from airls_ray.errors import DataError, ModelError
 from airls_ray.tasks import Problem, make_task
 from airls_ray.tasks.families.arithmetic import ArithmeticTask
 from airls_ray.text.codec import TextCodec, build_tokenizer, encode_traces
-from airls_ray.text.tokenizer_files import check_spelling, load_tokenizer, require_same_tokens
+from airls_ray.text.make_tokenizer import check_spelling
+from airls_ray.text.tokenizer_files import load_tokenizer, require_same_tokens
 
 CONFIGS = [
     ArithmeticTaskConfig(),

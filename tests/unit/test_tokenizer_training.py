@@ -13,7 +13,7 @@ from airls_ray.config import Config, load_config
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
-from airls_ray.text.tokenizer_files import train_tokenizer
+from airls_ray.text.make_tokenizer import train_tokenizer
 
 TEXTS = ["Natalia sold 48/2 = 24 clips in May.", "Natalia sold 48+24 = 72 clips altogether."]
 STRANGE = "Ünï→ 😀\n\n\tNatalia 1234"
