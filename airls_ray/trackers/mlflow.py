@@ -1,4 +1,4 @@
-"""MLflow (`pip install mlflow`); options: tracking_uri and experiment."""
+"""MLflow (`pip install mlflow-skinny sqlalchemy alembic`); options: tracking_uri and experiment."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ class Tracker:
         try:
             from mlflow.tracking import MlflowClient
         except ImportError:
-            raise DoorError("needs the package mlflow: pip install mlflow") from None
+            raise DoorError("needs the package mlflow: pip install mlflow-skinny sqlalchemy alembic") from None
         self._client = MlflowClient(tracking_uri)
         self._experiment, self._id = experiment, ""
 
