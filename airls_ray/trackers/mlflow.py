@@ -18,7 +18,7 @@ class Tracker:
         try:
             from mlflow.tracking import MlflowClient
         except ImportError:
-            raise DoorError("needs the package mlflow: pip install mlflow-skinny sqlalchemy alembic") from None
+            raise DoorError("needs MLflow: pip install mlflow-skinny sqlalchemy alembic") from None
         self._client = MlflowClient(tracking_uri)
         self._experiment, self._id = experiment, ""
 
