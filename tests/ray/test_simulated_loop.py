@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def run(folder: Path, loop: Any, iterations: int = 6, **train: Any) -> list[dict
         )
     finally:
         cluster.kill(workers[0].host)
+
+
+def wait_for_weights(parts: Any, version: int) -> None:
+    """Until no worker still reads what a learner has: simulated workers cannot be ended and replaced."""
+    until, calm = time.monotonic() + 120, 0
+    while calm < 3:
+        waits = any(one.version != version for one in parts.pool.fleet.ready) or parts.pool._syncing
+        calm = 0 if waits else calm + 1
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def digests(metrics: list[dict[str, Any]]) -> list[tuple[float, ...]]:
@@ -126,6 +137,7 @@ def test_a_learner_that_dies_leaves_what_is_learned_unchanged(
     def kill_once(self: Any, state: Any, metrics: dict[str, float], **more: Any) -> Any:
         if state.iteration == 4 and not killed.is_set():
             killed.set()
+            wait_for_weights(more["parts"], state.version)
             cluster.kill(more["parts"].learners[0])
         return record(self, state, metrics, **more)
 
@@ -163,6 +175,7 @@ def test_a_sampler_of_problems_is_told_and_goes_on_where_the_checkpoint_was(
     def kill_once(self: Any, state: Any, metrics: dict[str, float], **more: Any) -> Any:
         if state.iteration == 5 and not killed.is_set():
             killed.set()
+            wait_for_weights(more["parts"], state.version)
             cluster.kill(more["parts"].learners[0])
         return record(self, state, metrics, **more)
 
