@@ -59,11 +59,6 @@ class ProblemSampler:
         self.keeps = hasattr(owner, "state")
         """Whether it has a memory of its own."""
 
-    @property
-    def takes_all(self) -> bool:
-        """Whether nothing is chosen, so that nothing need be remembered."""
-        return self.candidates_per_problem == 1 and not self.keeps
-
     def choose(self, known: Mapping[str, Any]) -> Any:
         """Return what it returns for what `OF_CHOICE` names."""
         return self._choose(known)
