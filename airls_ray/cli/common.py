@@ -27,15 +27,21 @@ TrustOption = Annotated[
 def read_config(path: Path, overrides: list[str] | None, *, trust: bool | None = None) -> Config:
     """Return the configuration of a YAML file, or of a run folder, wherever it stands now.
 
-    `trust`: of a run folder; see `load_run_config`.
+    `trust`: of a run folder; see `load_run_config`. Commands that may do without the code that it names (a
+    reward, a tracker) say `trust or None`, and refuse what they cannot do without where they would use it.
 
     Raises:
-        ConfigError: see `load_config`.
+        ConfigError: see `load_config`; or a file of the user's own is to be trusted.
     """
     from airls_ray.config.load import load_config, load_run_config
+    from airls_ray.errors import ConfigError
 
     if path.is_dir():
         return load_run_config(path, overrides or [], trust=trust)
+    if trust:
+        raise ConfigError(
+            f"--trust is for the code that a run folder names, and {path} is a file of yours: leave it out"
+        )
     return load_config(path, overrides or [])
 
 

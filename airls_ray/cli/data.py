@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, read_config
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, TrustOption, read_config
 
 if TYPE_CHECKING:
     from airls_ray.config.fields_section import FieldsConfig
@@ -55,9 +55,10 @@ def make(
     overrides: OverridesArgument = None,
     split: Annotated[SplitName, typer.Option(help="Training or test problems.")] = SplitName.TRAIN,
     problems: Annotated[int, typer.Option(min=1, help="How many problems.")] = 1000,
+    trust: TrustOption = False,
 ) -> None:
     """Write problems of the task of CONFIG with their traces."""
-    settings = read_config(config, overrides)
+    settings = read_config(config, overrides, trust=trust or None)
     from airls_ray.data.commands import make_data
 
     written = make_data(settings, output, problems, split.value)
@@ -74,9 +75,10 @@ def unsolved(
     policy: Annotated[
         str | None, typer.Option(help="Policy folder or hub name; by default that of CONFIG.")
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Write the training problems that a policy never solves in N samples (then set task.train_file)."""
-    settings = read_config(config, overrides)
+    settings = read_config(config, overrides, trust=trust or None)
     from actors.commands.unsolved import write_unsolved
     from actors.train.launch_checks import base_policy
 
@@ -102,6 +104,7 @@ def check(
         int | None, typer.Option(min=1, help="Grade only so many problems of each file, drawn by the seed.")
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many cases of each finding are printed.")] = 20,
+    trust: TrustOption = False,
 ) -> None:
     """Check problems and traces as CONFIG will see them: rows, fields, grader, steps, lengths, duplicates.
 
@@ -114,10 +117,12 @@ def check(
 
         if overrides:
             raise ConfigError(f"{' '.join(overrides)}: settings belong to a YAML file, and {target} is none")
+        if trust:
+            raise ConfigError(f"--trust is for the code that a run folder names, and {target} is none")
         found = import_problems(target, None, bad_rows="error", remedy="")
         typer.echo(f"{target}: {_describe(found)}")
         return
-    settings = read_config(target, overrides)
+    settings = read_config(target, overrides, trust=trust or None)
     from airls_ray.console.choose import make_progress
     from airls_ray.data.check_config import check_config
 

@@ -53,7 +53,7 @@ def search(
     if endpoint is None:
         _refuse_without_endpoint(model, tokenizer)
     else:
-        _refuse_with_endpoint(config, policy, resume=resume, trust=trust)
+        _refuse_with_endpoint(policy, resume=resume)
     settings = read_config(config, [*(overrides or []), *_search_overrides(algorithm, budget)], trust=trust)
     target = output or settings.output / settings.name / "search"
     if endpoint is not None:
@@ -77,7 +77,7 @@ def _refuse_without_endpoint(model: str | None, tokenizer: str | None) -> None:
         raise ConfigError("--model and --tokenizer are those of an endpoint's policy: give it by --endpoint")
 
 
-def _refuse_with_endpoint(config: Path, policy: Path | None, *, resume: bool, trust: bool) -> None:
+def _refuse_with_endpoint(policy: Path | None, *, resume: bool) -> None:
     from airls_ray.errors import ConfigError
 
     if policy is not None:
@@ -86,10 +86,6 @@ def _refuse_with_endpoint(config: Path, policy: Path | None, *, resume: bool, tr
         raise ConfigError(
             "a search over an endpoint keeps no records to go on with: leave --resume out, and give another "
             "--output"
-        )
-    if trust and not config.is_dir():
-        raise ConfigError(
-            f"--trust is for the code that a run folder names, and {config} is a file of yours: leave it out"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, latest_policy, read_config
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, TrustOption, latest_policy, read_config
 
 
 def evaluate(
@@ -29,6 +29,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder of the results; by default evaluation/ in the run folder.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is there.")] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Grade responses to the test problems: accuracy, pass@k, majority@k, lengths, by level and subject.
 
@@ -43,7 +44,7 @@ def evaluate(
     ]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
-    settings = read_config(config, overrides)
+    settings = read_config(config, overrides, trust=trust or None)
     if not responses and not endpoint:
         from airls_ray.models.check import check_model_folder
 

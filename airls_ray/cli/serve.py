@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from airls_ray.cli.common import ConfigArgument, OverridesArgument, latest_policy, read_config
+from airls_ray.cli.common import ConfigArgument, OverridesArgument, TrustOption, latest_policy, read_config
 
 
 def serve(
@@ -28,9 +28,10 @@ def serve(
         Path | None,
         typer.Option(help="File of the bearer token; by default the variable AIRLS_RAY_TOKEN, or no token."),
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Answer OpenAI's completions and chat completions by search, until Ctrl-C."""
-    settings = read_config(config, overrides)
+    settings = read_config(config, overrides, trust=trust or None)
     if policy is None:
         policy, prm = latest_policy(settings, prm)
     from airls_ray.prm.forms import check_search_models

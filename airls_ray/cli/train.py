@@ -31,9 +31,10 @@ def sft(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last accuracy check of an interrupted one.")
     ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Warm start: train the policy on correct traces until it samples well enough."""
-    settings = read_config(config, overrides)
+    settings = read_config(config, overrides, trust=trust or None)
     from actors.commands.sft import run_sft
     from actors.train.launch_checks import warm_start_folder
 
@@ -85,9 +86,10 @@ def demo(
     config: Annotated[
         Path | None, typer.Option(help=f"Another configuration than configs/{DEMO_CONFIG}.")
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """The whole system on this machine: warm start, AIRL-S, search with the PRM, report."""
-    settings = read_config(config or configs_folder() / DEMO_CONFIG, overrides)
+    settings = read_config(config or configs_folder() / DEMO_CONFIG, overrides, trust=trust)
     _check_names(settings)
     show_sizes(settings)
     from actors.commands.demo import run_demo

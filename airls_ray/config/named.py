@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from airls_ray.config.door_section import NameOrSection, OpenName, Place, open_names
+from airls_ray.config.door_section import OpenName, Place, open_names
 from airls_ray.config.schema import Config
 from airls_ray.doors import Door, is_foreign, refuse_foreign
 
@@ -66,16 +66,15 @@ def refuse_names(config: Config, given: Mapping[str, Any], whose: str) -> None:
 def without_names(section: Section, given: Mapping[str, Any], above: Place = ()) -> Section:
     """Return the section without what names the user's own code and is not among the overrides `given`, for
     who opens none of it: entries of lists, and settings that have something else in its place. What nothing
-    can stand for (a grader, a format) stays, and is refused where it is used."""
+    can stand for (a task, a grader) stays, and is refused where it is used."""
     changes: dict[str, Any] = {}
     for field in type(section).model_fields:
         value, place = getattr(section, field), (*above, field)
-        if isinstance(value, OpenName) and value.unopened and is_foreign(value.name):
-            if not _holds(given, place):
+        if isinstance(value, OpenName) and is_foreign(value.name) and not _holds(given, place):
+            if value.unopened:
                 changes[field] = type(value)(name=value.unopened, options={})
-        elif isinstance(value, NameOrSection):
-            if is_foreign(value.name) and not _holds(given, place):
-                changes[field] = value.closed()
+            else:
+                changes[field] = without_names(value, given, place).closed()
         elif isinstance(value, BaseModel):
             changes[field] = without_names(value, given, place)
         elif isinstance(value, list) and not _holds(given, place):

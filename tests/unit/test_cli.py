@@ -342,7 +342,6 @@ def test_search_without_a_checkpoint_says_what_to_do(tmp_path, capsys):
     [
         (["--endpoint", "http://x/v1", "--policy", "p"], "--policy and --endpoint exclude each other"),
         (["--endpoint", "http://x/v1", "--resume"], "leave --resume out"),
-        (["--endpoint", "http://x/v1", "--trust"], "--trust is for the code that a run folder names"),
         (["--model", "m"], "give it by --endpoint"),
         (["--tokenizer", "t"], "give it by --endpoint"),
     ],
@@ -352,6 +351,15 @@ def test_search_refuses_options_that_it_would_not_read(fake, capsys, options, sa
     fake("airls_ray.search.endpoint_task", search_task_by_endpoint=lambda *_, **__: {})
     assert cli.run(["search", DEMO, "--prm", "elsewhere", *options]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train", "sft", "search", "evaluate", "serve", "train-prm", "data check", "data make --output x.jsonl"],
+)
+def test_every_command_that_takes_a_configuration_trusts_run_folders_alone(command, capsys):
+    assert cli.run([*command.split(), DEMO, "--trust"]) == 2
+    assert "--trust is for the code that a run folder names" in " ".join(capsys.readouterr().err.split())
 
 
 def test_report_wants_a_run_folder(tmp_path, capsys, fake):

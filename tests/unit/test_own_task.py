@@ -237,7 +237,20 @@ def test_a_run_folder_that_names_a_task_of_its_own_is_refused_unless_trusted(tmp
     with pytest.raises(ConfigError, match=r"names code of its own .*own_task.py:Largest"):
         load_run_config(tmp_path, trust=False)
     assert isinstance(load_run_config(tmp_path, trust=True).task, OwnTaskConfig)
-    assert isinstance(load_run_config(tmp_path).task, OwnTaskConfig)  # to look at it opens nothing
+    to_look_at = load_run_config(tmp_path).task
+    assert isinstance(to_look_at, OwnTaskConfig)
+    with pytest.raises(ConfigError, match=r"task.name of this run folder names code of its own .*--trust"):
+        make_task(to_look_at)
+    assert make_task(load_run_config(tmp_path, ["task=arithmetic"]).task).name == "arithmetic"
+
+
+def test_a_part_of_a_mixture_from_a_run_folder_is_not_opened_either(tmp_path: Path) -> None:
+    own = example().task.model_dump(mode="json")
+    mixture = {"name": "mixture", "parts": [{"task": own}, {"task": {"name": "arithmetic"}}]}
+    dump_config(with_absolute_paths(load_config({"task": mixture})), tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match="names code of its own"):
+        next(make_task(load_run_config(tmp_path).task).problems("train", 0))
+    assert next(make_task(load_run_config(tmp_path, trust=True).task).problems("train", 0))
 
 
 def test_a_task_that_is_misspelt_is_said_with_the_nearest_name() -> None:
