@@ -46,6 +46,8 @@ KEYS = {
     "prm/step_auroc": "AUROC of the PRM's step scores against the truth of the steps.",
     "prm/trace_auroc": "AUROC of the PRM's trace scores against the outcomes.",
     "prm/length_correlation": "Correlation of trace score and length.",
+    "prm/step_auroc_within": "The same among the steps of one problem, mean over problems.",
+    "prm/trace_auroc_within": "The same among the rollouts of one problem, mean over problems.",
     "policy_log_prob/step_auroc": "Step AUROC of the policy's log-probability (the control).",
     "policy_log_prob/trace_auroc": "Trace AUROC of the policy's log-probability (the control).",
     "sync/logprob_difference_mean": "Mean difference of sampler and learner after a sync, nats.",

@@ -285,12 +285,19 @@ def curve_points(curve: list[Line]) -> list[dict[str, Any]]:
 
 def _show(summary: dict[str, Any], progress: Progress) -> None:
     """The held-out figures of every epoch above those of the control."""
-    names = ("loss", "label_auroc", "step_auroc", "trace_auroc")
+    names = ("loss", "label_auroc", "step_auroc", "trace_auroc", "trace_auroc_within")
     rows = [
         [f"PRM, epoch {point['epoch']}", *(point.get(name) for name in names)] for point in summary["curve"]
     ]
     if summary["policy_log_prob"]:
         rows.append(["policy log-probability", *(summary["policy_log_prob"].get(name) for name in names)])
-    columns = ("held-out problems", "loss", "AUROC of labels", "AUROC of truth", "AUROC of traces")
+    columns = (
+        "held-out problems",
+        "loss",
+        "AUROC of labels",
+        "AUROC of truth",
+        "of traces",
+        "within problems",
+    )
     if summary["held_out_problems"]:
         progress.table("Supervised PRM", rows, columns)

@@ -226,14 +226,30 @@ def _show(summary: dict[str, Any], progress: Progress) -> None:
     if not summary["held_out_problems"]:
         return
     rows = [
-        [f"PRM, epoch {p['epoch']}", *_shares(p, "best_of_n"), p["trace_auroc"], p["length_correlation"]]
+        [
+            f"PRM, epoch {p['epoch']}",
+            *_shares(p, "best_of_n"),
+            p["trace_auroc"],
+            p["trace_auroc_within"],
+            p["length_correlation"],
+        ]
         for p in summary["curve"]
     ]
     if "weighted" in summary["prm"]:
-        rows.append(["vote weighted by the PRM", *_shares(summary["prm"], "weighted"), None, None])
+        rows.append(["vote weighted by the PRM", *_shares(summary["prm"], "weighted"), None, None, None])
     controls = summary["controls"]
-    rows += [[name, *_shares(controls, way), None, None] for way, name in _WAYS.items() if way in controls]
-    columns = ("choice on held-out problems", "right", "95 % from", "to", "AUROC", "correlation with length")
+    rows += [
+        [name, *_shares(controls, way), None, None, None] for way, name in _WAYS.items() if way in controls
+    ]
+    columns = (
+        "choice on held-out problems",
+        "right",
+        "95 % from",
+        "to",
+        "AUROC",
+        "within problems",
+        "length",
+    )
     progress.table("PRM from stored rollouts", rows, columns)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airls_ray.evaluation.ranking import auroc
+from airls_ray.evaluation.ranking import auroc, auroc_within
 from airls_ray.evaluation.rollouts import list_column, step_sums
 from airls_ray.evaluation.steps import Aggregate, aggregate_steps
 
@@ -21,7 +21,8 @@ def measure_step_scores(table: pa.Table, scores: np.ndarray, aggregate: Aggregat
 
     Returns:
         `label_auroc` against labels above 1/2, `step_auroc` against the truth of the steps where it is
-        known, `trace_auroc` against outcomes above 1/2; nan where a class is missing.
+        known, `trace_auroc` against outcomes above 1/2; and each `_within` problems, the mean over those
+        that have both classes; nan where a class is missing.
     """
     labels, offsets = list_column(table["labels"])
     labelled = ~np.isnan(labels)
@@ -30,11 +31,15 @@ def measure_step_scores(table: pa.Table, scores: np.ndarray, aggregate: Aggregat
     traces = aggregate_steps(scores, offsets, aggregate)
     known = np.repeat(table["step_truth"].is_valid().to_numpy(), np.diff(offsets))
     truth = pc.list_flatten(table["step_truth"].combine_chunks()).to_numpy(zero_copy_only=False)
-    return {
-        "label_auroc": auroc(scores[labelled], labels[labelled] > 0.5),
-        "step_auroc": auroc(scores[known], truth.astype(bool)),
-        "trace_auroc": auroc(traces[graded], outcomes[graded] > 0.5),
+    problems = np.unique(table["problem_id"].to_numpy(zero_copy_only=False), return_inverse=True)[1]
+    of_steps = np.repeat(problems, np.diff(offsets))
+    ranked = {
+        "label_auroc": (scores[labelled], labels[labelled] > 0.5, of_steps[labelled]),
+        "step_auroc": (scores[known], truth.astype(bool), of_steps[known]),
+        "trace_auroc": (traces[graded], outcomes[graded] > 0.5, problems[graded]),
     }
+    over_all = {name: auroc(values, right) for name, (values, right, _) in ranked.items()}
+    return over_all | {f"{name}_within": auroc_within(*one) for name, one in ranked.items()}
 
 
 def measure_labels_themselves(table: pa.Table) -> dict[str, float]:

@@ -39,6 +39,49 @@ def auroc(scores: Array, labels: Array) -> float:
     return float(u / (positives * negatives))
 
 
+def auroc_within(scores: Array, labels: Array, groups: Array) -> float:
+    """Mean over groups of the AUROC among the items of the group: what decides a choice among them.
+
+    The AUROC over all items also counts pairs of different groups. A scorer that knows only which problems
+    are hard has a high one there, and 1/2 here.
+
+    Args:
+        scores: [n], any monotone scale.
+        labels: [n], bool or 0/1, 1 is right.
+        groups: [n], problem of each item.
+
+    Returns:
+        A number in [0, 1]; groups of one class are left out, nan where all are.
+
+    Raises:
+        ValueError: a score is nan.
+    """
+    right = np.asarray(labels, dtype=bool)
+    values = np.asarray(scores)
+    if np.isnan(values).any():
+        raise ValueError(f"score {int(np.isnan(values).argmax())} is nan and cannot be ranked")
+    _, of = np.unique(np.asarray(groups), return_inverse=True)
+    # Ties of one group share the mean of their places among all items, as in `auroc`; the places before the
+    # group's first are taken off.
+    order = np.lexsort((values, of))
+    new = np.ones(len(of), dtype=bool)
+    new[1:] = (values[order][1:] != values[order][:-1]) | (of[order][1:] != of[order][:-1])
+    tie = np.cumsum(new) - 1
+    counts = np.bincount(tie)
+    rank = np.cumsum(counts) - (counts - 1) / 2.0
+    sizes = np.bincount(of)
+    first = np.cumsum(sizes) - sizes
+    ranks = np.empty(len(of))
+    ranks[order] = rank[tie] - first[of[order]]
+    positives = np.bincount(of, weights=right)
+    negatives = sizes - positives
+    both = (positives > 0) & (negatives > 0)
+    if not both.any():
+        return nan
+    u = np.bincount(of, weights=ranks * right) - positives * (positives + 1) / 2.0
+    return float((u[both] / (positives[both] * negatives[both])).mean())
+
+
 def correlation(first: Array, second: Array) -> float:
     """Pearson correlation of two arrays [n]; nan where either is constant."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)

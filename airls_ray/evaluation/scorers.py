@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.evaluation.first_error import cross_fitted_f1
-from airls_ray.evaluation.ranking import auroc, correlation
+from airls_ray.evaluation.ranking import auroc, auroc_within, correlation
 from airls_ray.evaluation.rollouts import list_column, step_sums, step_tokens
 from airls_ray.evaluation.steps import (
     aggregate_log_scores,
@@ -41,7 +41,7 @@ def measure_scorers(
 ) -> dict[str, float]:
     """Return AUROCs of the PRM (where there is one) and of the policy's log-probability."""
     tokens, _ = list_column(rollouts["logprobs"])
-    outcomes = grades["outcome"].to_numpy()
+    groups = rollouts["group"].to_numpy()
     control_steps, offsets = step_sums(rollouts, tokens)
     metrics = _aurocs(
         "policy_log_prob",
@@ -49,19 +49,19 @@ def measure_scorers(
         offsets,
         np.add.reduceat(control_steps, offsets[:-1]),
         grades,
-        outcomes,
+        groups,
     )
     if scores is None:
         return metrics
     step_scores, offsets = list_column(scores["scores"])
     steps = step_log_scores(rollouts, scores, config)
     traces = aggregate_log_scores(steps, offsets, config.search_aggregate, step_tokens(rollouts))
-    metrics |= _aurocs("prm", steps, offsets, traces, grades, outcomes)
+    metrics |= _aurocs("prm", steps, offsets, traces, grades, groups)
     metrics["prm/length_correlation"] = correlation(np.exp(traces), np.diff(offsets))
     rewards, _ = list_column(scores["rewards"])
     metrics["prm/reward_mean"] = float(rewards.mean())
     metrics["prm/score_mean"] = float(step_scores.mean())
-    metrics["prm/score_spread"] = _spread(step_scores, offsets, rollouts["group"].to_numpy())
+    metrics["prm/score_spread"] = _spread(step_scores, offsets, groups)
     return metrics
 
 
@@ -106,14 +106,22 @@ def _aurocs(
     offsets: np.ndarray,
     traces: np.ndarray,
     grades: pa.Table,
-    outcomes: np.ndarray,
+    groups: np.ndarray,
 ) -> dict[str, float]:
-    """Of traces against outcomes, and of the steps whose truth is known (a mixture may know some)."""
-    metrics = {f"{name}/trace_auroc": auroc(traces, outcomes > 0.5)}
+    """Of traces against outcomes, and of the steps whose truth is known (a mixture may know some); over all,
+    and within groups."""
+    right = grades["outcome"].to_numpy() > 0.5
+    metrics = {
+        f"{name}/trace_auroc": auroc(traces, right),
+        f"{name}/trace_auroc_within": auroc_within(traces, right, groups),
+    }
     known = grades["step_truth"].is_valid().to_numpy()
     if known.any():
         truth, _ = list_column(grades.filter(known)["step_truth"])
-        metrics[f"{name}/step_auroc"] = auroc(steps[np.repeat(known, np.diff(offsets))], truth.astype(bool))
+        of_steps = np.repeat(groups, np.diff(offsets))
+        on, right = np.repeat(known, np.diff(offsets)), truth.astype(bool)
+        metrics[f"{name}/step_auroc"] = auroc(steps[on], right)
+        metrics[f"{name}/step_auroc_within"] = auroc_within(steps[on], right, of_steps[on])
     return metrics
 
 

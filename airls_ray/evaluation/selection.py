@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from airls_ray.evaluation.ranking import auroc, confidence_interval, correlation
+from airls_ray.evaluation.ranking import auroc, auroc_within, confidence_interval, correlation
 from airls_ray.evaluation.rollouts import list_column, step_tokens
 from airls_ray.evaluation.steps import (
     Aggregate,
@@ -92,12 +92,15 @@ def measure_selection(
 
     Returns:
         `best_of_n` and (with answers) `weighted`, each with its interval; `trace_auroc` against outcomes
-        above 1/2 and `length_correlation` with the number of steps (nan where they are not defined).
+        above 1/2, over all and `trace_auroc_within` problems; `length_correlation` with the number of steps.
+        What is not defined is nan.
     """
     traces = trace_log_scores(rollouts, step_scores, aggregate, kind)
     steps = pc.list_value_length(rollouts["step_ends"]).to_numpy()
+    right = rollouts["outcome"].to_numpy() > 0.5
     return with_intervals(choose_by(rollouts, traces), ("best_of_n", "weighted"), seed) | {
-        "trace_auroc": auroc(traces, rollouts["outcome"].to_numpy() > 0.5),
+        "trace_auroc": auroc(traces, right),
+        "trace_auroc_within": auroc_within(traces, right, rollouts["problem_id"].to_numpy()),
         "length_correlation": correlation(np.exp(traces), steps),
     }
 

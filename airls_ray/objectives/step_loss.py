@@ -17,6 +17,7 @@ RESERVED = (
     *("weight", "correct", "label", "logit_abs"),  # sums of `measured_sums`
     *("loss", "accuracy", "label_mean", "logit_abs_mean", "gradient_norm", "tokens"),
     *("label_auroc", "step_auroc", "trace_auroc"),
+    *("label_auroc_within", "step_auroc_within", "trace_auroc_within"),
 )
 """Names that a loss's own sums may not have, since their metrics would be taken for others."""
 

@@ -98,6 +98,7 @@ def _table(groups: dict[str, list[RunData]]) -> str:
         "trained, greedy": ("accuracy", "trained", "greedy"),
         "step AUROC": ("prm", "step_auroc"),
         "trace AUROC": ("prm", "trace_auroc"),
+        "trace AUROC within problems": ("prm", "trace_auroc_within"),
         "best of 16": ("search", "best_of_n", "16"),
         "majority of 16": ("search", "majority", "16"),
     }

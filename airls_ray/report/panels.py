@@ -43,14 +43,24 @@ LEARNING = [
     ),
     Panel(
         "Step AUROC",
-        {"prm/step_auroc": "PRM", "policy_log_prob/step_auroc": "policy log-probability"},
+        {
+            "prm/step_auroc": "PRM",
+            "policy_log_prob/step_auroc": "policy log-probability",
+            "prm/step_auroc_within": "PRM, within problems",
+            "policy_log_prob/step_auroc_within": "policy log-probability, within problems",
+        },
         "Step scores against the true correctness of steps, never seen in training",
         [("chance", 0.5)],
     ),
     Panel(
         "Trace AUROC",
-        {"prm/trace_auroc": "PRM", "policy_log_prob/trace_auroc": "policy log-probability"},
-        "Trace scores against the outcome",
+        {
+            "prm/trace_auroc": "PRM",
+            "policy_log_prob/trace_auroc": "policy log-probability",
+            "prm/trace_auroc_within": "PRM, within problems",
+            "policy_log_prob/trace_auroc_within": "policy log-probability, within problems",
+        },
+        "Trace scores against the outcome; a choice only sees those within a problem",
         [("chance", 0.5)],
     ),
     Panel(

@@ -142,7 +142,9 @@ def tables(run: RunData) -> Markup | None:
     quality = []
     for name, text in (
         ("step_auroc", "step AUROC"),
+        ("step_auroc_within", "step AUROC within problems"),
         ("trace_auroc", "trace AUROC"),
+        ("trace_auroc_within", "trace AUROC within problems"),
         ("first_error_f1", "first-error F1"),
     ):
         prm, control = run.value("prm", name), run.value("policy_log_prob", name)

@@ -36,8 +36,9 @@ def evaluation_names(config: Config) -> list[str]:
     names = ["accuracy", *(["greedy"] if config.train.evaluation.greedy else [])]
     names += [f"search/{way}" for way in (*ways, "majority", "policy_log_prob", "oracle")]
     knows = any(not isinstance(part, _KNOW_NO_STEPS) for part in parts_of(config.task).values())
-    figures = ["step_auroc", "first_error_f1"] if knows else []
-    names += [f"{scorer}/{figure}" for scorer in scorers for figure in ("trace_auroc", *figures)]
+    figures = ["trace_auroc", "trace_auroc_within"]
+    figures += ["step_auroc", "step_auroc_within", "first_error_f1"] if knows else []
+    names += [f"{scorer}/{figure}" for scorer in scorers for figure in figures]
     if config.uses_prm:
         names += [
             f"prm/{figure}" for figure in ("length_correlation", "reward_mean", "score_mean", "score_spread")

@@ -70,8 +70,10 @@ def test_the_figures_of_two_problems_are_those_found_by_hand() -> None:
     assert found["evaluation/search/majority"] == 0.5  # ties count half
     assert found["evaluation/search/policy_log_prob"] == 0.5  # right on the first problem alone
     assert found["evaluation/prm/trace_auroc"] == found["evaluation/prm/step_auroc"] == 1.0
+    assert found["evaluation/prm/trace_auroc_within"] == found["evaluation/prm/step_auroc_within"] == 1.0
     # Right -1 and -2, wrong -3 and -1: of the four pairs two are in order, one ties, one is not.
     assert found["evaluation/policy_log_prob/trace_auroc"] == 2.5 / 4
+    assert found["evaluation/policy_log_prob/trace_auroc_within"] == 0.5  # one pair of each problem
 
 
 def test_steps_of_unknown_truth_are_left_out() -> None:

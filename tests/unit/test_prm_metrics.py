@@ -296,6 +296,8 @@ def test_traces_are_ranked_against_known_outcomes_alone() -> None:
     ]
     measured = measure_step_rows(rows, [[0.2, 0.9], [0.8, 0.5], [0.0, 0.0]])
     assert measured["trace_auroc"] == {"last": 1.0, "min": 0.0, "prod": 0.0, "mean": 0.0}
+    rows[1] = row([True, True], "p", outcome=0.0)
+    assert measure_step_rows(rows, [[0.2, 0.9], [0.8, 0.5], [0.0, 0.0]])["trace_auroc_within"]["last"] == 1.0
     assert "trace_auroc" not in measure_step_rows(rows[2:], [[0.0, 0.0]])
 
 

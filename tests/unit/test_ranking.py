@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, pearsonr
 
-from airls_ray.evaluation.ranking import auroc, best_of_k, confidence_interval, correlation
+from airls_ray.evaluation.ranking import auroc, auroc_within, best_of_k, confidence_interval, correlation
 from airls_ray.evaluation.steps import aggregate_steps
 
 
@@ -26,6 +26,27 @@ def test_auroc_by_hand() -> None:
     assert auroc(np.array([-np.inf, 0.0]), np.array([False, True])) == 1.0
 
 
+def test_auroc_within_is_the_mean_over_the_groups_that_have_both_classes() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        groups = rng.integers(0, 12, 150) * 7
+        scores, labels = rng.integers(0, 6, 150) / 3.0, rng.random(150) < rng.random(85)[groups]
+        each = [auroc(scores[groups == group], labels[groups == group]) for group in np.unique(groups)]
+        assert auroc_within(scores, labels, groups) == pytest.approx(np.nanmean(each), abs=1e-12)
+
+
+def test_a_scorer_that_only_knows_which_problems_are_hard_ranks_by_chance_within_them() -> None:
+    groups = np.repeat(["hard", "easy"], 4)
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+    scores = np.repeat([0.1, 0.9], 4)
+    assert (auroc(scores, labels), auroc_within(scores, labels, groups)) == (0.75, 0.5)
+
+
+def test_auroc_within_groups_of_one_class_is_nan() -> None:
+    assert math.isnan(auroc_within(np.array([1.0, 2.0]), np.array([0, 1]), np.array(["a", "b"])))
+    assert math.isnan(auroc_within(np.array([]), np.array([]), np.array([])))
+
+
 def test_auroc_of_one_class_is_nan() -> None:
     assert math.isnan(auroc(np.array([1.0, 2.0]), np.array([1, 1])))
     assert math.isnan(auroc(np.array([]), np.array([])))
@@ -34,6 +55,8 @@ def test_auroc_of_one_class_is_nan() -> None:
 def test_a_score_that_is_nan_is_an_error() -> None:
     with pytest.raises(ValueError, match="score 1 is nan"):
         auroc(np.array([1.0, math.nan]), np.array([0, 1]))
+    with pytest.raises(ValueError, match="score 1 is nan"):
+        auroc_within(np.array([1.0, math.nan]), np.array([0, 1]), np.array([0, 0]))
     with pytest.raises(ValueError, match="nan"):
         best_of_k(np.array([[1.0, math.nan]]), np.array([[0, 1]]), 1)
 

@@ -248,19 +248,33 @@ def table_for_figures() -> pa.Table:
 def test_every_figure_is_against_its_own_truth() -> None:
     scores = np.array([0.6, 0.9, 0.7, 0.8])
     measured = measure_step_scores(table_for_figures(), scores, "prod")
-    assert measured == {
-        "label_auroc": 0.0,  # 0.6 below 0.7 and 0.8
-        "step_auroc": 1.0,  # 0.9 above 0.6
-        "trace_auroc": 0.0,  # 0.54 below 0.56, though the last step is above
-    }
+    assert measured == pytest.approx(
+        {
+            "label_auroc": 0.0,  # 0.6 below 0.7 and 0.8
+            "step_auroc": 1.0,  # 0.9 above 0.6
+            "trace_auroc": 0.0,  # 0.54 below 0.56, though the last step is above
+            "label_auroc_within": math.nan,
+            "step_auroc_within": 1.0,
+            "trace_auroc_within": math.nan,
+        },
+        nan_ok=True,
+    )
+
+
+def test_traces_within_a_problem_are_ranked_apart_from_those_of_others() -> None:
+    table = pa.concat_tables([table_for_figures(), table_for_figures()])
+    outcomes = pa.array([1.0, 0.0, 0.0, 0.0], pa.float32())  # a, b, a, b
+    table = table.set_column(table.column_names.index("outcome"), "outcome", outcomes)
+    measured = measure_step_scores(table, np.array([0.6, 0.9, 0.7, 0.8, 0.5, 0.9, 0.9, 0.9]), "prod")
+    assert measured["trace_auroc_within"] == 1.0  # of problem a, 0.54 above 0.45; b has no right one
+    assert measured["trace_auroc"] == pytest.approx(1 / 3)  # 0.54 below 0.56 and 0.81
 
 
 def test_the_control_is_the_log_probability_of_steps_and_traces() -> None:
-    assert measure_log_prob(table_for_figures()) == {
-        "label_auroc": 1.0,  # -1 above -2 and -4
-        "step_auroc": 0.5,  # -1 and -1
-        "trace_auroc": 1.0,  # -2 above -6
-    }
+    measured = measure_log_prob(table_for_figures())
+    assert measured["label_auroc"] == 1.0  # -1 above -2 and -4
+    assert measured["step_auroc"] == 0.5  # -1 and -1
+    assert measured["trace_auroc"] == 1.0  # -2 above -6
 
 
 def test_labels_themselves_are_measured_where_the_truth_is_known() -> None:

@@ -25,7 +25,7 @@ from airls_ray.evaluation.prm_metrics.calibration import (
 )
 from airls_ray.evaluation.prm_metrics.prmbench import ChangedSolutions, measure_prmbench
 from airls_ray.evaluation.prm_metrics.processbench import Traces, measure_first_errors
-from airls_ray.evaluation.ranking import auroc
+from airls_ray.evaluation.ranking import auroc, auroc_within
 from airls_ray.evaluation.steps import aggregate_steps
 
 
@@ -67,8 +67,9 @@ def measure_step_rows(
         `rows`, `problems`, `steps`; `first_error` (rows without a classification, where there are any; see
         `measure_first_errors`); `prmbench` (rows with one; see `measure_prmbench`); `labels`, of all rows and
         by subset (see `_label_figures`); `reliability` and `drift` (tables as lists); `drift_slope`,
-        `length_correlation` and `trace_auroc` by aggregation; `partial_rank_correlation` by number of tokens,
-        where there are partial scores (see there; groups are steps at one place of one problem's solutions).
+        `length_correlation`, `trace_auroc` and `trace_auroc_within` (problems) by aggregation;
+        `partial_rank_correlation` by number of tokens, where there are partial scores (see there; groups are
+        steps at one place of one problem's solutions).
     """
     columns = make_columns(rows, scores)
     known = ~np.isnan(columns.labels)
@@ -97,6 +98,10 @@ def measure_step_rows(
     if graded.any():
         summary["trace_auroc"] = {
             how: auroc(values[graded], columns.outcomes[graded] > 0.5) for how, values in aggregated.items()
+        }
+        summary["trace_auroc_within"] = {
+            how: auroc_within(values[graded], columns.outcomes[graded] > 0.5, columns.problems[graded])
+            for how, values in aggregated.items()
         }
     if partial:
         summary["partial_rank_correlation"] = _partial_figures(columns, partial)
@@ -181,14 +186,17 @@ def _partial_figures(
 
 
 def _label_figures(columns: StepColumns, rows: NDArray[np.bool_]) -> dict[str, float]:
-    """Of the labelled steps of some rows: `steps`, `right` (share), `auroc`, `brier`, `calibration_error` and
-    the mean score of right and of wrong ones."""
+    """Of the labelled steps of some rows: `steps`, `right` (share), `auroc`, `auroc_within` problems,
+    `brier`, `calibration_error` and the mean score of right and of wrong ones."""
     mask = np.repeat(rows, np.diff(columns.offsets)) & ~np.isnan(columns.labels)
     scores, right = columns.scores[mask], columns.labels[mask] == 1
     return {
         "steps": len(scores),
         "right": float(right.mean()) if len(right) else nan,
         "auroc": auroc(scores, right),
+        "auroc_within": auroc_within(
+            scores, right, np.repeat(columns.problems, np.diff(columns.offsets))[mask]
+        ),
         "brier": brier_score(scores, right),
         "calibration_error": expected_calibration_error(scores, right),
         "mean_score_right": float(scores[right].mean()) if right.any() else nan,

@@ -125,8 +125,27 @@ _WAYS = {
 
 def _label_table(labels: Mapping[str, Any]) -> Table:
     parts = {"all": labels["all"], **(labels["subsets"] if len(labels["subsets"]) > 1 else {})}
-    names = ("steps", "right", "auroc", "brier", "calibration_error", "mean_score_right", "mean_score_wrong")
-    columns = ["subset", "steps", "right", "AUROC", "Brier", "ECE", "mean of right", "mean of wrong"]
+    names = (
+        "steps",
+        "right",
+        "auroc",
+        "auroc_within",
+        "brier",
+        "calibration_error",
+        "mean_score_right",
+        "mean_score_wrong",
+    )
+    columns = [
+        "subset",
+        "steps",
+        "right",
+        "AUROC",
+        "within problems",
+        "Brier",
+        "ECE",
+        "mean of right",
+        "mean of wrong",
+    ]
     rows: list[list[Cell]] = [[name, *(one[key] for key in names)] for name, one in parts.items()]
     return Table("Scores against the labels of steps (ECE: expected calibration error)", rows, columns)
 
@@ -175,12 +194,17 @@ def _prmbench_table(measured: Mapping[str, Any]) -> Table:
 
 
 def _trace_table(summary: Mapping[str, Any]) -> Table:
-    auroc = summary.get("trace_auroc", {})
+    over_all, within = summary.get("trace_auroc", {}), summary.get("trace_auroc_within", {})
     rows: list[list[Cell]] = [
-        [how, value, auroc.get(how)] for how, value in summary["length_correlation"].items()
+        [how, value, over_all.get(how), within.get(how)]
+        for how, value in summary["length_correlation"].items()
     ]
     title = f"Scores of solutions; scores of right steps drift by {summary['drift_slope']:+.3g} a place"
-    return Table(title, rows, ["step scores", "correlation with the number of steps", "AUROC of the outcome"])
+    return Table(
+        title,
+        rows,
+        ["step scores", "correlation with the number of steps", "AUROC of the outcome", "within problems"],
+    )
 
 
 def _partial_table(measured: Mapping[int, Mapping[str, float]]) -> Table:
