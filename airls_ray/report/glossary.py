@@ -16,8 +16,8 @@ GLOSSARY = {
     "Trace score": "The scores of a response's steps in one number, aggregated as the search does it.",
     "Step AUROC": "Chance that a right step has a higher score than a wrong one: 0.5 is guessing.",
     "Trace AUROC": "Chance that a right response has a higher score than a wrong one.",
-    "Within problems": "The AUROC among the responses (or steps) of one problem, mean over problems: a choice "
-    "sees these alone. Over all, a scorer also gains by knowing which problems are hard.",
+    "Within problems": "The AUROC among the responses (or steps) of one problem, mean over problems: a "
+    "choice sees these alone. Over all, a scorer also gains by knowing which problems are hard.",
     "First-error F1": "Harmonic mean of two accuracies: the first wrong step found in wrong responses, "
     "and none reported in right ones.",
     "One sample": "Accuracy of a single sampled response, the base line of every search.",

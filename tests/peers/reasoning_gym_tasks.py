@@ -13,6 +13,7 @@ from reasoning_gym.factory import DATASETS  # type: ignore[import-not-found, unu
 from airls_ray.tasks.base import Problem, Task
 from airls_ray.tasks.families.reasoning_gym import ReasoningGym
 from airls_ray.tasks.gym.chains import _CHAINS
+from airls_ray.tasks.gym.compact import COMPACT
 from airls_ray.tasks.own import make_own_task
 
 NEED_MORE = {"composite"}
@@ -23,8 +24,9 @@ def cut(task: Task, text: str) -> list[str]:
     return [piece for piece in text.split(task.step_delimiter) if piece.strip()]
 
 
-def look(name: str, count: int) -> dict[str, Any]:
-    task: Task = make_own_task(ReasoningGym, {"dataset": name, "test_problems": 3})
+def look(name: str, count: int, *, compact: bool = False) -> dict[str, Any]:
+    options = {"dataset": name, "test_problems": 3, "compact": compact}
+    task: Task = make_own_task(ReasoningGym, options)
     problems: list[Problem] = list(islice(task.problems("train", 0), count))
     traced = [one for one in problems if one.traces]
     truths = [(one, cut(task, one.traces[0])) for one in traced]
@@ -51,6 +53,8 @@ def main() -> None:
             found[name] = look(name, int(sys.argv[1]) if name in _CHAINS else 2)
         except Exception as error:  # of whatever data set: the test names it
             found[name] = {"error": f"{type(error).__name__}: {error}"}
+    for name in COMPACT:
+        found[f"{name}, compact"] = look(name, int(sys.argv[1]), compact=True)
     Path(sys.argv[2]).write_text(json.dumps(found))
 
 

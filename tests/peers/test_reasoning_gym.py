@@ -12,6 +12,7 @@ from tests.peers.environments import python_with
 
 GYM = ("reasoning-gym==0.1.25", "pydantic", "pyyaml")
 KNOWN = ["jugs", "tower_of_hanoi", "quantum_lock", "word_ladder", "countdown", "string_manipulation"]
+KNOWN += [f"{name}, compact" for name in ("jugs", "quantum_lock", "word_ladder")]
 """Data sets whose steps have a truth."""
 PROBLEMS = 30
 

@@ -17,6 +17,7 @@ from airls_ray.errors import ConfigError, DoorError
 from airls_ray.tasks.answers import without_thoughts
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.gym.chains import Chain, chain_of
+from airls_ray.tasks.gym.compact import COMPACT, Compact
 
 _INDICES = 2**31
 _PROBE = 12345
@@ -28,17 +29,26 @@ _KEPT = 2048
 class ReasoningGym:
     """A data set of reasoning-gym; see the module's docstring."""
 
-    def __init__(self, dataset: str, outcome: Literal["right", "score"] = "right", **settings: Any) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        outcome: Literal["right", "score"] = "right",
+        *,
+        compact: bool = False,
+        **settings: Any,
+    ) -> None:
         """Open the data set.
 
         Args:
             dataset: its name in the package, such as `jugs`.
             outcome: `right`: 1 for the full score, else 0; `score`: the package's score, with its parts of a
                 point for form.
-            settings: of the data set (`difficulty`, `min_numbers`, ...).
+            compact: questions and solutions in a few tokens, for a model made from nothing
+                (`airls_ray/tasks/gym/compact.py`; jugs, quantum_lock and word_ladder have such a form).
+            settings: of the data set (`difficulty`, `min_numbers`, ...); None: as the package has it.
 
         Raises:
-            DoorError: the package is missing, or has no such data set or setting.
+            DoorError: the package is missing, or has no such data set, setting or compact form.
         """
         self._outcome = outcome
         self._gym = _package()
@@ -48,7 +58,8 @@ class ReasoningGym:
             from airls_ray.doors import nearest
 
             raise DoorError(f"has no data set {dataset!r}{nearest(dataset, known)}")
-        self._make = partial(self._gym.create_dataset, dataset, size=1, **settings)
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        self._make = partial(self._gym.create_dataset, dataset, size=1, **chosen)
         try:
             self._data = self._make(seed=_PROBE)
             fresh = self._data[0]
@@ -57,17 +68,19 @@ class ReasoningGym:
             raise DoorError(f"cannot make the data set {dataset}: {error}") from None
         self._data.seed = _PROBE
         self._reseeds = self._data[0]["question"] == fresh["question"]
-        self._chain: Chain = chain_of(dataset)
+        self._compact = _compact_form(dataset) if compact else None
+        self._chain: Chain = self._compact or chain_of(dataset)
         self.step_delimiter = self._chain.delimiter
         self.entry = lru_cache(maxsize=_KEPT)(self._entry)
 
     def problem(self, rng: Random) -> dict[str, Any]:
         """Draw a problem: the package's question, the form of a chain, and a solution as its trace."""
         index = rng.randrange(_INDICES)
-        entry = self.entry(index)
+        while not self._chain.solvable(entry := self.entry(index)):
+            index = rng.randrange(_INDICES)
         answer = entry["answer"]
         trace = None if answer is None else self._chain.trace(entry)
-        prompt = entry["question"].strip()
+        prompt = self._question(entry)
         return {
             "prompt": f"{prompt}\n{self._chain.request}" if self._chain.request else prompt,
             "answer": str(answer) if answer is not None else "(judged by its score)",
@@ -91,6 +104,10 @@ class ReasoningGym:
         """Whether each step is allowed and the full score can still be reached; None: nothing is known."""
         return self._chain.truth(self._of(problem), steps)
 
+    def vocabulary(self) -> list[str] | None:
+        """Return all tokens of the compact form; the model's own tokenizer is used else."""
+        return None if self._compact is None else list(self._compact.tokens)
+
     def warm_up(self) -> None:
         """Draw an entry, so that the first response does not pay for it."""
         self.entry(0)
@@ -102,12 +119,16 @@ class ReasoningGym:
                 f"the problem {problem.prompt[:40]!r} has no index of {self.name}: it is another task's"
             )
         entry = self.entry(index)
-        if not problem.prompt.startswith(entry["question"].strip()):
+        if not problem.prompt.startswith(self._question(entry)):
             raise ConfigError(
                 f"problem {index} of {self.name} is another one here than where it was drawn "
                 f"({problem.prompt[:40]!r}): take the same settings and version of reasoning-gym"
             )
         return entry
+
+    def _question(self, entry: Mapping[str, Any]) -> str:
+        text: str = entry["question"].strip()
+        return text if self._compact is None else self._compact.prompt(entry)
 
     def _entry(self, index: int) -> Mapping[str, Any]:
         """The first entry of the data set whose seed is `index`: most give it without being made anew."""
@@ -115,6 +136,12 @@ class ReasoningGym:
             self._data.seed = index
         found: Mapping[str, Any] = (self._data if self._reseeds else self._make(seed=index))[0]
         return found
+
+
+def _compact_form(dataset: str) -> Compact:
+    if dataset not in COMPACT:
+        raise DoorError(f"has no compact form of {dataset}: there is one of {', '.join(COMPACT)}")
+    return COMPACT[dataset]
 
 
 def _package() -> Any:

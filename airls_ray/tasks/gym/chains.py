@@ -36,6 +36,8 @@ class Chain:
     """The recorded or found solution as a response."""
     answer: Callable[[str], str | None] = tagged
     """What the package scores of a response; None: there is none."""
+    solvable: Callable[[Entry], bool] = lambda entry: True
+    """Whether the package has a solution; it gives questions without one, too, and scores every answer 0."""
     walk: Callable[[Entry], states.Walk] | None = None
     """Replays an entry; None: the truth of steps is not known."""
 
@@ -89,6 +91,7 @@ _CHAINS: dict[str, Chain] = {
         delimiter=",",
         trace=lambda entry: json.dumps(json.loads(entry["answer"])),
         answer=_json_moves,
+        solvable=moves.jugs_solvable,
         walk=moves.Jugs,
     ),
     "tower_of_hanoi": Chain(

@@ -28,6 +28,11 @@ class Jugs:
         self._now = (0,) * len(self._sizes)
         self._seen = {self._now}
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """What each jug holds now, in litres."""
+        return self._now
+
     def take(self, step: str) -> bool:
         """Make a move."""
         match = self._MOVE.fullmatch(step.strip().strip("[]"))
@@ -49,6 +54,11 @@ class Jugs:
         new = self._now not in self._seen
         self._seen.add(self._now)
         return new
+
+
+def jugs_solvable(entry: Entry) -> bool:
+    """Whether the package found moves (`["No solution"]` else)."""
+    return "No solution" not in entry["answer"]
 
 
 class Hanoi:
@@ -105,6 +115,11 @@ class QuantumLock:
         self._target = given["target_value"]
         self._now = (given["initial_value"], given["initial_state"])
         self._left = len(given["solution_path"])
+
+    @property
+    def now(self) -> tuple[int, str]:
+        """The number and the light."""
+        return self._now
 
     def take(self, step: str) -> bool:
         """Press a button."""
