@@ -78,7 +78,7 @@ def train_prm(
     sampled = labels is None and steps is None
     loaded = ["supervised_prm.step_loss", *(["task", "supervised_prm.labels"] if sampled else [])]
     named = find_doors(config, *loaded)
-    policy, source = check_sources(config, policy)
+    policy, source = check_sources(config, policy, logprobs=steps is None)
     try_step_labels(config, progress, rule=sampled)
     found = None if steps is None else _read_steps(config, policy, source, steps, progress)
     given = None if labels is None else read_given_labels(config, policy, labels)
@@ -142,14 +142,16 @@ def _read_steps(config: Config, policy: str, source: str, steps: StepFiles, prog
     return found
 
 
-def check_sources(config: Config, policy: str | Path) -> tuple[str, str]:
+def check_sources(config: Config, policy: str | Path, *, logprobs: bool = True) -> tuple[str, str]:
     """Return the policy and the model that the PRM starts from, both as actors find them.
+
+    `logprobs`: whether the labelled rollouts can have the policy's log-probabilities.
 
     Raises:
         ConfigError: the PRM's form cannot be learned from labels.
         ModelError: one of them is missing, broken or does not fit.
     """
-    check_form(config.prm)
+    check_form(config.prm, logprobs=logprobs)
     return check_models(config, policy)
 
 
@@ -206,6 +208,7 @@ def read_given_labels(config: Config, policy: str, file: Path) -> tuple[pa.Table
                 "labels are of another tokenizer"
             )
     split_by_problem(table, config.supervised_prm.held_out, config.seed)
+    check_form(config.prm, logprobs=not table["logprobs"].null_count)
     return table, facts
 
 

@@ -73,7 +73,7 @@ def choose_method(config: Config, stored: StoredRollouts) -> OfflineMethod:
                 f"supervised_prm.labels=outcome (it is {config.supervised_prm.labels.name}), or leave out "
                 "--rollouts to sample completions"
             )
-        check_form(config.prm)
+        check_form(config.prm, logprobs=not lacking_logprobs(stored.rollouts))
         return OfflineMethod(None, config.prm, False, labels=config.supervised_prm.labels.shown)
     of_traces = traits.needs_traces and traits.sides == "reference"
     if of_traces and not stored.traces.num_rows and config.prm.correct_rollouts == "policy":

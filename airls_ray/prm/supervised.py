@@ -23,6 +23,7 @@ from airls_ray.objectives.step_loss import (
     known_to,
     measured_sums,
 )
+from airls_ray.prm.scores import action_values
 from airls_ray.seeding import derive_seed
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
 from airls_ray.tensors.segments import ranges
@@ -38,6 +39,8 @@ class LabelledSequences:
     sequences: Sequences
     labels: PackedColumn
     """A value per step; nan where there is no label."""
+    logprobs: PackedColumn | None = None
+    """A value per response token, of the policy that sampled; None where a row has none."""
 
     @classmethod
     def of(cls, table: pa.Table) -> LabelledSequences:
@@ -47,7 +50,8 @@ class LabelledSequences:
             pc.subtract(column.offsets, column.offsets[0]),
             pc.fill_null(pc.list_flatten(column), float("nan")),
         )
-        return cls(Sequences.of(table), to_packed(filled))
+        known = not table["logprobs"].null_count
+        return cls(Sequences.of(table), to_packed(filled), to_packed(table["logprobs"]) if known else None)
 
     @property
     def rows_with_labels(self) -> Tensor:
@@ -63,20 +67,31 @@ class LabelledSequences:
         return StepNormaliser(max(labelled.numel(), 1), max(labelled.unique().numel(), 1))
 
 
-def check_form(config: PRMConfig) -> None:
+def check_form(config: PRMConfig, *, logprobs: bool = True) -> None:
     """Refuse forms of a PRM that a label per step cannot teach.
 
+    Args:
+        config: the form: a scalar at the step's last token, or the discriminator's logit log phi - log pi.
+        logprobs: whether the labelled rollouts have the policy's log-probabilities.
+
     Raises:
-        ConfigError: not a scalar head, or actions or shaping that scoring would read differently.
+        ConfigError: it is none of these, or would be read differently by what scores with it.
     """
-    wanted = {"parameterisation": "scalar_head", "action": "step", "shaping": False}
+    language = config.parameterisation == "log_prob"
+    wanted = {"action": "step", "shaping": False, **({"search_score": "ratio"} if language else {})}
+    what = "log phi - log pi of a step" if language else "a scalar at the step's last token"
     for name, value in wanted.items():
         given = getattr(config, name)
         if given != value:
             raise ConfigError(
-                f"train-prm needs prm.{name}={str(value).lower()} (a label is learned by a scalar at the "
-                f"step's last token), but it is {str(given).lower()}"
+                f"train-prm needs prm.{name}={str(value).lower()} (a label is learned by {what}), but it is "
+                f"{str(given).lower()}"
             )
+    if language and not logprobs:
+        raise ConfigError(
+            "the labelled rollouts have no log-probabilities of the policy, with which "
+            "prm.parameterisation=log_prob compares its own: set it to scalar_head"
+        )
 
 
 def split_by_problem(
@@ -118,16 +133,18 @@ def update_on_labels(
     *,
     pad_id: int,
     step_loss: StepLossConfig = CROSS_ENTROPY,
+    temperature: float = 1.0,
 ) -> dict[str, float]:
     """Make one optimiser update on the labelled steps of `rows`; collective, the same on every rank.
 
     Args:
-        engine: this rank's engine, its module a `ScalarHeadModule`.
+        engine: this rank's engine, its module one of `config.parameterisation`.
         batch: all labelled rollouts.
         rows: int64, those of this update.
         config: stabilisers and micro-batches.
         pad_id: padding token.
         step_loss: how logits are compared with labels.
+        temperature: the sampler's, of a log-probability PRM.
 
     Returns:
         `train_prm/loss` (of the cross-entropy nats per labelled step), `train_prm/accuracy`,
@@ -141,7 +158,7 @@ def update_on_labels(
     normaliser, loss_of = batch.normaliser(rows), _checked(step_loss)
     sums: dict[str, float] = {}
     for number, part in enumerate(batches):
-        inputs = _inputs(batch, part, _logits(engine, part))
+        inputs = _inputs(batch, part, _logits(engine, batch, part, config, temperature))
         loss, parts = loss_of(known_to(inputs, normaliser, config))
         engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
         add_sums(sums, {"loss": loss.detach(), **measured_sums(inputs), **parts})
@@ -160,6 +177,7 @@ def measure_labels(
     *,
     pad_id: int,
     step_loss: StepLossConfig = CROSS_ENTROPY,
+    temperature: float = 1.0,
 ) -> dict[str, float]:
     """Loss and AUROCs of the PRM on held-out labels, without an update; collective.
 
@@ -179,7 +197,7 @@ def measure_labels(
     logits = torch.zeros(batch.labels.values.numel())
     with torch.no_grad():
         for part in _batches(engine, batch, rows, config, pad_id):
-            inputs = _inputs(batch, part, _logits(engine, part))
+            inputs = _inputs(batch, part, _logits(engine, batch, part, config, temperature))
             loss, parts = loss_of(known_to(inputs, normaliser, plain))
             add_sums(sums, {"loss": loss, **measured_sums(inputs), **parts})
             logits[batch.labels.positions(part.rows.cpu())] = inputs.logits.cpu()
@@ -199,9 +217,16 @@ def _batches(
     return rank_batches(engine, batch.sequences, rows, config.learner.tokens_per_microbatch, layout, pad_id)
 
 
-def _logits(engine: TrainEngine, part: TokenBatch) -> Tensor:
-    """[S]: the head's output at the last token of each step."""
-    return engine.forward(part.model_inputs())[0][part.step_last]
+def _logits(
+    engine: TrainEngine, batch: LabelledSequences, part: TokenBatch, config: PRMConfig, temperature: float
+) -> Tensor:
+    """[S]: the head's output at the last token of each step; of a language model log phi - log pi, the logit
+    of the discriminator (AIRL), so that only what teaches it differs from `airl_s`."""
+    if config.parameterisation == "scalar_head":
+        return engine.forward(part.model_inputs())[0][part.step_last]
+    assert batch.logprobs is not None
+    f, log_pi = action_values(engine, part, take_values(batch.logprobs, part), config, temperature)
+    return f - log_pi
 
 
 def _inputs(batch: LabelledSequences, part: TokenBatch, logits: Tensor) -> StepLossInputs:

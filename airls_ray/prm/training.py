@@ -16,6 +16,7 @@ from airls_ray.errors import DataError
 from airls_ray.learning.engine import TrainEngine
 from airls_ray.prm.supervised import (
     LabelledSequences,
+    check_form,
     measure_labels,
     plan_updates,
     update_on_labels,
@@ -67,10 +68,12 @@ class LabelTraining:
 
         Raises:
             DataError: no row of `learn` has a label.
+            ConfigError: see `check_form`.
         """
         self._engine, self._config, self._pad_id = engine, config, pad_id
         self._batch = LabelledSequences.of(learn)
         self._held_out = held_out
+        check_form(config.prm, logprobs=self._batch.logprobs is not None)
         self._step_loss = config.supervised_prm.step_loss
         self._rows = labelled_rows(self._batch)
 
@@ -82,7 +85,13 @@ class LabelTraining:
     def update(self, rows: Tensor) -> dict[str, float]:
         """See `update_on_labels`."""
         return update_on_labels(
-            self._engine, self._batch, rows, self._config.prm, pad_id=self._pad_id, step_loss=self._step_loss
+            self._engine,
+            self._batch,
+            rows,
+            self._config.prm,
+            pad_id=self._pad_id,
+            step_loss=self._step_loss,
+            temperature=self._config.rollout.temperature,
         )
 
     def measure(self) -> dict[str, float]:
@@ -95,6 +104,7 @@ class LabelTraining:
             self._config.prm,
             pad_id=self._pad_id,
             step_loss=self._step_loss,
+            temperature=self._config.rollout.temperature,
         )
 
 

@@ -202,6 +202,39 @@ def test_a_prm_learns_its_labels_by_heart_and_the_figures_say_so(folder: Path) -
     assert math.isnan(after["prm/step_auroc"])  # no truth is known
 
 
+LANGUAGE = PRMConfig(parameterisation="log_prob", search_score="ratio")
+
+
+def test_a_language_models_logit_is_what_it_gives_a_step_over_the_policy(folder: Path) -> None:
+    table = labelled(2, 2)
+    logprobs = pa.array([[-0.1 * (place + 1) for place in range(len(row))] for row in table["response"]])
+    table = table.set_column(
+        table.column_names.index("logprobs"), "logprobs", logprobs.cast(pa.list_(pa.float32()))
+    )
+    module, losses = load_prm_module(folder, "log_prob"), []
+    for row in table.to_pylist():
+        tokens = torch.tensor([row["prompt"] + row["response"]])
+        log_probs = (module.model(tokens).logits[0].detach().double() / 0.7).log_softmax(-1)
+        starts = [0, *row["step_ends"][:-1]]
+        for start, end, label in zip(starts, row["step_ends"], row["labels"], strict=True):
+            places = range(start, end)
+            before = len(row["prompt"]) - 1
+            phi = sum(float(log_probs[before + at, row["response"][at]]) for at in places)
+            logit = torch.tensor(phi - sum(row["logprobs"][at] for at in places))
+            losses.append(float(binary_cross_entropy_with_logits(logit, torch.tensor(label).double())))
+    engine = TorchEngine(module, LearnerConfig())
+    batch, rows = LabelledSequences.of(table), torch.arange(4)
+    metrics = update_on_labels(engine, batch, rows, LANGUAGE, pad_id=0, temperature=0.7)
+    assert metrics["train_prm/loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
+def test_a_language_model_needs_the_log_probabilities_of_the_policy(folder: Path) -> None:
+    assert LabelledSequences.of(labelled(logprobs=[None] * 12)).logprobs is None
+    with pytest.raises(ConfigError, match="no log-probabilities of the policy"):
+        check_form(LANGUAGE, logprobs=False)
+    check_form(LANGUAGE)
+
+
 def test_a_sharded_measurement_is_the_measurement_of_one_rank(folder: Path) -> None:
     table = labelled()
     module = load_prm_module(folder, "scalar_head")
@@ -329,9 +362,9 @@ def test_an_epoch_is_every_labelled_row_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("parameterisation", "log_prob"), ("action", "token"), ("shaping", True)]
+    ("field", "value"), [("search_score", "exp_f"), ("action", "token"), ("shaping", True)]
 )
 def test_a_form_that_labels_cannot_teach_is_refused(field: str, value: Any) -> None:
-    form = {"parameterisation": "scalar_head", "action": "step", field: value}
+    form = {"parameterisation": "log_prob" if field == "search_score" else "scalar_head", field: value}
     with pytest.raises(ConfigError, match=f"needs prm.{field}="):
         check_form(PRMConfig(**form))
