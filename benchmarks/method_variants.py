@@ -10,6 +10,7 @@ import common
 CONFIGS = {
     "arithmetic": common.ROOT / "configs" / "demo_arithmetic.yaml",
     "countdown": common.ROOT / "configs" / "countdown3.yaml",
+    **{name: common.ROOT / "configs" / f"{name}.yaml" for name in ("jugs", "quantum_lock", "word_ladder")},
 }
 PRM_CONFIGS = {
     "arithmetic": common.ROOT / "configs" / "arithmetic_train_prm.yaml",

@@ -21,6 +21,7 @@ from actors.rollout.rollout_pool import RolloutPool
 from actors.rollout.rollout_worker import RolloutRequest
 from actors.rollout.workers import start_workers
 from airls_ray.config.schema import Config, PRMConfig
+from airls_ray.config.supervised_section import StepLossConfig
 from airls_ray.console.progress import QuietProgress
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.prm_labels import read_facts, read_labels
@@ -31,7 +32,7 @@ from airls_ray.prm.folder import read_prm_form
 from airls_ray.prm.supervised import split_by_problem
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
-from tests.e2e.conftest import base_config, read_lines
+from tests.e2e.conftest import REPOSITORY, base_config, read_lines
 
 
 @dataclass(frozen=True)
@@ -137,22 +138,33 @@ def test_the_prm_is_one_that_others_load_and_score_with(trained: Trained) -> Non
     assert figures["step_auroc"] == pytest.approx(trained.summary["prm"]["step_auroc"], abs=1e-3)
 
 
-def test_labels_of_a_file_are_learned_without_sampling(
+def test_labels_of_a_file_are_learned_without_sampling_by_a_loss_of_ones_own(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A PRM is started from the first one; no rollout worker may start."""
+    """A PRM is started from the first one; no rollout worker may start. The text of the loss travels to the
+    ranks, its sums are in the metrics, and the folder says which code it was."""
 
     def no_workers(*_: Any) -> None:
         raise AssertionError("a rollout worker was started")
 
     monkeypatch.setattr("actors.commands.prm_labels.started_samplers", no_workers)
-    changes = {"prm": trained.config.prm.model_copy(update={"path": str(trained.folder / "prm")})}
-    labels = trained.folder / "labels.parquet"
+    loss = f"{REPOSITORY / 'examples' / 'own_step_labels.py'}:ranking"
+    section = trained.config.supervised_prm
+    changes = {
+        "prm": trained.config.prm.model_copy(update={"path": str(trained.folder / "prm")}),
+        "supervised_prm": section.model_copy(update={"step_loss": StepLossConfig(name=loss)}),
+    }
+    labels, out = trained.folder / "labels.parquet", tmp_path / "out"
     config = trained.config.model_copy(update=changes)
-    summary = train_prm(config, trained.policy, tmp_path / "out", QuietProgress(), labels)
+    summary = train_prm(config, trained.policy, out, QuietProgress(), labels)
     # It goes on where the first one ended.
-    assert summary["curve"][0]["loss"] == pytest.approx(trained.summary["curve"][-1]["loss"], rel=1e-3)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.jsonl", "prm", "train_prm.json"}
+    first, last = summary["curve"][0], trained.summary["curve"][-1]
+    assert first["label_auroc"] == pytest.approx(last["label_auroc"], abs=1e-3)
+    names = {"metrics.jsonl", "prm", "train_prm.json", "doors.json"}
+    assert {path.name for path in out.iterdir()} == names
+    assert all(0.0 < line["train_prm/good"] < 1.0 for line in read_lines(out / "metrics.jsonl")[1:])
+    (kept,) = json.loads((out / "doors.json").read_text())
+    assert (kept["kind"], kept["name"], kept["source"]) == ("step loss", loss, "file")
     with pytest.raises(DataError, match="nothing to learn"):
         pq.write_table(_without_labels(read_labels(labels)), tmp_path / "none.parquet")
         train_prm(config, trained.policy, tmp_path / "none", QuietProgress(), tmp_path / "none.parquet")

@@ -47,23 +47,3 @@ def test_the_example_leaves_a_prm_that_scores(ray_cluster: None, tmp_path: Path)
             right[label].append(score)
     mean = {label: sum(scores) / len(scores) for label, scores in right.items()}
     assert mean[True] > mean[False] + 0.1
-
-
-def test_a_loss_of_ones_own_teaches_a_prm(ray_cluster: None, tmp_path: Path) -> None:
-    """Its text travels to the rank, its sums are in the metrics, and the folder says which code it was."""
-    policy, output = make_text_policy(tmp_path / "policy"), tmp_path / "out"
-    own = REPOSITORY / "examples" / "own_step_labels.py"
-    command = ["train-prm", EXAMPLE, "--policy", policy, "--steps", STEPS, "--output", output]
-    settings = [
-        f"supervised_prm.step_loss={own}:ranking",
-        "supervised_prm.epochs=8",
-        "prm.learner.learning_rate=0.003",
-        "prm.learner.resources.threads=1",
-    ]
-    assert cli.run([str(word) for word in (*command, *settings)]) == 0
-    lines = read_lines(output / "metrics.jsonl")
-    assert all(0.0 < line["train_prm/good"] < 1.0 for line in lines[1:])  # a share of the labelled steps
-    losses = [line["train_prm/loss"] for line in lines[1:]]
-    assert sum(losses[-4:]) < sum(losses[:4])
-    (kept,) = json.loads((output / "doors.json").read_text())
-    assert (kept["kind"], kept["name"], kept["source"]) == ("step loss", f"{own}:ranking", "file")
