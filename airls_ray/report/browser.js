@@ -39,7 +39,10 @@ function matches(data, rollout, wanted) {
   if (longest && rollout.tokens > Number(longest)) return false;
   if (problem) {
     const text = problem.toLowerCase();
-    if (!data.prompts[rollout.prompt].toLowerCase().includes(text)
+    // An identifier in quotes is meant whole: a/1 is not a/10.
+    if (text.startsWith('"')) {
+      if (text !== `"${rollout.problem}"`.toLowerCase()) return false;
+    } else if (!data.prompts[rollout.prompt].toLowerCase().includes(text)
       && !String(rollout.problem).toLowerCase().includes(text)) return false;
   }
   return !disagreement || disagrees(rollout, disagreement, Number(wanted.threshold));
@@ -173,7 +176,7 @@ function drawBrowser(root) {
     same.type = 'button';
     same.addEventListener('click', () => {
       form.reset();
-      form.elements.problem.value = rollout.problem;
+      form.elements.problem.value = `"${rollout.problem}"`;
       refresh();
       form.elements.problem.focus();
     });

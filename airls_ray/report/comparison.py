@@ -72,7 +72,8 @@ def _charts(groups: dict[str, list[RunData]], panels: Sequence[Panel]) -> list[C
             if lines:
                 title = panel.title if len(panel.metrics) == 1 else f"{panel.title}: {name}"
                 levels = panel.levels
-                values = [value for line in lines if line.faint for value in line.y]
+                drawn = [line for line in lines if line.faint] or lines
+                values = [value for line in drawn for value in line.y]
                 top, cut = without_outliers(values) if panel.cut else (None, "")
                 key, note, bounds = f"compare {metric}", panel.note + cut, (panel.at_least, top)
                 found.append(Chart(key, title, lines, note, levels=levels, y_range=bounds))
@@ -85,8 +86,9 @@ def _lines(groups: dict[str, list[RunData]], metric: str) -> list[Line]:
         colour, dash = position % COLOURS + 1, _DASHES[position // COLOURS % len(_DASHES)]
         curves = [curve for curve in (run.curve(metric) for run in members) if curve[0]]
         x, y = mean_curve(curves)
+        # Runs without a common iteration have no mean: each stands for itself then.
+        lines += [Line(name, *curve, colour, faint=bool(x)) for curve in curves]
         if x:
-            lines += [Line(name, *curve, colour, faint=True) for curve in curves]
             lines.append(Line(name, x, rolling_mean(y), colour, dash))
     return lines
 

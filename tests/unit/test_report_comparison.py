@@ -35,6 +35,20 @@ def test_labels_decide_what_is_averaged(tmp_path: Path) -> None:
         write_comparison(runs, tmp_path / "page.html", labels=["one"])
 
 
+def test_runs_without_a_common_iteration_are_drawn_though_they_have_no_mean(tmp_path: Path) -> None:
+    runs = []
+    for name, first in (("a", 1), ("b", 50)):
+        folder = write_run(tmp_path / name, iterations=3)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["iteration"] += first - 1
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        runs.append(folder)
+    page = Page(write_comparison(runs, tmp_path / "both.html", labels=["mine", "mine"]).read_text())
+    data = json.loads(page.scripts[0][1])
+    assert [line["name"] for line in data["lines"]] == ["mine", "mine"]
+
+
 def test_a_comparison_of_nothing_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no runs to compare"):
         write_comparison([], tmp_path / "page.html")
