@@ -7,14 +7,17 @@ from pathlib import Path
 
 import common
 
+PUZZLES = ("jugs", "quantum_lock", "word_ladder")
+"""Of reasoning-gym (pip install reasoning-gym), in few tokens: many ways are right."""
 CONFIGS = {
     "arithmetic": common.ROOT / "configs" / "demo_arithmetic.yaml",
     "countdown": common.ROOT / "configs" / "countdown3.yaml",
-    **{name: common.ROOT / "configs" / f"{name}.yaml" for name in ("jugs", "quantum_lock", "word_ladder")},
+    **{name: common.ROOT / "configs" / f"{name}.yaml" for name in PUZZLES},
 }
 PRM_CONFIGS = {
     "arithmetic": common.ROOT / "configs" / "arithmetic_train_prm.yaml",
     "countdown": common.ROOT / "configs" / "countdown3.yaml",
+    **{name: CONFIGS[name] for name in PUZZLES},
 }
 """Where the settings of the Math-Shepherd PRM are."""
 SMALL_PRM = ("model.hidden_size=64", "model.layers=3", "model.heads=2", "model.intermediate_size=192")

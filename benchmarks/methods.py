@@ -16,6 +16,7 @@ from method_variants import (
     ABLATIONS,
     METHODS,
     PRM_CONFIGS,
+    PUZZLES,
     SMALL_PRM,
     Variant,
     config_path,
@@ -32,8 +33,8 @@ FOLDER = common.RUNS / "methods"
 RECORDS = common.RESULTS / "methods_runs.jsonl"
 """A line a finished run, committed: the benchmark goes on from it on any machine."""
 TASKS = ("arithmetic", "countdown")
-ITERATIONS = {"arithmetic": 60, "countdown": 40}
-"""Of every run, PRM warm-up included: 15,360 and 20,480 rollouts."""
+ITERATIONS = {"arithmetic": 60, "countdown": 40, **dict.fromkeys(PUZZLES, 40)}
+"""Of every run, PRM warm-up included: 15,360 and 20,480 rollouts, and 10,240 of the puzzles."""
 _SAMPLING = ("problems", "samples", "temperature", "top_p", "top_k", "min_p", "problems_per_call")
 _NO_LORA = {
     "rank": 0,
@@ -97,7 +98,10 @@ SUPERVISED_RATE = 2.0e-4
 
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 3,
-    task: Annotated[list[str] | None, typer.Option(help="Only this task (may be repeated).")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this task (may be repeated); the puzzles of reasoning-gym, too."),
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this variant (may be repeated).")] = None,
     ablations: Annotated[bool, typer.Option(help="Run the ablations, too (first task only).")] = True,
     iterations: Annotated[
@@ -153,7 +157,7 @@ def current_records(seeds: int, iterations: int | None) -> dict[str, dict[str, A
     variants = (SUPERVISED, *METHODS, *ABLATIONS)
     keys = {
         key_of(run_config(task, seed, one, iterations))
-        for task in TASKS
+        for task in (*TASKS, *PUZZLES)
         for seed in range(seeds)
         for one in variants
     }

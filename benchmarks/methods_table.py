@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import common
-from method_variants import ABLATIONS, METHODS
+from method_variants import ABLATIONS, METHODS, PUZZLES
 
 if TYPE_CHECKING:
     from airls_ray.console.progress import Progress
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-REACH = {"arithmetic": 0.60, "countdown": 0.50}
+METRICS = (
+    "step_auroc",
+    "step_auroc_within",
+    "trace_auroc",
+    "trace_auroc_within",
+    "first_error_f1",
+    "length_correlation",
+)
+REACH = {"arithmetic": 0.60, "countdown": 0.50, **dict.fromkeys(PUZZLES, 0.60)}
 """Outcome on fresh problems (mean of `WINDOW` iterations) whose rollouts and seconds are reported."""
 WINDOW = 5
 LABELS = {"base": "base policy", "sft": "supervised on the same traces"}
@@ -111,7 +119,7 @@ def _row(runs: Sequence[Record], task: str) -> dict[str, Any]:
     for side in ("", "_base"):
         if all(f"prm{side}" in run for run in runs):
             for scorer in (f"prm{side}", f"policy_log_prob{side}"):
-                for metric in ("step_auroc", "trace_auroc", "first_error_f1", "length_correlation"):
+                for metric in METRICS:
                     values = [run[scorer].get(metric) for run in runs]
                     # Some older records hold NaN for the length correlation: the mean is of the others.
                     if defined := [value for value in values if isinstance(value, float) and value == value]:
@@ -176,7 +184,15 @@ def policy_rows(table: Mapping[str, Mapping[str, Any]], task: str) -> list[tuple
     return rows
 
 
-PRM_COLUMNS = ("", "step AUROC", "first-error F1", "Best-of-16", "length correlation", "labelling cost")
+PRM_COLUMNS = (
+    "",
+    "step AUROC",
+    "trace AUROC within problems",
+    "first-error F1",
+    "Best-of-16",
+    "length correlation",
+    "labelling cost",
+)
 
 
 def prm_rows(table: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -189,12 +205,13 @@ def prm_rows(table: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
         (
             "policy log-probability (control)",
             _number(control.get("policy_log_prob_base/step_auroc")),
+            _number(control.get("policy_log_prob_base/trace_auroc_within")),
             _number(control.get("policy_log_prob_base/first_error_f1")),
             _number(control.get("policy_log_prob_16_base")),
             "",
             "none",
         ),
-        ("majority of 16", "", "", _number(control.get("majority_16_base")), "", "none"),
+        ("majority of 16", "", "", "", _number(control.get("majority_16_base")), "", "none"),
     ]
     for name, row in scored.items():
         cost = "none"
@@ -206,6 +223,7 @@ def prm_rows(table: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
             (
                 LABELS[name],
                 _number(row.get("prm_base/step_auroc")),
+                _number(row.get("prm_base/trace_auroc_within")),
                 _number(row.get("prm_base/first_error_f1")),
                 _number(row.get("best_of_n_16_base")),
                 _number(row.get("prm_base/length_correlation")),
@@ -241,10 +259,14 @@ def draw(path: Path, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> N
     if not shown:
         return
     longest = max(len(table) for table in shown.values())
-    figure = Figure(figsize=(10.5, 0.9 + 0.34 * longest), layout="constrained")
+    columns = min(len(shown), 3)
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(5.2 * columns, (0.9 + 0.34 * longest) * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, (task, table) in zip(panels, shown.items(), strict=True):
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    for axes, (task, table) in zip(panels, shown.items(), strict=False):
         names = list(table)[::-1]
         for place, name in enumerate(names):
             row = table[name]
