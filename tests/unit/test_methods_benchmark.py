@@ -118,9 +118,9 @@ def test_a_figure_that_a_seed_does_not_have_is_the_mean_of_the_others() -> None:
 def test_the_control_stands_first_among_the_prms() -> None:
     table = methods_table.summarise([record("airl_s", 0, 0.8)], "arithmetic")
     control, majority, prm = methods_table.prm_rows(table)
-    assert control[:4] == ("policy log-probability (control)", "0.900", "0.500", "0.800")
-    assert majority[3] == "0.700"
-    assert prm[:4] == ("AIRL-S", "0.950", "0.600", "0.900")
+    assert control[:5] == ("policy log-probability (control)", "0.900", "-", "0.500", "0.800")
+    assert majority[4] == "0.700"
+    assert prm[:5] == ("AIRL-S", "0.950", "-", "0.600", "0.900")
 
 
 def test_a_table_without_a_base_yet_is_drawn(tmp_path: Path) -> None:
