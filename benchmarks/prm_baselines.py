@@ -157,6 +157,8 @@ def run_task(
 # ---------------------------------------------------------------------------------------- samples
 def sample(config: Config, base: Path, folder: Path, completions: int, progress: Progress) -> Samples:
     """Sample what is not there yet: rollouts with labels, validation and test."""
+    import pyarrow as pa
+
     from actors.commands.prm_labels import label_chunk, make_labels
     from actors.commands.samplers import started_samplers
     from actors.train.start import connected
@@ -174,15 +176,11 @@ def sample(config: Config, base: Path, folder: Path, completions: int, progress:
             config.model_dump() | {"supervised_prm": config.supervised_prm.model_dump() | section}
         )
 
-    rules = sorted({one.labels for one in RECIPES if one.labels not in (None, TRUTH)})
-    files = {rule: folder / f"{rule}.parquet" for rule in rules}
+    values = folder / "values.parquet"
     parts = {name: folder / f"{name}.parquet" for name in ("validation", "test")}
-    missing = [rule for rule in rules if not files[rule].exists()]
-    if missing or any(not file.exists() for file in parts.values()):
+    if any(not file.exists() for file in (values, *parts.values())):
         with connected(config):
-            for rule in missing:  # completions are drawn by the seed, so those of two rules are the same
-                progress.say(f"Labels by {rule}")
-                make_labels(labelling(rule, ROLLOUTS), str(base), files[rule], progress)
+            make_labels(labelling("math_shepherd_soft", ROLLOUTS), str(base), values, progress)
             chosen = labelling("outcome", SAMPLES)
             with started_samplers(chosen, str(base), progress) as samplers:
                 for name, file in parts.items():
@@ -193,27 +191,38 @@ def sample(config: Config, base: Path, folder: Path, completions: int, progress:
                         chosen, samplers.pool, samplers.verifier, codec, problems, 10**6
                     )
                     write_labels(table, file, LabelFacts({"sampled": name}, cost))
-    learn = {rule: read_labels(file) for rule, file in files.items()}
-    learn[TRUTH] = true_labels(learn["outcome"])
+    soft = read_labels(values)
+    rules = {one.labels for one in RECIPES if one.labels not in (None, TRUTH)}
+    learn = {rule: labelled_by(rule, soft) for rule in rules if rule is not None}
+    learn[TRUTH] = with_labels(soft, soft["step_truth"].combine_chunks().cast(pa.list_(pa.int8())))
     known = read_labels(parts["validation"])
-    seen = set(learn["outcome"]["problem_id"].to_pylist())
-    validation = known.filter([name not in seen for name in known["problem_id"].to_pylist()])
-    facts = {rule: read_facts(file) for rule, file in files.items()}
+    seen = set(soft["problem_id"].to_pylist())
+    validation = known.filter(pa.array([name not in seen for name in known["problem_id"].to_pylist()]))
+    facts = read_facts(values)
     return Samples(
         learn,
-        stored_of(learn["outcome"], config, task, codec),
+        stored_of(soft, config, task, codec),
         {"validation": validation, "test": read_labels(parts["test"])},
-        {rule: one.cost for rule, one in facts.items() if one is not None},
+        {} if facts is None else facts.cost,
     )
 
 
-def true_labels(table: pa.Table) -> pa.Table:
-    """The rollouts with the truth of their steps as labels."""
-    import pyarrow as pa
+def labelled_by(rule: str, soft: pa.Table) -> pa.Table:
+    """The rollouts labelled by another rule; the soft labels are the values that every rule goes by."""
+    from airls_ray.config.supervised_section import LabelRuleConfig
+    from airls_ray.evaluation.rollouts import list_column
+    from airls_ray.prm.step_labels import known_to, label_steps
 
-    column = table["step_truth"].combine_chunks()
-    labels = column.cast(pa.list_(pa.int8())).cast(table.schema.field("labels").type)
-    return table.set_column(table.column_names.index("labels"), table.schema.field("labels"), labels)
+    known = known_to(soft, None)
+    values, _ = list_column(soft["labels"])
+    known |= {"values": values.astype("float64"), "correct": (values > 0).astype("int64")}
+    return with_labels(soft, label_steps(LabelRuleConfig(name=rule), known))
+
+
+def with_labels(table: pa.Table, labels: pa.Array) -> pa.Table:
+    """The rollouts with other labels."""
+    field = table.schema.field("labels")
+    return table.set_column(table.column_names.index("labels"), field, labels.cast(field.type))
 
 
 def stored_of(table: pa.Table, config: Config, task: Any, codec: TextCodec) -> StoredRollouts:

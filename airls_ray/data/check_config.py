@@ -17,7 +17,7 @@ from airls_ray.data.check_report import DataReport, Severity
 from airls_ray.data.check_rows import WORDS, Problems, add_shared_problems, read_split, source_of
 from airls_ray.data.check_task import steps_of, try_grader, try_task
 from airls_ray.data.lengths import Lengths
-from airls_ray.errors import DataError, ModelError
+from airls_ray.errors import DataError, DoorError, ModelError
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Split, Task
 from airls_ray.text.messages import history_of, needs_template
@@ -65,6 +65,11 @@ def _check_part(
         codec = measuring_codec(config)
     except ModelError as error:
         report.add(Severity.NOTE, "lengths that are not measured", [str(error)])
+    try:
+        _try_own(config)
+    except DoorError as error:
+        report.add(Severity.ERROR, "code of your own that no run would take", [str(error)])
+        return
     found = [one for split in get_args(Split) if (one := read_split(report, config, split)) is not None]
     add_shared_problems(report, found)
     for one in found:
@@ -121,10 +126,7 @@ def check_before(
         return
     report = DataReport()
     own = isinstance(config.task, OwnTaskConfig)
-    if own:
-        try_task(config)
-    elif isinstance(config.task, FileTaskConfig) and config.task.grader.is_foreign:
-        try_grader(config)
+    _try_own(config)
     for split in splits:
         if source_of(config.task, split) is None and not own:
             continue
@@ -139,6 +141,13 @@ def check_before(
             _add_steps(report, {}, config, one)
     report.say(progress)
     report.raise_error()
+
+
+def _try_own(config: Config) -> None:
+    if isinstance(config.task, OwnTaskConfig):
+        try_task(config)
+    elif isinstance(config.task, FileTaskConfig) and config.task.grader.is_foreign:
+        try_grader(config)
 
 
 def _effort(config: Config, wanted: Effort, traces: bool = True) -> Effort:

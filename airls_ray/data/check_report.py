@@ -75,7 +75,8 @@ class DataReport:
         """Print the figures as a table and yield the findings' lines, at most `most` cases of each."""
         names = dict.fromkeys(name for figures in self.figures.values() for name in figures)
         rows = [[name, *(figures.get(name) for figures in self.figures.values())] for name in names]
-        progress.table(title, rows, ["", *self.figures])
+        if rows:
+            progress.table(title, rows, ["", *self.figures])
         for one in sorted(self.findings, key=lambda finding: -finding.severity):
             yield f"{one.severity.name.title()}: {one.what}: {len(one.cases):,}"
             yield from (f"  {case}" for case in one.cases[:most])

@@ -104,6 +104,9 @@ def test_the_command_line_checks_its_data(own: Path, capsys: pytest.CaptureFixtu
     config.write_text("task: {name: own.py:Right, test_problems: 20}")
     assert run(["data", "check", str(config)]) == 1  # a warning: the traces are one step each
     assert "generated" in capsys.readouterr().out
+    config.write_text("task: {name: own.py:Raises}")
+    assert run(["data", "check", str(config)]) == 2
+    assert "own.py:Raises raised IndexError" in " ".join(capsys.readouterr().out.split())
     config.write_text("task: {name: own.py:Rihgt}")
-    assert run(["data", "check", str(config)]) != 0
-    assert "has no attribute 'Rihgt' (did you mean 'Right'?)" in capsys.readouterr().err
+    assert run(["data", "check", str(config)]) == 2
+    assert "has no attribute 'Rihgt' (did you mean 'Right'?)" in capsys.readouterr().out

@@ -1,0 +1,99 @@
+"""What is known of the methods in one file: results of other benchmarks, each row with seeds and interval.
+
+    methods.json        policies: every method from one base policy
+    prm_baselines.json  PRMs: tuned alike, choosing among 16 samples
+    offline_prm.json    PRMs from stored solutions of GSM8K
+    countdown.json      search with four numbers
+
+Runs nothing itself: `docs/evidence.md` says which command makes which file.
+"""
+
+from __future__ import annotations
+
+import json
+from statistics import fmean
+from typing import Any
+
+import common
+
+SOURCES = ("methods", "prm_baselines", "offline_prm", "countdown")
+
+
+def main() -> None:
+    """Write results/evidence.json from the other result files, and print the tables of the tasks."""
+    from airls_ray.console.choose import make_progress
+
+    found = {name: read(name) for name in SOURCES}
+    tasks: dict[str, dict[str, Any]] = {}
+    for name, table in found["methods"].get("tasks", {}).items():
+        if table:
+            tasks.setdefault(name, {})["policies"] = {
+                method: policy_row(row) for method, row in table.items()
+            }
+    for name, part in found["prm_baselines"].get("tasks", {}).items():
+        tasks.setdefault(name, {})["prms"] = prm_rows(part)
+    figures = {
+        "tasks": tasks,
+        "gsm8k_pool": {key: found["offline_prm"].get(key) for key in ("questions", "controls", "prms")},
+        "countdown": found["countdown"],
+    }
+    progress = make_progress()
+    for name, one in tasks.items():
+        rows = [
+            [kind, method, row["seeds"], row["value"], _range(row)]
+            for kind in ("policies", "prms")
+            for method, row in one.get(kind, {}).items()
+        ]
+        progress.table(name, rows, ["", "", "seeds", "accuracy / Best-of-16", "95 %"])
+    progress.say(f"written to {common.write_result('evidence', figures)}")
+
+
+def read(name: str) -> dict[str, Any]:
+    """Figures of a benchmark; empty where it was not run."""
+    path = common.RESULTS / f"{name}.json"
+    figures: dict[str, Any] = json.loads(path.read_text())["figures"] if path.exists() else {}
+    return figures
+
+
+def policy_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Sampled accuracy after training, over seeds and problems."""
+    return {
+        "seeds": row["seeds"],
+        "value": row["sampled"],
+        "low": row.get("sampled_low"),
+        "high": row.get("sampled_high"),
+        "greedy": row["greedy"],
+        "rollouts": row.get("rollouts", 0),
+    }
+
+
+def prm_rows(part: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Choosing among 16 by each PRM and by the controls; intervals are of the first seed's problems."""
+    rows = {
+        name: {"seeds": 1, "value": one["best_of_n"], **{k: one[k] for k in one if k != "best_of_n"}}
+        for name, one in part["controls"].items()
+    }
+    for name, prm in part["prms"].items():
+        tests = [run["test"] for run in prm["seeds"]]
+        rows[name] = {
+            "label": prm["label"],
+            "seeds": len(tests),
+            "value": fmean(one["best_of_n"] for one in tests),
+            "low": tests[0]["low"],
+            "high": tests[0]["high"],
+            **{
+                key: fmean(one[key] for one in tests)
+                for key in ("auroc", "auroc_within", "step_auroc", "step_auroc_within")
+            },
+            "settings": [{key: run[key] for key in ("rate", "epoch", "aggregate")} for run in prm["seeds"]],
+            "grid": [run["grid"] for run in prm["seeds"]],
+        }
+    return rows
+
+
+def _range(row: dict[str, Any]) -> str:
+    return "" if row.get("low") is None else f"{row['low']:.3f}-{row['high']:.3f}"
+
+
+if __name__ == "__main__":
+    common.run(main)
