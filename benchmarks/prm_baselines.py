@@ -106,6 +106,18 @@ class Samples:
     cost: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Job:
+    """What the training of all PRMs of a task shares."""
+
+    task: str
+    base: Path
+    samples: Samples
+    epochs: int
+    folder: Path
+    progress: Progress
+
+
 def main(
     task: Annotated[list[str] | None, typer.Option(help="Only this task (may be repeated).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this PRM (may be repeated).")] = None,
@@ -148,8 +160,9 @@ def run_task(
     samples = sample(config, base, folder, sizes["completions"], progress)
     torch.set_num_threads(threads)
     prms: dict[str, Any] = {}
+    job = Job(task, base, samples, sizes["epochs"], folder, progress)
     for recipe in recipes:
-        runs = [train(task, recipe, seed, base, samples, sizes["epochs"], folder, progress) for seed in seeds]
+        runs = [train(job, recipe, seed) for seed in seeds]
         prms[recipe.name] = {"label": recipe.label, "seeds": runs}
     return {"controls": controls(samples.parts["test"]), "prms": prms, "cost": samples.cost}
 
@@ -248,33 +261,23 @@ def stored_of(table: pa.Table, config: Config, task: Any, codec: TextCodec) -> S
 
 
 # --------------------------------------------------------------------------------------- training
-def train(
-    task: str,
-    recipe: Recipe,
-    seed: int,
-    base: Path,
-    samples: Samples,
-    epochs: int,
-    folder: Path,
-    progress: Progress,
-) -> dict[str, Any]:
+def train(job: Job, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Return the figures of a PRM at the settings that are best on the validation problems."""
-    file = folder / "prms" / f"{recipe.name}_seed_{seed}.json"
+    file = job.folder / "prms" / f"{recipe.name}_seed_{seed}.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
-    started, tried = time.perf_counter(), []
+    started = time.perf_counter()
+    grid: list[dict[str, Any]] = []
+    best: dict[str, Any] | None = None
     for rate in recipe.rates:
-        tried += train_at(task, recipe, rate, seed, base, samples, epochs, progress)
-    best = max(tried, key=lambda one: (one["validation"]["best_of_n"], one["validation"]["auroc_within"]))
-    grid = [
-        {**{name: one[name] for name in ("rate", "epoch", "aggregate")}, **one["validation"]} for one in tried
-    ]
+        best = train_at(job, recipe, rate, seed, grid, best)
+    assert best is not None
     record = {**best, "grid": grid, "seconds": round(time.perf_counter() - started, 1)}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record))
-    progress.say(
-        f"{task}, {recipe.label}: Best-of-{SAMPLES} {best['test']['best_of_n']:.3f}, AUROC within problems "
+    job.progress.say(
+        f"{job.task}, {recipe.label}: Best-of-{SAMPLES} {best['test']['best_of_n']:.3f}, AUROC within problems "
         f"{best['test']['auroc_within']:.3f} (rate {best['rate']:g}, epoch {best['epoch']}, "
         f"steps by {best['aggregate']})"
     )
@@ -282,16 +285,17 @@ def train(
 
 
 def train_at(
-    task: str,
+    job: Job,
     recipe: Recipe,
     rate: float,
     seed: int,
-    base: Path,
-    samples: Samples,
-    epochs: int,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Train at one rate; a record for every epoch and aggregation."""
+    grid: list[dict[str, Any]],
+    best: dict[str, Any] | None,
+) -> dict[str, Any] | None:
+    """Train at one rate; adds the figures of every epoch and aggregation to `grid`; returns the best so far.
+
+    Test problems are looked at only where the validation problems say that a setting is the best.
+    """
     from airls_ray.config import load_config
     from airls_ray.learning.engine import FrozenEngine, TorchEngine
     from airls_ray.models.load import load_policy_module, load_prm_module
@@ -304,36 +308,42 @@ def train_at(
         "supervised_prm.rollouts_per_update=64",
         *([] if recipe.labels is None else ["supervised_prm.labels=outcome"]),
     ]  # fmt: skip
-    config = load_config(config_path(task), overrides)
-    engine = TorchEngine(load_prm_module(base, config.prm.parameterisation), config.prm.learner)
+    config = load_config(config_path(job.task), overrides)
+    engine = TorchEngine(load_prm_module(job.base, config.prm.parameterisation), config.prm.learner)
     training: Any
     if recipe.labels is None:
-        method = choose_method(config, samples.stored)
-        stored = samples.stored
+        method = choose_method(config, job.samples.stored)
+        stored = job.samples.stored
         if method.needs_trace_logprobs:
-            policy = FrozenEngine(load_policy_module(base), None)
+            policy = FrozenEngine(load_policy_module(job.base), None)
             stored = replace(stored, traces=logprobs_under(policy, stored.traces, config, 0))
         training = AdversarialTraining(engine, config, method, stored, 0)
     else:
         training = LabelTraining(
-            engine, config, samples.learn[recipe.labels], samples.parts["test"].slice(0, 0), 0
+            engine, config, job.samples.learn[recipe.labels], job.samples.parts["test"].slice(0, 0), 0
         )
-    found = []
-    with progress.track(f"{recipe.name}, rate {rate:g}", epochs * len(training.plan(1))) as bar:
-        for epoch in range(1, epochs + 1):
+    validation, test = job.samples.parts["validation"], job.samples.parts["test"]
+    with job.progress.track(f"{recipe.name}, rate {rate:g}", job.epochs * len(training.plan(1))) as bar:
+        for epoch in range(1, job.epochs + 1):
             for rows in training.plan(epoch):
                 line = training.update(rows)
                 bar.advance(1, loss=line["train_prm/loss"])
-            steps = {name: step_scores(engine, config, table) for name, table in samples.parts.items()}
+            steps = step_scores(engine, config, validation)
             for aggregate in recipe.aggregates:
                 if aggregate == "odds" and config.prm.score_kind != "probability":
                     continue
-                figures = {
-                    name: measure(table, steps[name], aggregate, config)
-                    for name, table in samples.parts.items()
-                }
-                found.append({"rate": rate, "epoch": epoch, "aggregate": aggregate, **figures})
-    return found
+                setting = {"rate": rate, "epoch": epoch, "aggregate": aggregate}
+                figures = measure(validation, steps, aggregate, config)
+                grid.append({**setting, **figures})
+                if best is None or _rank(figures) > _rank(best["validation"]):
+                    best = {**setting, "validation": figures}
+            if (best["rate"], best["epoch"]) == (rate, epoch):
+                best["test"] = measure(test, step_scores(engine, config, test), best["aggregate"], config)
+    return best
+
+
+def _rank(figures: dict[str, float]) -> float:
+    return figures["best_of_n"] + figures["auroc_within"]
 
 
 # ---------------------------------------------------------------------------------------- figures
