@@ -277,8 +277,8 @@ def train(job: Job, recipe: Recipe, seed: int) -> dict[str, Any]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record))
     job.progress.say(
-        f"{job.task}, {recipe.label}: Best-of-{SAMPLES} {best['test']['best_of_n']:.3f}, AUROC within problems "
-        f"{best['test']['auroc_within']:.3f} (rate {best['rate']:g}, epoch {best['epoch']}, "
+        f"{job.task}, {recipe.label}: Best-of-{SAMPLES} {best['test']['best_of_n']:.3f}, AUROC within "
+        f"problems {best['test']['auroc_within']:.3f} (rate {best['rate']:g}, epoch {best['epoch']}, "
         f"steps by {best['aggregate']})"
     )
     return record
@@ -337,7 +337,7 @@ def train_at(
                 grid.append({**setting, **figures})
                 if best is None or _rank(figures) > _rank(best["validation"]):
                     best = {**setting, "validation": figures}
-            if (best["rate"], best["epoch"]) == (rate, epoch):
+            if best is not None and (best["rate"], best["epoch"]) == (rate, epoch):
                 best["test"] = measure(test, step_scores(engine, config, test), best["aggregate"], config)
     return best
 
