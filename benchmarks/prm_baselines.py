@@ -39,8 +39,8 @@ SAMPLES = 16
 AGGREGATES = ("min", "prod", "mean", "last")
 SCALAR = ("prm.parameterisation=scalar_head", "prm.search_score=auto", "prm.log_prob=auto", "prm.reward=f")
 RATIO = ("prm.parameterisation=log_prob", "prm.search_score=ratio", "prm.log_prob=sum")
-TRUTH = "truth"
-"""Labels that are no rule's."""
+TRUTH, TRACES = "truth", "traces"
+"""What is no label rule: the truth of the steps; no labels, but the traces as text to be likely."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Recipe:
     overrides: tuple[str, ...]
     rates: tuple[float, ...]
     labels: str | None = None
-    """The label rule, or `TRUTH`; None: by the method's objective, from traces and outcomes."""
+    """The label rule, `TRUTH` or `TRACES`; None: by the method's objective, from traces and outcomes."""
     aggregates: tuple[str, ...] = AGGREGATES
     """Tried, the best on validation problems is taken."""
 
@@ -62,6 +62,13 @@ RECIPES = (
     Recipe("airl_s", "AIRL-S, mean of log phi", ("method=airl_s",), _SLOW),
     Recipe(
         "airl_s_ratio", "AIRL-S, log phi - log pi", ("method=airl_s", *RATIO, "prm.reward=log_odds"), _SLOW
+    ),
+    Recipe(
+        "expert",
+        "language model of the traces alone, times the policy",
+        ("method=airl_s", "prm.log_prob=sum", "prm.search_score=product"),
+        _FAST,
+        TRACES,
     ),
     Recipe(
         "repirl",
@@ -205,7 +212,7 @@ def sample(config: Config, base: Path, folder: Path, completions: int, progress:
                     )
                     write_labels(table, file, LabelFacts({"sampled": name}, cost))
     soft = read_labels(values)
-    rules = {one.labels for one in RECIPES if one.labels not in (None, TRUTH)}
+    rules = {one.labels for one in RECIPES if one.labels not in (None, TRUTH, TRACES)}
     learn = {rule: labelled_by(rule, soft) for rule in rules if rule is not None}
     learn[TRUTH] = with_labels(soft, soft["step_truth"].combine_chunks().cast(pa.list_(pa.int8())))
     known = read_labels(parts["validation"])
@@ -306,7 +313,7 @@ def train_at(
     overrides = [
         *recipe.overrides, f"seed={seed}", f"prm.learner.learning_rate={rate}", 
         "supervised_prm.rollouts_per_update=64",
-        *([] if recipe.labels is None else ["supervised_prm.labels=outcome"]),
+        *([] if recipe.labels in (None, TRACES) else ["supervised_prm.labels=outcome"]),
     ]  # fmt: skip
     config = load_config(config_path(job.task), overrides)
     engine = TorchEngine(load_prm_module(job.base, config.prm.parameterisation), config.prm.learner)
@@ -318,6 +325,8 @@ def train_at(
             policy = FrozenEngine(load_policy_module(job.base), None)
             stored = replace(stored, traces=logprobs_under(policy, stored.traces, config, 0))
         training = AdversarialTraining(engine, config, method, stored, 0)
+    elif recipe.labels == TRACES:
+        training = TraceTraining(engine, config, job.samples.stored.traces)
     else:
         training = LabelTraining(
             engine, config, job.samples.learn[recipe.labels], job.samples.parts["test"].slice(0, 0), 0
@@ -340,6 +349,30 @@ def train_at(
             if best is not None and (best["rate"], best["epoch"]) == (rate, epoch):
                 best["test"] = measure(test, step_scores(engine, config, test), best["aggregate"], config)
     return best
+
+
+class TraceTraining:
+    """Supervised training on the traces: f = log phi is then a model of the expert, without any rollout."""
+
+    def __init__(self, engine: Any, config: Config, traces: pa.Table) -> None:
+        self._engine, self._config, self._traces = engine, config, traces
+
+    def plan(self, epoch: int) -> list[Any]:
+        """The traces in an order of the epoch's own, as many updates as 64 rollouts each would be."""
+        import torch
+
+        order = torch.randperm(self._traces.num_rows, generator=torch.Generator().manual_seed(epoch))
+        return list(order.split(64 // ROLLOUTS))
+
+    def update(self, rows: Any) -> dict[str, float]:
+        """One update on some traces."""
+        import pyarrow as pa
+
+        from airls_ray.learning.supervised import update_on_traces
+
+        taken = self._traces.take(pa.array(rows.numpy()))
+        line = update_on_traces(self._engine, taken, self._config.prm.learner, pad_id=0)
+        return {"train_prm/loss": line["sft/loss"]}
 
 
 def _rank(figures: dict[str, float]) -> float:
