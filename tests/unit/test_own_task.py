@@ -12,6 +12,7 @@ import pytest
 
 from airls_ray.config import Config, load_config
 from airls_ray.config.load import dump_config, load_run_config, with_absolute_paths
+from airls_ray.config.named import find_doors
 from airls_ray.config.task_choice import OwnTaskConfig, from_parent, to_graders
 from airls_ray.config.task_sections import CountdownTaskConfig
 from airls_ray.errors import ConfigError, DataError, DoorError
@@ -223,6 +224,12 @@ def test_the_code_travels_with_the_configuration_to_machines_without_the_file(tm
     file.unlink()
     for section in (pickle.loads(pickled).task, from_parent(written)):
         assert prompts(make_task(section), "train", 3) == prompts(make_task(example().task), "train", 3)
+
+
+def test_a_command_that_asks_no_rewards_does_not_count_them_as_loaded() -> None:
+    config = load_config({"task": {"name": "arithmetic", "reward": "length"}})
+    assert [one.kind for one in find_doors(config)] == ["reward"]
+    assert find_doors(config, "task", "supervised_prm.labels") == []
 
 
 def test_settings_are_the_same_whether_their_code_was_looked_up_or_not() -> None:
