@@ -22,6 +22,7 @@ from airls_ray.errors import RunError
 from airls_ray.grading.pool import GradeRequest
 from airls_ray.grading.reward_calls import Row
 from airls_ray.grading.reward_pool import RewardPool, RewardValue
+from airls_ray.tasks.base import PART
 
 _NAMED = "reward/"
 _EPSILON = 1e-6
@@ -101,9 +102,11 @@ def give_rewards(
 
 
 def row_of(request: GradeRequest, outcome: float) -> Row:
-    """Return what a reward sees of a graded response."""
+    """Return what a reward sees of a graded response; of a mixture the prompt as the part gave it."""
     details = json.loads(request.details)
-    return Row(request.prompt, request.response, request.answer, request.steps, outcome, details)
+    part = details.get(PART)
+    prompt = part["prompt"] if isinstance(part, dict) and "prompt" in part else request.prompt
+    return Row(prompt, request.response, request.answer, request.steps, outcome, details)
 
 
 def reward_metrics(grades: pa.Table) -> dict[str, float]:

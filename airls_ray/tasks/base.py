@@ -15,6 +15,9 @@ from airls_ray.text.messages import asked_of
 from airls_ray.text.steps import StepRule
 
 Split = Literal["train", "test"]
+PART = "part"
+"""In the details of a mixture's problem: the label of the part that it is of, and the prompt as the part gave
+it, before the part's words around it."""
 
 
 @dataclass(frozen=True)

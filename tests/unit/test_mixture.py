@@ -17,7 +17,9 @@ from airls_ray.config.load import with_absolute_paths
 from airls_ray.config.task_choice import from_parent, to_graders
 from airls_ray.errors import ConfigError
 from airls_ray.evaluation.rollouts import outcomes_by_part
+from airls_ray.grading.pool import GradeRequest
 from airls_ray.grading.reward_calls import Row, read_reward
+from airls_ray.grading.reward_table import row_of
 from airls_ray.tasks import Problem, Task, make_task
 from airls_ray.text.messages import HISTORY
 
@@ -198,3 +200,12 @@ def test_outcomes_are_measured_part_by_part() -> None:
         "outcome/a": 0.5, "share/a": 0.5, "outcome/b": 1.0, "share/b": 0.5,
     }  # fmt: skip
     assert outcomes_by_part(rollouts, grades, [""]) == {}
+
+
+@pytest.mark.parametrize(("details", "seen"), [({"part": "of a book"}, "asked"), ({}, "asked")])
+def test_a_reward_sees_the_prompt_that_the_part_gave(details: dict[str, Any], seen: str) -> None:
+    wrapped = {"part": {"label": "short", "prompt": "1+1="}}
+    asked = [
+        row_of(GradeRequest("asked", "2", json.dumps(one), "2"), 1.0).prompt for one in (wrapped, details)
+    ]
+    assert asked == ["1+1=", seen]

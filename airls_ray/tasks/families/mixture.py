@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 from airls_ray.errors import ConfigError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
-from airls_ray.tasks.base import Grade, NeedsWarmUp, Problem, Split, Task, WrapsPrompts
+from airls_ray.tasks.base import PART, Grade, NeedsWarmUp, Problem, Split, Task, WrapsPrompts
 from airls_ray.text.messages import GIVEN, HISTORY, history_of, own_system
 from airls_ray.text.steps import rule_of
 
 if TYPE_CHECKING:
     from airls_ray.config.task_choice import MixtureTaskConfig
 
-PART = "part"
-"""In a problem's details: the label of the part that it is of, and the prompt as the part gave it."""
 _TEST_SEED = 0
 
 
