@@ -76,6 +76,7 @@ RECIPES = (
         (
             "method=repirl", "prm.action=token", "prm.reward_unit=token", "prm.output_l2=0.1",
             "prm.negatives=failed", "prm.correct_rollouts=reference", "prm.log_prob=sum",
+            "prm.search_aggregate=prod",
         ),
         _SLOW,
     ),
