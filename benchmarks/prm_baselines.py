@@ -184,8 +184,7 @@ def sample(config: Config, base: Path, folder: Path, completions: int, progress:
     from actors.commands.samplers import started_samplers
     from actors.train.start import connected
     from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels, write_labels
-    from airls_ray.data.problems import ProblemStream, take_distinct
-    from airls_ray.tasks import Split, make_task
+    from airls_ray.tasks import make_task
     from airls_ray.text.codec import TextCodec
 
     task = make_task(config.task)
@@ -204,28 +203,35 @@ def sample(config: Config, base: Path, folder: Path, completions: int, progress:
             make_labels(labelling("math_shepherd_soft", ROLLOUTS), str(base), values, progress)
             chosen = labelling("outcome", SAMPLES)
             with started_samplers(chosen, str(base), progress) as samplers:
+                held_out = distinct_test_problems(config)
+                first = held_out.num_rows // 3
+                tables = {"validation": held_out.slice(0, first), "test": held_out.slice(first)}
                 for name, file in parts.items():
-                    split: Split = "test" if name == "test" else "train"
-                    stream = ProblemStream(task, split, config.seed + 10**6)
-                    problems = take_distinct(stream, 200 if name == "test" else 100)
                     table, cost = label_chunk(
-                        chosen, samplers.pool, samplers.verifier, codec, problems, 10**6
+                        chosen, samplers.pool, samplers.verifier, codec, tables[name], 10**6
                     )
                     write_labels(table, file, LabelFacts({"sampled": name}, cost))
     soft = read_labels(values)
     rules = {one.labels for one in RECIPES if one.labels not in (None, TRUTH, TRACES)}
     learn = {rule: labelled_by(rule, soft) for rule in rules if rule is not None}
     learn[TRUTH] = with_labels(soft, soft["step_truth"].combine_chunks().cast(pa.list_(pa.int8())))
-    known = read_labels(parts["validation"])
-    seen = set(soft["problem_id"].to_pylist())
-    validation = known.filter(pa.array([name not in seen for name in known["problem_id"].to_pylist()]))
     facts = read_facts(values)
     return Samples(
         learn,
         stored_of(soft, config, task, codec),
-        {"validation": validation, "test": read_labels(parts["test"])},
+        {name: read_labels(file) for name, file in parts.items()},
         {} if facts is None else facts.cost,
     )
+
+
+def distinct_test_problems(config: Config) -> pa.Table:
+    """Up to 300 problems of the test split, each once: the warm start has seen most training problems of a
+    small puzzle, so those would flatter what is chosen by them."""
+    from airls_ray.data.problems import ProblemStream, take_distinct
+    from airls_ray.tasks import make_task
+
+    larger = config.task.model_copy(update={"test_problems": 1000})
+    return take_distinct(ProblemStream(make_task(larger), "test", config.seed), 300)
 
 
 def labelled_by(rule: str, soft: pa.Table) -> pa.Table:
