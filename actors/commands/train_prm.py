@@ -28,7 +28,13 @@ from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_p
 from airls_ray.models.check import check_model_folder
 from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.labelled_files import STEP_END, StepFiles, StepLabels, read_step_labels, say_left_out
-from airls_ray.prm.supervised import LabelledSequences, check_form, plan_updates, split_by_problem
+from airls_ray.prm.supervised import (
+    LabelledSequences,
+    check_form,
+    plan_updates,
+    require_logprobs,
+    split_by_problem,
+)
 from airls_ray.prm.training import labelled_rows
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
@@ -208,7 +214,7 @@ def read_given_labels(config: Config, policy: str, file: Path) -> tuple[pa.Table
                 "labels are of another tokenizer"
             )
     split_by_problem(table, config.supervised_prm.held_out, config.seed)
-    check_form(config.prm, logprobs=not table["logprobs"].null_count)
+    require_logprobs(config.prm, not table["logprobs"].null_count)
     return table, facts
 
 

@@ -85,9 +85,18 @@ def check_form(config: PRMConfig, *, logprobs: bool = True) -> None:
         if given != value:
             raise ConfigError(
                 f"train-prm needs prm.{name}={str(value).lower()} (a label is learned by {what}), but it is "
-                f"{str(given).lower()}"
+                f"{str(given).lower()}: set it{', or prm.parameterisation=scalar_head' if language else ''}"
             )
-    if language and not logprobs:
+    require_logprobs(config, logprobs)
+
+
+def require_logprobs(config: PRMConfig, logprobs: bool) -> None:
+    """Refuse a log-probability PRM where the labelled rollouts have no log-probabilities to compare with.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if config.parameterisation == "log_prob" and not logprobs:
         raise ConfigError(
             "the labelled rollouts have no log-probabilities of the policy, with which "
             "prm.parameterisation=log_prob compares its own: set it to scalar_head"

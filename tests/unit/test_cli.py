@@ -244,7 +244,8 @@ def test_train_prm_refuses_files_that_do_not_go_together(capsys, options, said):
 
 def test_train_prm_refuses_a_form_that_labels_cannot_teach(tmp_path, capsys):
     assert cli.run(["train-prm", DEMO, "--policy", "owner/name", "--output", str(tmp_path / "out")]) == 2
-    assert "train-prm needs prm.parameterisation=scalar_head" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "train-prm needs prm.search_score=ratio" in said and "prm.parameterisation=scalar_head" in said
     assert not list(tmp_path.iterdir())
 
 
