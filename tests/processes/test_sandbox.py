@@ -254,20 +254,26 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path):
         time.sleep(0.05)
     # Two nurseries, a waiting process each, and what they wait for.
     assert len(left) == 6 and nurseries < left
+    began = {pid: _began(pid) for pid in left}
     owner.kill()
     owner.wait()
     deadline = time.monotonic() + 40
-    while any(os.path.exists(f"/proc/{pid}/exe") for pid in left) and time.monotonic() < deadline:
+    # A number may be another process's by then: the suite starts thousands.
+    while (
+        runs := [pid for pid in left if began[pid] == _began(pid) is not None]
+    ) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert [pid for pid in left if _runs(pid)] == []
+    assert runs == []
 
 
-def _runs(pid):
+def _began(pid):
+    """When a process that runs was started, in ticks; None: it runs no more."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+            fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def test_descriptors_do_not_pile_up(sandbox):
