@@ -86,7 +86,6 @@ def prm_rows(part: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 for key in ("auroc", "auroc_within", "step_auroc", "step_auroc_within")
             },
             "settings": [{key: run[key] for key in ("rate", "epoch", "aggregate")} for run in prm["seeds"]],
-            "grid": [run["grid"] for run in prm["seeds"]],
         }
     return rows
 

@@ -15,7 +15,8 @@ Array = np.ndarray
 def relative_progress(
     values: Array, positions: Array, outcomes: Array, groups: Array, step_rows: Array, least: float = 0.8
 ) -> Array:
-    """A label rule: a step is good if it keeps at least this share of the value before it, and any at all.
+    """A label rule: a step is good if it keeps at least this share of the value before it, and any at all (the
+    built-in rule of this name, as it would be one of your own).
 
     Before the first step the value is the share of the problem's rollouts that are right.
     """

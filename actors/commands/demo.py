@@ -72,19 +72,12 @@ def show_summary(summary: dict[str, Any], progress: Progress) -> None:
     )
     if "prm" not in summary:
         return
-    names = ("step_auroc", "step_auroc_within", "trace_auroc", "trace_auroc_within")
-    metrics = [name for name in names if name in summary["prm"]]
+    metrics = [m for m in ("step_auroc", "trace_auroc") if m in summary["prm"]]
     progress.table(
         "Scorers against the truth (trained policy's rollouts)",
         [
             [name, *(f"{summary[key][metric]:.3f}" for metric in metrics)]
             for name, key in (("PRM", "prm"), ("policy log-probability", "policy_log_prob"))
         ],
-        [
-            "",
-            *(
-                metric.replace("_auroc", " AUROC").replace("_within", " within problems")
-                for metric in metrics
-            ),
-        ],
+        ["", *(metric.replace("_auroc", " AUROC") for metric in metrics)],
     )
