@@ -15,8 +15,9 @@ Array = np.ndarray
 def relative_progress(
     values: Array, positions: Array, outcomes: Array, groups: Array, step_rows: Array, least: float = 0.8
 ) -> Array:
-    """A label rule: a step is good if it keeps at least this share of the value before it, and any at all (the
-    built-in rule of this name, as it would be one of your own).
+    """A label rule: a step is good if it keeps at least this share of the value before it, and any at all.
+
+    It is the built-in rule of this name, as one of your own would be written.
 
     Before the first step the value is the share of the problem's rollouts that are right.
     """

@@ -1,4 +1,4 @@
-"""The outcome of a whole solution from the sum of its steps' logits (implicit PRM, arXiv 2412.01981, eq. 5).
+"""The outcome of a whole solution from the sum of its steps' logits (implicit PRM, arXiv 2412.01981).
 
 With `prm.parameterisation: log_prob` a step's logit is its log-ratio to the policy, so the model learns from
 outcomes alone what each step is worth. Goes with `supervised_prm.labels: outcome` and

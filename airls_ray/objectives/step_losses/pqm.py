@@ -1,4 +1,4 @@
-"""Ranking of a solution's steps, wrong ones below right ones by a margin (PQM, arXiv 2410.11287, eq. 9).
+"""Ranking of a solution's steps, wrong ones below right ones by a margin (PQM, arXiv 2410.11287).
 
 The step logits are read as Q-values. Their program counts the right step itself twice in the denominator from
 the second right step on; the paper's formula, and this, do not.
@@ -42,7 +42,7 @@ def loss(
     right, wrong = (weights > 0) & (labels > 0.5), (weights > 0) & (labels <= 0.5)
     same = step_rows[:, None] == step_rows
     steps = torch.where(wrong, logits + zeta, logits)
-    none = torch.full_like(logits[:, None], 0.0)  # Q of c_0
+    none = torch.zeros_like(logits[:, None])  # Q of c_0
 
     def log_sum(counted: Tensor) -> Tensor:
         return torch.cat([none, steps.masked_fill(~counted, float("-inf"))], 1).logsumexp(1)
@@ -54,6 +54,6 @@ def loss(
     any_wrong = (same & wrong).any(1)
     # The term of c_0 once for a solution: at its first labelled step.
     labelled = same & (weights > 0)
-    first = labelled.any(1) & (weights > 0) & ~(labelled & (positions < positions[:, None])).any(1)
+    first = (weights > 0) & ~(labelled & (positions < positions[:, None])).any(1)
     terms = torch.where(right, of_right, 0.0) + torch.where(first & any_wrong, of_none, 0.0)
     return (terms / (rights + any_wrong).clamp(min=1)).sum() / normaliser.rollouts, {}
