@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.families.reasoning_gym import ReasoningGym
+from tests.unit.gym_fakes import stand_in
 
 
 class Doubles:
@@ -29,11 +28,7 @@ class Doubles:
 
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> ReasoningGym:
-    package, factory = ModuleType("reasoning_gym"), ModuleType("reasoning_gym.factory")
-    package.create_dataset = lambda name, size, seed: Doubles(seed)  # type: ignore[attr-defined]
-    factory.DATASETS = {"doubles": None}  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "reasoning_gym", package)
-    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", factory)
+    stand_in(monkeypatch, lambda name, size, seed: Doubles(seed), ("doubles",))
     return ReasoningGym("doubles")
 
 

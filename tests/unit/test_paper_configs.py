@@ -16,6 +16,8 @@ from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.data.sources import parse_hub
 from airls_ray.planning import make_plan
 from airls_ray.planning.memory import GIB
+from tests.unit.gym_fakes import stand_in
+from tests.unit.test_gym_compact import ENTRIES
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -114,8 +116,21 @@ def test_a_paper_configuration_resolves_to_the_published_value(file, field, valu
     assert at(load_config(CONFIGS / f"{file}.yaml"), field) == value
 
 
+class OneEntry:
+    """A data set that draws one and the same entry."""
+
+    seed = 0
+
+    def __init__(self, name: str, size: int, seed: int, **settings: Any) -> None:
+        self._entry = {"question": "which moves?", **ENTRIES[name]}
+
+    def __getitem__(self, _: int) -> dict[str, Any]:
+        return self._entry
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_every_configuration_can_be_planned_and_fits(path):
+def test_every_configuration_can_be_planned_and_fits(path, monkeypatch):
+    stand_in(monkeypatch, OneEntry, tuple(ENTRIES))
     plan = make_plan(load_config(path))
     assert plan.unknown is None
     assert not plan.placement.never
