@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import airls_vs_grpo
 import common
+import method_rates
 import methods_table
 import typer
 from method_variants import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from airls_ray.config.schema import Config
     from airls_ray.console.progress import Progress
+    from airls_ray.runs.run_folder import RunFolder
 
 FOLDER = common.RUNS / "methods"
 RECORDS = common.RESULTS / "methods_runs.jsonl"
@@ -153,12 +155,14 @@ def read_records() -> dict[str, dict[str, Any]]:
     return {record["key"]: record for record in records}
 
 
-def current_records(seeds: int, iterations: int | None) -> dict[str, dict[str, Any]]:
+def current_records(
+    seeds: int, iterations: int | None, tasks: Sequence[str] = (*TASKS, *PUZZLES)
+) -> dict[str, dict[str, Any]]:
     """Finished runs of the settings as they are now; those of earlier settings stay in the file alone."""
     variants = (SUPERVISED, *METHODS, *ABLATIONS)
     keys = {
         key_of(run_config(task, seed, one, iterations))
-        for task in (*TASKS, *PUZZLES)
+        for task in tasks
         for seed in range(max(seeds, SEEDS))  # those of a shorter call stay in the table
         for one in variants
     }
@@ -172,12 +176,19 @@ def append_record(record: dict[str, Any]) -> None:
         file.write(json.dumps(record, separators=(",", ":")) + "\n")
 
 
-def run_config(task: str, seed: int, one: Variant, iterations: int | None) -> Config:
-    """Configuration of a run; the base policy and the PRM are filled in when it starts."""
+def run_config(
+    task: str, seed: int, one: Variant, iterations: int | None, more: Sequence[str] = ()
+) -> Config:
+    """Configuration of a run; the base policy and the PRM are filled in when it starts.
+
+    `more` overrides come last; the learning rate that `method_rates.py` chose comes before them.
+    """
     from airls_ray.config import load_config
 
     overrides = [
         *overrides_of(one),
+        *method_rates.chosen(task, one.name),
+        *more,
         f"name={one.name}_seed_{seed}",
         f"seed={seed}",
         f"output={FOLDER / task}",
@@ -209,22 +220,9 @@ def key_of(config: Config) -> str:
 
 def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) -> dict[str, Any]:
     """Train by one variant; returns its record."""
-    from actors.train.launch import run_training
-    from airls_ray.runs.run_folder import RunFolder
-
-    base = base_policy(task, progress)
     if one.name == SUPERVISED.name:
-        return run_supervised(task, seed, config, base, progress)
-    changes: dict[str, Any] = {"model": config.model.model_copy(update={"path": str(base)})}
-    cost: dict[str, Any] = {}
-    if one.needs_prm:
-        folder, cost = labelled_prm(task, base, progress)
-        changes["prm"] = config.prm.model_copy(update={"path": str(folder)})
-    if one.small_prm:
-        changes["prm"] = config.prm.model_copy(update={"path": str(base_policy(task, progress, SMALL_PRM))})
-    ready = config.model_copy(update=changes)
-    made = RunFolder(ready.output / ready.name)
-    summary = made.read_summary() or run_training(ready, resume=made.config_file.exists())
+        return run_supervised(task, seed, config, base_policy(task, progress), progress)
+    summary, made, cost = trained(task, one, config, progress)
     return {
         "key": key_of(config),
         "task": task,
@@ -233,6 +231,27 @@ def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) 
         **figures(summary, made),
         **({"labels": cost} if cost else {}),
     }
+
+
+def trained(
+    task: str, one: Variant, config: Config, progress: Progress
+) -> tuple[dict[str, Any], RunFolder, dict[str, Any]]:
+    """Train, or go on; returns the run's summary, its folder and what the labels of its PRM cost."""
+    from actors.train.launch import run_training
+    from airls_ray.runs.run_folder import RunFolder
+
+    base = base_policy(task, progress)
+    changes: dict[str, Any] = {"model": config.model.model_copy(update={"path": str(base)})}
+    cost: dict[str, Any] = {}
+    if one.needs_prm:
+        folder, cost = labelled_prm(task, base, progress)
+        changes["prm"] = config.prm.model_copy(update={"path": str(folder)})
+    if one.small_prm:
+        changes["prm"] = config.prm.model_copy(update={"path": str(base_policy(task, progress, SMALL_PRM))})
+    changes["output"] = config.output / key_of(config).rpartition("/")[2]  # each setting has its own folder
+    ready = config.model_copy(update=changes)
+    made = RunFolder(ready.output / ready.name)
+    return made.read_summary() or run_training(ready, resume=made.config_file.exists()), made, cost
 
 
 def run_supervised(task: str, seed: int, config: Config, base: Path, progress: Progress) -> dict[str, Any]:

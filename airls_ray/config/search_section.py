@@ -162,14 +162,15 @@ class SearchConfig(StrictModel):
     def _are_known(cls, names: list[AlgorithmName]) -> list[AlgorithmName]:
         known = built_in_searches()
         for name in names:
-            own = ":" in name or entry_points(group="airls_ray.search", name=name)
-            if name not in known and not own:
-                near = get_close_matches(name, known, n=1)
-                maybe = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(
-                    f"there is no search {name!r}{maybe}: there are {', '.join(known)}, and file.py:NAME or "
-                    "package.module:NAME for your own"
-                )
+            # The entry points come last: finding them reads a file of every installed package.
+            if name in known or ":" in name or entry_points(group="airls_ray.search", name=name):
+                continue
+            near = get_close_matches(name, known, n=1)
+            maybe = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"there is no search {name!r}{maybe}: there are {', '.join(known)}, and file.py:NAME or "
+                "package.module:NAME for your own"
+            )
         return names
 
     @model_validator(mode="after")
