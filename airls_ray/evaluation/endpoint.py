@@ -105,9 +105,10 @@ class Connection:
             return call()
         except self._error as error:
             kind = Refusal if isinstance(error, self._bad_request) else RunError
+            model = "" if self._model is None else f", the model {self._model!r}"
             raise kind(
                 f"{self} did not answer ({' '.join(str(error).split())[:200]}): check its "
-                f"address, the model {self._model!r} and the key in {KEY}"
+                f"address{model} and the key in {KEY}"
             ) from error
 
 
