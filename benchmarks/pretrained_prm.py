@@ -1,0 +1,355 @@
+"""PRMs that start from a pretrained model: heads on its hidden states, choosing among stored solutions.
+
+    python benchmarks/pretrained_prm.py MODEL        # a folder, or a name of the hub
+
+    gsm8k_pool/solutions.parquet: solutions of GSM8K's test questions by six generators
+        hidden states of MODEL at the ends of their sentences, once (pretrained_states.py)
+        half of the questions -> a head by each objective; a quarter of them chooses its settings
+        the other half -> how often the choice among the six is right, beside controls
+
+The model stays as it is: a linear head is what two processor cores train in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import common
+import pretrained_states
+import typer
+from pretrained_states import REFERENCE, Question
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from airls_ray.console.progress import Progress
+
+FOLDER = common.RUNS / "pretrained_prm"
+DATA = "AIRLS_RAY_TEST_DATA"
+"""The environment variable whose folder has gsm8k_pool/ and gsm8k/."""
+GENERATORS = tuple(
+    f"{name}_COT" for name in ("code001", "code002", "gpt-3.5-turbo", "gpt4", "text002", "text003")
+)
+"""Those that write alike: a paragraph of sentences. The others' form alone says who wrote a solution."""
+LAYERS = (10, 20, 30)
+DECAYS = (1e-2, 1e-1, 1.0)
+AGGREGATES = ("mean", "min", "prod", "last")
+UPDATES, RATE = 200, 3e-3
+SPLITS = 3
+OBJECTIVES = {
+    "outcome, last_step": "outcome labels, last sentence (ORM)",
+    "outcome, all_steps": "outcome labels, every sentence",
+    "airl, all": "AIRL, references against all",
+    "airl, failed": "AIRL, references and right ones against failed",
+    "repirl": "rePIRL, references and right ones against failed",
+}
+
+
+KEYS = ("auroc", "auroc_within", "auroc_within_generator")
+"""Within a question: what a choice sees. Within a generator: whether it knows more than who wrote a solution."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All sentences of all solutions, one after the other; S of them, N solutions."""
+
+    states: torch.Tensor
+    """[S, layers, hidden]."""
+    solution: torch.Tensor
+    """int64 [S]."""
+    question: torch.Tensor
+    """int64 [N]."""
+    reference: torch.Tensor
+    """bool [N]: the data set's own."""
+    right: torch.Tensor
+    """bool [N]."""
+    generator: list[str]
+    answers: list[str | None]
+    log_prob: torch.Tensor
+    """[N], mean over the solution's tokens, nats."""
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="Folder of a pretrained model with a chat template.")],
+    seconds: Annotated[
+        float, typer.Option(help="Budget for the hidden states; what is there is kept.")
+    ] = 3000.0,
+) -> None:
+    """Choose among six solutions of each GSM8K question by heads on a pretrained model.
+
+    An hour for all 1,319 questions on two cores, with SmolLM2-135M; stopped, it goes on where it was.
+    """
+    common.use_all_cores()
+    import torch
+
+    from airls_ray.console.choose import make_progress
+    from airls_ray.errors import DataError
+
+    data = Path(os.environ.get(DATA, "nowhere"))
+    if not (data / "gsm8k_pool" / "solutions.parquet").is_file():
+        raise DataError(f"there is no gsm8k_pool/solutions.parquet in {DATA}: set it to a folder that has it")
+    torch.set_num_threads(os.cpu_count() or 1)
+    progress = make_progress()
+    questions = pretrained_states.read_questions(data, GENERATORS)
+    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)).tolist()
+    questions = [questions[at] for at in order]
+    folder = FOLDER / common.digest(str(model.resolve()), str(LAYERS), *GENERATORS)
+    files = pretrained_states.compute(model, questions, LAYERS, folder, seconds, progress)
+    known = {file.stem for file in files}
+    kept = [question for question in questions if f"{question.number:05d}" in known]
+    progress.say(f"{len(kept)} questions with hidden states")
+    figures = measure(load(kept, folder), progress)
+    figures |= {"model": model.name, "questions": len(kept), "layers": LAYERS, "splits": SPLITS}
+    show(figures, progress)
+    progress.say(f"written to {common.write_result('pretrained_prm', figures)}")
+
+
+def load(questions: list[Question], folder: Path) -> Steps:
+    """Read the files of the questions."""
+    import torch
+
+    states: list[torch.Tensor] = []
+    solution: list[int] = []
+    question: list[int] = []
+    log_prob: list[float] = []
+    solutions = [one for each in questions for one in each.solutions]
+    for at, each in enumerate(questions):
+        for found in torch.load(folder / f"{each.number:05d}.pt", weights_only=True):
+            states.append(found["states"].float())
+            solution += [len(question)] * len(found["states"])
+            question.append(at)
+            log_prob.append(float(found["log_prob"]))
+    return Steps(
+        torch.cat(states),
+        torch.tensor(solution),
+        torch.tensor(question),
+        torch.tensor([one.generator == REFERENCE for one in solutions]),
+        torch.tensor([one.correct for one in solutions]),
+        [one.generator for one in solutions],
+        [one.answer for one in solutions],
+        torch.tensor(log_prob),
+    )
+
+
+# ----------------------------------------------------------------------------------------- heads
+def fit(
+    steps: Steps, used: torch.Tensor, layer: int, decay: float, objective: str, seed: int
+) -> torch.Tensor:
+    """Train a linear head on the solutions `used` [N]; returns its output at every sentence [S]."""
+    import torch
+
+    torch.manual_seed(seed)
+    of_step = used[steps.solution]
+    states = steps.states[:, layer]
+    mean, deviation = states[of_step].mean(0), states[of_step].std(0) + 1e-6
+    states = (states - mean) / deviation
+    head = torch.nn.Linear(states.shape[1], 1)
+    torch.nn.init.zeros_(head.weight)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=decay)
+    rows = torch.nonzero(of_step)[:, 0]
+    loss_of = _loss(steps, rows, objective)
+    for _ in range(UPDATES):
+        optimiser.zero_grad()
+        loss_of(head(states[rows])[:, 0]).backward()
+        optimiser.step()
+    with torch.no_grad():
+        return head(states)[:, 0]
+
+
+def _loss(steps: Steps, rows: torch.Tensor, objective: str) -> Any:
+    """The loss of a head's outputs at the sentences `rows`."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    from airls_ray.objectives.airl import DiscriminatorInputs, class_weights, discriminator_loss
+    from airls_ray.objectives.repirl import repirl_loss
+
+    solution = steps.solution[rows]
+    right, reference = steps.right[solution], steps.reference[solution]
+    length = torch.bincount(solution, minlength=len(steps.question))[solution]
+    kind, _, how = objective.partition(", ")
+    if kind == "outcome":
+        last = torch.ones(len(rows), dtype=torch.bool)
+        last[:-1] = solution[1:] != solution[:-1]
+        weights = (~reference).float() * (last.float() if how == "last_step" else 1.0 / length)
+        weights = weights / weights.sum()
+        return lambda f: (
+            weights * binary_cross_entropy_with_logits(f, right.float(), reduction="none")
+        ).sum()
+    expert = reference if how == "all" else reference | right
+    weights = class_weights(steps.question[solution], expert, pair_by_problem=True)
+    if kind == "airl":
+        return lambda f: discriminator_loss(DiscriminatorInputs(f, expert.float(), weights))[0]
+    # Nobody knows the generators' densities: all failed solutions of a question weigh the same.
+    return lambda f: (
+        repirl_loss(f, weights * expert, weights * ~expert)[0] + 0.1 * (weights * f.square()).sum()
+    )
+
+
+# --------------------------------------------------------------------------------------- figures
+def measure(steps: Steps, progress: Progress) -> dict[str, Any]:
+    """Figures of every objective and control; a question counts as the mean over the splits that hold it out."""
+    import numpy as np
+    import torch
+
+    questions = int(steps.question.max()) + 1
+    values: dict[str, NDArray[np.float64]] = {}
+    chosen: dict[str, list[Any]] = {name: [] for name in OBJECTIVES}
+    within: dict[str, list[float]] = {}
+    with progress.track("Heads", SPLITS * len(OBJECTIVES)) as bar:
+        for split in range(SPLITS):
+            order = torch.randperm(questions, generator=torch.Generator().manual_seed(split))
+            parts = {
+                "held_out": order[: questions // 2],
+                "validation": order[questions // 2 :][: questions // 8],
+            }
+            parts["learn"] = order[questions // 2 + questions // 8 :]
+            rows = {name: torch.isin(steps.question, part) for name, part in parts.items()}
+            scores = {"policy_log_prob": steps.log_prob.double().numpy()}
+            for name in OBJECTIVES:
+                best, scores[name] = _best(steps, rows, name, split)
+                chosen[name].append(best)
+                bar.advance(1)
+            _add(steps, rows["held_out"], rows["learn"], scores, values, within)
+    figures: dict[str, Any] = {"settings": chosen, "choice": {}}
+    for name, found in values.items():
+        figures["choice"][name] = _with_interval(found) | {
+            key: float(np.nanmean(within[f"{key}/{name}"])) for key in KEYS if f"{key}/{name}" in within
+        }
+    for name in OBJECTIVES:
+        gain = values[name] - values["mean"]
+        figures["choice"][name]["above_chance"] = _with_interval(gain)
+        figures["choice"][name]["above_log_prob"] = _with_interval(values[name] - values["policy_log_prob"])
+    return figures
+
+
+def _best(
+    steps: Steps, rows: dict[str, torch.Tensor], objective: str, seed: int
+) -> tuple[dict[str, Any], NDArray[np.float64]]:
+    """The setting whose choice is right most often on the validation questions, and its scores [N]."""
+    from airls_ray.evaluation.ranking import auroc_within
+
+    used = rows["learn"]
+    found: list[tuple[tuple[float, float], dict[str, Any], NDArray[np.float64]]] = []
+    part = (rows["validation"] & ~steps.reference).numpy()
+    for layer in range(len(LAYERS)):
+        for decay in DECAYS:
+            outputs = fit(steps, used, layer, decay, objective, seed).double().numpy()
+            for how in AGGREGATES:
+                scores = _aggregate(outputs, steps.solution.numpy(), how)
+                right = _choices(steps, part, scores)["best_of_n"].mean()
+                within = auroc_within(scores[part], steps.right.numpy()[part], steps.question.numpy()[part])
+                setting = {
+                    "layer": LAYERS[layer],
+                    "decay": decay,
+                    "aggregate": how,
+                    "validation": float(right),
+                }
+                found.append(((float(right), within), setting, scores))
+    _, setting, scores = max(found, key=lambda one: one[0])
+    return setting, scores
+
+
+def _aggregate(outputs: NDArray[np.float64], solution: NDArray[np.int64], how: str) -> NDArray[np.float64]:
+    """A solution's log-score from its sentences' log sigmoid [N]."""
+    import numpy as np
+
+    from airls_ray.evaluation.steps import aggregate_log_scores
+
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(solution))])
+    return aggregate_log_scores(-np.logaddexp(0.0, -outputs), offsets, how)  # type: ignore[arg-type]
+
+
+def _choices(steps: Steps, part: NDArray[np.bool_], scores: NDArray[np.float64]) -> Any:
+    import pyarrow as pa
+
+    from airls_ray.evaluation.selection import choose_by
+
+    at = part.nonzero()[0].tolist()
+    table = pa.table(
+        {
+            "problem_id": [str(int(steps.question[row])) for row in at],
+            "outcome": [float(steps.right[row]) for row in at],
+            "answer": [steps.answers[row] for row in at],
+        }
+    )
+    return choose_by(table, scores[part])
+
+
+def _add(
+    steps: Steps,
+    held_out: torch.Tensor,
+    learned: torch.Tensor,
+    scores: dict[str, NDArray[np.float64]],
+    values: dict[str, NDArray[np.float64]],
+    within: dict[str, list[float]],
+) -> None:
+    """Add a split: the choices of its held-out questions, a running mean for those of several splits."""
+    import numpy as np
+
+    from airls_ray.evaluation.ranking import auroc, auroc_within
+
+    part = (held_out & ~steps.reference).numpy()
+    questions, right = steps.question.numpy()[part], steps.right.numpy()[part]
+    generators = np.array(steps.generator)
+    shares = {
+        one: float(steps.right.numpy()[learned.numpy() & (generators == one)].mean()) for one in GENERATORS
+    }
+    best = max(shares, key=lambda one: shares[one])
+    scores = {**scores, "one_generator": (generators == best).astype(np.float64)}
+    names = list(dict.fromkeys(questions.tolist()))
+    for name, found in scores.items():
+        ways = _choices(steps, part, found)
+        taken = {name: ways["best_of_n"]}
+        if name == "policy_log_prob":
+            taken |= {way: ways[way] for way in ("mean", "majority", "oracle")}
+        for key, each in taken.items():
+            table = values.setdefault(key, np.full(0, np.nan))
+            if not len(table):
+                values[key] = table = np.full((SPLITS, int(steps.question.max()) + 1), np.nan)
+            row = int(np.isfinite(table).any(1).sum())
+            table[row, names] = each
+        figures = {
+            "auroc": auroc(found[part], right),
+            "auroc_within": auroc_within(found[part], right, questions),
+            "auroc_within_generator": auroc_within(found[part], right, generators[part]),
+        }
+        for key, value in figures.items():
+            within.setdefault(f"{key}/{name}", []).append(value)
+
+
+def _with_interval(table: NDArray[np.float64]) -> dict[str, float]:
+    """Mean over the questions that were held out at least once, and its 95 % interval."""
+    import numpy as np
+
+    from airls_ray.evaluation.ranking import confidence_interval
+
+    means = np.nanmean(table[:, np.isfinite(table).any(0)], 0)
+    low, high = confidence_interval(means)
+    return {"right": float(means.mean()), "low": low, "high": high}
+
+
+def show(figures: dict[str, Any], progress: Progress) -> None:
+    """One table: ways without a PRM, then the PRMs."""
+    names = {
+        "mean": "one at random",
+        "policy_log_prob": "log-probability (control)",
+        "majority": "majority of the answers",
+        "one_generator": "always the generator that was best on the learned half",
+        "oracle": "any right",
+    }
+    rows = []
+    for name, label in {**names, **OBJECTIVES}.items():
+        one = figures["choice"][name]
+        rows.append([label, one["right"], one["low"], one["high"], *(one.get(key) for key in KEYS)])
+    columns = ("choice among six", "right", "95 % from", "to", "AUROC", "within question", "within generator")
+    progress.table("Held-out questions of GSM8K", rows, columns)
+
+
+if __name__ == "__main__":
+    common.run(main)
