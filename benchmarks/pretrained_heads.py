@@ -1,0 +1,123 @@
+"""Linear heads on hidden states of sentences, one for each objective of `airls_ray.objectives`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrained_states import REFERENCE, Question
+
+if TYPE_CHECKING:
+    import torch
+
+UPDATES, RATE = 200, 3e-3
+OBJECTIVES = {
+    "outcome, last_step": "outcome labels, last sentence (ORM)",
+    "outcome, all_steps": "outcome labels, every sentence",
+    "airl, all": "AIRL, references against all",
+    "airl, failed": "AIRL, references and right ones against failed",
+    "repirl": "rePIRL, references and right ones against failed",
+}
+"""What a head learns, and how it is called."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All sentences of all solutions, one after the other; S of them, N solutions."""
+
+    states: torch.Tensor
+    """[S, layers, hidden]."""
+    solution: torch.Tensor
+    """int64 [S]."""
+    question: torch.Tensor
+    """int64 [N]."""
+    reference: torch.Tensor
+    """bool [N]: the data set's own."""
+    right: torch.Tensor
+    """bool [N]."""
+    generator: list[str]
+    answers: list[str | None]
+    log_prob: torch.Tensor
+    """[N], mean over the solution's tokens, nats."""
+
+
+def load(questions: list[Question], folder: Path) -> Steps:
+    """Read the files of the questions."""
+    import torch
+
+    states: list[torch.Tensor] = []
+    solution: list[int] = []
+    question: list[int] = []
+    log_prob: list[float] = []
+    solutions = [one for each in questions for one in each.solutions]
+    for at, each in enumerate(questions):
+        for found in torch.load(folder / f"{each.number:05d}.pt", weights_only=True):
+            states.append(found["states"].float())
+            solution += [len(question)] * len(found["states"])
+            question.append(at)
+            log_prob.append(float(found["log_prob"]))
+    return Steps(
+        torch.cat(states),
+        torch.tensor(solution),
+        torch.tensor(question),
+        torch.tensor([one.generator == REFERENCE for one in solutions]),
+        torch.tensor([one.correct for one in solutions]),
+        [one.generator for one in solutions],
+        [one.answer for one in solutions],
+        torch.tensor(log_prob),
+    )
+
+
+def fit(
+    steps: Steps, used: torch.Tensor, layer: int, decay: float, objective: str, seed: int
+) -> torch.Tensor:
+    """Train a linear head on the solutions `used` [N]; returns its output at every sentence [S]."""
+    import torch
+
+    torch.manual_seed(seed)
+    of_step = used[steps.solution]
+    states = steps.states[:, layer]
+    mean, deviation = states[of_step].mean(0), states[of_step].std(0) + 1e-6
+    states = (states - mean) / deviation
+    head = torch.nn.Linear(states.shape[1], 1)
+    torch.nn.init.zeros_(head.weight)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=decay)
+    rows = torch.nonzero(of_step)[:, 0]
+    loss_of = _loss(steps, rows, objective)
+    for _ in range(UPDATES):
+        optimiser.zero_grad()
+        loss_of(head(states[rows])[:, 0]).backward()
+        optimiser.step()
+    with torch.no_grad():
+        return head(states)[:, 0]
+
+
+def _loss(steps: Steps, rows: torch.Tensor, objective: str) -> Any:
+    """The loss of a head's outputs at the sentences `rows`."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    from airls_ray.objectives.airl import DiscriminatorInputs, class_weights, discriminator_loss
+    from airls_ray.objectives.repirl import repirl_loss
+
+    solution = steps.solution[rows]
+    right, reference = steps.right[solution], steps.reference[solution]
+    length = torch.bincount(solution, minlength=len(steps.question))[solution]
+    kind, _, how = objective.partition(", ")
+    if kind == "outcome":
+        last = torch.ones(len(rows), dtype=torch.bool)
+        last[:-1] = solution[1:] != solution[:-1]
+        weights = (~reference).float() * (last.float() if how == "last_step" else 1.0 / length)
+        weights = weights / weights.sum()
+        return lambda f: (
+            weights * binary_cross_entropy_with_logits(f, right.float(), reduction="none")
+        ).sum()
+    expert = reference if how == "all" else reference | right
+    weights = class_weights(steps.question[solution], expert, pair_by_problem=True)
+    if kind == "airl":
+        return lambda f: discriminator_loss(DiscriminatorInputs(f, expert.float(), weights))[0]
+    # Nobody knows the generators' densities: all failed solutions of a question weigh the same.
+    return lambda f: (
+        repirl_loss(f, weights * expert, weights * ~expert)[0] + 0.1 * (weights * f.square()).sum()
+    )
