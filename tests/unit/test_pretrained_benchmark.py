@@ -1,0 +1,83 @@
+"""The benchmark of heads on a pretrained model: its states are the model's, its heads learn what is told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.tiny import make_text_policy
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[2] / "benchmarks")
+)  # as for `python benchmarks/NAME.py`
+
+import pretrained_heads
+import pretrained_states
+from pretrained_states import REFERENCE, Question, Solution
+
+TEXTS = (
+    "One and one are two. The answer is 2.",
+    "It is 3.",
+    "First, one.\nThen two. So 3 in all. The answer is 3.",
+)
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+
+
+def test_steps_are_sentences_and_lines_and_numbers_are_whole() -> None:
+    text = "It costs 1.5 dollars. So 3 cost 4.5 dollars.\nThe answer is 4.5."
+    ends = pretrained_states.step_ends(text)
+    parts = [text[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
+    assert parts == ["It costs 1.5 dollars.", "So 3 cost 4.5 dollars.", "The answer is 4.5."]
+
+
+def test_states_and_log_probabilities_are_those_of_a_plain_pass(tmp_path: Path) -> None:
+    """The question is computed once for all solutions, which are padded: neither may show."""
+    folder = make_text_policy(tmp_path / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    question = Question(0, "How many?", tuple(Solution("one", text, None, True) for text in TEXTS))
+    with torch.inference_mode():
+        found = pretrained_states._of_question(model, tokenizer, question, (1, 2))
+    prompt = tokenizer(f"<user>{question.text}<assistant>", add_special_tokens=False).input_ids
+    for text, one in zip(TEXTS, found, strict=True):
+        ends = pretrained_states.step_ends(text)
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids = torch.tensor([[*prompt, *encoded.input_ids]])
+        with torch.inference_mode():
+            plain = model(ids, output_hidden_states=True)
+        at = [
+            len(prompt) + max(token for token, (start, _) in enumerate(encoded.offset_mapping) if start < end)
+            for end in ends
+        ]
+        states = torch.stack([plain.hidden_states[layer][0, at] for layer in (1, 2)], 1)
+        torch.testing.assert_close(one["states"].float(), states, atol=2e-3, rtol=2e-3)  # kept in float16
+        logprobs = torch.log_softmax(plain.logits[0, len(prompt) - 1 : -1], -1)
+        own = logprobs.gather(1, ids[0, len(prompt) :, None]).mean()
+        assert float(one["log_prob"]) == pytest.approx(float(own), abs=1e-4)
+
+
+@pytest.mark.parametrize("objective", pretrained_heads.OBJECTIVES)
+def test_a_head_finds_the_direction_of_what_is_right(objective: str) -> None:
+    """Right solutions, and references more so, differ from failed ones along one axis of ten."""
+    torch.manual_seed(0)
+    questions, each, length = 120, 5, 3
+    question = torch.arange(questions).repeat_interleave(each)
+    reference = torch.arange(questions * each) % each == 0
+    right = reference | (torch.rand(questions * each) < 0.4)
+    solution = torch.arange(questions * each).repeat_interleave(length)
+    states = torch.randn(len(solution), 1, 10)
+    states[:, 0, 0] += 2.0 * right[solution] + 1.0 * reference[solution]
+    names = [REFERENCE if one else "other" for one in reference.tolist()]
+    steps = pretrained_heads.Steps(
+        states, solution, question, reference, right, names, [None] * len(names), torch.zeros(len(names))
+    )
+    learned = question < 80
+    outputs = pretrained_heads.fit(steps, learned, 0, 0.1, objective, 0)
+    of_step = ~learned[solution] & ~reference[solution]
+    good, bad = outputs[of_step & right[solution]], outputs[of_step & ~right[solution]]
+    assert float((good[:, None] > bad[None, :]).float().mean()) > 0.75
