@@ -3,6 +3,8 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 BIN := .venv/bin
 SLOWEST := --durations=10 --durations-min=1
+# One worker more than there are cores: tests of processes wait for much of their time.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)' 2>/dev/null || echo auto)
 ONE_RUN = $(BIN)/python -m pytest $(SLOWEST) -q
 # Container images often set it: every process of a test would compile again what it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,10 +28,11 @@ quick: install  ## For the work in between: lint, types (what is unchanged is kn
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest -q -n auto --dist loadfile tests/unit && wait $$types
 
-# mypy computes in one thread for minutes where nothing is known yet; tests of processes wait.
+# One run of all three: a worker imports PyTorch once, and none waits for the last file of each folder.
+# mypy, which computes in one thread for minutes where nothing is known yet, runs beside it.
 fast: install  ## lint, tests/unit, tests/fuzz and tests/processes
 	@mkdir -p build; $(MAKE) --no-print-directory lint > build/lint.log 2>&1 & lint=$$!; \
-	$(MAKE) --no-print-directory --keep-going unit fuzz processes; tests=$$?; \
+	$(BIN)/python -m pytest $(SLOWEST) -q -n $(WORKERS) --dist loadfile tests/unit tests/fuzz tests/processes; tests=$$?; \
 	wait $$lint; lint=$$?; cat build/lint.log; exit $$((lint | tests))
 
 lint: install docs  ## ruff, mypy and the documentation's links
