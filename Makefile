@@ -47,7 +47,7 @@ format: install  ## Let ruff format and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit: install  ## Tests inside one process, about a minute
+unit: install  ## Tests inside one process, two to four minutes
 	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/unit
 
 fuzz: install  ## Random input by hypothesis: whatever comes in is used or refused with a sentence

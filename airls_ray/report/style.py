@@ -33,6 +33,7 @@ pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:6px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}
 th:first-child{text-align:left;padding-left:0}
+thead th,th:first-child{white-space:normal}
 tbody tr:last-child>*{border-bottom:0}
 thead th{color:var(--muted);font-weight:500;font-size:13px}
 th[colspan]{text-align:center}
