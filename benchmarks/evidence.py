@@ -2,7 +2,9 @@
 
     methods.json        policies: every method from one base policy
     prm_baselines.json  PRMs: tuned alike, choosing among 16 samples
-    offline_prm.json    PRMs from stored solutions of GSM8K
+    method_rates.jsonl  the grid of learning rates on the puzzles, on validation problems
+    offline_prm.json    PRMs from stored solutions of GSM8K, from nothing
+    pretrained_prm.json the same from a pretrained model
     countdown.json      search with four numbers
 
 Runs nothing itself: `docs/evidence.md` says which command makes which file.
@@ -15,8 +17,9 @@ from statistics import fmean
 from typing import Any
 
 import common
+import method_rates
 
-SOURCES = ("methods", "prm_baselines", "offline_prm", "countdown")
+SOURCES = ("methods", "prm_baselines", "offline_prm", "pretrained_prm", "countdown")
 
 
 def main() -> None:
@@ -34,7 +37,9 @@ def main() -> None:
         tasks.setdefault(name, {})["prms"] = prm_rows(part)
     figures = {
         "tasks": tasks,
-        "gsm8k_pool": {key: found["offline_prm"].get(key) for key in ("questions", "controls", "prms")},
+        "learning_rates": method_rates.read_records(),
+        "gsm8k_offline": {key: found["offline_prm"].get(key) for key in ("questions", "controls", "prms")},
+        "gsm8k_pool": found["pretrained_prm"],
         "countdown": found["countdown"],
     }
     progress = make_progress()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # as for `python benchmarks/NAME.py`
 
+import method_rates  # noqa: E402
 import method_variants  # noqa: E402
 import methods  # noqa: E402
 import methods_table  # noqa: E402
@@ -166,3 +168,46 @@ def test_the_committed_runs_are_of_the_settings_as_they_are() -> None:
     for seed in range(3):
         assert ("arithmetic", "airl_s", seed) in found
         assert ("countdown", "grpo", seed) in found
+
+
+def write_rates(file: Path, accuracies: dict[float, float]) -> None:
+    rows = [
+        {
+            "key": str(rate),
+            "task": "jugs",
+            "variant": "grpo",
+            "rate": rate,
+            "validation": {"10": 0.9, "40": last},
+        }
+        for rate, last in accuracies.items()
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_puzzle_takes_the_rate_that_was_best_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(method_rates, "RECORDS", tmp_path / "rates.jsonl")
+    low, middle, high = method_rates.RATES
+    write_rates(method_rates.RECORDS, {low: 0.4, middle: 0.6, high: 0.5})
+    tuned, other = (
+        methods.run_config("jugs", 0, method_variants.variant(name), None) for name in ("grpo", "rloo")
+    )
+    assert tuned.policy.learning_rate == middle
+    assert other.policy.learning_rate == high  # that of the configuration: its grid was not run
+
+
+def test_half_a_grid_chooses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(method_rates, "RECORDS", tmp_path / "rates.jsonl")
+    write_rates(method_rates.RECORDS, {method_rates.RATES[0]: 0.9})
+    assert method_rates.chosen("jugs", "grpo") == ()
+
+
+def test_every_method_of_a_grid_differs_from_its_run_in_rate_and_validation_alone() -> None:
+    for one in method_variants.METHODS:
+        found = method_rates.rate_config("quantum_lock", one, 1e-5)
+        plain = methods.run_config("quantum_lock", 0, one, None)
+        assert found.policy.learning_rate == 1e-5
+        assert found.iterations == plain.iterations == found.train.evaluate_every * 4
+        assert found.train.evaluation.skip >= plain.search.problems  # none of the final figures' problems
+        assert (found.method, found.prm) == (plain.method, plain.prm)
