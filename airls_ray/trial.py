@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from airls_ray.console.progress import Progress
-from airls_ray.errors import DoorError, RunError
+from airls_ray.errors import DoorError, RunError, UserError
 
 _SECONDS = 300.0
 """Longest time of all trials, the imports of PyTorch and of the user's code included."""
@@ -67,7 +67,7 @@ def main_of(trial: Callable[[Mapping[str, Any]], None]) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints
             trial(given)
-    except DoorError as error:
+    except UserError as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         print(json.dumps(str(error)))

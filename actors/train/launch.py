@@ -112,7 +112,7 @@ def _run_locked(
     try_rewards(config, rewards, progress)
     try_own_code(config, progress)
     trackers = Trackers(config.train.trackers, progress.say)
-    try_sampler(config)
+    try_sampler(config, progress)
     check_data(config, base, progress)
     said = [*truncated_rollouts(config), *check_room(config), best_metric_warning(config)]
     for warning in filter(None, said):

@@ -1,17 +1,23 @@
-"""A sampler of problems that is not the default, tried on the first problems before anything is spent."""
+"""A sampler of problems that is not the default, tried on the first problems before anything is spent.
+
+`python -m airls_ray.data.check_sampler` is the process in which one of the user's own is tried.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airls_ray.console.progress import Progress
 from airls_ray.data.problem_sampler import SamplerMaker
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.training_problems import TrainingProblems, window_of
 from airls_ray.errors import DoorError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
+from airls_ray.trial import main_of, run_trial
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
@@ -19,7 +25,22 @@ if TYPE_CHECKING:
 _ITERATIONS = 3
 
 
-def try_sampler(config: Config) -> None:
+def try_sampler(config: Config, progress: Progress) -> None:
+    """Try the sampler by `choose_and_restore`: one of the user's own in a process of its own.
+
+    Raises:
+        DoorError: as of `choose_and_restore`, or it hangs.
+        DataError, RunError: as of `choose_and_restore`; or the process itself failed.
+    """
+    named = config.train.problem_sampler
+    if named.door().source != "built-in":
+        given = config.model_dump(mode="json")
+        run_trial("airls_ray.data.check_sampler", given, named.where, named.shown, progress)
+    else:
+        choose_and_restore(config)
+
+
+def choose_and_restore(config: Config) -> None:
     """Let the sampler choose for some iterations with made-up outcomes, and once more after a restart.
 
     Raises:
@@ -62,3 +83,13 @@ def problems_drawn(config: Config) -> int:
     named, train = config.train.problem_sampler, config.train
     maker: SamplerMaker = named.open()
     return config.iterations * window_of(named, maker, train.problems_per_iteration)
+
+
+def _try(given: Mapping[str, Any]) -> None:
+    from airls_ray.config.schema import Config
+
+    choose_and_restore(Config.model_validate(given))
+
+
+if __name__ == "__main__":
+    sys.exit(main_of(_try))

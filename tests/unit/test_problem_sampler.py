@@ -24,7 +24,7 @@ from airls_ray.config.load import dump_config, load_run_config, with_absolute_pa
 from airls_ray.config.named import find_doors
 from airls_ray.config.resume import check_resume
 from airls_ray.config.schema import Config
-from airls_ray.data.check_sampler import problems_drawn, try_sampler
+from airls_ray.data.check_sampler import choose_and_restore, problems_drawn
 from airls_ray.data.problem_sampler import Candidate, draw, success_rate
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.training_problems import TrainingProblems
@@ -361,7 +361,7 @@ def config_of(name: str, *more: str) -> Config:
 
 @pytest.mark.parametrize("name", ["in_order", "prioritised", "learnability", "hardest", "Rotating", "pruned"])
 def test_a_trial_lets_pass_what_is_right(own: Path, name: str) -> None:
-    try_sampler(config_of(name if name[0] in "ipl" and name != "pruned" else f"{own}:{name}"))
+    choose_and_restore(config_of(name if name[0] in "ipl" and name != "pruned" else f"{own}:{name}"))
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_a_trial_lets_pass_what_is_right(own: Path, name: str) -> None:
 )
 def test_a_trial_finds_what_is_wrong_before_a_run(own: Path, name: str, said: str) -> None:
     with pytest.raises(DoorError, match=said):
-        try_sampler(config_of(f"{own}:{name}"))
+        choose_and_restore(config_of(f"{own}:{name}"))
 
 
 def test_what_a_run_may_draw_grows_with_the_window() -> None:
