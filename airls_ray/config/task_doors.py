@@ -52,6 +52,12 @@ class StepRuleConfig(NameOrSection):
         return open_rule(self.door(), self.options, delimiter)
 
 
+class CodeStepsConfig(StepRuleConfig):
+    """What ends a step of a program; `lines`: a line feed, `blocks`: a blank line."""
+
+    words: ClassVar[tuple[str, ...]] = ("lines", "blocks")
+
+
 class GraderConfig(NameOrSection):
     """How an answer is read and compared."""
 

@@ -19,7 +19,13 @@ from airls_ray.config.base import StrictModel
 from airls_ray.config.door_section import one_alone
 from airls_ray.config.fields_section import FieldsConfig
 from airls_ray.config.reward_section import RewardConfig
-from airls_ray.config.task_doors import CodeFormatConfig, FormatConfig, GraderConfig, StepRuleConfig
+from airls_ray.config.task_doors import (
+    CodeFormatConfig,
+    CodeStepsConfig,
+    FormatConfig,
+    GraderConfig,
+    StepRuleConfig,
+)
 
 
 class RewardedTaskConfig(StrictModel):
@@ -177,8 +183,9 @@ class CodeTaskConfig(RewardedTaskConfig):
     the others are the published JSONL files, also with .gz, or your own (docs/doors.md)."""
     outcome: Literal["all", "share"] = "all"
     """1 if all tests passed and else 0, or the share of the tests that passed."""
-    steps: Literal["lines", "blocks"] = "lines"
-    """What a reasoning step is: a line, or what ends in a blank line."""
+    steps: CodeStepsConfig = CodeStepsConfig(name="lines")
+    """What a reasoning step is: `lines`, `blocks` (what ends in a blank line), another step rule such as
+    `code_lines`, or your own (docs/doors.md)."""
     tolerance: NonNegativeFloat = 0.0
     """Largest relative or absolute difference of numbers with a fraction, returned or written."""
     sandbox: SandboxConfig = SandboxConfig()

@@ -217,7 +217,7 @@ def _cut_by(config: Config, task: Task) -> str:
     rule = rule_of(task)
     ended = f" with {rule.stop!r}" if rule.stop else ""
     if isinstance(config.task, CodeTaskConfig):
-        return f"task.steps={config.task.steps}"
+        return f"task.steps={config.task.steps.name}"
     if isinstance(config.task, FileTaskConfig):
         return f"task.steps={rule.name}{ended}"
     told = (

@@ -174,3 +174,22 @@ def test_a_task_of_ones_own_names_a_rule(own: Path) -> None:
         step_rule = f"{own}:semicolons"
 
     assert cut("a;b\nc", rule_of(Task())) == [2]
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends"),
+    [
+        ("lines", [8, 12, 17]),
+        ("blocks", [17]),
+        ("code_lines", [12, 17]),  # the bracket is open at the first line feed
+        ("own.py:semicolons", [11]),
+    ],
+)
+def test_programs_end_their_steps_as_they_are_told(
+    own: Path, monkeypatch: pytest.MonkeyPatch, steps: str, ends: list[int]
+) -> None:
+    monkeypatch.chdir(own.parent)
+    files = {"train_file": own, "test_file": own}
+    task = {"name": "code", **files, "steps": steps}
+    config = load_config({"task": task, "verifier": {"deadline_seconds": 20}})
+    assert cut("x = (1,\n2);\ny=1\n\nz=", rule_of(make_task(config.task))) == ends

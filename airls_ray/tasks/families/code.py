@@ -31,7 +31,9 @@ class CodeTask(TwoFiles):
         """Keep the configuration; files and the sandbox are opened when they are first needed."""
         super().__init__(config.train_file, config.test_file, config.test_problems)
         self._config = config
-        self.step_delimiter = _DELIMITERS[config.steps]
+        self.step_delimiter = _DELIMITERS.get(config.steps.name, "\n")
+        if config.steps.name not in _DELIMITERS:
+            self.step_rule = config.steps.rule(self.step_delimiter)
 
     def grade(self, problem: Problem, response: str) -> Grade:
         """Run the response's program on the problem's tests.
