@@ -55,6 +55,9 @@ class TextCodec:
         self._words: _Words | None = None
         if isinstance(self._backend.model, models.WordLevel) and task.vocabulary() is not None:
             self._words = _Words(vocabulary, task, where)
+        self._delimiter_id: int | None = None
+        if self._words is not None and self._rule.name == "delimiter":
+            self._delimiter_id = self._words.require(task.step_delimiter)
 
     @classmethod
     def for_model(cls, model: ModelConfig, folder: Path | str, task: Task) -> TextCodec:
@@ -163,8 +166,8 @@ class TextCodec:
         Raises:
             DoorError: a rule of the user's own raises, or gives what are no positions.
         """
-        if self._words is not None:
-            delimiter = self._words.delimiter_id
+        if self._delimiter_id is not None:
+            delimiter = self._delimiter_id
             ends = [position for position, token in enumerate(response, 1) if token == delimiter]
         else:
             ends = piece_ends(self._pieces(response), self._rule)
@@ -183,12 +186,15 @@ class TextCodec:
         A delimiter that is split over tokens is found by `step_ends` alone; so is every end by a rule that
         must see what follows (`StepRule.stops`: no token does).
         """
-        if self._words is not None:
-            return [self._words.delimiter_id]
+        if self._delimiter_id is not None:
+            return [self._delimiter_id]
         if not self._rule.stops:
             return []
         ids = sorted(self._backend.get_vocab(with_added_tokens=True).values())
-        return [token for token in ids if self._rule.surely_ends(self._backend.decode([token]))]
+        texts = (
+            self._backend.decode([token]) if self._words is None else self.decode([token]) for token in ids
+        )
+        return [token for token, text in zip(ids, texts, strict=True) if self._rule.surely_ends(text)]
 
     def is_blank(self, tokens: Sequence[int]) -> bool:
         """Whether `tokens` have no text of their own: an end of sequence, padding, blanks."""
@@ -201,6 +207,8 @@ class TextCodec:
 
     def _pieces(self, response: Sequence[int]) -> list[str]:
         """Return what each token adds to the text: a character of several tokens comes with its last."""
+        if self._words is not None:
+            return [self._words.decode([token]) for token in response]
         stream, silent, backend = DecodeStream(skip_special_tokens=False), self._silent, self._backend
         return [("" if token in silent else stream.step(backend, int(token))) or "" for token in response]
 
@@ -216,15 +224,19 @@ class _Words:
                 f"the tokenizer in {where} lacks {len(missing)} tokens of task {task.name!r}, the first is "
                 f"{missing[0]!r}; use a model that was made for this task's settings"
             )
-        if task.step_delimiter not in vocabulary:
-            raise ModelError(
-                f"steps of task {task.name!r} end with {task.step_delimiter!r}, which is no word of its "
-                "vocabulary: add it, or set the task's step_delimiter to a word that is"
-            )
+        self._name = task.name
         self._ids = {word: vocabulary[word] for word in words}
         self._pieces = {token: word for word, token in self._ids.items()}
         self._split = re.compile(word_pattern(words)).findall
-        self.delimiter_id = self._ids[task.step_delimiter]
+
+    def require(self, delimiter: str) -> int:
+        """Return the token of the step delimiter."""
+        if delimiter not in self._ids:
+            raise ModelError(
+                f"steps of task {self._name!r} end with {delimiter!r}, which is no word of its "
+                "vocabulary: add it, or set the task's step_delimiter to a word that is"
+            )
+        return self._ids[delimiter]
 
     def encode(self, text: str) -> list[int]:
         ids = self._ids

@@ -15,7 +15,7 @@ from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.data.check_task import steps_of
 from airls_ray.errors import ConfigError, DoorError
 from airls_ray.tasks import make_task
-from airls_ray.text.codec import TextCodec
+from airls_ray.text.codec import TextCodec, build_tokenizer
 from airls_ray.text.make_tokenizer import train_tokenizer
 from airls_ray.text.steps import STEP_RULE, StepRule, cut, named_rule, open_rule, piece_ends, rule_of
 
@@ -193,3 +193,23 @@ def test_programs_end_their_steps_as_they_are_told(
     task = {"name": "code", **files, "steps": steps}
     config = load_config({"task": task, "verifier": {"deadline_seconds": 20}})
     assert cut("x = (1,\n2);\ny=1\n\nz=", rule_of(make_task(config.task))) == ends
+
+
+def test_a_vocabulary_of_a_tasks_own_keeps_its_step_rule(own: Path, tmp_path: Path) -> None:
+    """The words are run in Python; a delimiter that is no word of theirs is not asked for."""
+
+    class Task:
+        name = "signs"
+        step_delimiter = "\n"
+        step_rule = f"{own}:Arrows"
+
+        def vocabulary(self) -> list[str]:
+            return ["a", "b", "->", ";"]
+
+    task: Any = Task()
+    build_tokenizer(task, tmp_path)
+    codec = TextCodec.from_folder(tmp_path, task)
+    tokens = codec.encode_trace("a;->b->a")
+    ends = codec.step_ends(tokens)
+    assert codec.step_texts(tokens, ends) == ["a;->", "b->", "a"]
+    assert [codec.decode([token]) for token in codec.step_stop_ids()] == ["->"]
