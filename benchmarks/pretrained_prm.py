@@ -20,6 +20,7 @@ import common
 import pretrained_states
 import typer
 from pretrained_heads import OBJECTIVES, Steps, fit, load
+from pretrained_states import REFERENCE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,12 @@ GENERATORS = tuple(
     f"{name}_COT" for name in ("code001", "code002", "gpt-3.5-turbo", "gpt4", "text002", "text003")
 )
 """Those that write alike: a paragraph of sentences. The others' form alone says who wrote a solution."""
+AUTHORS = {
+    "known_authors": (GENERATORS, GENERATORS),
+    "unseen_authors": (GENERATORS[::2], GENERATORS[1::2]),
+}
+"""Whose solutions are learned from, and among whose is chosen: with unseen ones it is of no use to know that
+one generator is right more often than another."""
 LAYERS = (10, 20, 30)
 DECAYS = (1e-2, 1e-1, 1.0)
 AGGREGATES = ("mean", "min", "prod", "last")
@@ -72,19 +79,33 @@ def main(
     known = {file.stem for file in files}
     kept = [question for question in questions if f"{question.number:05d}" in known]
     progress.say(f"{len(kept)} questions with hidden states")
-    figures = measure(load(kept, folder), progress)
-    figures |= {"model": model.name, "questions": len(kept), "layers": LAYERS, "splits": SPLITS}
-    show(figures, progress)
+    steps = load(kept, folder)
+    figures: dict[str, Any] = {
+        "model": model.name,
+        "questions": len(kept),
+        "layers": LAYERS,
+        "splits": SPLITS,
+    }
+    for name, (learned, among) in AUTHORS.items():
+        figures[name] = measure(steps, learned, among, progress)
+        title = f"Held-out questions of GSM8K, {len(among)} solutions each, {name.replace('_', ' ')}"
+        show(figures[name], title, progress)
     progress.say(f"written to {common.write_result('pretrained_prm', figures)}")
 
 
 # --------------------------------------------------------------------------------------- figures
-def measure(steps: Steps, progress: Progress) -> dict[str, Any]:
+def measure(
+    steps: Steps, learned: tuple[str, ...], among: tuple[str, ...], progress: Progress
+) -> dict[str, Any]:
     """Figures of every objective and control; a question counts as the mean of its held-out splits."""
     import numpy as np
     import torch
 
     questions = int(steps.question.max()) + 1
+    by = {
+        name: torch.tensor([one in names for one in steps.generator])
+        for name, names in (("learned", (*learned, REFERENCE)), ("among", among))
+    }
     values: dict[str, NDArray[np.float64]] = {}
     chosen: dict[str, list[Any]] = {name: [] for name in OBJECTIVES}
     within: dict[str, list[float]] = {}
@@ -97,12 +118,15 @@ def measure(steps: Steps, progress: Progress) -> dict[str, Any]:
             }
             parts["learn"] = order[questions // 2 + questions // 8 :]
             rows = {name: torch.isin(steps.question, part) for name, part in parts.items()}
+            rows["learn"] &= by["learned"]
+            rows["validation"] &= by["learned"]
+            rows["held_out"] &= by["among"]
             scores = {"policy_log_prob": steps.log_prob.double().numpy()}
             for name in OBJECTIVES:
                 best, scores[name] = _best(steps, rows, name, split)
                 chosen[name].append(best)
                 bar.advance(1)
-            _add(steps, rows["held_out"], rows["learn"], scores, values, within)
+            _add(steps, rows["held_out"], scores, values, within)
     figures: dict[str, Any] = {"settings": chosen, "choice": {}}
     for name, found in values.items():
         figures["choice"][name] = _with_interval(found) | {
@@ -171,7 +195,6 @@ def _choices(steps: Steps, part: NDArray[np.bool_], scores: NDArray[np.float64])
 def _add(
     steps: Steps,
     held_out: torch.Tensor,
-    learned: torch.Tensor,
     scores: dict[str, NDArray[np.float64]],
     values: dict[str, NDArray[np.float64]],
     within: dict[str, list[float]],
@@ -185,9 +208,10 @@ def _add(
     questions, right = steps.question.numpy()[part], steps.right.numpy()[part]
     generators = np.array(steps.generator)
     shares = {
-        one: float(steps.right.numpy()[learned.numpy() & (generators == one)].mean()) for one in GENERATORS
+        one: steps.right.numpy()[~held_out.numpy() & (generators == one)].mean()
+        for one in set(generators[part])
     }
-    best = max(shares, key=lambda one: shares[one])
+    best = max(sorted(shares), key=lambda one: float(shares[one]))
     scores = {**scores, "one_generator": (generators == best).astype(np.float64)}
     names = list(dict.fromkeys(questions.tolist()))
     for name, found in scores.items():
@@ -221,21 +245,21 @@ def _with_interval(table: NDArray[np.float64]) -> dict[str, float]:
     return {"right": float(means.mean()), "low": low, "high": high}
 
 
-def show(figures: dict[str, Any], progress: Progress) -> None:
+def show(figures: dict[str, Any], title: str, progress: Progress) -> None:
     """One table: ways without a PRM, then the PRMs."""
     names = {
         "mean": "one at random",
         "policy_log_prob": "log-probability (control)",
         "majority": "majority of the answers",
-        "one_generator": "always the generator that was best on the learned half",
+        "one_generator": "always the generator that is best elsewhere",
         "oracle": "any right",
     }
     rows = []
     for name, label in {**names, **OBJECTIVES}.items():
         one = figures["choice"][name]
         rows.append([label, one["right"], one["low"], one["high"], *(one.get(key) for key in KEYS)])
-    columns = ("choice among six", "right", "95 % from", "to", "AUROC", "within question", "within generator")
-    progress.table("Held-out questions of GSM8K", rows, columns)
+    columns = ("choice", "right", "95 % from", "to", "AUROC", "within question", "within generator")
+    progress.table(title, rows, columns)
 
 
 if __name__ == "__main__":
