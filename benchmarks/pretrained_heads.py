@@ -69,28 +69,45 @@ def load(questions: list[Question], folder: Path) -> Steps:
     )
 
 
-def fit(
-    steps: Steps, used: torch.Tensor, layer: int, decay: float, objective: str, seed: int
-) -> torch.Tensor:
-    """Train a linear head on the solutions `used` [N]; returns its output at every sentence [S]."""
+@dataclass(frozen=True)
+class Head:
+    """A linear head on one layer's standardised states."""
+
+    layer: int
+    """Its place among the layers of the states."""
+    mean: torch.Tensor
+    """[hidden], of the sentences that it learned from."""
+    deviation: torch.Tensor
+    """[hidden]."""
+    linear: torch.nn.Linear
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """Its outputs [S] for `states` [S, layers, hidden]."""
+        import torch
+
+        with torch.no_grad():
+            scores: torch.Tensor = self.linear((states[:, self.layer] - self.mean) / self.deviation)[:, 0]
+        return scores
+
+
+def fit(steps: Steps, used: torch.Tensor, layer: int, decay: float, objective: str, seed: int) -> Head:
+    """Train a linear head on the solutions `used` [N]."""
     import torch
 
     torch.manual_seed(seed)
-    of_step = used[steps.solution]
-    states = steps.states[:, layer]
-    mean, deviation = states[of_step].mean(0), states[of_step].std(0) + 1e-6
+    rows = torch.nonzero(used[steps.solution])[:, 0]
+    states = steps.states[rows, layer]
+    mean, deviation = states.mean(0), states.std(0) + 1e-6
     states = (states - mean) / deviation
-    head = torch.nn.Linear(states.shape[1], 1)
-    torch.nn.init.zeros_(head.weight)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=decay)
-    rows = torch.nonzero(of_step)[:, 0]
+    linear = torch.nn.Linear(states.shape[1], 1)
+    torch.nn.init.zeros_(linear.weight)
+    optimiser = torch.optim.AdamW(linear.parameters(), lr=RATE, weight_decay=decay)
     loss_of = _loss(steps, rows, objective)
     for _ in range(UPDATES):
         optimiser.zero_grad()
-        loss_of(head(states[rows])[:, 0]).backward()
+        loss_of(linear(states)[:, 0]).backward()
         optimiser.step()
-    with torch.no_grad():
-        return head(states)[:, 0]
+    return Head(layer, mean, deviation, linear)
 
 
 def _loss(steps: Steps, rows: torch.Tensor, objective: str) -> Any:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import common
+import pretrained_processbench
 import pretrained_states
 import typer
-from pretrained_heads import OBJECTIVES, Steps, fit, load
+from pretrained_heads import OBJECTIVES, Head, Steps, fit, load
 from pretrained_states import REFERENCE
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def main(
     seconds: Annotated[
         float, typer.Option(help="Budget for the hidden states; what is there is kept.")
     ] = 3000.0,
+    processbench_seconds: Annotated[
+        float, typer.Option(help="The same for the solutions of ProcessBench.")
+    ] = 1000.0,
 ) -> None:
     """Choose among six solutions of each GSM8K question by heads on a pretrained model.
 
@@ -87,16 +91,36 @@ def main(
         "splits": SPLITS,
     }
     for name, (learned, among) in AUTHORS.items():
-        figures[name] = measure(steps, learned, among, progress)
+        figures[name], heads = measure(steps, learned, among, progress)
         title = f"Held-out questions of GSM8K, {len(among)} solutions each, {name.replace('_', ' ')}"
         show(figures[name], title, progress)
+        if name == "known_authors":
+            figures["processbench"] = on_processbench(model, data, heads, processbench_seconds, progress)
     progress.say(f"written to {common.write_result('pretrained_prm', figures)}")
+
+
+def on_processbench(
+    model: Path, data: Path, heads: dict[str, list[Head]], seconds: float, progress: Progress
+) -> dict[str, Any]:
+    """Figures of the heads on ProcessBench's GSM8K; shows them."""
+    questions = pretrained_states.read_processbench(data)
+    folder = FOLDER / common.digest(str(model.resolve()), str(LAYERS), "processbench")
+    files = pretrained_states.compute(model, questions, LAYERS, folder, seconds, progress)
+    figures = pretrained_processbench.measure(heads, questions, files)
+    labels = {"log_prob": "log-probability of the step (control)", **OBJECTIVES}
+    rows = [
+        [labels[name], one["f1"], one["low"], one["high"], one["step_auroc"]]
+        for name, one in figures["prms"].items()
+    ]
+    columns = ("finding the first wrong step", "F1", "95 % from", "to", "step AUROC")
+    progress.table(f"ProcessBench, GSM8K: {figures['solutions']} solutions", rows, columns)
+    return figures
 
 
 # --------------------------------------------------------------------------------------- figures
 def measure(
     steps: Steps, learned: tuple[str, ...], among: tuple[str, ...], progress: Progress
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, list[Head]]]:
     """Figures of every objective and control; a question counts as the mean of its held-out splits."""
     import numpy as np
     import torch
@@ -108,6 +132,7 @@ def measure(
     }
     values: dict[str, NDArray[np.float64]] = {}
     chosen: dict[str, list[Any]] = {name: [] for name in OBJECTIVES}
+    heads: dict[str, list[Head]] = {name: [] for name in OBJECTIVES}
     within: dict[str, list[float]] = {}
     with progress.track("Heads", SPLITS * len(OBJECTIVES)) as bar:
         for split in range(SPLITS):
@@ -123,8 +148,9 @@ def measure(
             rows["held_out"] &= by["among"]
             scores = {"policy_log_prob": steps.log_prob.double().numpy()}
             for name in OBJECTIVES:
-                best, scores[name] = _best(steps, rows, name, split)
+                best, scores[name], head = _best(steps, rows, name, split)
                 chosen[name].append(best)
+                heads[name].append(head)
                 bar.advance(1)
             _add(steps, rows["held_out"], scores, values, within)
     figures: dict[str, Any] = {"settings": chosen, "choice": {}}
@@ -136,21 +162,22 @@ def measure(
         gain = values[name] - values["mean"]
         figures["choice"][name]["above_chance"] = _with_interval(gain)
         figures["choice"][name]["above_log_prob"] = _with_interval(values[name] - values["policy_log_prob"])
-    return figures
+    return figures, heads
 
 
 def _best(
     steps: Steps, rows: dict[str, torch.Tensor], objective: str, seed: int
-) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """The setting whose choice is right most often on the validation questions, and its scores [N]."""
+) -> tuple[dict[str, Any], NDArray[np.float64], Head]:
+    """The setting whose choice is right most often on the validation questions, its scores [N], its head."""
     from airls_ray.evaluation.ranking import auroc_within
 
     used = rows["learn"]
-    found: list[tuple[tuple[float, float], dict[str, Any], NDArray[np.float64]]] = []
+    found: list[tuple[tuple[float, float], dict[str, Any], NDArray[np.float64], Head]] = []
     part = (rows["validation"] & ~steps.reference).numpy()
     for layer in range(len(LAYERS)):
         for decay in DECAYS:
-            outputs = fit(steps, used, layer, decay, objective, seed).double().numpy()
+            head = fit(steps, used, layer, decay, objective, seed)
+            outputs = head(steps.states).double().numpy()
             for how in AGGREGATES:
                 scores = _aggregate(outputs, steps.solution.numpy(), how)
                 right = _choices(steps, part, scores)["best_of_n"].mean()
@@ -161,9 +188,9 @@ def _best(
                     "aggregate": how,
                     "validation": float(right),
                 }
-                found.append(((float(right), within), setting, scores))
-    _, setting, scores = max(found, key=lambda one: one[0])
-    return setting, scores
+                found.append(((float(right), within), setting, scores, head))
+    _, setting, scores, head = max(found, key=lambda one: one[0])
+    return setting, scores, head
 
 
 def _aggregate(outputs: NDArray[np.float64], solution: NDArray[np.int64], how: str) -> NDArray[np.float64]:

@@ -30,6 +30,15 @@ class Solution:
     text: str
     answer: str | None
     correct: bool
+    ends: tuple[int, ...] = ()
+    """Characters at which its steps end; empty: those of its sentences and lines."""
+    first_error: int = -1
+    """Its first wrong step, where somebody has labelled it; -1: none."""
+
+    @property
+    def step_ends(self) -> tuple[int, ...]:
+        """Characters at which its steps end."""
+        return self.ends or tuple(step_ends(self.text))
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,22 @@ def read_questions(folder: Path, generators: tuple[str, ...]) -> list[Question]:
     return questions
 
 
+def read_processbench(folder: Path) -> list[Question]:
+    """ProcessBench's solutions of GSM8K, one a question; people have named the first wrong step."""
+    import json
+    from itertools import accumulate
+
+    questions = []
+    rows = json.loads((folder / "processbench" / "gsm8k.json").read_text(encoding="utf-8"))
+    for number, row in enumerate(rows):
+        steps = [f"{step}\n" for step in row["steps"]]
+        ends = tuple(accumulate(map(len, steps)))
+        correct = bool(row["final_answer_correct"])
+        one = Solution(row["generator"], "".join(steps), None, correct, ends, row["label"])
+        questions.append(Question(number, row["problem"].strip(), (one,)))
+    return questions
+
+
 def _as_prose(reference: str) -> str:
     """GSM8K's own solution without its calculator's marks, ended as the generators end theirs."""
     text, _, answer = re.sub(r"<<[^>]*>>", "", reference).partition("#### ")
@@ -84,8 +109,8 @@ def compute(
 ) -> list[Path]:
     """Write a file a question until the seconds are over; returns the files that are there, in order.
 
-    A file holds, for each solution, `states` [steps, layers, hidden] (float16) and `log_prob`, the mean
-    log-probability of the solution's tokens in nats.
+    A file holds, for each solution, `states` [steps, layers, hidden] (float16); `log_prob`, the mean
+    log-probability of the solution's tokens in nats; and `step_log_probs` [steps], the same of each step.
     """  # fmt: skip
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -136,11 +161,16 @@ def _of_question(
     states = torch.stack([output.hidden_states[layer] for layer in layers], 2)
     found = []
     for row, offsets in enumerate(encoded.offset_mapping):
-        ends = [_token_at(offsets, end) for end in step_ends(texts[row])]
+        ends = [_token_at(offsets, end) for end in question.solutions[row].step_ends]
+        starts = [0, *(end + 1 for end in ends[:-1])]
+        parts = [
+            logprobs[row, min(start, end) : end + 1].mean() for start, end in zip(starts, ends, strict=True)
+        ]
         found.append(
             {
                 "states": states[row, ends].half().cpu(),
                 "log_prob": logprobs[row, : lengths[row]].mean().cpu(),
+                "step_log_probs": torch.stack(parts).cpu(),
             }
         )
     return found

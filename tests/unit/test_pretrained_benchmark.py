@@ -59,6 +59,8 @@ def test_states_and_log_probabilities_are_those_of_a_plain_pass(tmp_path: Path) 
         logprobs = torch.log_softmax(plain.logits[0, len(prompt) - 1 : -1], -1)
         own = logprobs.gather(1, ids[0, len(prompt) :, None]).mean()
         assert float(one["log_prob"]) == pytest.approx(float(own), abs=1e-4)
+        sizes = torch.diff(torch.tensor([len(prompt) - 1, *at])).float()
+        assert float(sizes @ one["step_log_probs"] / sizes.sum()) == pytest.approx(float(own), abs=1e-4)
 
 
 @pytest.mark.parametrize("objective", pretrained_heads.OBJECTIVES)
@@ -77,7 +79,7 @@ def test_a_head_finds_the_direction_of_what_is_right(objective: str) -> None:
         states, solution, question, reference, right, names, [None] * len(names), torch.zeros(len(names))
     )
     learned = question < 80
-    outputs = pretrained_heads.fit(steps, learned, 0, 0.1, objective, 0)
+    outputs = pretrained_heads.fit(steps, learned, 0, 0.1, objective, 0)(states)
     of_step = ~learned[solution] & ~reference[solution]
     good, bad = outputs[of_step & right[solution]], outputs[of_step & ~right[solution]]
     assert float((good[:, None] > bad[None, :]).float().mean()) > 0.75
