@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ sys.path.insert(
 )  # as for `python benchmarks/NAME.py`
 
 import pretrained_heads
+import pretrained_processbench
 import pretrained_states
 from pretrained_states import REFERENCE, Question, Solution
 
@@ -83,3 +85,25 @@ def test_a_head_finds_the_direction_of_what_is_right(objective: str) -> None:
     of_step = ~learned[solution] & ~reference[solution]
     good, bad = outputs[of_step & right[solution]], outputs[of_step & ~right[solution]]
     assert float((good[:, None] > bad[None, :]).float().mean()) > 0.75
+
+
+def test_what_comes_after_the_first_wrong_step_is_not_judged(tmp_path: Path) -> None:
+    """A head that finds every first mistake, whatever it says of the steps behind it, is right throughout."""
+    questions, files, scores = [], [], []
+    for number in range(40):
+        first = number // 2 % 4 - 1  # none, or the first, second or third of three steps
+        found = torch.tensor([0.9, 0.8, 0.95])
+        if first >= 0:
+            found[first:] = torch.tensor([0.1, 0.99, 0.2])[: 3 - first]
+        questions.append(Question(number, "?", (Solution("one", "", None, first < 0, (1, 2, 3), first),)))
+        scores.append(found)
+        files.append(tmp_path / f"{number:05d}.pt")
+        row = {"states": torch.zeros(3, 1, 2), "step_log_probs": torch.zeros(3), "log_prob": torch.zeros(())}
+        torch.save([row], files[-1])
+    logits = torch.logit(torch.cat(scores))
+    heads: Any = {"perfect": [lambda states: logits], "blind": [lambda states: torch.zeros(len(logits))]}
+    figures = pretrained_processbench.measure(heads, questions, files)
+    assert (figures["solutions"], figures["wrong"]) == (40, 30)
+    perfect, blind = figures["prms"]["perfect"], figures["prms"]["blind"]
+    assert (perfect["f1"], perfect["step_auroc"]) == (1.0, 1.0)
+    assert (blind["f1"], blind["step_auroc"]) == (0.0, 0.5)
