@@ -16,7 +16,7 @@ def measure(heads: dict[str, list[Head]], questions: list[Question], files: list
     """F1 of the first wrong step, its threshold chosen on the other half, and AUROC of the steps up to it.
 
     Args:
-        heads: of each objective, one a split; figures are their means, intervals those of the first.
+        heads: of each objective, one a split; figures and bounds of intervals are the means of theirs.
         questions: with one solution each.
         files: of those that have states, in the same order.
     """
@@ -33,8 +33,7 @@ def measure(heads: dict[str, list[Head]], questions: list[Question], files: list
     figures: dict[str, Any] = {"log_prob": _figures(control, sizes, errors)}
     for name, ones in heads.items():
         each = [_figures(head(states).sigmoid().double().numpy(), sizes, errors) for head in ones]
-        means = {key: float(np.mean([one[key] for one in each])) for key in ("f1", "step_auroc")}
-        figures[name] = {**each[0], **means}
+        figures[name] = {key: float(np.mean([one[key] for one in each])) for key in each[0]}
     return {"solutions": len(found), "wrong": int((errors >= 0).sum()), "prms": figures}
 
 
