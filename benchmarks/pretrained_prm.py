@@ -226,7 +226,7 @@ def _add(
     values: dict[str, NDArray[np.float64]],
     within: dict[str, list[float]],
 ) -> None:
-    """Add a split: the choices of its held-out questions, a running mean for those of several splits."""
+    """Add a split: a row of choices for its held-out questions, and its AUROCs."""
     import numpy as np
 
     from airls_ray.evaluation.ranking import auroc, auroc_within
