@@ -28,6 +28,9 @@ _LOG = logging.getLogger(__name__)
 _MOST_KINDS = 10
 """Kinds of errors of a child that are told; what comes after them is more of the same."""
 
+START_SECONDS = 300.0
+"""Longest time for a child to be ready: its imports take seconds, and minutes on a machine that is full."""
+
 Lost = Literal["timeout", "crashed"]
 
 Item = TypeVar("Item")
@@ -47,7 +50,7 @@ class ChildPool(ABC, Generic[Item, Result]):
         processes: int,
         deadline_seconds: float,
         *,
-        start_deadline_seconds: float,
+        start_deadline_seconds: float = START_SECONDS,
         largest_chunk: int,
     ) -> None:
         """Start the children without waiting for them.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airls_ray.errors import RunError
-from airls_ray.grading.child_pool import ChildPool, Lost
+from airls_ray.grading.child_pool import START_SECONDS, ChildPool, Lost
 
 LARGEST_CHUNK = 64
 """Responses per line to a child: amortises the system calls."""
@@ -53,7 +53,7 @@ class GraderPool(ChildPool[GradeRequest, GradeResult]):
         deadline_seconds: float,
         *,
         memory_gib: float = 4.0,
-        start_deadline_seconds: float = 60.0,
+        start_deadline_seconds: float = START_SECONDS,
         largest_chunk: int = LARGEST_CHUNK,
         command: Sequence[str] | None = None,
     ) -> None:

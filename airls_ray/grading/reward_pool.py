@@ -75,7 +75,6 @@ class RewardPool(ChildPool[Sequence[Row], list[RewardValue]]):
             json.dumps(setup),
             reward.config.processes or processes,
             self._seconds + _GRACE_SECONDS,
-            start_deadline_seconds=60.0,
             largest_chunk=_CHUNK,
         )
 

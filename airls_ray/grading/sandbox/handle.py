@@ -23,7 +23,7 @@ _CODE = (
     f"import sys; sys.path.insert(0, {_ROOT!r}); from airls_ray.grading.sandbox.nursery import main; "
     "del sys.path[0]; main()"
 )
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 _END_SECONDS = 5.0
 
 
