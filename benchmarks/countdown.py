@@ -66,7 +66,8 @@ def main(
         folder, more = shepherd_prm(
             settings(4, files, *SHEPHERD), models.policy, FOLDER / "math_shepherd", progress
         )
-        models, cost = replace(models, shepherd=folder), cost | more
+        models = replace(models, prms={**models.prms, "math_shepherd": folder})
+        cost |= more
     figures = {
         f"{count} numbers": measure(count, files, problems, full, models, cost)
         for count in sorted(numbers or (3, 4))
@@ -89,7 +90,7 @@ def measure(
         )
         whole = settings(count, files, f"search.problems={ALL}")
         summary = search(
-            whole, "prm", models.policy, models.prm, [best["algorithm"]], BUDGETS[-1:], folder / "all"
+            whole, "prm", models.policy, models.prms["prm"], [best["algorithm"]], BUDGETS[-1:], folder / "all"
         )
         figures["all_problems"] = summary["algorithms"]
         seconds["search, all problems"] = summary["seconds"]["total"]
@@ -135,7 +136,7 @@ def train(files: Path | None, progress: Progress) -> tuple[Models, dict[str, flo
     cost["PRM"] = sum(summary["seconds"][part] for part in ("start", "train", "search"))
     checkpoint = run.latest_checkpoint()
     assert checkpoint is not None
-    return Models(base, checkpoint / "prm", None), cost
+    return Models(base, {"prm": checkpoint / "prm"}), cost
 
 
 if __name__ == "__main__":

@@ -76,6 +76,16 @@ def run_task(
     task: str, recipes: list[Recipe], seeds: range, sizes: dict[str, int], threads: int, progress: Progress
 ) -> dict[str, Any]:
     """Return the figures of a task: controls, and each PRM with its settings."""
+    job = job_of(task, sizes, threads, progress)
+    prms: dict[str, Any] = {}
+    for recipe in recipes:
+        runs = [train(job, recipe, seed) for seed in seeds]
+        prms[recipe.name] = {"label": recipe.label, "seeds": runs}
+    return {"controls": controls(job.samples.parts["test"]), "prms": prms, "cost": job.samples.cost}
+
+
+def job_of(task: str, sizes: dict[str, int], threads: int, progress: Progress) -> Job:
+    """The base policy of a task and what it sampled, made where they are not there."""
     import torch
 
     from airls_ray.config import load_config
@@ -85,12 +95,7 @@ def run_task(
     base = common.warm_started_policy(config, progress)
     samples = sample(config, base, folder, sizes["completions"], progress)
     torch.set_num_threads(threads)
-    prms: dict[str, Any] = {}
-    job = Job(task, base, samples, sizes["epochs"], folder, progress)
-    for recipe in recipes:
-        runs = [train(job, recipe, seed) for seed in seeds]
-        prms[recipe.name] = {"label": recipe.label, "seeds": runs}
-    return {"controls": controls(samples.parts["test"]), "prms": prms, "cost": samples.cost}
+    return Job(task, base, samples, sizes["epochs"], folder, progress)
 
 
 # --------------------------------------------------------------------------------------- training
@@ -129,6 +134,28 @@ def train_at(
 
     Test problems are looked at only where the validation problems say that a setting is the best.
     """
+    config, engine, training = training_of(job, recipe, rate, seed)
+    validation, test = job.samples.parts["validation"], job.samples.parts["test"]
+    with job.progress.track(f"{recipe.name}, rate {rate:g}", job.epochs * len(training.plan(1))) as bar:
+        for epoch in range(1, job.epochs + 1):
+            for rows in training.plan(epoch):
+                line = training.update(rows)
+                bar.advance(1, loss=line["train_prm/loss"])
+            ways = [
+                one for one in recipe.aggregates if one != "odds" or config.prm.score_kind == "probability"
+            ]
+            for aggregate, figures in measure(engine, config, validation, ways).items():
+                setting = {"rate": rate, "epoch": epoch, "aggregate": aggregate}
+                grid.append({**setting, **figures})
+                if best is None or _rank(figures) > _rank(best["validation"]):
+                    best = {**setting, "validation": figures}
+            if best is not None and (best["rate"], best["epoch"]) == (rate, epoch):
+                (best["test"],) = measure(engine, config, test, [best["aggregate"]]).values()
+    return best
+
+
+def training_of(job: Job, recipe: Recipe, rate: float, seed: int) -> tuple[Config, Any, Any]:
+    """The PRM before its first update: configuration, engine, and training (`plan` and `update`)."""
     from airls_ray.config import load_config
     from airls_ray.learning.engine import FrozenEngine, TorchEngine
     from airls_ray.models.load import load_policy_module, load_prm_module
@@ -157,23 +184,7 @@ def train_at(
         training = LabelTraining(
             engine, config, job.samples.learn[recipe.labels], job.samples.parts["test"].slice(0, 0), 0
         )
-    validation, test = job.samples.parts["validation"], job.samples.parts["test"]
-    with job.progress.track(f"{recipe.name}, rate {rate:g}", job.epochs * len(training.plan(1))) as bar:
-        for epoch in range(1, job.epochs + 1):
-            for rows in training.plan(epoch):
-                line = training.update(rows)
-                bar.advance(1, loss=line["train_prm/loss"])
-            ways = [
-                one for one in recipe.aggregates if one != "odds" or config.prm.score_kind == "probability"
-            ]
-            for aggregate, figures in measure(engine, config, validation, ways).items():
-                setting = {"rate": rate, "epoch": epoch, "aggregate": aggregate}
-                grid.append({**setting, **figures})
-                if best is None or _rank(figures) > _rank(best["validation"]):
-                    best = {**setting, "validation": figures}
-            if best is not None and (best["rate"], best["epoch"]) == (rate, epoch):
-                (best["test"],) = measure(engine, config, test, [best["aggregate"]]).values()
-    return best
+    return config, engine, training
 
 
 class TraceTraining:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +16,28 @@ COMPARED = ("best_of_n", "beam", "rebase", "particle_filter", "mcts")
 """Algorithms that run with every scorer."""
 
 
+WITHOUT_MODEL = ("policy_log_prob", "oracle")
+"""Scorers that need no PRM: the control, and the truth of the steps."""
+
+
 @dataclass(frozen=True)
 class Models:
     """What is searched with."""
 
     policy: Path
-    prm: Path
-    """Learned without step labels."""
-    shepherd: Path | None
-    """Learned from Math-Shepherd labels, if that one is compared."""
+    prms: Mapping[str, Path]
+    """PRMs by the name of their scorer; the first searches by every algorithm."""
 
 
-def compare(config: Config, models: Models, budgets: Sequence[int], output: Path) -> dict[str, Any]:
-    """Search `config.search.problems` problems by each scorer; what is in `output` is used again.
+def compare(
+    config: Config,
+    models: Models,
+    budgets: Sequence[int],
+    output: Path,
+    others: Sequence[str] = ("policy_log_prob",),
+) -> dict[str, Any]:
+    """Search `config.search.problems` problems by each PRM and each of `others` (`WITHOUT_MODEL`); what is in
+    `output` is used again.
 
     Returns:
         `rows` (of `airls-ray search`, with `scorer`), `best_of_n` (curves over N from one run, with bounds)
@@ -37,11 +46,9 @@ def compare(config: Config, models: Models, budgets: Sequence[int], output: Path
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     curves: dict[str, Any] = {}
-    scorers = [("prm", models.prm), ("policy_log_prob", None)]
-    if models.shepherd is not None:
-        scorers.append(("math_shepherd", models.shepherd))
-    for scorer, prm in scorers:
-        names = every_algorithm() if scorer == "prm" else list(COMPARED)
+    scorers: list[tuple[str, Path | None]] = [*models.prms.items(), *((name, None) for name in others)]
+    for number, (scorer, prm) in enumerate(scorers):
+        names = list(COMPARED) if number else every_algorithm()
         summary = search(config, scorer, models.policy, prm, names, budgets, output / scorer)
         rows += [{**row, "scorer": scorer} for row in summary["algorithms"]]
         curves = curves or summary["best_of_n"]
@@ -90,7 +97,7 @@ def search(
     changes = {
         "algorithms": list(names),
         "budgets": list(budgets),
-        "scorer": "policy_log_prob" if scorer == "policy_log_prob" else "prm",
+        "scorer": scorer if scorer in WITHOUT_MODEL else "prm",
     }
     chosen = config.model_copy(update={"search": config.search.model_copy(update=changes)})
     return run_search(chosen, policy, prm, output, resume=output.exists())

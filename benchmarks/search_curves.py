@@ -39,7 +39,9 @@ def main(
     shepherd, cost = shepherd_prm(load_config(SHEPHERD), policy, FOLDER / "math_shepherd", progress)
     config = load_config(common.CONFIG, [f"search.problems={problems}"])
     output = FOLDER / f"{run.name}_{problems}"
-    figures = compare(config, Models(policy, prm, shepherd), budget or [4, 16], output)
+    figures = compare(
+        config, Models(policy, {"prm": prm, "math_shepherd": shepherd}), budget or [4, 16], output
+    )
     figures["cost_seconds"] = {**cost, **{f"search, {name}": s for name, s in figures.pop("seconds").items()}}
     path = search_table.write("search_curves", {"arithmetic": figures}, progress)
     progress.say(f"written to {path}, .md and .png")

@@ -1,4 +1,4 @@
-"""What `search_curves.py` and `countdown.py` make of their figures: result file, Markdown, the picture."""
+"""What the comparisons of searches make of their figures: result file, Markdown, the picture."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ TARGETS = {"3 numbers": 0.97, "4 numbers": 0.60}
 SCORERS = {
     "prm": "PRM of AIRL-S",
     "math_shepherd": "Math-Shepherd PRM",
+    "step_truth": "PRM on true step labels",
     "policy_log_prob": "policy log-probability (control)",
+    "oracle": "truth of the steps",
 }
-STYLES = {"prm": "-", "math_shepherd": "--", "policy_log_prob": ":"}
+STYLES = {
+    "prm": "-", "math_shepherd": "--", "step_truth": (0, (5, 1, 1, 1)), "policy_log_prob": ":",
+    "oracle": (0, (1, 3)),
+}  # fmt: skip
 PICTURED = ("beam", "rebase", "mcts")
 """Algorithms of the panel that compares scorers."""
 COLOURS = {
@@ -138,15 +143,14 @@ def draw(path: Path, figures: Mapping[str, Any]) -> None:
     figure.savefig(path, dpi=110)
 
 
-def curve(panel: Any, rows: Sequence[Row], colour: str, style: str, label: str) -> None:
+def curve(panel: Any, rows: Sequence[Row], colour: str, style: Any, label: str) -> None:
     """A line with its band; nothing where there are no rows."""
     if not rows:
         return
     line = sorted(rows, key=lambda row: row["policy_tokens"])
     x = [row["policy_tokens"] for row in line]
-    panel.plot(
-        x, [row["accuracy"] for row in line], style, color=colour, label=label, marker="o", markersize=4
-    )
+    y = [row["accuracy"] for row in line]
+    panel.plot(x, y, linestyle=style, color=colour, label=label, marker="o", markersize=4)
     panel.fill_between(
         x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.08, linewidth=0
     )
