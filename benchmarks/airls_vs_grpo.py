@@ -175,7 +175,7 @@ def evaluator(config: Config, base: str, progress: Progress) -> Iterator[tuple[R
     from actors.train.start import connected, start_verifier
     from actors.verify.verifier_handle import VerifierHandle
 
-    with connected(config):
+    with connected(config, keep=True):
         workers = start_workers(config, base)
         verifier = start_verifier(config, base)
         starting = {"rollout worker": [worker.start.remote() for worker in workers]}

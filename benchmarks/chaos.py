@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -108,7 +108,7 @@ def compare(undisturbed: Driver, disturbed: Driver, killer: Killer) -> dict[str,
 # ------------------------------------------------------------------------------------- the run
 def drive(address: str, folder: str, iterations: int) -> None:
     """The driver's process: the loop from the last checkpoint to the end."""
-    from actors.cluster import cluster
+    from actors.cluster import cluster, processes
     from actors.rollout.elastic_fleet import ElasticFleet, FleetEvents, Launch
     from actors.rollout.rollout_pool import RolloutPool
     from actors.rollout.rollout_worker import RolloutWorker
@@ -123,10 +123,10 @@ def drive(address: str, folder: str, iterations: int) -> None:
     seconds = StageSeconds(rollout=0.5, grade=0.05, prm_update=0.1, prm_score=0.05, policy_update=0.1)
     resources = Resources(cpus=0.1, threads=1, custom={"rollout": 1})
 
-    def start_worker(name: str, group: Any) -> Any:
-        return cluster.start_actor(
+    def start_worker(name: str, room: Callable[[], Any] | None) -> Any:
+        return processes.start_actor(
             RolloutWorker, "", resources, name, config, str(tokens), SimulatedEngines(seconds.rollout),
-            threads=1, group=group,
+            threads=1, room=room,
         )  # fmt: skip
 
     cluster.connect(RayConfig(address=address))

@@ -59,7 +59,7 @@ def main(
     missing = [each for each in wanted if key_of(rate_config(*each)) not in known]
     progress.say(f"{len(wanted)} runs, of which {len(missing)} are missing")
     if missing:
-        with connected(load_config(common.CONFIG)):
+        with connected(load_config(common.CONFIG), keep=True):
             for number, (name, one, rate) in enumerate(missing):
                 if time.monotonic() > until:
                     progress.say(f"{len(missing) - number} runs are left for another time")

@@ -136,7 +136,7 @@ def main(
     missing = [key for key in wanted if key_of(configs[key[0], key[1], key[2].name]) not in records]
     progress.say(f"{len(wanted)} runs, of which {len(missing)} are missing")
     if missing:
-        with connected(load_config(config_path(tasks[0]))):
+        with connected(load_config(config_path(tasks[0])), keep=True):
             for number, (name, seed, one) in enumerate(missing):
                 if time.monotonic() > until:
                     progress.say(f"{len(missing) - number} runs are left for another time")

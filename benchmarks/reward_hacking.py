@@ -54,7 +54,7 @@ def main(
 
     progress = make_progress()
     figures: dict[str, Any] = {}
-    with connected(load_config(common.CONFIG)):
+    with connected(load_config(common.CONFIG), keep=True):
         for one in METHODS:
             if one.name not in (only or PRMS):
                 continue

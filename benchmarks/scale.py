@@ -138,7 +138,7 @@ def at_size(
     count: int, iterations: int, seconds: StageSeconds, weight_bytes: int, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """The synchronous loop with so many workers, each with four groups of eight rollouts an iteration."""
-    from actors.cluster import cluster
+    from actors.cluster import processes
     from actors.rollout.fleet import FixedFleet
     from actors.rollout.rollout_pool import RolloutPool
     from actors.train.loop import train
@@ -155,7 +155,7 @@ def at_size(
     more = memory_mib() - before  # the next line puts weights of the driver's own into the store
     alone = sync_alone({"by_node": pool, "by_worker": RolloutPool(handles, 300)}, weight_bytes)
     for host in {handle.host for handle in handles}:
-        cluster.kill(host)
+        processes.kill(host)
     counted = metrics[SKIP:]
     whole = median(line["time/iteration"] for line in counted)
     sync = median(line["time/sync"] for line in counted)
@@ -219,7 +219,7 @@ def overlap(
     name: str, loop: Any, staleness: int, seconds: StageSeconds, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Seconds an iteration of a loop with eight workers, against its longest stage."""
-    from actors.cluster import cluster
+    from actors.cluster import processes
     from actors.rollout.rollout_pool import RolloutPool
 
     config = simulated_config(folder / f"{name}_{staleness}", 8, 10, max_staleness=staleness)
@@ -229,7 +229,7 @@ def overlap(
         SimulatedRun(config, seconds), RolloutPool(handles, 300), folder / f"run_{name}_{staleness}", loop
     )
     for host in {handle.host for handle in handles}:
-        cluster.kill(host)
+        processes.kill(host)
     counted = metrics[2:]
     whole = sum(line["time/iteration"] for line in counted) / len(counted)
     longest = max(seconds.rollout, seconds.learning)

@@ -134,14 +134,14 @@ class HostedWorker:
 
 def hosted_workers(config: Config, folder: Path, seconds: float, count: int, hosts: int) -> list[Any]:
     """Start `count` workers on at most `hosts` actors; returns their handles and the actors."""
-    from actors.cluster import cluster
+    from actors.cluster import cluster, processes
     from airls_ray.config.schema import Resources
 
     each = -(-count // hosts)
     handles: list[Any] = []
     while len(handles) < count:
         size = min(each, count - len(handles))
-        host = cluster.start_actor(
+        host = processes.start_actor(
             WorkerHost, "", Resources(cpus=0.01, threads=1), config, str(folder), seconds, size,
             concurrency=size + 1,
         )  # fmt: skip

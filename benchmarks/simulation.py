@@ -252,11 +252,11 @@ class SimulatedRun:
 
     def rebuild(self, parts: Parts, state: LoopState, checkpoint: Path | None, times: int) -> Parts:
         """See `actors.train.recovery.Rebuild`."""
-        from actors.cluster import cluster
+        from actors.cluster import processes
         from actors.train.start import training_problems
 
         for actor in parts.learners:
-            cluster.kill(actor)
+            processes.kill(actor)
         new = self._with_learners(parts, checkpoint)
         new.sync.push(state.version)
         return replace(new, problems=training_problems(self.config, state, None))
@@ -281,10 +281,10 @@ class SimulatedRun:
         )
 
     def _actor(self, kind: type, *arguments: Any) -> Any:
-        from actors.cluster import cluster
+        from actors.cluster import processes
         from airls_ray.config.schema import Resources
 
-        return cluster.start_actor(kind, "", Resources(cpus=0.01, threads=1), *arguments)
+        return processes.start_actor(kind, "", Resources(cpus=0.01, threads=1), *arguments)
 
 
 def simulated_config(folder: Path, workers: int, iterations: int, **train: Any) -> Config:
@@ -360,10 +360,10 @@ def run_loop(
         recovery.work(learn)
         recovery.parts.verifier.close()
         recovery.parts.reference.close()
-        from actors.cluster import cluster
+        from actors.cluster import processes
 
         for actor in recovery.parts.learners:
-            cluster.kill(actor)
+            processes.kill(actor)
         return run.read_metrics()
 
 

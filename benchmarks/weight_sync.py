@@ -100,7 +100,7 @@ def main(
 
 def measure(config: Config, name: str, rounds: int, progress: Progress) -> tuple[int, list[Round]]:
     """Return the bytes of a model's weights and the rounds, the first (which warms up) left out."""
-    from actors.cluster import cluster
+    from actors.cluster import cluster, processes
     from actors.rollout.rollout_worker import RolloutWorker
     from actors.rollout.vllm_engine import engine_environment
     from airls_ray.models.load import load_policy_module
@@ -109,7 +109,7 @@ def measure(config: Config, name: str, rounds: int, progress: Progress) -> tuple
     with tempfile.TemporaryDirectory() as folder:
         common.new_policy(config, Path(folder))
         module = load_policy_module(folder)
-        worker = cluster.start_actor(
+        worker = processes.start_actor(
             RolloutWorker,
             f"rollout-{config.model.hidden_size}",
             config.rollout.resources,
@@ -127,7 +127,7 @@ def measure(config: Config, name: str, rounds: int, progress: Progress) -> tuple
             result, size = one_round(module, worker, version)
             results.append(result)
             bar.advance(1, sync_ms=1e3 * result.sync, copy_ms=1e3 * result.copy)
-    cluster.kill(worker)
+    processes.kill(worker)
     return size, results[1:]
 
 

@@ -41,11 +41,11 @@ def learners() -> None:
 
     import airls_ray.report
     import airls_ray.tasks.math_grader  # noqa: F401
-    from actors.cluster import cluster
+    from actors.cluster import cluster, processes
     from airls_ray.config.schema import RayConfig, Resources
 
     cluster.connect(RayConfig(object_store_gib=0.1))
-    actor = cluster.start_actor("pathlib:PurePath", "", Resources(cpus=0.0))
+    actor = processes.start_actor("pathlib:PurePath", "", Resources(cpus=0.0))
     cluster.fetch(actor.as_posix.remote(), 120.0, "the first actor")
     cluster.disconnect()
 

@@ -1,4 +1,4 @@
-"""The adapter to Ray: connecting, resources, actors, deadlines. No other module calls Ray's core API."""
+"""The adapter to Ray: connecting, resources, deadlines. Beside this folder nothing calls Ray's core API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,11 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] 
 from ray._raylet import Config as RayletConfig  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.cluster.host import Handle, Host, Target, reference, target_name
+from actors.cluster import kept
 from airls_ray.config.schema import RayConfig, Resources
 from airls_ray.errors import ProcessLost, ResourceError, RunError, UserError
 
-# An idle OpenMP pool that spins takes the core from the stage that works (all stages share them).
-_THREAD_ENVIRONMENT = {"KMP_BLOCKTIME": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 _PROBE_SECONDS = 5.0
 _LOOPBACK = ("127.0.0.1", "localhost")
 _OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
@@ -185,6 +182,7 @@ def is_connected() -> bool:
 
 def disconnect() -> None:
     """Leave the cluster; one that `connect` started ends with all its processes."""
+    kept.forget()
     if ray.is_initialized():
         ray.shutdown()
         _forget_own_token()
@@ -197,6 +195,7 @@ def require_resources(demands: Sequence[Demand], deadline_seconds: float) -> Non
         ResourceError: it cannot within the deadline; the message shows asked and available.
     """
     until = time.monotonic() + deadline_seconds
+    kept.make_room(_sum(demands))
     told = False
     try:
         while True:
@@ -220,10 +219,9 @@ def _lacking(demands: Sequence[Demand], nodes: Sequence[dict[str, float]]) -> st
     available: Counter[str] = Counter()
     for node in nodes:
         available.update({key: value for key, value in node.items() if not key.startswith("node:")})
-    asked: Counter[str] = Counter()
+    asked = _sum(demands)
     for demand in demands:
         bundle = demand.bundle()
-        asked.update({key: value * demand.count for key, value in bundle.items()})
         if not any(all(node.get(key, 0.0) >= value for key, value in bundle.items()) for node in nodes):
             return (
                 f"no node can hold a {demand.name}: it asks for {_show(bundle)}, and the nodes have "
@@ -240,66 +238,17 @@ def _lacking(demands: Sequence[Demand], nodes: Sequence[dict[str, float]]) -> st
     )
 
 
+def _sum(demands: Sequence[Demand]) -> Counter[str]:
+    """What all of them ask together."""
+    asked: Counter[str] = Counter()
+    for demand in demands:
+        asked.update({key: value * demand.count for key, value in demand.bundle().items()})
+    return asked
+
+
 def _show(resources: Any, like: Any = None) -> str:
     keys = like if like is not None else resources
     return ", ".join(f"{resources.get(key, 0):g} {key}" for key in sorted(keys)) or "nothing"
-
-
-def process_environment(resources: Resources, threads: int | None = None) -> dict[str, str]:
-    """Environment of a process with these resources: `threads` unless they say how many, and no stray GPU."""
-    count = resources.threads or threads or os.cpu_count() or 1
-    variables = {**_THREAD_ENVIRONMENT, "OMP_NUM_THREADS": str(count)}
-    if resources.gpus == 0:
-        variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray no longer hides the GPUs from actors without one
-    return variables
-
-
-def start_actor(
-    target: Target,
-    name: str,
-    resources: Resources,
-    *args: Any,
-    environment: dict[str, str] | None = None,
-    threads: int | None = None,
-    group: Any = None,
-    concurrency: int | None = None,
-    yields: bool = False,
-) -> Handle:
-    """Start an actor and return its handle at once; its class knows nothing of Ray.
-
-    Args:
-        target: the class, or `module:attribute` of one that this process need not import.
-        name: unique in the cluster, or empty.
-        resources: what it asks of Ray.
-        args: of its constructor.
-        environment: variables that are set before its class is imported.
-        threads: OpenMP threads, unless `resources` says how many.
-        group: placement group that is its room.
-        concurrency: calls that may run at once, in threads.
-        yields: its imports let other processes of the machine go before.
-    """
-    variables = {**process_environment(resources, threads), **(environment or {})}
-    options: dict[str, Any] = {
-        "num_cpus": resources.cpus,
-        "num_gpus": resources.gpus,
-        "resources": dict(resources.custom) or None,
-        "max_restarts": 0,
-    }
-    if name:
-        options["name"] = name
-    if group is not None:
-        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, 0)
-    if concurrency is not None:
-        options["max_concurrency"] = concurrency
-    shown = target_name(target)
-    where = reference(target) if isinstance(target, type) else target
-    return Handle(_host(shown).options(**options).remote(where, variables, args, yields), shown)
-
-
-@lru_cache
-def _host(name: str) -> Any:
-    """`Host` as an actor class of that name, which the dashboard shows; Ray exports each of them once."""
-    return ray.remote(type(name, (Host,), {"__module__": __name__}))
 
 
 def fetch(refs: Any, deadline_seconds: float, what: str, until: float | None = None) -> Any:
@@ -364,11 +313,6 @@ def wait_done(ref: Any, deadline_seconds: float, what: str) -> None:
 def put(value: Any) -> Any:
     """Put a value into the object store; the driver owns it."""
     return ray.put(value)
-
-
-def kill(handle: Handle) -> None:
-    """End an actor's process."""
-    ray.kill(handle.process, no_restart=True)
 
 
 def node_address() -> str:

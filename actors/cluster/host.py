@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -41,8 +41,8 @@ class Host:
         """
         os.environ.update(environment)
         with no_collection():
-            cls = _import_with_low_priority(target) if yields else load(target)
-        self._object = cls(*arguments)
+            self._cls = _import_with_low_priority(target) if yields else load(target)
+        self._object = self._cls(*arguments)
 
     def __repr__(self) -> str:
         """Name in Ray's dashboard."""
@@ -51,6 +51,18 @@ class Host:
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the object; Ray has put values in the place of references."""
         return getattr(self._object, method)(*arguments)
+
+    def empty(self) -> None:
+        """Drop the object, and leave what it imported to the next one."""
+        release = getattr(self._object, "release", None)
+        if release is not None:
+            release()
+        self._object = None
+        gc.collect()
+
+    def fill(self, arguments: Sequence[Any]) -> None:
+        """Make another object of the same class."""
+        self._object = self._cls(*arguments)
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,10 @@ class Handle:
     """Ray's own handle of the `Host`."""
     name: str
     """Of the class, for Ray's dashboard."""
+    spec: tuple[Any, ...] | None = field(default=None, compare=False)
+    """What its process was started with, where that may be kept for another actor (`actors.cluster.kept`)."""
+    room: Any = field(default=None, compare=False)
+    """The placement group that is its room alone."""
 
     def __getattr__(self, method: str) -> Method:
         """Return the method, which need not exist: the actor's process says so when it is called."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.cluster.cluster import Demand
 from actors.cluster.starting import wait_for_start
 from actors.rollout.rollout_pool import RolloutPool
@@ -49,7 +49,10 @@ def started_samplers(config: Config, policy: str, progress: Progress) -> Iterato
         starting["verifier"] = [verifier.start.remote()]
         wait_for_start(starting, config.ray.start_deadline_seconds, progress)
         yield Samplers(RolloutPool(workers, config.rollout.deadline_seconds), handle)
-        handle.close()
-    finally:
+    except BaseException:
         for actor in (*workers, verifier):
-            cluster.kill(actor)
+            processes.kill(actor)
+        raise
+    handle.close()
+    for worker in workers:
+        processes.end(worker)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.cluster.cluster import Refs
 from actors.verify.verifier_handle import ask_again
 
@@ -141,7 +141,7 @@ class ReferenceGroup(LearnerGroup):
     def close(self) -> None:
         """End the actor."""
         for actor in self.ranks:
-            cluster.kill(actor)
+            processes.kill(actor)
 
 
 class PRMScorer(LearnerGroup):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.cluster.host import load
 from airls_ray import files
 from airls_ray.config.schema import Config, LearnerConfig
@@ -156,7 +156,7 @@ def _trainer(run: RankRun, config: Config) -> Any:
         run_rank,
         train_loop_config={
             "train_rank": run.train_rank,
-            "environment": cluster.process_environment(learner.resources, threads),
+            "environment": processes.process_environment(learner.resources, threads),
             "deadline_seconds": config.train.deadline_seconds,
             "job": {**run.job, "threads": threads},
         },

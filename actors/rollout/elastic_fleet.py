@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from actors.cluster import cluster, placement
+from actors.cluster import cluster, placement, processes
 from actors.rollout.fleet import Member, State
 from airls_ray.config.schema import FailureConfig
 from airls_ray.errors import RunError, UserError
@@ -40,8 +41,8 @@ class Launch:
 
     bundle: dict[str, float]
     """What it asks of Ray."""
-    actor: Callable[[str, Any], Any]
-    """Name and placement group to handle; its `start` is called next."""
+    actor: Callable[[str, Callable[[], Any] | None], Any]
+    """Name, and what reserves its room, to handle; its `start` is called next."""
 
 
 class ElasticFleet:
@@ -248,15 +249,13 @@ class ElasticFleet:
         for _ in range(self.target - staying):
             name = f"rollout-{self._started}"
             self._started += 1
-            group = placement.reserve(self._launch.bundle, name)
-            try:
-                handle = self._launch.actor(name, group)
-            except BaseException:  # nobody else knows of this room
-                placement.release(group)
-                raise
+            handle = self._launch.actor(name, partial(placement.reserve, self._launch.bundle, name))
             self.members.append(
-                Member(name, handle, "waiting", group, pending=handle.start.remote(), since=now, asked=now)
-            )
+                Member(
+                    name, handle, "waiting", handle.room,
+                    pending=handle.start.remote(), since=now, asked=now,
+                )
+            )  # fmt: skip
 
     def _enter(self, member: Member, state: State, pending: Any = None) -> None:
         member.state, member.pending, member.since, member.probes = state, pending, self._clock(), 0
@@ -288,9 +287,7 @@ class ElasticFleet:
 
     def _remove(self, member: Member) -> None:
         self.members = [one for one in self.members if one is not member]
-        cluster.kill(member.handle)
-        if member.group is not None:
-            placement.release(member.group)
+        processes.kill(member.handle)
 
     def follow(self, events: FleetEvents) -> None:
         """Tell others from now on; in another process, whose clock may be another, times begin anew."""
@@ -320,5 +317,6 @@ class ElasticFleet:
 
     def close(self) -> None:
         """End all workers and give their room back."""
-        for member in list(self.members):
-            self._remove(member)
+        for member in self.members:
+            (processes.end if member.state == "ready" else processes.kill)(member.handle)
+        self.members = []

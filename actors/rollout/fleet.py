@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from actors.cluster import cluster
+from actors.cluster import processes
 from airls_ray.errors import RunError
 
 State = Literal["waiting", "loading", "syncing", "ready", "draining"]
@@ -129,7 +129,7 @@ class FixedFleet:
         """See `Fleet`."""
         self._members = [one for one in self._members if one is not member]
         self.deaths += 1
-        cluster.kill(member.handle)
+        processes.kill(member.handle)
         if not self._members:
             raise RunError(f"the last rollout worker died: {why}")
 

@@ -71,7 +71,7 @@ def make_vllm_engine(model: str | Path, config: Config, eos_ids: Sequence[int]) 
 
 
 class RolloutWorker:
-    """A plain class; `actors.cluster.cluster.start_actor` makes an actor of it."""
+    """A plain class; `actors.cluster.processes.start_actor` makes an actor of it."""
 
     def __init__(
         self, name: str, config: Config, model: str, factory: EngineFactory = make_vllm_engine

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from actors.cluster import cluster
+from actors.cluster import processes
 from actors.cluster.cluster import Demand
 from actors.rollout.elastic_fleet import ElasticFleet, FleetEvents, Launch
 from actors.rollout.vllm_engine import engine_environment
@@ -32,10 +33,10 @@ def worker_launch(config: Config, model: str) -> Launch:
     eager_on_cpu = config.rollout.engine.enforce_eager and resources.gpus == 0
     environment = engine_environment(threads, compiles=not eager_on_cpu)
 
-    def actor(name: str, group: Any) -> Any:
-        return cluster.start_actor(
+    def actor(name: str, room: Callable[[], Any] | None) -> Any:
+        return processes.start_actor(
             "actors.rollout.rollout_worker:RolloutWorker", name, resources, name, config, model,
-            environment=environment, threads=threads, group=group,
+            environment=environment, threads=threads, room=room, keep=True,
             concurrency=2 if config.rollout.interruptible else None,  # weights come while it samples
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.rollout.rollout_pool import RolloutPool
 from actors.verify.verifier_handle import VerifierHandle
 from airls_ray.config.schema import Config
@@ -196,7 +196,7 @@ class ScorerGroup:
     def close(self) -> None:
         """End all scorers."""
         for actor in self._actors:
-            cluster.kill(actor)
+            processes.end(actor)
 
     def tokens(self) -> tuple[int, int]:
         """Tokens computed, and tokens of prefixes asked about, over all scorers."""
@@ -207,7 +207,7 @@ class ScorerGroup:
 
     def _replace(self, actor: Any, error: ProcessLost, losses: int) -> None:
         """Put another scorer in the place of one that died or hung, or go on without it."""
-        cluster.kill(actor)
+        processes.kill(actor)
         at = self._actors.index(actor)
         if self._restart is None:
             del self._actors[at]

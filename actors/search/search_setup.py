@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.cluster.cluster import Demand
 from actors.cluster.starting import wait_for_start
 from actors.rollout.elastic_fleet import ElasticFleet
@@ -99,8 +99,8 @@ def start(
 
     def start_scorer(number: int, name: str = "") -> Any:
         arguments = (str(number), config, str(policy), None if prm is None else str(prm), prompts)
-        return cluster.start_actor(
-            "actors.search.search_parts:StepScorer", name, search.resources, *arguments
+        return processes.start_actor(
+            "actors.search.search_parts:StepScorer", name, search.resources, *arguments, keep=True
         )
 
     def restart_scorer() -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.cluster import cluster
+from actors.cluster import processes
 from actors.rollout.elastic_fleet import FleetEvents
 from actors.search.search_parts import PoolGenerator
 from actors.search.search_setup import SearchParts, check_models, start
@@ -172,7 +172,7 @@ def _serving(
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options={
             "num_cpus": 0,
-            "runtime_env": {"env_vars": cluster.process_environment(parts.config.search.resources, 1)},
+            "runtime_env": {"env_vars": processes.process_environment(parts.config.search.resources, 1)},
         },
     )(serve.ingress()(SearchEndpoint))
     log = log_file(parts.config)

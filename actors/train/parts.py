@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.cluster import cluster
+from actors.cluster import processes
 from actors.cluster.cluster import Refs
 from actors.cluster.starting import Starting
 from actors.learn.groups import NoPRM, NoReference, PolicyGroup, PRMPart, ReferenceGroup
@@ -49,7 +49,7 @@ class Parts:
         self.reference.close()
         self.pool.fleet.close()
         for actor in self.learners:
-            cluster.kill(actor)
+            processes.kill(actor)
 
 
 def ask_outcomes(parts: Parts, rollouts: Refs, grades: Any) -> Any:

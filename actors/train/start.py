@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.cluster.cluster import Demand
+from actors.cluster.kept import kept_processes
 from actors.cluster.starting import Starting, wait_for_start
 from actors.learn.groups import (
     ImplicitPRMGroup,
@@ -56,11 +57,19 @@ class Sources:
 
 
 @contextmanager
-def connected(config: Config) -> Iterator[None]:
+def connected(config: Config, *, keep: bool = False) -> Iterator[None]:
     """Be connected to Ray inside the block; whoever connected disconnects, whatever happens.
 
     A cluster of our own ends with it, and all its processes.
+
+    Args:
+        config: where the cluster is.
+        keep: whether processes with their imports are kept for what runs next in the block.
     """
+    if keep:
+        with connected(config), kept_processes():
+            yield
+        return
     if cluster.is_connected():
         yield
         return
@@ -150,7 +159,7 @@ def restart_learners(
     `generation`: how often that was done; it tells the new actors' names from the old ones'.
     """
     for actor in parts.learners:
-        cluster.kill(actor)
+        processes.kill(actor)
     parts.reference.close()
     learners = start_learners(config, sources, progress, state, generation)
     again = replace(
@@ -226,7 +235,7 @@ def start_learners(
     deadline = config.train.deadline_seconds
     suffix = f"-again-{generation}" if generation else ""  # a name stays taken for a while after its actor
     policy_ranks = [
-        cluster.start_actor(
+        processes.start_actor(
             "actors.learn.learners:PolicyLearner", f"policy-{rank}{suffix}", config.policy.resources, rank,
             config,
             sources.policy, threads=threads_each(config.policy.ranks), yields=True,
@@ -234,14 +243,14 @@ def start_learners(
         for rank in range(config.policy.ranks)
     ]  # fmt: skip
     prm_ranks = [
-        cluster.start_actor(
+        processes.start_actor(
             "actors.learn.prm_learner:PRMLearner", f"prm-{rank}{suffix}", config.prm.learner.resources, rank,
             config, sources.policy, sources.prm, threads=threads_each(config.prm.learner.ranks), yields=True,
         )
         for rank in range(config.prm.learner.ranks if config.prm_learns else 0)
     ]  # fmt: skip
     prm_servers = [
-        cluster.start_actor(
+        processes.start_actor(
             "actors.learn.prm_learner:PRMServer",
             f"prm-0{suffix}",
             config.prm.learner.resources,
@@ -254,7 +263,7 @@ def start_learners(
     ]
 
     def start_reference() -> Any:
-        return cluster.start_actor(
+        return processes.start_actor(
             "actors.learn.learners:ReferenceServer", "", config.reference.resources, config,
             sources.reference,
             yields=True,
@@ -282,8 +291,8 @@ def start_learners(
 
 def start_verifier(config: Config, policy: str, rewards: Sequence[NamedReward] = ()) -> Any:
     """The verifier's actor (its model-free start is part of its constructor)."""
-    return cluster.start_actor(
-        "actors.verify.verifier:Verifier", "", config.verifier.resources, config, policy, rewards
+    return processes.start_actor(
+        "actors.verify.verifier:Verifier", "", config.verifier.resources, config, policy, rewards, keep=True
     )
 
 

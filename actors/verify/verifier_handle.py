@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.cluster.cluster import Refs
 from airls_ray.errors import ProcessLost, RunError
 
@@ -77,7 +77,7 @@ class VerifierHandle:
             return self.call(method, *arguments)
 
     def _restart(self) -> None:
-        cluster.kill(self._handle)
+        processes.kill(self._handle)
         assert self._make is not None
         self._handle = self._make()
 
@@ -87,4 +87,6 @@ class VerifierHandle:
             cluster.fetch(self._handle.close.remote(), _CLOSE_SECONDS, "closing the verifier")
         except RunError:
             logging.getLogger(__name__).warning("the verifier did not close in time")
-        cluster.kill(self._handle)
+            processes.kill(self._handle)
+        else:
+            processes.end(self._handle)

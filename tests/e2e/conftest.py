@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from actors.cluster import cluster
+from actors.cluster.kept import kept_processes
 from actors.commands import evaluate_outputs, prm_labels, unsolved
 from actors.commands.samplers import Samplers, started_samplers
 from actors.train.launch import run_training
@@ -59,7 +60,8 @@ class TrainedRun:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     cluster.connect(RayConfig(object_store_gib=0.25))
-    yield
+    with kept_processes():  # engines of one run are the next one's, without their imports
+        yield
     cluster.disconnect()
 
 

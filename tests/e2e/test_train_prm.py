@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForTokenClassification
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.commands.train_prm import train_prm
 from actors.learn.prm_learner import PRMServer
 from actors.rollout.rollout_pool import RolloutPool
@@ -205,7 +205,7 @@ def sampler(
     (worker,) = start_workers(config, str(policy_folder))
     cluster.fetch(worker.start.remote(), 120, "starting")
     yield Sampler(RolloutPool([worker], 60), prompts, config.rollout.max_response_tokens)
-    cluster.kill(worker)
+    processes.kill(worker)
 
 
 def test_a_continuation_is_what_the_policy_would_have_said(sampler: Sampler) -> None:

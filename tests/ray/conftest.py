@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from airls_ray.config.schema import RayConfig
 
 
@@ -18,7 +18,7 @@ def started() -> Iterator[list[Any]]:
     actors: list[Any] = []
     yield actors
     for actor in actors:
-        cluster.kill(actor)
+        processes.kill(actor)
 
 
 @pytest.fixture(scope="session", autouse=True)

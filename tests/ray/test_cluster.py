@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.cluster.cluster import Demand
 from airls_ray.config.schema import Resources
 from airls_ray.errors import DataError, ResourceError, RunError
@@ -51,46 +51,46 @@ def test_resources_that_fit_pass_at_once() -> None:
 
 
 def test_a_call_beyond_its_deadline_is_an_error_in_words() -> None:
-    worker = cluster.start_actor(Worker, "slow", SMALL)
+    worker = processes.start_actor(Worker, "slow", SMALL)
     with pytest.raises(RunError, match=r"sampling did not finish within 0\.2 s"):
         cluster.fetch(worker.slow.remote(30), 0.2, "sampling")
-    cluster.kill(worker)
+    processes.kill(worker)
 
 
 def test_a_users_error_in_an_actor_arrives_as_it_was() -> None:
-    worker = cluster.start_actor(Worker, "bad", SMALL)
+    worker = processes.start_actor(Worker, "bad", SMALL)
     with pytest.raises(DataError, match="row 3 has no answer; add one"):
         cluster.fetch(worker.bad.remote(), 120, "reading")
-    cluster.kill(worker)
+    processes.kill(worker)
 
 
 def test_a_dead_actor_is_an_error_that_says_whose_process_died() -> None:
-    worker = cluster.start_actor(Worker, "dying", SMALL)
+    worker = processes.start_actor(Worker, "dying", SMALL)
     with pytest.raises(RunError, match=r"grading: its process died \(Worker dying: "):
         cluster.fetch(worker.die.remote(), 120, "grading")
 
 
 def test_an_actors_threads_are_set_on_purpose() -> None:
-    worker = cluster.start_actor(Worker, "threads", Resources(cpus=0.1, threads=3))
+    worker = processes.start_actor(Worker, "threads", Resources(cpus=0.1, threads=3))
     assert cluster.fetch(worker.variable.remote("OMP_NUM_THREADS"), 120, "asking") == "3"
-    cluster.kill(worker)
+    processes.kill(worker)
 
 
 def test_an_actor_without_gpus_sees_none() -> None:
-    worker = cluster.start_actor(Worker, "no-gpu", SMALL, environment={"MARK": "x"})
+    worker = processes.start_actor(Worker, "no-gpu", SMALL, environment={"MARK": "x"})
     assert cluster.fetch(worker.variable.remote("CUDA_VISIBLE_DEVICES"), 120, "asking") == ""
     assert cluster.fetch(worker.variable.remote("MARK"), 120, "asking") == "x"
-    cluster.kill(worker)
+    processes.kill(worker)
 
 
 def test_an_array_from_the_store_is_read_in_place() -> None:
-    worker = cluster.start_actor(Worker, "in-place", SMALL)
+    worker = processes.start_actor(Worker, "in-place", SMALL)
     ref = cluster.put(np.zeros(1_000_000))
     first = cluster.fetch(worker.address.remote(ref), 120, "asking")
     second = cluster.fetch(worker.address.remote(ref), 120, "asking")
     assert first == second
     assert first[1] is False
-    cluster.kill(worker)
+    processes.kill(worker)
 
 
 def test_a_signal_to_the_commands_process_group_reaches_no_process_of_rays_own() -> None:
@@ -113,7 +113,7 @@ def test_a_cluster_of_our_own_leaves_no_token_behind(tmp_path: Path) -> None:
         "from tests.ray.test_cluster import Worker\n"
         "cluster.connect(RayConfig(object_store_gib=0.1))\n"
         "assert os.environ['RAY_AUTH_MODE'] == 'token'\n"
-        "worker = cluster.start_actor(Worker, '', Resources(cpus=0.1, threads=1))\n"
+        "worker = processes.start_actor(Worker, '', Resources(cpus=0.1, threads=1))\n"
         "print(cluster.fetch(worker.variable.remote('OMP_NUM_THREADS'), 120, 'asking'))\n"
         "cluster.disconnect()\n"
         "assert not any(name.startswith('RAY_AUTH') for name in os.environ)\n"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors.cluster import cluster, placement
+from actors.cluster import cluster, placement, processes
 from actors.rollout.elastic_fleet import ElasticFleet, FleetEvents, Launch
 from actors.rollout.engine import Sample, Sampling
 from actors.rollout.rollout_pool import RolloutPool
@@ -88,10 +88,10 @@ def make_fleet(tmp_path: Path) -> Iterator[MakeFleet]:
     ) -> ElasticFleet:
         resources = Resources(cpus=0.05, threads=1)
 
-        def actor(name: str, group: Any) -> Any:
-            return cluster.start_actor(
+        def actor(name: str, room: Callable[[], Any] | None) -> Any:
+            return processes.start_actor(
                 RolloutWorker, "", resources, name, Config(task=TASK), str(tmp_path), engines,
-                threads=1, group=group,
+                threads=1, room=room,
             )  # fmt: skip
 
         launch = Launch({"CPU": 0.05}, actor)
@@ -154,7 +154,7 @@ def test_a_dead_worker_is_replaced_and_its_groups_come_once(make_fleet: MakeFlee
     fleet = make_fleet(maximum=2)
     pool = RolloutPool(fleet, 60, QUICK)
     wait_until(lambda: len(fleet.ready) == 2, fleet)
-    cluster.kill(fleet.ready[1].handle)
+    processes.kill(fleet.ready[1].handle)
     assert groups(pool.generate(problems(5), REQUEST)) == [g for g in range(5) for _ in range(2)]
     wait_until(lambda: len(fleet.ready) == 2, fleet)
     assert fleet.deaths == 1
@@ -254,7 +254,7 @@ def test_workers_that_keep_dying_end_the_run(make_fleet: MakeFleet) -> None:
 def test_an_idle_worker_that_is_gone_is_noticed_by_a_probe(make_fleet: MakeFleet) -> None:
     fleet = make_fleet(failures=QUICK.model_copy(update={"probe_seconds": 0.2}))
     wait_until(lambda: len(fleet.ready) == 1, fleet)
-    cluster.kill(fleet.ready[0].handle)
+    processes.kill(fleet.ready[0].handle)
     wait_until(lambda: fleet.deaths == 1, fleet, seconds=30)
 
 

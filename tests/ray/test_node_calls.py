@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.rollout.fleet import FixedFleet, Member
 from actors.rollout.node_calls import by_node, tell_all
 from actors.rollout.rollout_worker import RolloutWorker
@@ -47,7 +47,7 @@ class Worker:
 
 def start_workers(count: int) -> list[Any]:
     resources = Resources(cpus=0.01, threads=1)
-    handles = [cluster.start_actor(Worker, "", resources, f"rollout-{n}") for n in range(count)]
+    handles = [processes.start_actor(Worker, "", resources, f"rollout-{n}") for n in range(count)]
     cluster.fetch([handle.taken.remote() for handle in handles], 120, "starting")
     return handles
 
@@ -57,7 +57,7 @@ def lasting() -> Iterator[list[Any]]:
     handles = start_workers(5)
     yield handles
     for handle in handles:
-        cluster.kill(handle)
+        processes.kill(handle)
 
 
 @pytest.fixture

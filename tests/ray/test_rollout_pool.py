@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.rollout.rollout_pool import RolloutPool
 from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, Resources
@@ -34,7 +34,7 @@ def start(folder: Path, started: list[Any], dies: tuple[bool, ...]) -> RolloutPo
         resources = Resources(cpus=0.1, threads=1)
         arguments = (f"rollout-{index}", Config(task=TASK), str(folder), make_fake_engine)
         started.append(
-            cluster.start_actor(RolloutWorker, name, resources, *arguments, environment=environment)
+            processes.start_actor(RolloutWorker, name, resources, *arguments, environment=environment)
         )
     cluster.fetch([worker.start.remote() for worker in started], 60, "starting")
     return RolloutPool(started, deadline_seconds=60)

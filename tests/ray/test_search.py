@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.rollout.rollout_pool import RolloutPool
 from actors.rollout.rollout_worker import RolloutWorker
 from actors.search.search_parts import PoolGenerator
@@ -31,7 +31,7 @@ def pool(folder: Path, started: list[Any], dies: tuple[bool, ...]) -> RolloutPoo
         name = f"search-{folder.name}-{len(started)}"
         arguments = (f"rollout-{index}", Config(task=TASK), str(folder), make_fake_engine)
         mine.append(
-            cluster.start_actor(
+            processes.start_actor(
                 RolloutWorker, name, Resources(cpus=0.1, threads=1), *arguments, environment=environment
             )
         )

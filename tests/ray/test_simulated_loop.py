@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray.cloudpickle import register_pickle_by_value
 
-from actors.cluster import cluster
+from actors.cluster import processes
 from actors.rollout.rollout_pool import RolloutPool
 from actors.train.async_loop import train_async
 from actors.train.loop import train
@@ -39,7 +39,7 @@ def run(folder: Path, loop: Any, iterations: int = 6, **train: Any) -> list[dict
             simulation.SimulatedRun(config, SECONDS), RolloutPool(workers, 60), folder / "run", loop
         )
     finally:
-        cluster.kill(workers[0].host)
+        processes.kill(workers[0].host)
 
 
 def wait_for_weights(parts: Any, version: int) -> None:
@@ -138,7 +138,7 @@ def test_a_learner_that_dies_leaves_what_is_learned_unchanged(
         if state.iteration == 4 and not killed.is_set():
             killed.set()
             wait_for_weights(more["parts"], state.version)
-            cluster.kill(more["parts"].learners[0])
+            processes.kill(more["parts"].learners[0])
         return record(self, state, metrics, **more)
 
     monkeypatch.setattr(Tracker, "record", kill_once)
@@ -176,7 +176,7 @@ def test_a_sampler_of_problems_is_told_and_goes_on_where_the_checkpoint_was(
         if state.iteration == 5 and not killed.is_set():
             killed.set()
             wait_for_weights(more["parts"], state.version)
-            cluster.kill(more["parts"].learners[0])
+            processes.kill(more["parts"].learners[0])
         return record(self, state, metrics, **more)
 
     monkeypatch.setattr(Tracker, "record", kill_once)
@@ -192,7 +192,7 @@ def test_a_verifier_that_dies_is_started_again(tmp_path: Path, monkeypatch: Any)
     def kill_once(self: Any, state: Any, metrics: dict[str, float], **more: Any) -> Any:
         if state.iteration == 2 and not killed.is_set():
             killed.set()
-            cluster.kill(more["parts"].verifier._handle)
+            processes.kill(more["parts"].verifier._handle)
         return record(self, state, metrics, **more)
 
     quiet = run(tmp_path / "quiet", train, iterations=3)

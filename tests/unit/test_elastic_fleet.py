@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from actors.cluster import placement
+from actors.cluster import placement, processes
 from actors.rollout.elastic_fleet import ElasticFleet, FleetEvents, Launch
 from actors.rollout.fleet import Member
-from airls_ray.config.schema import FailureConfig
+from airls_ray.config.schema import FailureConfig, Resources
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_a_worker_that_joins_says_how_long_it_took_and_not_how_old_the_run_is(
 ) -> None:
     lines: list[str] = []
     fleet = ElasticFleet(
-        Launch({}, lambda name, group: None), 1, 1, FailureConfig(), start_seconds=60,
+        Launch({}, lambda name, room: None), 1, 1, FailureConfig(), start_seconds=60,
         events=FleetEvents(say=lines.append), clock=lambda: 212.0,
     )  # fmt: skip
     fleet.set_weights(None, 3)
@@ -37,14 +37,18 @@ def test_room_is_given_back_when_its_worker_cannot_be_made(monkeypatch: pytest.M
         held.append(name)
         return name
 
-    def refuse(name: str, group: Any) -> Any:
+    def refuse(name: str) -> Any:
         raise ValueError(f"no class for {name}")
+
+    def start(name: str, room: Any) -> Any:
+        return processes.start_actor("module:Worker", name, Resources(), room=room)
 
     monkeypatch.setattr(placement, "reserve", reserve)
     monkeypatch.setattr(placement, "release", held.remove)
     monkeypatch.setattr(placement, "nodes", lambda: placement.Nodes(frozenset(), frozenset()))
-    fleet = ElasticFleet(Launch({}, refuse), 1, 1, FailureConfig(), start_seconds=60)
-    with pytest.raises(ValueError, match="no class for rollout-0"):
+    monkeypatch.setattr(processes, "_host", refuse)
+    fleet = ElasticFleet(Launch({}, start), 1, 1, FailureConfig(), start_seconds=60)
+    with pytest.raises(ValueError, match="no class for Worker"):
         fleet.step(())
     assert not held
     assert not fleet.members

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.cluster import cluster
+from actors.cluster import cluster, processes
 from actors.search.search_parts import ScorerGroup
 from airls_ray.errors import ProcessLost, RunError
 
@@ -36,7 +36,7 @@ class Scorer:
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     killed: list[Any] = []
     monkeypatch.setattr(cluster, "fetch", lambda ref, *_: ref())
-    monkeypatch.setattr(cluster, "kill", killed.append)
+    monkeypatch.setattr(processes, "kill", killed.append)
     return killed
 
 

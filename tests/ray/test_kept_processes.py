@@ -1,0 +1,100 @@
+"""Processes that are kept for the next actor of their kind."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from actors.cluster import cluster, kept, processes
+from actors.cluster.kept import kept_processes
+from airls_ray.config.schema import Resources
+from airls_ray.errors import DataError
+
+SMALL = Resources(cpus=0.1, threads=1)
+
+
+class Counter:
+    """Counts its calls, in a process whose number it tells."""
+
+    def __init__(self, start: int = 0) -> None:
+        if start < 0:
+            raise DataError("a count begins at 0")
+        self._count = start
+
+    def add(self) -> tuple[int, int]:
+        self._count += 1
+        return self._count, os.getpid()
+
+
+def start(*arguments: Any, resources: Resources = SMALL) -> Any:
+    return processes.start_actor(Counter, "counter", resources, *arguments, keep=True)
+
+
+def add(counter: Any) -> tuple[int, int]:
+    count, pid = cluster.fetch(counter.add.remote(), 60, "counting")
+    return int(count), int(pid)
+
+
+def test_the_next_actor_gets_the_process_and_not_the_object() -> None:
+    with kept_processes():
+        first = start(5)
+        _, pid = add(first)
+        processes.end(first)
+        assert add(start(0)) == (1, pid)
+
+
+def test_other_resources_get_another_process() -> None:
+    with kept_processes():
+        first = start()
+        _, pid = add(first)
+        processes.end(first)
+        assert add(start(resources=Resources(cpus=0.1, threads=2)))[1] != pid
+
+
+def test_outside_the_block_a_process_ends_with_its_actor() -> None:
+    counter = start()
+    add(counter)
+    processes.end(counter)
+    with pytest.raises(cluster.ACTOR_FAILURES):
+        add(counter)
+
+
+def test_the_block_ends_what_it_kept() -> None:
+    with kept_processes():
+        counter = start()
+        add(counter)
+        processes.end(counter)
+        assert kept.idle() == [counter]
+    with pytest.raises(cluster.ACTOR_FAILURES):
+        add(counter)
+
+
+def test_a_process_that_died_is_not_given_to_the_next() -> None:
+    with kept_processes():
+        counter = start()
+        _, pid = add(counter)
+        processes.end(counter)
+        os.kill(pid, 9)
+        assert add(start(2))[0] == 3
+
+
+def test_an_object_that_cannot_be_says_so_itself() -> None:
+    with kept_processes():
+        counter = start()
+        add(counter)
+        processes.end(counter)
+        with pytest.raises(DataError, match="a count begins at 0"):
+            start(-1)
+        assert not kept.idle()
+
+
+def test_idle_processes_make_room_for_what_is_asked() -> None:
+    with kept_processes():
+        counter = start(resources=Resources(cpus=1, threads=1))
+        add(counter)
+        processes.end(counter)
+        cpus = os.cpu_count() or 1
+        cluster.require_resources([cluster.Demand("worker", Resources(cpus=1), cpus)], 1.0)
+        assert not kept.idle()
