@@ -195,7 +195,6 @@ def require_resources(demands: Sequence[Demand], deadline_seconds: float) -> Non
         ResourceError: it cannot within the deadline; the message shows asked and available.
     """
     until = time.monotonic() + deadline_seconds
-    kept.make_room(_sum(demands))
     told = False
     try:
         while True:
@@ -219,9 +218,10 @@ def _lacking(demands: Sequence[Demand], nodes: Sequence[dict[str, float]]) -> st
     available: Counter[str] = Counter()
     for node in nodes:
         available.update({key: value for key, value in node.items() if not key.startswith("node:")})
-    asked = _sum(demands)
+    asked: Counter[str] = Counter()
     for demand in demands:
         bundle = demand.bundle()
+        asked.update({key: value * demand.count for key, value in bundle.items()})
         if not any(all(node.get(key, 0.0) >= value for key, value in bundle.items()) for node in nodes):
             return (
                 f"no node can hold a {demand.name}: it asks for {_show(bundle)}, and the nodes have "
@@ -236,14 +236,6 @@ def _lacking(demands: Sequence[Demand], nodes: Sequence[dict[str, float]]) -> st
         f"the cluster has too few resources: asked {_show(asked)} by {parts}; available "
         f"{_show(available, asked)}; lower the resources of the configuration or add nodes"
     )
-
-
-def _sum(demands: Sequence[Demand]) -> Counter[str]:
-    """What all of them ask together."""
-    asked: Counter[str] = Counter()
-    for demand in demands:
-        asked.update({key: value * demand.count for key, value in demand.bundle().items()})
-    return asked
 
 
 def _show(resources: Any, like: Any = None) -> str:

@@ -2,14 +2,14 @@
 
 A run waits for imports when it starts: vLLM takes 18 s of a core, the engine of a small policy one second.
 Whoever runs several times in one Python process (the demo's stages, a sweep, a suite of tests) can keep them:
-inside `kept_processes` an actor that has done its work is emptied, and the next one of the same class,
-environment and resources gets its process.
+inside `kept_processes` an actor that has done its work is emptied, and the next one of the same class and
+environment gets its process. Such actors ask Ray for no CPUs, so that an idle one takes none from others, and
+those that ask for more than CPUs are not kept.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,9 @@ import ray
 from actors.cluster import placement
 from actors.cluster.host import Handle
 
-MOST_IDLE = 6
-"""More are not kept: an idle engine's process holds most of a GiB."""
+MOST_IDLE = 8
+"""The oldest end where there would be more: what it imported holds half a GiB of each."""
 
-_FREE_SECONDS = 3.0
 Spec = tuple[Any, ...]
 """What a process was started with; equal ones can stand for each other."""
 
@@ -58,8 +57,10 @@ def active() -> bool:
 
 def keep(handle: Handle) -> bool:
     """Take over a process whose object is not needed any more; False where none is kept."""
-    if not _depth or handle.spec is None or len(_idle) >= MOST_IDLE:
+    if not _depth or handle.spec is None:
         return False
+    if len(_idle) >= MOST_IDLE:
+        end(_idle.pop(0).handle)
     _idle.append(_Kept(handle, handle.process.empty.remote()))
     return True
 
@@ -70,21 +71,6 @@ def take(spec: Spec) -> _Kept | None:
     if found is not None:
         _idle.remove(found)
     return found
-
-
-def make_room(asked: Mapping[str, float]) -> None:
-    """End all idle processes where what is asked for (of each resource) is not free beside them.
-
-    Ray tells a while later that an actor's resources are free again.
-    """
-    until = time.monotonic() + _FREE_SECONDS
-    while _idle:
-        free = ray.available_resources()
-        if all(free.get(name, 0.0) >= amount for name, amount in asked.items()):
-            return
-        if time.monotonic() > until:
-            end_idle()
-        time.sleep(0.1)
 
 
 def end_idle() -> None:

@@ -50,28 +50,29 @@ def start_actor(
         args: of its constructor.
         environment: variables that are set before its class is imported.
         threads: OpenMP threads, unless `resources` says how many.
-        room: reserves a placement group that is its room; called only for a process that is new.
+        room: reserves a placement group that is its room (not for a process that is kept).
         concurrency: calls that may run at once, in threads.
         yields: its imports let other processes of the machine go before.
         keep: `end` may keep its process for the next actor like it (inside `kept_processes`).
     """
     variables = {**process_environment(resources, threads), **(environment or {})}
     where = reference(target) if isinstance(target, type) else target
-    spec = (where, sorted(variables.items()), resources, concurrency) if keep and kept.active() else None
+    keep = keep and kept.active() and not (resources.gpus or resources.custom)
+    spec = (where, sorted(variables.items()), concurrency) if keep else None
     if spec is not None and (handle := _take_kept(spec, args)) is not None:
         return handle
     options: dict[str, Any] = {
-        "num_cpus": resources.cpus,
+        "num_cpus": 0.0 if keep else resources.cpus,
         "num_gpus": resources.gpus,
         "resources": dict(resources.custom) or None,
         "max_restarts": 0,
     }
-    if name and spec is None:  # the name of a process that is kept would be taken
+    if name and not keep:  # the name of a process that is kept would be taken
         options["name"] = name
     if concurrency is not None:
         options["max_concurrency"] = concurrency
     shown = target_name(target)
-    group = None if room is None else room()
+    group = None if room is None or keep else room()
     try:
         if group is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, 0)

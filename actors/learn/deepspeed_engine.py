@@ -253,9 +253,9 @@ class DeepSpeedEngine:
 
 
 def close_distributed() -> None:
-    """Leave the process group (tests; actors simply end)."""
+    """Leave the process group, so that this process can join another one."""
     if dist.is_initialized():
-        dist.destroy_process_group()
+        _deepspeed().comm.destroy_process_group()  # which knows DeepSpeed's own groups, too
 
 
 def _deepspeed() -> Any:

@@ -119,7 +119,8 @@ class ReferenceGroup(LearnerGroup):
         self._restart()
 
     def _restart(self) -> None:
-        self.close()
+        for actor in self.ranks:
+            processes.kill(actor)
         self.ranks = [self._start_actor()]
         self.starting = self.ranks[0].start.remote()
 
@@ -141,7 +142,7 @@ class ReferenceGroup(LearnerGroup):
     def close(self) -> None:
         """End the actor."""
         for actor in self.ranks:
-            processes.kill(actor)
+            processes.end(actor)
 
 
 class PRMScorer(LearnerGroup):

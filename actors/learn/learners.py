@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from actors.cluster import cluster
 from actors.cluster.cluster import resolve
-from actors.learn.deepspeed_engine import DeepSpeedEngine, free_port, init_distributed
+from actors.learn.deepspeed_engine import DeepSpeedEngine, close_distributed, free_port, init_distributed
 from airls_ray.config.door_section import open_names
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
@@ -73,6 +73,11 @@ class Learner(ABC):
         if state is not None:
             self._load_state(Path(state))
         return time.perf_counter() - start
+
+    def release(self) -> None:
+        """Leave the other ranks and drop the engine: another learner takes over this process."""
+        vars(self).pop("_engine", None)
+        close_distributed()
 
     @abstractmethod
     def _load(self, resumed: bool) -> Any:

@@ -168,7 +168,7 @@ class ElasticFleet:
         for node in found.alive:
             self._node_seen.setdefault(node, now)
         for member in list(self.members):
-            if member.state == "waiting":
+            if member.state == "waiting" and member.group is not None:
                 member.node = placement.node_of(member.group)
                 if member.node is not None:
                     self._note(member, "room")

@@ -49,7 +49,7 @@ class Parts:
         self.reference.close()
         self.pool.fleet.close()
         for actor in self.learners:
-            processes.kill(actor)
+            processes.end(actor)
 
 
 def ask_outcomes(parts: Parts, rollouts: Refs, grades: Any) -> Any:

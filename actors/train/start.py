@@ -238,7 +238,7 @@ def start_learners(
         processes.start_actor(
             "actors.learn.learners:PolicyLearner", f"policy-{rank}{suffix}", config.policy.resources, rank,
             config,
-            sources.policy, threads=threads_each(config.policy.ranks), yields=True,
+            sources.policy, threads=threads_each(config.policy.ranks), yields=True, keep=True,
         )
         for rank in range(config.policy.ranks)
     ]  # fmt: skip
@@ -246,6 +246,7 @@ def start_learners(
         processes.start_actor(
             "actors.learn.prm_learner:PRMLearner", f"prm-{rank}{suffix}", config.prm.learner.resources, rank,
             config, sources.policy, sources.prm, threads=threads_each(config.prm.learner.ranks), yields=True,
+            keep=True,
         )
         for rank in range(config.prm.learner.ranks if config.prm_learns else 0)
     ]  # fmt: skip
@@ -258,6 +259,7 @@ def start_learners(
             sources.policy,
             sources.prm,
             yields=True,
+            keep=True,
         )
         for _ in range(config.uses_prm and not config.prm_learns)
     ]
@@ -267,6 +269,7 @@ def start_learners(
             "actors.learn.learners:ReferenceServer", "", config.reference.resources, config,
             sources.reference,
             yields=True,
+            keep=True,
         )  # fmt: skip
 
     policy = PolicyGroup("policy learner", policy_ranks, deadline)

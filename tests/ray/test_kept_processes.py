@@ -90,11 +90,12 @@ def test_an_object_that_cannot_be_says_so_itself() -> None:
         assert not kept.idle()
 
 
-def test_idle_processes_make_room_for_what_is_asked() -> None:
+def test_an_idle_process_takes_no_cpus_from_others() -> None:
+    cpus = os.cpu_count() or 1
     with kept_processes():
         counter = start(resources=Resources(cpus=1, threads=1))
         add(counter)
         processes.end(counter)
-        cpus = os.cpu_count() or 1
-        cluster.require_resources([cluster.Demand("worker", Resources(cpus=1), cpus)], 1.0)
-        assert not kept.idle()
+        whole = processes.start_actor(Counter, "whole", Resources(cpus=cpus))
+        assert add(whole)[0] == 1
+        processes.kill(whole)
