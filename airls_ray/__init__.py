@@ -1,6 +1,6 @@
 """Train a policy and a process reward model together from correct traces, then search with it.
 
-From Python: `train`, `search_task`, `search_endpoint`, `load_prm` and `grade` (docs/python.md).
+From Python (docs/python.md): `train`, `search_task`, `one_cluster`, `search_endpoint`, `load_prm`, `grade`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING, Any
 from airls_ray.version import __version__
 
 if TYPE_CHECKING:
-    from airls_ray.api import PRM, grade, load_prm, search_endpoint, search_task, train
+    from airls_ray.api import PRM, grade, load_prm, search_endpoint
     from airls_ray.errors import UserError
+    from airls_ray.run_api import one_cluster, search_task, train
 
 
-__all__ = ["PRM", "UserError", "__version__", "grade", "load_prm", "search_endpoint", "search_task", "train"]
+__all__ = [
+    "PRM", "UserError", "__version__", "grade", "load_prm", "one_cluster", "search_endpoint", "search_task",
+    "train",
+]  # fmt: skip
 
-_HOMES = {"UserError": "airls_ray.errors"} | dict.fromkeys(
-    ("PRM", "grade", "load_prm", "search_endpoint", "search_task", "train"), "airls_ray.api"
-)
+_HOMES = {
+    "UserError": "airls_ray.errors",
+    **dict.fromkeys(("PRM", "grade", "load_prm", "search_endpoint"), "airls_ray.api"),
+    **dict.fromkeys(("one_cluster", "search_task", "train"), "airls_ray.run_api"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import airls_ray
 from actors.cluster import cluster, kept, processes
 from actors.cluster.kept import kept_processes
 from airls_ray.config.schema import Resources
@@ -99,3 +100,13 @@ def test_an_idle_process_takes_no_cpus_from_others() -> None:
         whole = processes.start_actor(Counter, "whole", Resources(cpus=cpus))
         assert add(whole)[0] == 1
         processes.kill(whole)
+
+
+def test_runs_of_one_cluster_keep_processes() -> None:
+    with airls_ray.one_cluster():
+        counter = start()
+        _, pid = add(counter)
+        processes.end(counter)
+        assert add(start())[1] == pid
+    assert cluster.is_connected()  # who connected before disconnects
+    assert not kept.idle()

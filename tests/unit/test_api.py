@@ -11,11 +11,12 @@ import pytest
 
 import airls_ray
 import airls_ray.api
-from airls_ray.api import read_settings
+import airls_ray.run_api
 from airls_ray.config import Config
 from airls_ray.config.load import dump_config, load_config
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.prm.items import StepText
+from airls_ray.run_api import read_settings
 from tests.unit.endpoint_fakes import FakePolicy, served
 from tests.unit.prm_folders import qwen_prm
 
@@ -38,8 +39,9 @@ class Counts:
 
 
 def test_the_examples_are_true() -> None:
-    failed, tried = doctest.testmod(airls_ray.api)
-    assert (failed, tried >= 4) == (0, True)
+    results = [doctest.testmod(module) for module in (airls_ray.api, airls_ray.run_api)]
+    assert sum(one.failed for one in results) == 0
+    assert sum(one.attempted for one in results) >= 4
 
 
 def test_the_examples_of_the_documentation_are_true() -> None:
