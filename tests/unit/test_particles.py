@@ -37,7 +37,7 @@ def nodes_asked(searcher: Searcher, state: SearchState) -> list[int]:
 
 
 SEARCHES = 40
-SMALL = {"letters": 2, "step_tokens": 1, "max_steps": 3, "end": 0.3}
+SMALL: dict[str, Any] = {"letters": 2, "step_tokens": 1, "max_steps": 3, "end": 0.3}
 
 
 def all_responses() -> dict[tuple[int, ...], float]:
