@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def files_parsed_once() -> Iterator[None]:
+    """Configurations that are read again and again are parsed once: that is most of the time of a reading."""
+    from airls_ray.config import load
+
+    with pytest.MonkeyPatch.context() as patch:
+        parsed = cache(load._load_yaml)
+        patch.setattr(load, "_load_yaml", lambda text: deepcopy(parsed(text)))
+        yield
 
 
 @pytest.fixture(scope="module")

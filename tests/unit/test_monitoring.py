@@ -41,7 +41,9 @@ def written(source: str) -> set[str]:
     texts = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.JoinedStr):
-            texts.append("".join(one.value if isinstance(one, ast.Constant) else "{}" for one in node.values))
+            texts.append(
+                "".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in node.values)
+            )
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             texts.append(node.value)
     return set("\n".join(texts).splitlines())
