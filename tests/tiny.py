@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,7 @@ import pyarrow as pa
 from airls_ray.config.schema import ModelConfig
 from airls_ray.data.schemas import ROLLOUTS, TRACES, conform
 from airls_ray.models.create import create_policy
+from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.text.make_tokenizer import train_tokenizer
 from airls_ray.text.tokenizer_files import load_tokenizer
 
@@ -42,6 +46,26 @@ def make_policy_folder(folder: Path, *, seed: int = 0, tie: bool = False, dtype:
     return folder
 
 
+def policy_module(folder: Path) -> Any:
+    """The policy of a folder that stays as it is, to be trained: a copy, for reading takes far longer."""
+    return deepcopy(_read_policy(folder))
+
+
+def prm_module(folder: Path, parameterisation: Any, shaping: bool = False) -> Any:
+    """The same for a PRM, as `load_prm_module` gives it."""
+    return deepcopy(_read_prm(folder, parameterisation, shaping))
+
+
+@cache
+def _read_policy(folder: Path) -> Any:
+    return load_policy_module(folder)
+
+
+@cache
+def _read_prm(folder: Path, parameterisation: Any, shaping: bool) -> Any:
+    return load_prm_module(folder, parameterisation, shaping=shaping)
+
+
 def make_text_policy(folder: Path, *, context_tokens: int = 512) -> Path:
     """Write a two-layer policy with random weights that reads any text, a token a byte."""
     train_tokenizer([], 258, folder)
@@ -53,6 +77,7 @@ def make_text_policy(folder: Path, *, context_tokens: int = 512) -> Path:
     return folder
 
 
+@cache
 def make_rollouts(groups: int, size: int, *, seed: int = 0, vocab: int = 12, steps: int = 2) -> pa.Table:
     """ROLLOUTS with random tokens, `steps` steps each, alternating outcomes, log-probabilities of -1."""
     rng = np.random.default_rng(seed)
@@ -90,6 +115,7 @@ def make_rollouts(groups: int, size: int, *, seed: int = 0, vocab: int = 12, ste
     ).cast(ROLLOUTS)
 
 
+@cache
 def make_traces(groups: int, *, seed: int = 100) -> pa.Table:
     """TRACES for the problems of `make_rollouts`, one each."""
     rollouts = make_rollouts(groups, 1, seed=seed)

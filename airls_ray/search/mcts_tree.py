@@ -73,7 +73,10 @@ class Tree:
         ]
         if not open_leaves:
             return None
-        return max(open_leaves, key=lambda node: (self.lengths[node], state.log_score(node, how), -node))
+        most = max(self.lengths[node] for node in open_leaves)
+        # A score costs a walk to the root, so only those compared by it are scored.
+        longest = [node for node in open_leaves if self.lengths[node] == most]
+        return max(longest, key=lambda node: (state.log_score(node, how), -node))
 
     def _is_used_up(self, state: SearchState, node: int) -> bool:
         return all(child in self.blocked or state.nodes[child].finished for child in self.children[node])

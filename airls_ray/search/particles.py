@@ -101,8 +101,10 @@ class ParticleFilter(Searcher):
         self, state: SearchState, particles: Sequence[int], kept: int | None = None
     ) -> NDArray[np.int64]:
         """How often each particle goes on; where that is not once, their weights become one."""
+        if not particles or self.ess_threshold == 0.0:  # weights cost a walk to the root each
+            return np.ones(len(particles), dtype=np.int64)
         logs = np.array(list(self._log_weights(state, particles).values()))
-        if not particles or effective_sample_size(logs) >= self.ess_threshold * len(particles):
+        if effective_sample_size(logs) >= self.ess_threshold * len(particles):
             return np.ones(len(particles), dtype=np.int64)
         mean = float(logsumexp(logs)) - log(len(particles))
         restarts = state.data.setdefault(_RESTARTS, {})

@@ -110,5 +110,6 @@ SCHEMES: Mapping[
 
 
 def _check(weights: NDArray[np.float64], count: int) -> None:
-    if count < 1 or (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
+    # What `np.isclose` means, at a tenth of its price.
+    if count < 1 or (weights < 0).any() or not abs(weights.sum() - 1.0) <= 1e-8 + 1e-5:
         raise ValueError(f"cannot draw {count} from the probabilities {weights}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from math import exp
 from typing import Any, Literal
 
@@ -183,10 +184,23 @@ class SearchState:
 
     def _scores_and_tokens(self, node: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and tokens of all steps up to `node` and looked ahead."""
-        one = self.nodes[node]
-        scores = np.array([*self.step_scores(node), *one.ahead], dtype=np.float64)
-        tokens = np.diff(self.step_ends(node), prepend=0)
-        return scores, np.array([*tokens, *one.ahead_tokens], dtype=np.int64)
+        scores: list[float] = []
+        ends: list[int] = []
+        length = 0
+        for at in self.path(node):  # both at once: this walk is most of a search's own time
+            one = self.nodes[at]
+            if self.continues_step(at):
+                scores.pop()
+                ends.pop()
+            scores += one.scores
+            ends += [length + end for end in one.ends]
+            length += len(one.tokens)
+        last = self.nodes[node]
+        tokens = [end - start for start, end in pairwise([0, *ends])]
+        return (
+            np.array([*scores, *last.ahead], dtype=np.float64),
+            np.array([*tokens, *last.ahead_tokens], dtype=np.int64),
+        )
 
     def log_prob(self, node: int) -> float:
         """Log-probability of the response up to `node`, in nats."""

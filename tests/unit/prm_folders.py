@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,31 @@ def randomise(module: nn.Module) -> None:
                 parameter.normal_()
 
 
+Maker = Callable[..., dict[str, int]]
+
+
+def written_once(make: Maker) -> Maker:
+    """Keep the files of each call: to write them again is quicker than to make a model again."""
+    made: dict[Any, tuple[dict[str, int], dict[str, bytes]]] = {}
+
+    @wraps(make)
+    def write(folder: Path, *given: Any, **options: Any) -> dict[str, int]:
+        key = (given, tuple(sorted(options.items())))
+        folder.mkdir(parents=True, exist_ok=True)
+        if key not in made:
+            before = {path.name for path in folder.iterdir()}
+            vocabulary = make(folder, *given, **options)
+            new = [path for path in folder.iterdir() if path.name not in before]
+            made[key] = vocabulary, {path.name: path.read_bytes() for path in new}
+        vocabulary, files = made[key]
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return dict(vocabulary)
+
+    return write
+
+
+@written_once
 def token_classifier(folder: Path, labels: int = 2, *added: str, **tokenizer: Any) -> dict[str, int]:
     """Write a classifier as TRL's PRMTrainer saves it."""
     vocabulary = byte_tokenizer(folder, *added, **tokenizer)
@@ -110,6 +137,7 @@ def token_classifier(folder: Path, labels: int = 2, *added: str, **tokenizer: An
     return vocabulary
 
 
+@written_once
 def qwen_prm(folder: Path) -> dict[str, int]:
     """Write what Qwen2.5-Math-PRM's hub folder has, in two shards, less the code that it names."""
     vocabulary = byte_tokenizer(folder, "<|im_start|>", "<|im_end|>", "<extra_0>", template=CHATML)
@@ -140,6 +168,7 @@ def qwen_prm(folder: Path) -> dict[str, int]:
     return vocabulary
 
 
+@written_once
 def shepherd_prm(folder: Path, tie: bool = False) -> dict[str, int]:
     """Write a language model with the tokenizer of Math-Shepherd's kind."""
     vocabulary = space_tokenizer(folder)
@@ -149,6 +178,7 @@ def shepherd_prm(folder: Path, tie: bool = False) -> dict[str, int]:
     return vocabulary
 
 
+@written_once
 def rlhflow_prm(folder: Path, template: str | None = HEADERS) -> dict[str, int]:
     """Write a language model with a chat template like Llama's."""
     specials = ("<|begin|>", "<|head|>", "<|/head|>", "<|eot|>")

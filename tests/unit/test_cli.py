@@ -14,6 +14,7 @@ from airls_ray.cli import main as cli
 from airls_ray.config import Config
 from airls_ray.errors import Interrupted, ModelError, ResourceError, RunError
 
+pytestmark = pytest.mark.usefixtures("files_parsed_once")
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = str(ROOT / "configs" / "demo_arithmetic.yaml")
 

@@ -146,7 +146,8 @@ def train(
         **more,
     }
     method = {"name": "grpo", "importance_cap": 2.0}
-    run_training(Config.model_validate({"method": method, "output": folder, "train": train}), resume)
+    sections = {"task": {"test_problems": 4}, "method": method, "output": folder, "train": train}
+    run_training(Config.model_validate(sections), resume)
     return RunFolder(folder / "run")
 
 

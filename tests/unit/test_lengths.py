@@ -13,6 +13,7 @@ import pytest
 
 from actors.commands.prm_labels import training_problems
 from actors.learn.sft_rank import held_out_problems
+from actors.train import launch_checks
 from actors.train.launch_checks import check_data, check_lengths
 from airls_ray.config.schema import Config, TrainConfig
 from airls_ray.console.choose import make_progress
@@ -145,7 +146,10 @@ def test_a_test_problem_is_never_left_out(tmp_path: Path, policy: Path, limit: i
     check_lengths(config, str(policy), 10, make_progress(), traces=True)  # a warm start has no test
 
 
-def test_an_evaluation_needs_a_test_problem(tmp_path: Path, policy: Path) -> None:
+def test_an_evaluation_needs_a_test_problem(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch_checks, "check_before", lambda *_, **__: None)  # it would start graders
     config = config_of(tmp_path, LONG[:1], 64)
     for skip in (0, 1):
         asked = {"evaluate_every": 1, "evaluation": {"skip": skip}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from math import exp
 
 import numpy as np
@@ -77,14 +78,16 @@ def searched(searcher: Searcher) -> SearchState:
     return state
 
 
-def algorithm(name: AlgorithmName) -> Searcher:
-    return make_searcher(name, SearchConfig(), 8, "prod")
+@cache
+def searched_by(name: AlgorithmName) -> tuple[Searcher, SearchState]:
+    """An algorithm and where it ended; tests read the state and leave it as it is."""
+    searcher = make_searcher(name, SearchConfig(), 8, "prod")
+    return searcher, searched(searcher)
 
 
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_every_algorithm_gives_the_response_that_the_prm_ranks_first(name: AlgorithmName) -> None:
-    searcher = algorithm(name)
-    state = searched(searcher)
+    searcher, state = searched_by(name)
     leaves = searcher.leaves(state)
     nats = [response_nats(state, leaf) for leaf in leaves]
     assert min(len(state.response(leaf)) for leaf in leaves) == STEPS * STEP_TOKENS
@@ -99,13 +102,8 @@ def test_every_algorithm_gives_the_response_that_the_prm_ranks_first(name: Algor
 @pytest.mark.parametrize("name", ["beam", "lookahead", "dvts", "early_rejection", "rebase", "ets", "mcts"])
 def test_searches_that_share_out_by_scores_prefer_good_steps(name: AlgorithmName) -> None:
     """Half of the steps that are sampled are good; of those that are continued it must be more."""
-    searcher = algorithm(name)
-    state = searched(searcher)
-    firsts = [
-        state.response(leaf)[at]
-        for leaf in searcher.leaves(state)
-        for at in range(0, STEPS * STEP_TOKENS, STEP_TOKENS)
-    ]
+    searcher, state = searched_by(name)
+    firsts = [first for leaf in searcher.leaves(state) for first in state.response(leaf)[::STEP_TOKENS]]
     assert np.mean([first % 2 == 0 for first in firsts]) > 0.54
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from math import exp, inf, log, sqrt
 from typing import Any
@@ -75,10 +76,13 @@ def search(searcher: Searcher, tree: FakeTree, seed: int = 0) -> SearchState:
 def closed_nodes(state: SearchState, rollouts: set[int]) -> set[int]:
     """Finished nodes and those with children, all of which are closed."""
     found: set[int] = set()
+    children = defaultdict(list)
+    for at, one in enumerate(state.nodes):
+        children[one.parent].append(at)
     for node in reversed(range(len(state.nodes))):
         first: dict[tuple[int, ...], int] = {}
         expanded = False
-        for child in state.children(node):
+        for child in children[node]:
             first.setdefault(state.nodes[child].tokens, child)
             expanded |= child not in rollouts
         below = [child for child in first.values() if child not in rollouts]

@@ -18,6 +18,7 @@ import method_variants  # noqa: E402
 import methods  # noqa: E402
 import methods_table  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("files_parsed_once")
 ALL = [one.name for one in (*method_variants.METHODS, *method_variants.ABLATIONS)]
 
 

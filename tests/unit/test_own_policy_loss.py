@@ -19,7 +19,7 @@ from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.try_method import try_method
-from airls_ray.models.load import load_policy_module
+from tests.tiny import policy_module
 from tests.unit.learning.fakes import TEMPERATURE, on_policy
 from tests.unit.test_advantages import grades_of
 
@@ -63,7 +63,7 @@ def method(**fields: Any) -> MethodConfig:
 
 def updated(folder: Path, config: MethodConfig) -> tuple[dict[str, float], list[torch.Tensor]]:
     learner = LearnerConfig(learning_rate=1e-2, gradient_clip=0.0, tokens_per_microbatch=40)
-    engine, rollouts = TorchEngine(load_policy_module(folder), learner), on_policy(folder)
+    engine, rollouts = TorchEngine(policy_module(folder), learner), on_policy(folder)
     advantages = assign_credit(rollouts, grades_of(rollouts), None, config, max_response_tokens=8)
     metrics = update_policy(
         engine, rollouts, advantages, None, config, learner,
@@ -93,7 +93,7 @@ def test_other_built_in_losses_learn_and_measure_what_the_first_one_does(folder:
     metrics, weights = updated(folder, method(policy_loss=name))
     assert metrics.keys() == built_in.keys()
     assert metrics["policy/gradient_norm"] == pytest.approx(built_in["policy/gradient_norm"], rel=1e-4)
-    assert not torch.equal(weights[0], load_policy_module(folder).model.get_input_embeddings().weight)
+    assert not torch.equal(weights[0], policy_module(folder).model.get_input_embeddings().weight)
 
 
 def tried(own: Path, prm: dict[str, Any] | None = None, **fields: Any) -> None:

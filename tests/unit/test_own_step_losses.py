@@ -16,10 +16,10 @@ from airls_ray.config.supervised_section import StepLossConfig
 from airls_ray.errors import DoorError
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.try_step_labels import try_step_loss
-from airls_ray.models.load import load_prm_module
 from airls_ray.objectives.step_loss import StepLossInputs, StepNormaliser, known_to
 from airls_ray.prm.supervised import LabelledSequences, measure_labels, update_on_labels
 from airls_ray.prm.training import LabelTraining, run_epochs
+from tests.tiny import prm_module
 from tests.unit.test_supervised_prm import config as prm_config
 from tests.unit.test_supervised_prm import labelled
 
@@ -98,7 +98,7 @@ def test_the_cross_entropy_written_down_anew_learns_what_the_built_in_one_learns
 
     def updated(name: str) -> tuple[dict[str, float], list[torch.Tensor]]:
         settings = prm_config(learning_rate=1e-2, tokens_per_microbatch=40)
-        engine = TorchEngine(load_prm_module(folder, "scalar_head"), settings.learner)
+        engine = TorchEngine(prm_module(folder, "scalar_head"), settings.learner)
         metrics = update_on_labels(
             engine, batch, torch.arange(12), settings, pad_id=0, step_loss=StepLossConfig(name=name)
         )
@@ -120,7 +120,7 @@ def test_a_training_on_labels_learns_by_the_loss_that_is_named(folder: Path, own
     sent = pickle.dumps(Config(prm=settings.model_dump(), supervised_prm=section))
     copy.unlink()
     config: Config = pickle.loads(sent)
-    engine = TorchEngine(load_prm_module(folder, "scalar_head"), settings.learner)
+    engine = TorchEngine(prm_module(folder, "scalar_head"), settings.learner)
     training = LabelTraining(engine, config, labelled(), labelled(), pad_id=0)
     lines = [line for line, _ in run_epochs(training, config.supervised_prm.epochs)]
     assert lines[-1]["prm/loss"] < 0.7 * lines[0]["prm/loss"]
@@ -137,7 +137,7 @@ def test_a_loss_gets_places_in_solutions_and_counts_of_the_whole_update(
     section = {"step_loss": f"{own}:seen"}
     config = Config.model_validate({"prm": settings.model_dump(), "supervised_prm": section})
     table = labelled(labels=[[1.0, None, 0.25], [0.0, 1.0, None], [None, None, None]] * 4)
-    engine = TorchEngine(load_prm_module(folder, "scalar_head"), settings.learner)
+    engine = TorchEngine(prm_module(folder, "scalar_head"), settings.learner)
     metrics = LabelTraining(engine, config, table, table, pad_id=0).update(torch.arange(12))
     found = [metrics[f"train_prm/{name}"] for name in ("place", "steps", "rollouts")]
     assert found == pytest.approx([0.75, 1 / 16, 1 / 8])
@@ -146,7 +146,7 @@ def test_a_loss_gets_places_in_solutions_and_counts_of_the_whole_update(
 def test_held_out_labels_are_measured_by_the_loss_without_smoothing_or_clip(folder: Path) -> None:
     """A new head says 1/2 to all: the squared error of labels 0 and 1 is 1/4."""
     settings = prm_config()
-    engine = TorchEngine(load_prm_module(folder, "scalar_head"), settings.learner)
+    engine = TorchEngine(prm_module(folder, "scalar_head"), settings.learner)
     smooth = settings.model_copy(update={"label_smoothing": 0.3, "logit_clip": 0.1})
     squared = StepLossConfig(name="mean_squared_error")
     assert measure_labels(engine, labelled(), smooth, pad_id=0, step_loss=squared)["prm/loss"] == 0.25

@@ -20,7 +20,6 @@ from airls_ray.data.rollout_files import StoredRollouts
 from airls_ray.data.schemas import STORED_ROLLOUTS, rows_to_table
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.learning.engine import FrozenEngine, TorchEngine
-from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.prm.offline import (
     AdversarialTraining,
     SelectionFigures,
@@ -35,7 +34,7 @@ from airls_ray.prm.step_labels import label_stored
 from airls_ray.prm.training import run_epochs
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
-from tests.tiny import make_rollouts
+from tests.tiny import make_rollouts, policy_module, prm_module
 
 NAMES = STORED_ROLLOUTS.names
 
@@ -73,7 +72,7 @@ def stored(groups: int = 4, size: int = 4, *, logprobs: bool = False, traces: bo
 
 
 def engine_of(folder: Path, config: Config) -> TorchEngine:
-    module = load_prm_module(folder, config.prm.parameterisation)
+    module = prm_module(folder, config.prm.parameterisation)
     if config.prm.parameterisation == "scalar_head":
         with torch.no_grad():  # off zero, else all values are equal
             module.model.score.weight.copy_(torch.linspace(-1, 1, module.model.score.weight.numel()))
@@ -274,7 +273,7 @@ def test_an_update_sees_the_traces_of_its_own_problems_alone(folder: Path) -> No
 def test_log_probabilities_of_traces_are_those_of_the_policy(folder: Path) -> None:
     traces = stored().traces
     config = settings()
-    got = logprobs_under(FrozenEngine(load_policy_module(folder)), traces, config, pad_id=0)
+    got = logprobs_under(FrozenEngine(policy_module(folder)), traces, config, pad_id=0)
     model = AutoModelForCausalLM.from_pretrained(folder)
     for row in got.to_pylist():
         logits = model(torch.tensor([row["prompt"] + row["response"]])).logits[0].log_softmax(-1).detach()
@@ -284,7 +283,7 @@ def test_log_probabilities_of_traces_are_those_of_the_policy(folder: Path) -> No
 
 
 def test_a_prm_that_is_the_policy_starts_at_a_logit_of_zero(folder: Path) -> None:
-    policy = FrozenEngine(load_policy_module(folder))
+    policy = FrozenEngine(policy_module(folder))
     config = settings(parameterisation="log_prob")
     under = [logprobs_under(policy, table, config, pad_id=0) for table in tables(stored())]
     training, _ = adversarial(folder, config, StoredRollouts(*under))
@@ -322,7 +321,7 @@ def test_a_prm_learns_to_choose_on_problems_that_it_has_not_seen(folder: Path, m
     data = separable()
     config = settings(method, search_aggregate="mean")
     chosen = choose_method(config, data)
-    engine = TorchEngine(load_prm_module(folder, "scalar_head"), config.prm.learner)
+    engine = TorchEngine(prm_module(folder, "scalar_head"), config.prm.learner)
     labels = (
         label_stored(data.rollouts, Unread(), LabelRuleConfig(name="outcome")) if method == "orm" else None
     )

@@ -18,13 +18,14 @@ from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
 from airls_ray.evaluation.selection import trace_log_scores
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.prm.batch import PRMBatch, PRMSource, build_prm_batch
 from airls_ray.prm.scores import score_steps
 from airls_ray.prm.update import update_prm
-from tests.tiny import make_policy_folder, make_rollouts, make_traces
+from tests.tiny import make_policy_folder, make_rollouts, make_traces, policy_module, prm_module
 
 LEARNER = LearnerConfig(learning_rate=1e-2, gradient_clip=0.0, tokens_per_microbatch=40)
+WHOLE = LEARNER.model_copy(update={"tokens_per_microbatch": 1000}).model_dump()
+"""All in one micro-batch: for tests of where many updates lead to."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def settings(**changes: Any) -> PRMConfig:
 
 
 def engine_of(folder: Path, config: PRMConfig) -> TorchEngine:
-    module = load_prm_module(folder, config.parameterisation)
+    module = prm_module(folder, config.parameterisation)
     if config.parameterisation == "scalar_head":
         with torch.no_grad():  # off zero, else all values are equal and the backbone has no gradient
             module.model.score.weight.copy_(torch.linspace(-1, 1, module.model.score.weight.numel()))
@@ -46,7 +47,7 @@ def engine_of(folder: Path, config: PRMConfig) -> TorchEngine:
 
 
 def logprobs_of(folder: Path, table: pa.Table) -> pa.Table:
-    engine = TorchEngine(load_policy_module(folder), LEARNER)
+    engine = TorchEngine(policy_module(folder), LEARNER)
     return merge_parts([token_logprobs(engine, table, temperature=1.0, tokens_per_microbatch=99, pad_id=0)])
 
 
@@ -154,7 +155,7 @@ def test_old_rollouts_are_weighed_by_the_policy_that_sampled_them(
 
 def test_repirl_raises_the_experts_over_the_failed(folder: Path) -> None:
     # Without importance weights: those move on to the failed rollouts of highest value.
-    config = settings(**REPIRL, output_l2=0.01, repirl={"weight": "none"})
+    config = settings(**REPIRL, output_l2=0.01, repirl={"weight": "none"}, learner=WHOLE)
     engine, batch = engine_of(folder, config), batch_of(folder, config, "repirl")
     before = learn(engine, batch, config)
     after = learn(engine, batch, config, updates=6) and learn(engine, batch, config)
@@ -251,7 +252,7 @@ def test_repirls_trace_score_is_by_the_mean_over_tokens(folder: Path) -> None:
 def test_the_output_penalty_shrinks_the_outputs(folder: Path) -> None:
     outputs = []
     for weight in (0.0, 10.0):
-        config = settings(**REPIRL, output_l2=weight)
+        config = settings(**REPIRL, output_l2=weight, learner=WHOLE)
         engine, batch = engine_of(folder, config), batch_of(folder, config, "repirl")
         learn(engine, batch, config, updates=6)
         outputs.append(learn(engine, batch, config)["prm/output_abs_mean"])
@@ -290,7 +291,7 @@ def test_the_output_penalty_is_part_of_the_loss(folder: Path) -> None:
 def test_the_trust_region_holds_the_outputs_near_where_they_were(folder: Path, objective: str) -> None:
     drift = []
     for weight in (1e-9, 100.0):
-        config = settings(parameterisation="log_prob", drift_penalty=weight)
+        config = settings(parameterisation="log_prob", drift_penalty=weight, learner=WHOLE)
         metrics = learn(engine_of(folder, config), batch_of(folder, config, objective), config, updates=5)
         drift.append(metrics["prm/output_drift"])
     assert drift[1] < 0.5 * drift[0]
@@ -308,10 +309,10 @@ def test_the_first_update_of_an_iteration_does_not_feel_the_trust_region(folder:
 
 def test_a_ceiling_skips_every_objective(folder: Path) -> None:
     for objective in ("airl", "repirl", "prime"):
-        config = settings(parameterisation="log_prob")
+        config = settings(parameterisation="log_prob", learner=WHOLE)
         engine, batch = engine_of(folder, config), batch_of(folder, config, objective)  # type: ignore[arg-type]
-        metrics = learn(engine, batch, config, updates=12) and learn(engine, batch, config)
+        metrics = learn(engine, batch, config, updates=6) and learn(engine, batch, config)
         lowest = min(metrics["prm/expert_accuracy"], metrics["prm/policy_accuracy"])
         assert lowest > 0.5, objective
-        ceiling = settings(parameterisation="log_prob", accuracy_ceiling=0.5)
+        ceiling = settings(parameterisation="log_prob", accuracy_ceiling=0.5, learner=WHOLE)
         assert learn(engine, batch, ceiling)["prm/skipped"] == 1.0, objective

@@ -332,7 +332,8 @@ ITEMS = [
 def test_a_batch_scores_as_its_items_do_alone(tmp_path, form):
     MAKERS[form](tmp_path)
     together = load_step_scorer(tmp_path, form).score(ITEMS)
-    alone = [load_step_scorer(tmp_path, form, batch_tokens=1).score([item])[0] for item in ITEMS]
+    scorer = load_step_scorer(tmp_path, form, batch_tokens=1)
+    alone = [scorer.score([item])[0] for item in ITEMS]
     assert [len(scores) for scores in together] == [2, 1, 4, 0, 2]
     for found, wanted in zip(together, alone, strict=True):
         assert found == pytest.approx(wanted, abs=1e-5)

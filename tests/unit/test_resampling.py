@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import log
 from typing import Any
 
@@ -31,6 +32,7 @@ class Fixed:
         return self.number
 
 
+@cache
 def on_a_grid(count: int, kept: int | None = None, points: int = 5_000) -> np.ndarray:
     """[points, particles]: systematic counts for uniform numbers at equal distances."""
     numbers = (np.arange(points) + 0.5) / points

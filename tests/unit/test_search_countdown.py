@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import combinations, islice
 
 import pytest
@@ -28,11 +29,16 @@ SETTINGS = SearchConfig.model_validate(
 
 
 class AllMoves:
-    """A policy that makes each legal move in its turn; a token is a character."""
+    """A policy that makes each legal move in its turn; a token is a character.
+
+    Moves and worths are computed once for each prefix: all searches meet the same ones.
+    """
 
     def __init__(self, task: CountdownTask, problem: Problem) -> None:
-        self._task = task
-        self._problem = problem
+        self.task = task
+        self.problem = problem
+        self._moves = cache(self._find_moves)
+        self._worth = cache(self._find_worth)
 
     def answer(self, state: SearchState, expansion: Expansion) -> list[Child]:
         """All children of an expansion."""
@@ -67,9 +73,9 @@ class AllMoves:
             ahead=tuple(ahead),
         )
 
-    def _moves(self, before: str, begun: str) -> tuple[list[str], Finish]:
+    def _find_moves(self, before: str, begun: str) -> tuple[list[str], Finish]:
         """The legal moves that go on as `begun`, and what they end."""
-        pool = list(read_prompt(self._problem.prompt)[0])
+        pool = list(read_prompt(self.problem.prompt)[0])
         for step in filter(None, before.split(",")):
             formula, _, result = step.partition("=")
             for number in map(int, formula.translate(str.maketrans("+-*/", "    ")).split()):
@@ -84,10 +90,10 @@ class AllMoves:
         ]
         return moves, "stop" if last else "step"
 
-    def _worth(self, response: str) -> float:
+    def _find_worth(self, response: str) -> float:
         pieces = response.split(",")
         steps = [*(piece + "," for piece in pieces[:-1]), *([pieces[-1]] if pieces[-1] else [])]
-        return float(self._task.step_truth(self._problem, steps)[-1])
+        return float(self.task.step_truth(self.problem, steps)[-1])
 
 
 def search(searcher: Searcher, moves: AllMoves, seed: int) -> SearchState:
@@ -98,13 +104,18 @@ def search(searcher: Searcher, moves: AllMoves, seed: int) -> SearchState:
     return state
 
 
+@cache
+def policies(numbers: int) -> list[AllMoves]:
+    task = CountdownTask(CountdownTaskConfig(numbers=numbers, test_problems=12))
+    return [AllMoves(task, problem) for problem in islice(task.problems("test", 0), 12)]
+
+
 @pytest.mark.parametrize("numbers", [3, 4])
 @pytest.mark.parametrize("name", STEP_SEARCHES)
 def test_an_oracle_solves_every_problem(name: AlgorithmName, numbers: int) -> None:
-    task = CountdownTask(CountdownTaskConfig(numbers=numbers, test_problems=12))
     searcher = make_searcher(name, SETTINGS, WIDTH, "last")
-    for number, problem in enumerate(islice(task.problems("test", 0), 12)):
-        state = search(searcher, AllMoves(task, problem), number)
+    for number, moves in enumerate(policies(numbers)):
+        state = search(searcher, moves, number)
         best = max(searcher.leaves(state), key=lambda leaf: state.value(leaf, "last"))
         response = "".join(map(chr, state.response(best)))
-        assert task.grade(problem, response).outcome == 1.0, (problem.prompt, response)
+        assert moves.task.grade(moves.problem, response).outcome == 1.0, (moves.problem.prompt, response)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Sequence
+import ssl
+from collections.abc import Iterator, Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import airls_ray
 from airls_ray.config.schema import FileTaskConfig, PRMConfig
 from airls_ray.errors import ConfigError, DataError, ModelError, RunError
+from airls_ray.evaluation import endpoint
 from airls_ray.prm.folder import write_prm_form
 from airls_ray.prm.items import StepText
 from airls_ray.search.over_endpoint import SearchResult, scoring_of
@@ -31,6 +34,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bytes")
     train_tokenizer(["a"], 258, folder)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_list_of_authorities() -> Iterator[None]:
+    """Every client reads the certificates of all authorities, and none of the addresses here has one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 def search(policy: FakePolicy, prm: Any = None, **options: Any) -> list[SearchResult]:
@@ -204,7 +215,8 @@ def test_the_only_model_is_found_and_of_several_one_must_be_named() -> None:
     assert policy.asked[0]["model"] == "b"
 
 
-def test_an_address_without_a_server_is_one_sentence() -> None:
+def test_an_address_without_a_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_RETRIES", 0)  # there is a pause before each
     with pytest.raises(
         RunError, match=r"http://127\.0\.0\.1:9/v1 did not answer .*: check its address and the key"
     ):

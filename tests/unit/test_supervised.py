@@ -20,13 +20,13 @@ from airls_ray.learning.supervised import sample_responses, update_on_traces, up
 from airls_ray.models.load import load_policy_module
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
-from tests.tiny import make_traces
+from tests.tiny import make_traces, policy_module
 
 SMALL: dict[str, Any] = {"task": {"name": "arithmetic", "operations": 2, "modulus": 5}}
 
 
 def test_the_loss_is_the_mean_over_response_tokens(folder: Path) -> None:
-    module = load_policy_module(folder)
+    module = policy_module(folder)
     losses = []
     for row in make_traces(4).to_pylist():
         tokens = torch.tensor([row["prompt"] + row["response"]])
@@ -42,8 +42,8 @@ def test_the_loss_is_the_mean_over_response_tokens(folder: Path) -> None:
 
 def test_updates_learn_the_traces_by_heart(folder: Path) -> None:
     config = LearnerConfig(learning_rate=1e-2)
-    engine = TorchEngine(load_policy_module(folder), config)
-    for _ in range(60):
+    engine = TorchEngine(policy_module(folder), config)
+    for _ in range(36):
         metrics = update_on_traces(engine, make_traces(4), config, pad_id=0)
     assert metrics["sft/loss"] < 0.1
     traces = make_traces(4)
@@ -67,14 +67,14 @@ def sample(module: Any, prompts: list[list[int]], **changes: Any) -> list[list[i
 
 
 def test_samples_end_at_any_end_of_a_response_or_at_the_limit(folder: Path) -> None:
-    responses = sample(load_policy_module(folder), [[3, 4]] * 64, eos_ids=[1, 5])
+    responses = sample(policy_module(folder), [[3, 4]] * 64, eos_ids=[1, 5])
     assert all(not {1, 5} & {*response[:-1]} for response in responses)
     assert all(response[-1] in (1, 5) or len(response) == 8 for response in responses)
     assert {1, 5} <= {response[-1] for response in responses if len(response) < 8}
 
 
 def test_samples_follow_the_models_distribution_whatever_the_padding(folder: Path) -> None:
-    module = load_policy_module(folder)
+    module = policy_module(folder)
     with torch.no_grad():  # far from uniform, so that a wrong position shows
         module.model.lm_head.weight.mul_(30.0)
     prompt = [3, 4]
@@ -86,7 +86,7 @@ def test_samples_follow_the_models_distribution_whatever_the_padding(folder: Pat
 
 
 def test_sampling_depends_on_its_seed_only_and_leaves_training_mode(folder: Path) -> None:
-    module = load_policy_module(folder)
+    module = policy_module(folder)
     torch.manual_seed(0)
     state = torch.get_rng_state()
     first = sample(module, [[3, 4]] * 8)

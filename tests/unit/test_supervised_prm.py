@@ -19,7 +19,6 @@ from airls_ray.data.schemas import PRM_LABELS
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob, measure_step_scores
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.models.load import load_prm_module
 from airls_ray.objectives.step_loss import StepLossInputs, StepNormaliser, known_to, measured_sums
 from airls_ray.prm.supervised import (
     LabelledSequences,
@@ -29,7 +28,7 @@ from airls_ray.prm.supervised import (
     split_by_problem,
     update_on_labels,
 )
-from tests.tiny import make_rollouts
+from tests.tiny import make_rollouts, prm_module
 
 NONE = math.nan
 
@@ -158,7 +157,7 @@ def test_the_update_does_not_depend_on_ranks_or_microbatches(folder: Path) -> No
     batch = LabelledSequences.of(labelled(labels=labels))
 
     def gradients(rank: int, ranks: int, tokens: int) -> list[torch.Tensor]:
-        module = load_prm_module(folder, "scalar_head")
+        module = prm_module(folder, "scalar_head")
         torch.nn.init.ones_(module.model.score.weight)  # a head of zeros gives the backbone no gradient
         engine = FakeRank(module, LearnerConfig(gradient_clip=0.0), rank, ranks)
         update_on_labels(engine, batch, torch.arange(12), config(tokens_per_microbatch=tokens), pad_id=0)
@@ -173,7 +172,7 @@ def test_the_update_does_not_depend_on_ranks_or_microbatches(folder: Path) -> No
 
 def test_the_loss_is_read_at_the_last_token_of_each_step(folder: Path) -> None:
     table = labelled(2, 2)
-    module = load_prm_module(folder, "scalar_head")
+    module = prm_module(folder, "scalar_head")
     torch.nn.init.normal_(module.model.score.weight, generator=torch.Generator().manual_seed(0))
     losses = []
     for row in table.to_pylist():
@@ -189,7 +188,7 @@ def test_the_loss_is_read_at_the_last_token_of_each_step(folder: Path) -> None:
 def test_a_prm_learns_its_labels_by_heart_and_the_figures_say_so(folder: Path) -> None:
     table = labelled()
     settings = config(learning_rate=3e-3)
-    engine = TorchEngine(load_prm_module(folder, "scalar_head"), settings.learner)
+    engine = TorchEngine(prm_module(folder, "scalar_head"), settings.learner)
     before = measure_labels(engine, table, settings, pad_id=0)
     assert before["prm/loss"] == pytest.approx(math.log(2.0))  # a new head says 1/2 to all
     assert before["prm/label_auroc"] == 0.5
@@ -211,7 +210,7 @@ def test_a_language_models_logit_is_what_it_gives_a_step_over_the_policy(folder:
     table = table.set_column(
         table.column_names.index("logprobs"), "logprobs", logprobs.cast(pa.list_(pa.float32()))
     )
-    module, losses = load_prm_module(folder, "log_prob"), []
+    module, losses = prm_module(folder, "log_prob"), []
     for row in table.to_pylist():
         tokens = torch.tensor([row["prompt"] + row["response"]])
         log_probs = (module.model(tokens).logits[0].detach().double() / 0.7).log_softmax(-1)
@@ -237,7 +236,7 @@ def test_a_language_model_needs_the_log_probabilities_of_the_policy(folder: Path
 
 def test_a_sharded_measurement_is_the_measurement_of_one_rank(folder: Path) -> None:
     table = labelled()
-    module = load_prm_module(folder, "scalar_head")
+    module = prm_module(folder, "scalar_head")
     torch.nn.init.normal_(module.model.score.weight, generator=torch.Generator().manual_seed(0))
 
     class Half(FakeRank):

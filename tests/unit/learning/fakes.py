@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from airls_ray.data.schemas import ROLLOUTS
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.policy import update_policy
-from airls_ray.models.load import load_policy_module
 from airls_ray.tensors import to_packed
-from tests.tiny import make_rollouts
+from tests.tiny import make_rollouts, policy_module
 
 TEMPERATURE = 0.8
 
@@ -39,11 +39,12 @@ def learner(**changes: Any) -> LearnerConfig:
 
 
 def logprobs_of(folder: Path, table: pa.Table, temperature: float = TEMPERATURE) -> pa.Table:
-    engine = TorchEngine(load_policy_module(folder), learner())
+    engine = TorchEngine(policy_module(folder), learner())
     part = token_logprobs(engine, table, temperature=temperature, tokens_per_microbatch=1000, pad_id=0)
     return merge_parts([part])
 
 
+@cache
 def on_policy(folder: Path, groups: int = 4, size: int = 4) -> pa.Table:
     """Rollouts whose log-probabilities are the policy's."""
     table = make_rollouts(groups, size)

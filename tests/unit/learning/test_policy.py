@@ -14,9 +14,8 @@ from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, TOKEN_LOGPROBS
 from airls_ray.learning.batches import Sequences, token_logprobs
 from airls_ray.learning.engine import TorchEngine, learning_rate
-from airls_ray.models.load import load_policy_module
 from airls_ray.tensors import make_batch, to_packed
-from tests.tiny import make_rollouts
+from tests.tiny import make_rollouts, policy_module
 from tests.unit.learning.fakes import (
     TEMPERATURE,
     FakeRank,
@@ -38,10 +37,10 @@ def test_the_learning_rate_rises_linearly_and_stays() -> None:
 def test_a_reloaded_engine_continues_as_if_never_stopped(folder: Path, tmp_path: Path) -> None:
     table = on_policy(folder)
     config = learner(lr_warmup_updates=3)
-    engine = TorchEngine(load_policy_module(folder), config)
+    engine = TorchEngine(policy_module(folder), config)
     run_policy(engine, table, MethodConfig(name="grpo"), config)
     engine.save_state(tmp_path)
-    other = TorchEngine(load_policy_module(folder), config)
+    other = TorchEngine(policy_module(folder), config)
     with torch.no_grad():
         for (_, mine), (_, theirs) in zip(other.named_weights(), engine.named_weights(), strict=True):
             mine.copy_(theirs)
@@ -55,7 +54,7 @@ def test_a_reloaded_engine_continues_as_if_never_stopped(folder: Path, tmp_path:
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_the_parts_of_all_ranks_are_the_whole_in_the_tables_order(folder: Path, layout: Any) -> None:
     table = make_rollouts(3, 3)
-    module = load_policy_module(folder)
+    module = policy_module(folder)
     parts = [
         token_logprobs(
             FakeRank(module, learner(), rank, 2),
@@ -78,7 +77,7 @@ def test_the_parts_of_all_ranks_are_the_whole_in_the_tables_order(folder: Path, 
 
 
 def test_merging_parts_that_lack_a_row_is_an_error(folder: Path) -> None:
-    engine = FakeRank(load_policy_module(folder), learner(), 0, 2)
+    engine = FakeRank(policy_module(folder), learner(), 0, 2)
     part = token_logprobs(engine, make_rollouts(2, 2), temperature=1.0, tokens_per_microbatch=99, pad_id=0)
     with pytest.raises(ValueError, match="exactly once"):
         merge_parts([part])
@@ -86,7 +85,7 @@ def test_merging_parts_that_lack_a_row_is_an_error(folder: Path) -> None:
 
 def test_more_ranks_than_rows_still_run(folder: Path) -> None:
     table = make_rollouts(1, 2)
-    module = load_policy_module(folder)
+    module = policy_module(folder)
     ranks = [FakeRank(module, learner(), rank, 3) for rank in range(3)]
     parts = [token_logprobs(e, table, temperature=1.0, tokens_per_microbatch=99, pad_id=0) for e in ranks]
     assert [part.num_rows for part in parts] == [1, 1, 0]
@@ -97,10 +96,10 @@ def test_more_ranks_than_rows_still_run(folder: Path) -> None:
 def test_one_update_is_the_hand_made_policy_gradient_step(folder: Path) -> None:
     table = on_policy(folder)
     config = learner()
-    engine = TorchEngine(load_policy_module(folder), config)
+    engine = TorchEngine(policy_module(folder), config)
     run_policy(engine, table, MethodConfig(name="grpo"), config)
 
-    module = load_policy_module(folder)
+    module = policy_module(folder)
     optimizer = torch.optim.AdamW(
         [p for _, p in module.hf_parameters()], lr=1e-2, betas=(0.9, 0.95), weight_decay=0.0, foreach=False
     )
@@ -141,7 +140,7 @@ def test_rollouts_that_the_sequence_mask_leaves_out_count_in_no_mean(
         name="grpo", aggregation=aggregation, sequence_mask=1.0, entropy_coefficient=0.1, epochs=epochs
     )
     norms = [
-        run_policy(TorchEngine(load_policy_module(folder), config), rows, method, config, advantages=given)
+        run_policy(TorchEngine(policy_module(folder), config), rows, method, config, advantages=given)
         for rows, given in ((mixed, values), (mixed.take(rest), values.take(rest)))
     ]
     first, second = (one["policy/gradient_norm"] for one in norms)
@@ -159,7 +158,7 @@ def test_gradients_do_not_depend_on_ranks_or_microbatches(
 
     def gradients(rank: int, ranks: int, tokens: int, layout: str) -> list[torch.Tensor]:
         config = learner(tokens_per_microbatch=tokens, layout=layout)
-        engine = FakeRank(load_policy_module(folder), config, rank, ranks)
+        engine = FakeRank(policy_module(folder), config, rank, ranks)
         run_policy(engine, table, method, config, reference_logprobs=reference)
         return engine.gradients
 
@@ -180,7 +179,7 @@ def test_advantages_per_token_and_per_step_are_the_same_update(folder: Path) -> 
         ],
         pa.list_(pa.float32()),
     )
-    engines = [TorchEngine(load_policy_module(folder), config) for _ in range(2)]
+    engines = [TorchEngine(policy_module(folder), config) for _ in range(2)]
     for engine, advantages in zip(engines, (per_step, per_token), strict=True):
         run_policy(engine, table, MethodConfig(name="grpo"), config, advantages=advantages)
     assert torch.equal(weights_of(engines[0]), weights_of(engines[1]))
@@ -188,7 +187,7 @@ def test_advantages_per_token_and_per_step_are_the_same_update(folder: Path) -> 
 
 def test_advantages_of_another_length_are_an_error(folder: Path) -> None:
     table = on_policy(folder)
-    engine = TorchEngine(load_policy_module(folder), learner())
+    engine = TorchEngine(policy_module(folder), learner())
     wrong = pa.array([[1.0]] * table.num_rows, pa.list_(pa.float32()))
     with pytest.raises(ValueError, match="one value per step"):
         run_policy(engine, table, MethodConfig(name="grpo"), learner(), advantages=wrong)
@@ -203,7 +202,7 @@ def test_the_samplers_error_is_measured_before_the_update(folder: Path) -> None:
     place = table.column_names.index("logprobs")
     table = table.set_column(place, ROLLOUTS.field("logprobs"), column)
     for method in (MethodConfig(name="grpo"), MethodConfig(name="grpo", updates_per_iteration=2)):
-        engine = TorchEngine(load_policy_module(folder), learner())
+        engine = TorchEngine(policy_module(folder), learner())
         metrics = run_policy(engine, table, method, learner())
         assert metrics["sync/logprob_difference_max"] == pytest.approx(0.5, abs=1e-4)
         assert metrics["sync/logprob_difference_mean"] == pytest.approx(0.5 / shifted.numel(), abs=1e-5)
@@ -211,7 +210,7 @@ def test_the_samplers_error_is_measured_before_the_update(folder: Path) -> None:
 
 def test_shares_and_epochs_each_make_an_update(folder: Path) -> None:
     table = on_policy(folder)
-    engine = TorchEngine(load_policy_module(folder), learner())
+    engine = TorchEngine(policy_module(folder), learner())
     method = MethodConfig(name="grpo", updates_per_iteration=2, epochs=3)
     metrics = run_policy(engine, table, method, learner())
     assert metrics["policy/updates"] == engine.updates == 6
@@ -224,11 +223,11 @@ def test_constant_groups_can_be_left_out(folder: Path) -> None:
     outcomes = pa.array([1.0, 0.0, 1.0, 1.0, 0.0, 0.0], pa.float32())
     table = table.set_column(place, ROLLOUTS.field("outcome"), outcomes)
     method = MethodConfig(name="grpo", drop_constant_groups=True)
-    metrics = run_policy(TorchEngine(load_policy_module(folder), learner()), table, method, learner())
+    metrics = run_policy(TorchEngine(policy_module(folder), learner()), table, method, learner())
     assert metrics["policy/rollouts"] == 2
     for constant in (0.0, 1.0):
         same = table.set_column(place, ROLLOUTS.field("outcome"), pa.array([constant] * 6, pa.float32()))
-        engine = TorchEngine(load_policy_module(folder), learner())
+        engine = TorchEngine(policy_module(folder), learner())
         before = weights_of(engine)
         assert run_policy(engine, same, method, learner())["policy/updates"] == 0
         assert torch.equal(weights_of(engine), before)
@@ -238,7 +237,7 @@ def test_the_importance_weight_compares_trainer_and_sampler(folder: Path) -> Non
     table = make_rollouts(2, 2)  # the sampler claims -1 for every token
     trainer = to_packed(logprobs_of(folder, table)["logprobs"]).values
     method = MethodConfig(name="grpo", importance_cap=2.0)
-    metrics = run_policy(TorchEngine(load_policy_module(folder), learner()), table, method, learner())
+    metrics = run_policy(TorchEngine(policy_module(folder), learner()), table, method, learner())
     expected = (trainer + 1.0).exp().clamp(max=2.0).mean()
     assert metrics["policy/importance_weight"] == pytest.approx(float(expected), abs=1e-5)
     assert metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-6)

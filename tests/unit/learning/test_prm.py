@@ -16,11 +16,10 @@ from airls_ray.config.schema import PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, STEP_SCORES, TOKEN_LOGPROBS
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.prm.batch import PRMBatch, PRMSource, build_prm_batch
 from airls_ray.prm.scores import score_steps
 from airls_ray.prm.update import update_prm
-from tests.tiny import make_rollouts, make_traces
+from tests.tiny import make_rollouts, make_traces, policy_module, prm_module
 from tests.unit.learning.fakes import TEMPERATURE, FakeRank, learner, logprobs_of, on_policy, weights_of
 
 
@@ -111,7 +110,7 @@ def prm_config(parameterisation: Any, **changes: Any) -> PRMConfig:
 
 
 def prm_engine(folder: Path, config: PRMConfig) -> TorchEngine:
-    module = load_prm_module(folder, config.parameterisation, shaping=config.shaping)
+    module = prm_module(folder, config.parameterisation, shaping=config.shaping)
     return TorchEngine(module, config.learner)
 
 
@@ -169,7 +168,7 @@ def test_prm_gradients_do_not_depend_on_ranks(folder: Path, parameterisation: An
     batch = real_batch(folder, config)
 
     def gradients(rank: int, ranks: int) -> list[torch.Tensor]:
-        module = load_prm_module(folder, config.parameterisation, shaping=shaping)
+        module = prm_module(folder, config.parameterisation, shaping=shaping)
         if parameterisation == "scalar_head":
             with torch.no_grad():  # off zero, else the backbone has no gradient
                 module.model.score.weight.fill_(0.1)
@@ -186,8 +185,8 @@ def test_an_update_is_skipped_above_the_accuracy_ceiling(folder: Path) -> None:
     open_config = prm_config("log_prob")
     engine = prm_engine(folder, open_config)
     batch = real_batch(folder, open_config)
-    for _ in range(40):
-        metrics = update_prm(engine, batch, open_config, temperature=TEMPERATURE, pad_id=0)
+    update_prm(engine, batch, open_config, temperature=TEMPERATURE, pad_id=0, updates=12)
+    metrics = update_prm(engine, batch, open_config, temperature=TEMPERATURE, pad_id=0)
     lowest = min(metrics["prm/expert_accuracy"], metrics["prm/policy_accuracy"])
     assert lowest > 0.6
     before = weights_of(engine)
@@ -213,11 +212,11 @@ def test_no_problem_with_both_classes_skips_the_update(folder: Path) -> None:
 # ------------------------------------------------------------------------------------ scores
 def naive_scores(folder: Path, table: pa.Table, parameterisation: str, how: str) -> tuple[Any, Any]:
     """(f, l) of every step, row by row."""
-    module = load_prm_module(folder, parameterisation)
+    module = prm_module(folder, parameterisation)
     if parameterisation == "scalar_head":
         with torch.no_grad():
             module.model.score.weight.fill_(0.1)
-    policy = load_policy_module(folder)
+    policy = policy_module(folder)
     fs, ls = [], []
     for row in table.to_pylist():
         tokens = torch.tensor([row["prompt"] + row["response"]])
@@ -249,7 +248,7 @@ def test_scores_equal_the_naive_ones(
 ) -> None:
     table = on_policy(folder)
     config = prm_config(parameterisation, log_prob=how, reward=reward, search_score=search)
-    module = load_prm_module(folder, parameterisation)
+    module = prm_module(folder, parameterisation)
     if parameterisation == "scalar_head":
         with torch.no_grad():
             module.model.score.weight.fill_(0.1)
