@@ -284,7 +284,7 @@ class SimulatedRun:
         from actors.cluster import processes
         from airls_ray.config.schema import Resources
 
-        return processes.start_actor(kind, "", Resources(cpus=0.01, threads=1), *arguments)
+        return processes.start_actor(kind, "", Resources(cpus=0.01, threads=1), *arguments, keep=True)
 
 
 def simulated_config(folder: Path, workers: int, iterations: int, **train: Any) -> Config:
@@ -363,7 +363,7 @@ def run_loop(
         from actors.cluster import processes
 
         for actor in recovery.parts.learners:
-            processes.kill(actor)
+            processes.end(actor)
         return run.read_metrics()
 
 

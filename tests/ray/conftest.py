@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from actors.cluster import cluster, processes
+from actors.cluster.kept import kept_processes
 from airls_ray.config.schema import RayConfig
 
 
@@ -26,5 +27,6 @@ def ray_cluster() -> Iterator[None]:
     # Instead of 10 s, since test_monitoring.py waits for it (Ray's own names have small letters).
     os.environ["RAY_metrics_report_interval_ms"] = "2000"  # noqa: SIM112
     cluster.connect(RayConfig(object_store_gib=0.25))
-    yield
+    with kept_processes():
+        yield
     cluster.disconnect()

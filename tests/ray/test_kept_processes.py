@@ -54,7 +54,8 @@ def test_other_resources_get_another_process() -> None:
         assert add(start(resources=Resources(cpus=0.1, threads=2)))[1] != pid
 
 
-def test_outside_the_block_a_process_ends_with_its_actor() -> None:
+def test_outside_the_block_a_process_ends_with_its_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_depth", 0)  # these tests stand inside a block
     counter = start()
     add(counter)
     processes.end(counter)
@@ -62,7 +63,8 @@ def test_outside_the_block_a_process_ends_with_its_actor() -> None:
         add(counter)
 
 
-def test_the_block_ends_what_it_kept() -> None:
+def test_the_block_ends_what_it_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_depth", 0)
     with kept_processes():
         counter = start()
         add(counter)
@@ -81,7 +83,8 @@ def test_a_process_that_died_is_not_given_to_the_next() -> None:
         assert add(start(2))[0] == 3
 
 
-def test_an_object_that_cannot_be_says_so_itself() -> None:
+def test_an_object_that_cannot_be_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_depth", 0)
     with kept_processes():
         counter = start()
         add(counter)
@@ -102,7 +105,8 @@ def test_an_idle_process_takes_no_cpus_from_others() -> None:
         processes.kill(whole)
 
 
-def test_runs_of_one_cluster_keep_processes() -> None:
+def test_runs_of_one_cluster_keep_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_depth", 0)
     with airls_ray.one_cluster():
         counter = start()
         _, pid = add(counter)
