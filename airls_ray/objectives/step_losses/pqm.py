@@ -1,4 +1,4 @@
-"""Ranking of a solution's steps, wrong ones below right ones by a margin (PQM, arXiv 2410.11287).
+"""Ranking of a solution's steps, wrong ones below right ones by a margin (PQM, arXiv 2410.11287, eq. 10).
 
 The step logits are read as Q-values. Their program counts the right step itself twice in the denominator from
 the second right step on; the paper's formula, and this, do not.
