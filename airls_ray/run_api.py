@@ -54,8 +54,8 @@ def one_cluster(config: str | Path | Mapping[str, Any] | Config = MappingProxyTy
             for rate in (1e-4, 2e-4):
                 airls_ray.train(FILE, name=f"rate_{rate}", policy={"learning_rate": rate})
 
-    Without GPUs a later run begins to sample after two seconds instead of thirty. Where actors ask for GPUs
-    only the cluster is shared.
+    On one machine without GPUs a later run begins to sample after two seconds instead of thirty. Where actors
+    ask for GPUs, or the cluster has several nodes, only the cluster is shared.
 
     Args:
         config: where the cluster is (section `ray`), as for `train`; by default one of this machine's own.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from actors.cluster import cluster, processes
+from actors.cluster import cluster, placement, processes
 from actors.cluster.cluster import Demand
 from actors.cluster.kept import kept_processes
 from actors.cluster.starting import Starting, wait_for_start
@@ -64,11 +64,15 @@ def connected(config: Config, *, keep: bool = False) -> Iterator[None]:
 
     Args:
         config: where the cluster is.
-        keep: whether processes with their imports are kept for what runs next in the block.
+        keep: whether processes with their imports are kept for what runs next in the block, where the
+            cluster is one machine.
     """
     if keep:
-        with connected(config), kept_processes():
-            yield
+        with connected(config):
+            # Without CPUs to ask for, all actors of several nodes might come to lie on one of them.
+            alone = len(placement.nodes().alive) == 1
+            with kept_processes() if alone else nullcontext():
+                yield
         return
     if cluster.is_connected():
         yield
