@@ -108,7 +108,7 @@ def test_a_cluster_of_our_own_leaves_no_token_behind(tmp_path: Path) -> None:
     """A file in the home folder would turn token mode on in every later `ray start`."""
     code = (
         "import os\n"
-        "from actors.cluster import cluster\n"
+        "from actors.cluster import cluster, processes\n"
         "from airls_ray.config.schema import RayConfig, Resources\n"
         "from tests.ray.test_cluster import Worker\n"
         "cluster.connect(RayConfig(object_store_gib=0.1))\n"
