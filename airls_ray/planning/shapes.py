@@ -108,6 +108,11 @@ PUBLISHED: Mapping[str, ModelShape] = {
         hidden=896, layers=24, heads=14, kv_heads=2, head_dim=64, intermediate=4864, vocab=151936,
         tied=True, qkv_bias=True, context=32768,
     ),
+    # config.json of https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct: 134,515,008 parameters
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ModelShape(
+        hidden=576, layers=30, heads=9, kv_heads=3, head_dim=64, intermediate=1536, vocab=49152,
+        tied=True, context=8192,
+    ),
     # config.json of https://huggingface.co/Qwen/Qwen3-4B-Base: 4,022,468,096 parameters
     "Qwen/Qwen3-4B-Base": ModelShape(
         hidden=2560, layers=36, heads=32, kv_heads=8, head_dim=128, intermediate=9728, vocab=151936,
