@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -227,6 +228,8 @@ def _has_short_rows(config: Any) -> bool:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep progress bars and load reports of transformers out of the job log."""
+    if not torch.cuda.is_available():  # a save imports DeepSpeed, which warns where it has to find that out
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from airls_ray.errors import ModelError
 from airls_ray.learning.batches import Sequences
 from airls_ray.models.check import check_model_folder
-from airls_ray.models.load import DType, load_policy_module, load_prm_module, save_hf
+from airls_ray.models.load import DType, load_policy_module, load_prm_module, quiet_transformers, save_hf
 from airls_ray.tensors import TokenBatch, make_batch
 from tests.tiny import make_policy_folder, make_rollouts
 
@@ -269,3 +270,11 @@ def test_a_head_of_another_size_is_refused(folder: Path, tmp_path: Path) -> None
     save_hf(load_prm_module(folder, "scalar_head", shaping=True), None, folder, tmp_path)
     with pytest.raises(ModelError, match=r"prm\.shaping"):
         load_prm_module(tmp_path, "scalar_head")
+
+
+def test_deepspeed_which_a_save_imports_has_no_gpu_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "")  # so that it is as before afterwards
+    monkeypatch.delenv("DS_ACCELERATOR")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with quiet_transformers():
+        assert os.environ["DS_ACCELERATOR"] == "cpu"
