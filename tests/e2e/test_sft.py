@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +76,35 @@ def test_it_writes_a_line_per_update(warm_started: tuple[Path, dict[str, Any]]) 
     assert lines[-1]["sft/loss"] < 0.7 * lines[0]["sft/loss"]
 
 
-def test_it_goes_on_from_a_given_model(warm_started: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    folder, _ = warm_started
-    model = {**config().model.model_dump(), "path": str(folder)}
-    sft = {"iterations": 4, "evaluate_every": 4, "target_accuracy": 1.0}
-    summary = run_sft(config(model=model, sft=sft), tmp_path / "sft", QuietProgress())
-    first = json.loads((tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()[0])
-    start = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+@dataclass(frozen=True)
+class WholeRun:
+    """24 updates from the model that `warm_started` left, uninterrupted."""
+
+    config: Config
+    folder: Path
+    summary: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def whole(warm_started: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    sft = {"iterations": 24, "problems_per_iteration": 16, "evaluate_every": 4, "evaluate_problems": 16}
+    experiment = config(
+        model={**config().model.model_dump(), "path": str(warm_started[0])},
+        sft={**sft, "target_accuracy": 1.0},
+        ray={"object_store_gib": 0.25},
+    )
+    folder = tmp_path_factory.mktemp("whole") / "sft"
+    return WholeRun(experiment, folder, run_sft(experiment, folder, QuietProgress()))
+
+
+def test_it_goes_on_from_a_given_model(warm_started: tuple[Path, dict[str, Any]], whole: WholeRun) -> None:
+    first, start = (
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+        for folder in (whole.folder, warm_started[0])
+    )
     assert first["sft/loss"] < 0.7 * start["sft/loss"]
-    assert summary["updates"] == 4
-    assert AutoTokenizer.from_pretrained(tmp_path / "sft").eos_token is not None
+    assert whole.summary["updates"] == 24
+    assert AutoTokenizer.from_pretrained(whole.folder).eos_token is not None
 
 
 def test_an_error_of_a_rank_reaches_the_user_in_its_own_words(ray_cluster: None, tmp_path: Path) -> None:
@@ -114,11 +134,9 @@ def test_resources_that_no_node_has_are_an_error_at_once(ray_cluster: None, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_warm_start_goes_on_to_the_same_weights(ray_cluster: None, tmp_path: Path) -> None:
+def test_an_interrupted_warm_start_goes_on_to_the_same_weights(whole: WholeRun, tmp_path: Path) -> None:
     """The interrupted one is a command of its own; before and after it the work is done here."""
-    sft = {"iterations": 24, "problems_per_iteration": 16, "evaluate_every": 4, "evaluate_problems": 16}
-    experiment = config(sft={**sft, "target_accuracy": 1.0}, ray={"object_store_gib": 0.25})
-    dump_config(experiment, tmp_path / "experiment.yaml")
+    dump_config(whole.config, tmp_path / "experiment.yaml")
     state = state_folder(tmp_path / "broken") / "latest.json"
     command = [sys.executable, "-m", "airls_ray.cli.main", "sft", str(tmp_path / "experiment.yaml")]
     with subprocess.Popen([*command, "--output", str(tmp_path / "broken")]) as process:
@@ -128,11 +146,10 @@ def test_an_interrupted_warm_start_goes_on_to_the_same_weights(ray_cluster: None
         process.send_signal(signal.SIGTERM)
     assert state.exists()
     assert not (tmp_path / "broken").exists()
-    run_sft(experiment, tmp_path / "broken", QuietProgress(), resume=True)
-    run_sft(experiment, tmp_path / "whole", QuietProgress())
-    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("whole", "broken")]
-    assert lines == [24, 24]
+    run_sft(whole.config, tmp_path / "broken", QuietProgress(), resume=True)
+    folders = (whole.folder, tmp_path / "broken")
+    expected, resumed = (load_file(folder / "model.safetensors") for folder in folders)
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert [(folder / "metrics.jsonl").read_text().count("\n") for folder in folders] == [24, 24]
     assert not state.exists()
