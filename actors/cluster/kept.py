@@ -1,7 +1,7 @@
 """Processes that outlive the object they held, for the next actor of their kind.
 
 A run waits for imports when it starts: vLLM takes 18 s of a core, the engine of a small policy one second.
-Whoever runs several times in one Python process (the demo's stages, a sweep, a suite of tests) can keep them:
+Whoever runs several times in one Python process (a sweep, a notebook, a suite of tests) can keep them:
 inside `kept_processes` an actor that has done its work is emptied, and the next one of the same class and
 environment gets its process. Such actors ask Ray for no CPUs, so that an idle one takes none from others, and
 those that ask for more than CPUs are not kept.

@@ -32,7 +32,7 @@ def run_demo(config: Config) -> dict[str, Any]:
         return summary
     resume = run.latest_checkpoint() is not None
     try_rewards(config, find_rewards(config.task.reward), progress)  # not only after the warm start
-    with connected(config, keep=True):
+    with connected(config):
         if not (folder / "sft.json").exists():
             progress.say("1  Warm start: supervised training on solved problems")
             run_sft(config, folder)
