@@ -99,5 +99,6 @@ def search(
         "budgets": list(budgets),
         "scorer": scorer if scorer in WITHOUT_MODEL else "prm",
     }
-    chosen = config.model_copy(update={"search": config.search.model_copy(update=changes)})
+    section = type(config.search).model_validate(config.search.model_dump() | changes)
+    chosen = config.model_copy(update={"search": section})
     return run_search(chosen, policy, prm, output, resume=output.exists())
