@@ -43,16 +43,19 @@ def compare(
         `rows` (of `airls-ray search`, with `scorer`), `best_of_n` (curves over N from one run, with bounds)
         and `seconds` of each scorer's searches.
     """
+    from actors.train.start import connected
+
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     curves: dict[str, Any] = {}
     scorers: list[tuple[str, Path | None]] = [*models.prms.items(), *((name, None) for name in others)]
-    for number, (scorer, prm) in enumerate(scorers):
-        names = list(COMPARED) if number else every_algorithm()
-        summary = search(config, scorer, models.policy, prm, names, budgets, output / scorer)
-        rows += [{**row, "scorer": scorer} for row in summary["algorithms"]]
-        curves = curves or summary["best_of_n"]
-        seconds[scorer] = summary["seconds"]["total"]
+    with connected(config, keep=True):
+        for number, (scorer, prm) in enumerate(scorers):
+            names = list(COMPARED) if number else every_algorithm()
+            summary = search(config, scorer, models.policy, prm, names, budgets, output / scorer)
+            rows += [{**row, "scorer": scorer} for row in summary["algorithms"]]
+            curves = curves or summary["best_of_n"]
+            seconds[scorer] = summary["seconds"]["total"]
     return {"rows": rows, "best_of_n": curves, "seconds": seconds, "problems": config.search.problems}
 
 
