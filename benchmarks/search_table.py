@@ -25,6 +25,7 @@ STYLES = {
     "prm": "-", "math_shepherd": "--", "step_truth": (0, (5, 1, 1, 1)), "policy_log_prob": ":",
     "oracle": (0, (1, 3)),
 }  # fmt: skip
+MARKERS = {"prm": "o", "math_shepherd": "s", "step_truth": "^", "policy_log_prob": "x", "oracle": "*"}
 PICTURED = ("beam", "rebase", "mcts")
 """Algorithms of the panel that compares scorers."""
 COLOURS = {
@@ -136,21 +137,22 @@ def draw(path: Path, figures: Mapping[str, Any]) -> None:
         for name in PICTURED:
             for scorer, style in STYLES.items():
                 line = [row for row in rows if row["algorithm"] == name and row["scorer"] == scorer]
-                curve(right, line, COLOURS[name], style, f"{name}, {SCORERS[scorer]}")
+                label = f"{name}, {SCORERS[scorer]}"
+                curve(right, line, COLOURS[name], style, label, MARKERS[scorer])
         majority(right, found)
         finish(left, f"{part}: every search with the PRM of AIRL-S", 4)
         finish(right, f"{part}: the same search by each scorer", 2)
     figure.savefig(path, dpi=110)
 
 
-def curve(panel: Any, rows: Sequence[Row], colour: str, style: Any, label: str) -> None:
+def curve(panel: Any, rows: Sequence[Row], colour: str, style: Any, label: str, marker: str = "o") -> None:
     """A line with its band; nothing where there are no rows."""
     if not rows:
         return
     line = sorted(rows, key=lambda row: row["policy_tokens"])
     x = [row["policy_tokens"] for row in line]
     y = [row["accuracy"] for row in line]
-    panel.plot(x, y, linestyle=style, color=colour, label=label, marker="o", markersize=4)
+    panel.plot(x, y, linestyle=style, color=colour, label=label, marker=marker, markersize=5)
     panel.fill_between(
         x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.08, linewidth=0
     )
