@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# pip's settings under uv's names.
-UV_OPTIONS = {
-    "index-url": "--default-index",
-    "extra-index-url": "--index",
-    "find-links": "--find-links",
-    "trusted-host": "--allow-insecure-host",
+# pip's settings under uv's names. What may hold a password is a variable: everybody can read a command line.
+UV_OPTIONS = {"find-links": "--find-links", "trusted-host": "--allow-insecure-host"}
+UV_VARIABLES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "cert": "SSL_CERT_FILE",
+    "proxy": "ALL_PROXY",
 }
-UV_VARIABLES = {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
 NETWORK_SIGNS = (
     "Failed to establish a new connection",
     "Temporary failure in name resolution",
@@ -127,9 +127,9 @@ def uv(*arguments):
 
 
 def installer_environment():
-    """Return the environment of an installer: pip's certificates and proxy under the names that uv knows."""
+    """Return the environment of an installer: pip's indexes, certificates and proxy under uv's names."""
     settings = pip_settings()
-    named = {name: settings[key][0] for key, name in UV_VARIABLES.items() if settings.get(key)}
+    named = {name: " ".join(settings[key]) for key, name in UV_VARIABLES.items() if settings.get(key)}
     return {**named, **os.environ}
 
 
