@@ -38,37 +38,41 @@ def add(counter: Any) -> tuple[int, int]:
     return int(count), int(pid)
 
 
+def start_and_end(*arguments: Any, resources: Resources = SMALL) -> tuple[Any, int]:
+    """An actor that has counted once and done its work, and the number of its process."""
+    counter = start(*arguments, resources=resources)
+    _, pid = add(counter)
+    processes.end(counter)
+    return counter, pid
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no block is around the tests."""
+    monkeypatch.setattr(kept, "_depth", 0)
+
+
 def test_the_next_actor_gets_the_process_and_not_the_object() -> None:
     with kept_processes():
-        first = start(5)
-        _, pid = add(first)
-        processes.end(first)
+        _, pid = start_and_end(5)
         assert add(start(0)) == (1, pid)
 
 
 def test_other_resources_get_another_process() -> None:
     with kept_processes():
-        first = start()
-        _, pid = add(first)
-        processes.end(first)
+        _, pid = start_and_end()
         assert add(start(resources=Resources(cpus=0.1, threads=2)))[1] != pid
 
 
-def test_outside_the_block_a_process_ends_with_its_actor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_depth", 0)  # these tests stand inside a block
-    counter = start()
-    add(counter)
-    processes.end(counter)
+def test_outside_the_block_a_process_ends_with_its_actor(outside: None) -> None:
+    counter, _ = start_and_end()
     with pytest.raises(cluster.ACTOR_FAILURES):
         add(counter)
 
 
-def test_the_block_ends_what_it_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_depth", 0)
+def test_the_block_ends_what_it_kept(outside: None) -> None:
     with kept_processes():
-        counter = start()
-        add(counter)
-        processes.end(counter)
+        counter, _ = start_and_end()
         assert kept.idle() == [counter]
     with pytest.raises(cluster.ACTOR_FAILURES):
         add(counter)
@@ -76,19 +80,14 @@ def test_the_block_ends_what_it_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_that_died_is_not_given_to_the_next() -> None:
     with kept_processes():
-        counter = start()
-        _, pid = add(counter)
-        processes.end(counter)
+        _, pid = start_and_end()
         os.kill(pid, 9)
         assert add(start(2))[0] == 3
 
 
-def test_an_object_that_cannot_be_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_depth", 0)
+def test_an_object_that_cannot_be_says_so_itself(outside: None) -> None:
     with kept_processes():
-        counter = start()
-        add(counter)
-        processes.end(counter)
+        start_and_end()
         with pytest.raises(DataError, match="a count begins at 0"):
             start(-1)
         assert not kept.idle()
@@ -97,20 +96,15 @@ def test_an_object_that_cannot_be_says_so_itself(monkeypatch: pytest.MonkeyPatch
 def test_an_idle_process_takes_no_cpus_from_others() -> None:
     cpus = os.cpu_count() or 1
     with kept_processes():
-        counter = start(resources=Resources(cpus=1, threads=1))
-        add(counter)
-        processes.end(counter)
+        start_and_end(resources=Resources(cpus=1, threads=1))
         whole = processes.start_actor(Counter, "whole", Resources(cpus=cpus))
         assert add(whole)[0] == 1
         processes.kill(whole)
 
 
-def test_runs_of_one_cluster_keep_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_depth", 0)
+def test_runs_of_one_cluster_keep_processes(outside: None) -> None:
     with airls_ray.one_cluster():
-        counter = start()
-        _, pid = add(counter)
-        processes.end(counter)
+        _, pid = start_and_end()
         assert add(start())[1] == pid
     assert cluster.is_connected()  # who connected before disconnects
     assert not kept.idle()
