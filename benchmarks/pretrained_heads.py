@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pretrained_states import REFERENCE, Question
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 UPDATES, RATE = 200, 3e-3
 OBJECTIVES = {
@@ -94,15 +97,35 @@ def fit(steps: Steps, used: torch.Tensor, layer: int, decay: float, objective: s
     """Train a linear head on the solutions `used` [N]."""
     import torch
 
-    torch.manual_seed(seed)
     rows = torch.nonzero(used[steps.solution])[:, 0]
-    states = steps.states[rows, layer]
+    return _train(steps.states[rows, layer], _loss(steps, rows, objective), layer, decay, seed)
+
+
+def fit_labels(states: torch.Tensor, right: NDArray[np.bool_], layer: int, decay: float, seed: int) -> Head:
+    """Train a linear head on the labels `right` [S] of the steps of `states` [S, layers, hidden]."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    labels = torch.as_tensor(right).float()
+    return _train(states[:, layer], lambda f: binary_cross_entropy_with_logits(f, labels), layer, decay, seed)
+
+
+def _train(
+    states: torch.Tensor,
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+    layer: int,
+    decay: float,
+    seed: int,
+) -> Head:
+    """A head that lowers the loss of its outputs [S] for `states` [S, hidden] of one layer."""
+    import torch
+
+    torch.manual_seed(seed)
     mean, deviation = states.mean(0), states.std(0) + 1e-6
     states = (states - mean) / deviation
     linear = torch.nn.Linear(states.shape[1], 1)
     torch.nn.init.zeros_(linear.weight)
     optimiser = torch.optim.AdamW(linear.parameters(), lr=RATE, weight_decay=decay)
-    loss_of = _loss(steps, rows, objective)
     for _ in range(UPDATES):
         optimiser.zero_grad()
         loss_of(linear(states)[:, 0]).backward()

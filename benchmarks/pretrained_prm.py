@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import common
+import pretrained_prm800k
 import pretrained_processbench
 import pretrained_states
 import typer
@@ -45,6 +46,11 @@ AUTHORS = {
 one generator is right more often than another."""
 LAYERS = (10, 20, 30)
 DECAYS = (1e-2, 1e-1, 1.0)
+STEP_NAMES = {
+    "log_prob": "log-probability of the step (control)",
+    **OBJECTIVES,
+    pretrained_prm800k.LABELLED: "step labels of PRM800K (upper bound)",
+}
 AGGREGATES = ("mean", "min", "prod", "last")
 SPLITS = 3
 KEYS = ("auroc", "auroc_within", "auroc_within_generator")
@@ -59,6 +65,7 @@ def main(
     processbench_seconds: Annotated[
         float, typer.Option(help="The same for the solutions of ProcessBench.")
     ] = 1000.0,
+    prm800k_seconds: Annotated[float, typer.Option(help="The same for the rated steps of PRM800K.")] = 1000.0,
 ) -> None:
     """Choose among six solutions of each GSM8K question by heads on a pretrained model.
 
@@ -95,8 +102,31 @@ def main(
         title = f"Held-out questions of GSM8K, {len(among)} solutions each, {name.replace('_', ' ')}"
         show(figures[name], title, progress)
         if name == "known_authors":
+            figures["prm800k"], labelled = on_prm800k(model, data, heads, prm800k_seconds, progress)
+            heads = {**heads, **labelled}
             figures["processbench"] = on_processbench(model, data, heads, processbench_seconds, progress)
     progress.say(f"written to {common.write_result('pretrained_prm', figures)}")
+
+
+def on_prm800k(
+    model: Path, data: Path, heads: dict[str, list[Head]], seconds: float, progress: Progress
+) -> tuple[dict[str, Any], dict[str, list[Head]]]:
+    """Figures of the heads on the rated steps of PRM800K, shown, and heads that learn the ratings."""
+    questions = pretrained_prm800k.read(data)
+    folder = FOLDER / common.digest(str(model.resolve()), str(LAYERS), "prm800k")
+    files = pretrained_states.compute(model, questions, LAYERS, folder, seconds, progress)
+    if not files:
+        return {}, {}
+    rated = pretrained_prm800k.load(questions, files)
+    figures, labelled = pretrained_prm800k.measure(heads, rated, len(LAYERS), DECAYS, SPLITS)
+    rows = [
+        [STEP_NAMES[name], *(one[key] for key in ("right", "low", "high", "auroc_within", "auroc"))]
+        for name, one in figures["prms"].items()
+    ]
+    columns = ("choosing the next step", "right", "95 % from", "to", "AUROC at a place", "AUROC over all")
+    title = f"PRM800K: {figures['steps']} rated steps of {figures['problems']} problems"
+    progress.table(title, rows, columns)
+    return figures, {pretrained_prm800k.LABELLED: labelled}
 
 
 def on_processbench(
@@ -107,9 +137,8 @@ def on_processbench(
     folder = FOLDER / common.digest(str(model.resolve()), str(LAYERS), "processbench")
     files = pretrained_states.compute(model, questions, LAYERS, folder, seconds, progress)
     figures = pretrained_processbench.measure(heads, questions, files)
-    labels = {"log_prob": "log-probability of the step (control)", **OBJECTIVES}
     rows = [
-        [labels[name], one["f1"], one["low"], one["high"], one["step_auroc"]]
+        [STEP_NAMES[name], one["f1"], one["low"], one["high"], one["step_auroc"]]
         for name, one in figures["prms"].items()
     ]
     columns = ("finding the first wrong step", "F1", "95 % from", "to", "step AUROC")

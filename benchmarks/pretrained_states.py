@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 """The generator of the solutions that come with the data set."""
+AT_ONCE = 16
+"""Solutions in a pass: their logits are what fills the memory."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\n+")
 
 
@@ -34,6 +36,8 @@ class Solution:
     """Characters at which its steps end; empty: those of its sentences and lines."""
     first_error: int = -1
     """Its first wrong step, where somebody has labelled it; -1: none."""
+    labels: tuple[bool | None, ...] = ()
+    """Whether each step is right, where somebody has rated it."""
 
     @property
     def step_ends(self) -> tuple[int, ...]:
@@ -135,6 +139,18 @@ def compute(
 
 
 def _of_question(
+    network: Any, tokenizer: Any, question: Question, layers: tuple[int, ...]
+) -> list[dict[str, torch.Tensor]]:
+    solutions = question.solutions
+    parts = [solutions[at : at + AT_ONCE] for at in range(0, len(solutions), AT_ONCE)]
+    return [
+        one
+        for part in parts
+        for one in _of_solutions(network, tokenizer, Question(question.number, question.text, part), layers)
+    ]
+
+
+def _of_solutions(
     network: Any, tokenizer: Any, question: Question, layers: tuple[int, ...]
 ) -> list[dict[str, torch.Tensor]]:
     import torch

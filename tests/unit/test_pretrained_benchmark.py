@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -17,6 +19,7 @@ sys.path.insert(
 )  # as for `python benchmarks/NAME.py`
 
 import pretrained_heads
+import pretrained_prm800k
 import pretrained_processbench
 import pretrained_states
 from pretrained_states import REFERENCE, Question, Solution
@@ -36,13 +39,17 @@ def test_steps_are_sentences_and_lines_and_numbers_are_whole() -> None:
     assert parts == ["It costs 1.5 dollars.", "So 3 cost 4.5 dollars.", "The answer is 4.5."]
 
 
-def test_states_and_log_probabilities_are_those_of_a_plain_pass(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [2, 16])
+def test_states_and_log_probabilities_are_those_of_a_plain_pass(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The question is computed once for all solutions, which are padded: neither may show."""
     folder = make_text_policy(tmp_path / "policy")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = CHAT
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     question = Question(0, "How many?", tuple(Solution("one", text, None, True) for text in TEXTS))
+    monkeypatch.setattr(pretrained_states, "AT_ONCE", at_once)
     with torch.inference_mode():
         found = pretrained_states._of_question(model, tokenizer, question, (1, 2))
     prompt = tokenizer(f"<user>{question.text}<assistant>", add_special_tokens=False).input_ids
@@ -107,3 +114,73 @@ def test_what_comes_after_the_first_wrong_step_is_not_judged(tmp_path: Path) -> 
     perfect, blind = figures["prms"]["perfect"], figures["prms"]["blind"]
     assert (perfect["f1"], perfect["step_auroc"]) == (1.0, 1.0)
     assert (blind["f1"], blind["step_auroc"]) == (0.0, 0.5)
+
+
+def test_rated_steps_are_read_with_their_alternatives_a_place_each(tmp_path: Path) -> None:
+    """Two steps, the first with one alternative, the second with two; what was gone on from is rated, too."""
+    steps = [("First.", 1, [("Wrong.", -1)]), ("Second.", 0, [("No.", -1), ("Yes.", 1)])]
+    completions = [
+        [{"text": text, "rating": rating}, *({"text": one, "rating": other} for one, other in more)]
+        for text, rating, more in steps
+    ]
+    row = {
+        "question": {"problem": "How many?"},
+        "label": {
+            "steps": [{"completions": one, "chosen_completion": 0} for one in completions],
+            "finish_reason": "solution",
+        },
+    }
+    file = tmp_path / pretrained_prm800k.FILE
+    file.parent.mkdir()
+    file.write_text(json.dumps(row) + "\n")
+    questions = pretrained_prm800k.read(tmp_path)
+    assert pretrained_prm800k.read(tmp_path / "nowhere") == []
+    (question,) = questions
+    states = tmp_path / "00000.pt"
+    found = [
+        {
+            "states": torch.full((len(one.step_ends), 1, 2), float(at)),
+            "step_log_probs": torch.full((len(one.step_ends),), float(at)),
+        }
+        for at, one in enumerate(question.solutions)
+    ]
+    torch.save(found, states)
+    rated = pretrained_prm800k.load(questions, [states])
+    by_place: dict[int, list[bool]] = {}
+    for place, right in zip(rated.group.tolist(), rated.right.tolist(), strict=True):
+        by_place.setdefault(place, []).append(right)
+    assert sorted(sorted(one) for one in by_place.values()) == [[False, True], [False, True, True]]
+    assert rated.states[:, 0, 0].tolist() == rated.log_prob.tolist()
+
+
+def test_the_choice_of_a_next_step_counts_places_that_have_one() -> None:
+    """Two problems. Of the first, one place of three (the best is right) and one of two (a tie of both); of
+    the second, one place (the best is wrong) and one that is right in any case."""
+    right = np.array([1, 0, 0, 1, 0, 1, 0, 1], dtype=bool)
+    group = np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    problem = np.array([0, 0, 0, 0, 0, 1, 1, 1])
+    scores = np.array([3.0, 2.0, 1.0, 5.0, 5.0, 0.0, 1.0, 9.0])
+    rated = pretrained_prm800k.Rated(torch.zeros(8, 1, 1), right, group, problem, scores)
+    found = pretrained_prm800k._figures(rated, scores, np.ones(8, dtype=bool))
+    assert found["right"] == pytest.approx(((1.0 + 0.5) / 2 + 0.0) / 2)
+    assert found["chance"] == pytest.approx(((1 / 3 + 1 / 2) / 2 + 1 / 2) / 2)
+    assert found["auroc_within"] == pytest.approx((1.0 + 0.5 + 0.0) / 3)
+
+
+def test_a_labelled_head_is_measured_on_problems_that_it_did_not_learn() -> None:
+    """Ratings follow one axis of ten: heads on labels find it, and one that points the other way is worst."""
+    torch.manual_seed(0)
+    problems, places, options = 40, 5, 4
+    steps = problems * places * options
+    states = torch.randn(steps, 2, 10)
+    right = (states[:, 1, 0] > 0.3).numpy()
+    group = np.arange(steps) // options
+    rated = pretrained_prm800k.Rated(states, right, group, group // places, np.zeros(steps))
+    heads: Any = {"opposite": [lambda given: -given[:, 1, 0]]}
+    figures, labelled = pretrained_prm800k.measure(heads, rated, 2, (0.01,), 2)
+    found = figures["prms"]
+    assert len(labelled) == 2
+    assert all(head.layer == 1 for head in labelled)
+    assert found["step labels"]["right"] > 0.8
+    assert found["opposite"]["right"] < 0.2
+    assert found["log_prob"]["auroc_within"] == 0.5
