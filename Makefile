@@ -17,7 +17,7 @@ help:  ## Show these commands
 install:  ## Set up .venv (BUILD=cpu or BUILD=gpu decides instead of nvidia-smi)
 	@$(PYTHON) requirements/install.py
 
-demo: install  ## The whole system on this machine in ten to twenty minutes
+demo: install  ## The whole system on this machine in eight to twenty minutes
 	@$(BIN)/airls-ray demo
 
 test: install  ## Everything that CI runs; goes on after a failure
@@ -47,7 +47,7 @@ format: install  ## Let ruff format and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit: install  ## Tests inside one process, two to four minutes
+unit: install  ## Tests inside one process, one to three minutes
 	$(BIN)/python -m pytest $(SLOWEST) -q -n auto --dist loadfile tests/unit
 
 fuzz: install  ## Random input by hypothesis: whatever comes in is used or refused with a sentence
