@@ -63,7 +63,7 @@ def test_the_accuracy_band_leaves_rollouts_out_of_the_update(repirl_run: Trained
 
 def test_prime_compares_with_the_reference_and_starts_without_rewards(prime_run: TrainedRun) -> None:
     """No warm-up: the first PRM update meets logits of 0, up to the rounding of two forward passes, and
-    rewards are from before it. In the second iteration scores differ a little; their mean can still be 0.5."""
+    rewards are from before it. In the second, scores differ a little; their mean may be 0.5."""
     first, second = prime_run.metrics
     assert first["phase"] == "train"
     assert first["prm/logit_abs_mean"] < 1e-4
