@@ -2,8 +2,8 @@
 
     python benchmarks/pretrained_online.py --model DIR    # a folder, or a name of the hub
 
-    SmolLM2-135M-Instruct on reasoning-gym's gsm_symbolic (pip install reasoning-gym)
-        supervised on recorded chains until it is sometimes right
+    SmolLM2-135M-Instruct on chains of modular arithmetic
+        supervised on chains until it is sometimes right
         AIRL-S, GRPO: the same iterations, PRM warm-up counted; sampled accuracy and PRM on test problems
 
 It shows that policy and PRM of a real checkpoint learn together; a few hundred rollouts say nothing on which
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from airls_ray.config.schema import Config
     from airls_ray.console.progress import Progress
 
-CONFIG = common.ROOT / "configs" / "gsm_symbolic_smollm2.yaml"
+CONFIG = common.ROOT / "configs" / "arithmetic_smollm2.yaml"
 FOLDER = common.RUNS / "pretrained_online"
 METHODS = {"airl_s": "AIRL-S", "grpo": "GRPO"}
 
 
 def main(
     model: Annotated[str, typer.Option(help="Folder or hub name of the model.")] = "",
-    iterations: Annotated[int, typer.Option(min=3, help="Of each run, PRM warm-up included.")] = 10,
-    problems: Annotated[int, typer.Option(min=2, help="Test problems, with four samples each.")] = 40,
+    iterations: Annotated[int, typer.Option(min=4, help="Of each run, PRM warm-up included.")] = 15,
+    problems: Annotated[int, typer.Option(min=2, help="Test problems, with eight samples each.")] = 100,
 ) -> None:
     """Warm-start a pretrained model, then train it by AIRL-S and by GRPO.
 
