@@ -1,0 +1,218 @@
+"""The neighbouring systems of docs/systems.md that train a policy, each at a small equal budget.
+
+    one base policy of a task -> GRPO, AIRL-S, and each system on top of one of them -> sampled accuracy,
+    response length, AUROC of the PRM within problems
+
+Small: what a system does to a run is seen, not which one is best. Searches are compared by `search_curves.py`
+and `puzzle_search.py`, which take every algorithm; labels and losses of PRMs by `prm_baselines.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any
+
+import common
+import methods
+import methods_table
+import typer
+from method_variants import Variant, config_path, overrides_of, variant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airls_ray.config.schema import Config
+    from airls_ray.console.progress import Progress
+
+RECORDS = common.RESULTS / "systems_runs.jsonl"
+TASKS = ("arithmetic", "countdown")
+"""One right way, and many."""
+ITERATIONS = 24
+RATE = ("policy.learning_rate=1.0e-4", "prm.warmup_iterations=4")
+"""Of every run; a warm-up is part of the iterations."""
+PROBABILITY = ("prm.reward=probability",)
+
+SYSTEMS: tuple[Variant, ...] = (
+    Variant("grpo", "GRPO", of="grpo"),
+    Variant("airl_s", "AIRL-S", of="airl_s"),
+    Variant(
+        "clip_delta",
+        "clip and delta",
+        (
+            "method.step_transforms=[{name: clip, options: {threshold: 0.0}}, delta]",
+            "method.step_return=to_go",
+            "method.return_per_step=false",
+        ),
+        "airl_s",
+    ),
+    Variant("gated", "G-RA, gated steps", ("method.step_transforms=[gated]",), "airl_s"),
+    Variant("renorm", "PPR's ReNorm", (*PROBABILITY, "method.step_transforms=[renorm]"), "airl_s"),
+    Variant(
+        "capo",
+        "CAPO by the PRM",
+        (
+            *PROBABILITY,
+            "method.step_transforms=[capo]",
+            "method.step_weight=1.0",
+            "method.step_return=immediate",
+        ),
+        "airl_s",
+    ),
+    Variant("prof", "PROF", ("method.row_filters=[prof]", "method.step_weight=0.0"), "airl_s"),
+    Variant(
+        "kimi_length",
+        "Kimi k1.5, length",
+        ("method.outcome_terms=[{name: kimi_length, weight: 0.4}]",),
+        "grpo",
+    ),
+    Variant("laser_d", "LASER-D", ("method.outcome_terms=[{name: laser_d, weight: 0.5}]",), "grpo"),
+    Variant("gspo", "GSPO", ("method.policy_loss=gspo", "method.aggregation=sequence_mean"), "grpo"),
+    Variant("cispo", "CISPO", ("method.policy_loss=cispo",), "grpo"),
+    Variant("prioritised", "prioritised problems", ("train.problem_sampler=prioritised",), "grpo"),
+)
+
+
+def main(
+    task: Annotated[list[str] | None, typer.Option(help="Only this task (may be repeated).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this system (may be repeated).")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
+    minutes: Annotated[float, typer.Option(help="Start no further run after this many minutes.")] = 1e9,
+) -> None:
+    """Train by every system from the same base policy and compare.
+
+    Two to four minutes a run on two cores; finished runs are kept in `results/systems_runs.jsonl`, and the
+    same command goes on from them.
+    """
+    common.use_all_cores()
+    from actors.train.start import connected
+    from airls_ray.config import load_config
+    from airls_ray.console.choose import make_progress
+
+    progress = make_progress()
+    until = time.monotonic() + 60 * minutes
+    tasks = task or TASKS
+    wanted = [
+        (name, seed, one)
+        for seed in range(seeds)
+        for name in tasks
+        for one in SYSTEMS
+        if not only or one.name in only
+    ]
+    records = read_records()
+    with connected(load_config(config_path(tasks[0])), keep=True):
+        for name, seed, one in wanted:
+            config = run_config(name, seed, one)
+            key = methods.key_of(config)
+            if key in records or time.monotonic() > until:
+                continue
+            progress.say(f"{one.label} on {name}, seed {seed}")
+            records[key] = {"key": key, **run(name, seed, one, config, progress)}
+            with RECORDS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(records[key], separators=(",", ":")) + "\n")
+    report([records[key] for key in _keys(wanted) if key in records], progress)
+
+
+def read_records() -> dict[str, dict[str, Any]]:
+    """Finished runs by key."""
+    lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
+    return {record["key"]: record for record in map(json.loads, lines)}
+
+
+def run_config(task: str, seed: int, one: Variant) -> Config:
+    """Configuration of a run."""
+    from airls_ray.config import load_config
+
+    overrides = [
+        *(overrides_of(variant(one.of)) if one.of else ()),
+        *RATE,
+        *one.overrides,
+        f"name={one.name}_seed_{seed}",
+        f"seed={seed}",
+        f"output={common.RUNS / 'systems' / task}",
+        "search.problems=150",
+        "search.samples=8",
+    ]
+    config = load_config(config_path(task), overrides)
+    learning = {"iterations": ITERATIONS - config.warmup_iterations, "keep_checkpoints": 1}
+    return config.model_copy(update={"train": config.train.model_copy(update=learning)})
+
+
+def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) -> dict[str, Any]:
+    """Train (or go on); what the table needs."""
+    summary, folder, _ = methods.trained(task, one, config, progress)
+    lines = folder.read_metrics()
+    last = lines[-5:]
+    counts = methods_table.encode_counts(folder.path / "samples" / "trained.parquet")
+    return {
+        "task": task,
+        "system": one.name,
+        "label": one.label,
+        "seed": seed,
+        "base": summary["accuracy"]["base"]["sampled"],
+        "trained": summary["accuracy"]["trained"]["sampled"],
+        "right_of_8": counts,
+        "outcome": [round(line["outcome/mean"], 4) for line in lines],
+        "length": round(fmean(line["rollout/response_tokens_mean"] for line in last), 2),
+        "auroc_within": summary.get("prm", {}).get("trace_auroc_within"),
+        "seconds": round(summary["seconds"]["train"], 1),
+    }
+
+
+def report(records: Sequence[Mapping[str, Any]], progress: Progress) -> None:
+    """A table a task, the picture, and the result file."""
+    figures: dict[str, Any] = {}
+    for task in dict.fromkeys(record["task"] for record in records):
+        rows = []
+        for one in SYSTEMS:
+            runs = [found for found in records if (found["task"], found["system"]) == (task, one.name)]
+            if not runs:
+                continue
+            low, high = methods_table.interval([found["right_of_8"] for found in runs], 8)
+            within = [found["auroc_within"] for found in runs if found["auroc_within"] is not None]
+            figure = {
+                "seeds": len(runs),
+                "base": fmean(found["base"] for found in runs),
+                "trained": fmean(found["trained"] for found in runs),
+                "low": low,
+                "high": high,
+                "length": fmean(found["length"] for found in runs),
+                "auroc_within": fmean(within) if within else None,
+            }
+            figures.setdefault(task, {})[one.name] = figure
+            rows.append((one.label, *figure.values()))
+        columns = ("", "seeds", "base", "trained", "95 % from", "to", "tokens", "AUROC within problems")
+        progress.table(f"{task}: {ITERATIONS} iterations of each", rows, columns)
+    path = common.write_result("systems", {"iterations": ITERATIONS, "tasks": figures})
+    draw(path.with_suffix(".png"), figures)
+    progress.say(f"written to {path} and .png")
+
+
+def draw(path: Path, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Accuracy of each system with its interval, a panel a task; a line where the base is."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    labels = {one.name: one.label for one in SYSTEMS}
+    figure = Figure(figsize=(5.5 * max(1, len(figures)), 0.6 + 0.34 * len(SYSTEMS)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, max(1, len(figures)), squeeze=False)[0]
+    for axes, (task, found) in zip(panels, figures.items(), strict=False):
+        for at, (_, one) in enumerate(reversed(found.items())):
+            axes.plot([one["low"], one["high"]], [at, at], color="#0072b2", linewidth=2)
+            axes.plot(one["trained"], at, "o", color="#0072b2")
+        axes.set_yticks(range(len(found)), [labels[name] for name in reversed(found)])
+        axes.axvline(fmean(one["base"] for one in found.values()), color="#777777", linestyle="--")
+        axes.set(xlabel=f"sampled accuracy on {task} (dashed: base)")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def _keys(wanted: Sequence[tuple[str, int, Variant]]) -> list[str]:
+    return [methods.key_of(run_config(*one)) for one in wanted]
+
+
+if __name__ == "__main__":
+    common.run(main)
