@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from airls_ray.objectives.whole_solutions import whole_solutions
 
 if TYPE_CHECKING:
     from airls_ray.objectives.step_loss import StepNormaliser
@@ -36,11 +37,6 @@ def loss(
         beta: scale of the log-ratio. 0.05 [P] is for responses of hundreds of tokens; search scores read the
             logits with 1.
     """
-    rows = int(step_rows.max()) + 1 if step_rows.numel() else 0
-    sums = [torch.zeros(rows, dtype=logits.dtype, device=logits.device) for _ in range(3)]
-    whole, label, count = (
-        zeros.index_add(0, step_rows, values)
-        for zeros, values in zip(sums, (logits, weights * labels, weights), strict=True)
-    )
-    losses = binary_cross_entropy_with_logits(beta * whole, label / count.clamp(min=1.0), reduction="none")
-    return (losses * (count > 0)).sum() / normaliser.rollouts, {}
+    sums, outcomes, labelled = whole_solutions(logits, labels, weights, step_rows)
+    losses = binary_cross_entropy_with_logits(beta * sums, outcomes, reduction="none")
+    return (losses * labelled).sum() / normaliser.rollouts, {}
