@@ -31,11 +31,11 @@ from airls_ray.prm.labelled_files import STEP_END, StepFiles, StepLabels, read_s
 from airls_ray.prm.supervised import (
     LabelledSequences,
     check_form,
-    plan_updates,
     require_logprobs,
     split_by_problem,
 )
 from airls_ray.prm.training import labelled_rows
+from airls_ray.prm.update_plan import plan_label_updates
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.tokenizer_files import require_same_tokens
@@ -120,7 +120,9 @@ def train_prm(
         labelled = time.perf_counter()
         section = config.supervised_prm
         rows = labelled_rows(LabelledSequences.of(learn))
-        updates = section.epochs * len(plan_updates(rows, section.rollouts_per_update, 0))
+        ids = learn["problem_id"].to_pylist()
+        plan = plan_label_updates(rows, ids, section.step_loss, section.rollouts_per_update, 0)
+        updates = section.epochs * len(plan)
         curve = fit(
             config, run, updates, progress, {"loss": "train_prm/loss", "step AUROC": "prm/step_auroc"}
         )

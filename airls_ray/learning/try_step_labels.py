@@ -18,7 +18,8 @@ from airls_ray.config.supervised_section import LabelRuleConfig, StepLossConfig,
 from airls_ray.errors import DoorError
 from airls_ray.learning.try_method import check_gradient, deadline
 from airls_ray.objectives.own_loss import CheckedLoss
-from airls_ray.objectives.step_loss import RESERVED, StepLossInputs, StepNormaliser, known_to
+from airls_ray.objectives.step_loss import RESERVED, Solutions, StepLossInputs, StepNormaliser, known_to
+from airls_ray.objectives.whole_solutions import whole_solutions
 from airls_ray.prm.step_labels import Completions, distinct_prefixes, label_steps
 from airls_ray.prm.step_labels import known_to as known_to_rule
 from airls_ray.trial import main_of
@@ -73,7 +74,7 @@ def try_step_loss(named: StepLossConfig, config: PRMConfig) -> None:
 
         def loss_at(first: int, end: int) -> tuple[Tensor, Tensor]:
             inputs = _inputs(first, end)
-            return loss_of(known_to(inputs, normaliser, config))[0], inputs.logits
+            return loss_of(known_to(inputs, normaliser, config, _solutions(first, end)))[0], inputs.logits
 
         whole, logits = loss_at(0, len(_LABELS))
         check_gradient(whole, logits, "logits", whose)
@@ -97,6 +98,14 @@ def _inputs(first: int, end: int) -> StepLossInputs:
         torch.tensor([row for row, labels in enumerate(rows) for _ in labels], dtype=torch.int64),
         torch.tensor([at for labels in rows for at in range(len(labels))], dtype=torch.int64),
     )
+
+
+def _solutions(first: int, end: int) -> Solutions:
+    """All of `_LABELS`, of two problems with right and wrong solutions, for a micro-batch of some."""
+    every = _inputs(0, len(_LABELS))
+    whole = whole_solutions(every.logits.detach().double(), every.labels, every.weights, every.step_rows)
+    problems = torch.tensor([0, 0, 0, 1, 1])
+    return Solutions(whole.sums, whole.labels.double(), problems, torch.arange(first, end))
 
 
 def _try_given(given: Mapping[str, Any]) -> None:

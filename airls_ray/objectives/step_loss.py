@@ -55,9 +55,32 @@ class StepNormaliser:
     """Solutions with a label, at least 1."""
 
 
-def known_to(inputs: StepLossInputs, normaliser: StepNormaliser, config: PRMConfig) -> dict[str, Any]:
-    """Return what a step loss may take, by name: the fields of both, and the section `prm`."""
-    return {**vars(inputs), "normaliser": normaliser, "config": config}
+@dataclass(frozen=True)
+class Solutions:
+    """All U labelled solutions of an update, over its micro-batches and ranks, whose problems are whole.
+
+    A loss over pairs takes its own solutions with gradient from the micro-batch, and the others from here.
+    The gradient of a pair is then whole when both of its solutions have had their turn.
+    """
+
+    sums: Tensor
+    """float64 [U], without gradient: sum of the logits of a solution's steps, before the update."""
+    labels: Tensor
+    """float64 [U]: mean over a solution's labelled steps, as the outcome is at the last one."""
+    problems: Tensor
+    """int64 [U]: a number of its problem."""
+    own: Tensor
+    """int64 [B]: place among them of each solution of the micro-batch; -1 for one without a label."""
+
+
+def known_to(
+    inputs: StepLossInputs, normaliser: StepNormaliser, config: PRMConfig, solutions: Solutions | None = None
+) -> dict[str, Any]:
+    """Return what a step loss may take, by name: the fields of both, the section `prm` and the solutions.
+
+    `solutions` may be None for a loss that does not take them.
+    """
+    return {**vars(inputs), "normaliser": normaliser, "config": config, "solutions": solutions}
 
 
 def measured_sums(inputs: StepLossInputs) -> dict[str, Tensor]:

@@ -20,9 +20,10 @@ from airls_ray.learning.engine import TrainEngine, share_rows
 from airls_ray.prm.batch import PRMSource, build_prm_batch, split_sides, traits_of_learning
 from airls_ray.prm.offline_method import OfflineMethod, fill_logprobs
 from airls_ray.prm.scores import score_steps
-from airls_ray.prm.supervised import plan_updates, split_by_problem
+from airls_ray.prm.supervised import split_by_problem
 from airls_ray.prm.training import LabelTraining, PRMTraining
 from airls_ray.prm.update import update_prm
+from airls_ray.prm.update_plan import plan_label_updates, plan_problem_updates
 from airls_ray.seeding import derive_seed
 
 
@@ -50,42 +51,17 @@ def problems_to_learn(rollouts: pa.Table, traces: pa.Table, method: OfflineMetho
     return ours
 
 
-def plan_problem_updates(
-    problem_ids: list[str], learn: list[str], rollouts_per_update: int, seed: int
-) -> list[Tensor]:
-    """Return the rows (int64) of each update of an epoch: whole problems, shuffled by `seed`.
-
-    Args:
-        problem_ids: of every row.
-        learn: the problems to take rows of.
-        rollouts_per_update: wanted rows of an update; the updates hold equal numbers of problems, give or
-            take one.
-        seed: of the order.
-    """
-    rows: dict[str, list[int]] = {name: [] for name in learn}
-    for row, name in enumerate(problem_ids):
-        if name in rows:
-            rows[name].append(row)
-    order = torch.randperm(len(learn), generator=torch.Generator().manual_seed(seed))
-    count = sum(map(len, rows.values()))
-    updates = min(max(round(count / rollouts_per_update), 1), len(learn))
-    return [
-        torch.tensor([row for problem in part.tolist() for row in rows[learn[problem]]])
-        for part in order.tensor_split(updates)
-    ]
-
-
 def updates_of_an_epoch(config: Config, method: OfflineMethod, learn: StoredRollouts) -> int:
     """How many updates an epoch has.
 
     Raises:
         DataError: no problem has something to learn from.
     """
-    size = config.supervised_prm.rollouts_per_update
+    section, ids = config.supervised_prm, learn.rollouts["problem_id"].to_pylist()
+    size = section.rollouts_per_update
     if method.objective is None:
-        return len(plan_updates(torch.arange(learn.rollouts.num_rows), size, 0))
-    problems = problems_to_learn(learn.rollouts, learn.traces, method)
-    return len(plan_problem_updates(learn.rollouts["problem_id"].to_pylist(), problems, size, 0))
+        return len(plan_label_updates(torch.arange(len(ids)), ids, section.step_loss, size, 0))
+    return len(plan_problem_updates(ids, problems_to_learn(learn.rollouts, learn.traces, method), size, 0))
 
 
 def selection_seed(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,12 +19,15 @@ from airls_ray.learning.engine import TrainEngine, resolve_layout, share_rows
 from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.objectives.step_loss import (
     RESERVED,
+    Solutions,
     StepLossInputs,
     StepNormaliser,
     known_to,
     measured_sums,
 )
+from airls_ray.objectives.step_loss_kind import takes_solutions
 from airls_ray.prm.scores import action_values
+from airls_ray.prm.solution_sums import UpdateSolutions
 from airls_ray.seeding import derive_seed
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
 from airls_ray.tensors.segments import ranges
@@ -39,6 +43,8 @@ class LabelledSequences:
     sequences: Sequences
     labels: PackedColumn
     """A value per step; nan where there is no label."""
+    problems: Tensor
+    """int64, a number of each row's problem."""
     logprobs: PackedColumn | None = None
     """A value per response token, of the policy that sampled; None where a row has none."""
 
@@ -50,8 +56,13 @@ class LabelledSequences:
             pc.subtract(column.offsets, column.offsets[0]),
             pc.fill_null(pc.list_flatten(column), float("nan")),
         )
-        known = not table["logprobs"].null_count
-        return cls(Sequences.of(table), to_packed(filled), to_packed(table["logprobs"]) if known else None)
+        numbers = table["problem_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        return cls(
+            Sequences.of(table),
+            to_packed(filled),
+            torch.tensor(numbers, dtype=torch.int64),
+            None if table["logprobs"].null_count else to_packed(table["logprobs"]),
+        )
 
     @property
     def rows_with_labels(self) -> Tensor:
@@ -127,13 +138,6 @@ def split_by_problem(
     return table.filter(pc.invert(held)).combine_chunks(), table.filter(held).combine_chunks()
 
 
-def plan_updates(rows: Tensor, rollouts_per_update: int, seed: int) -> list[Tensor]:
-    """Return the rows (int64) of each update of an epoch, shuffled; their numbers differ by one at most."""
-    order = torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(seed))
-    updates = max(round(rows.numel() / rollouts_per_update), 1)
-    return list(rows[order].tensor_split(updates))
-
-
 def update_on_labels(
     engine: TrainEngine,
     batch: LabelledSequences,
@@ -165,10 +169,15 @@ def update_on_labels(
     """
     batches = _batches(engine, batch, rows, config, pad_id)
     normaliser, loss_of = batch.normaliser(rows), _checked(step_loss)
+
+    def inputs_of(part: TokenBatch) -> StepLossInputs:
+        return _inputs(batch, part, _logits(engine, batch, part, config, temperature))
+
+    solutions_of = _solutions(step_loss, engine, batch, rows, batches, inputs_of)
     sums: dict[str, float] = {}
     for number, part in enumerate(batches):
-        inputs = _inputs(batch, part, _logits(engine, batch, part, config, temperature))
-        loss, parts = loss_of(known_to(inputs, normaliser, config))
+        inputs = inputs_of(part)
+        loss, parts = loss_of(known_to(inputs, normaliser, config, solutions_of(part)))
         engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
         add_sums(sums, {"loss": loss.detach(), **measured_sums(inputs), **parts})
     norm = engine.step()
@@ -202,12 +211,18 @@ def measure_labels(
     rows = all_rows(batch.sequences)
     normaliser, loss_of = batch.normaliser(rows), _checked(step_loss)
     plain = config.model_copy(update={"label_smoothing": 0.0, "logit_clip": 0.0})
+    batches = _batches(engine, batch, rows, config, pad_id)
+
+    def inputs_of(part: TokenBatch) -> StepLossInputs:
+        return _inputs(batch, part, _logits(engine, batch, part, config, temperature))
+
+    solutions_of = _solutions(step_loss, engine, batch, rows, batches, inputs_of)
     sums: dict[str, float] = {}
     logits = torch.zeros(batch.labels.values.numel())
     with torch.no_grad():
-        for part in _batches(engine, batch, rows, config, pad_id):
-            inputs = _inputs(batch, part, _logits(engine, batch, part, config, temperature))
-            loss, parts = loss_of(known_to(inputs, normaliser, plain))
+        for part in batches:
+            inputs = inputs_of(part)
+            loss, parts = loss_of(known_to(inputs, normaliser, plain, solutions_of(part)))
             add_sums(sums, {"loss": loss, **measured_sums(inputs), **parts})
             logits[batch.labels.positions(part.rows.cpu())] = inputs.logits.cpu()
     scores = share_rows(engine, logits.double(), torch.arange(logits.numel())).sigmoid().numpy()
@@ -217,6 +232,20 @@ def measure_labels(
 
 def _checked(step_loss: StepLossConfig) -> CheckedLoss:
     return CheckedLoss(step_loss.door(), step_loss.where, step_loss.open(), RESERVED)
+
+
+def _solutions(
+    step_loss: StepLossConfig,
+    engine: TrainEngine,
+    batch: LabelledSequences,
+    rows: Tensor,
+    parts: list[TokenBatch],
+    inputs_of: Callable[[TokenBatch], StepLossInputs],
+) -> Callable[[TokenBatch], Solutions | None]:
+    """What gives the solutions of the whole update for a micro-batch; nothing where the loss takes none."""
+    if not takes_solutions(step_loss.open()):
+        return lambda _: None
+    return UpdateSolutions(engine, batch.labels, batch.problems, rows, parts, inputs_of).of
 
 
 def _batches(

@@ -18,9 +18,9 @@ from airls_ray.prm.supervised import (
     LabelledSequences,
     check_form,
     measure_labels,
-    plan_updates,
     update_on_labels,
 )
+from airls_ray.prm.update_plan import plan_label_updates
 from airls_ray.seeding import derive_seed
 
 Line = dict[str, Any]
@@ -76,11 +76,13 @@ class LabelTraining:
         check_form(config.prm, logprobs=self._batch.logprobs is not None)
         self._step_loss = config.supervised_prm.step_loss
         self._rows = labelled_rows(self._batch)
+        self._ids: list[str] = learn["problem_id"].to_pylist()
 
     def plan(self, epoch: int) -> list[Tensor]:
         """Labelled rollouts in an order of the epoch's own."""
         seed = derive_seed(self._config.seed, "train_prm epoch", epoch)
-        return plan_updates(self._rows, self._config.supervised_prm.rollouts_per_update, seed)
+        size = self._config.supervised_prm.rollouts_per_update
+        return plan_label_updates(self._rows, self._ids, self._step_loss, size, seed)
 
     def update(self, rows: Tensor) -> dict[str, float]:
         """See `update_on_labels`."""

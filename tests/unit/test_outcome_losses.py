@@ -11,7 +11,7 @@ import torch
 
 from airls_ray.config.schema import PRMConfig
 from airls_ray.config.supervised_section import StepLossConfig
-from airls_ray.objectives.step_loss import StepLossInputs, StepNormaliser, known_to
+from airls_ray.objectives.step_loss import Solutions, StepLossInputs, StepNormaliser, known_to
 
 NONE = math.nan
 
@@ -88,3 +88,103 @@ def test_contributions_of_repeated_steps_are_found_from_outcomes() -> None:
 
     optimiser.step(closure)
     assert found.detach().numpy() == pytest.approx(wanted, abs=1e-5)
+
+
+# ------------------------------------------------------------------- solutions against each other
+def of_update(logits: list[list[float]], outcomes: list[float], problems: list[int]) -> list[Solutions]:
+    """What a loss gets of an update in three micro-batches, of which the last is empty, and of it whole."""
+    labelled = [row for row, y in enumerate(outcomes) if y == y]
+    own = torch.tensor([labelled.index(row) if row in labelled else -1 for row in range(len(outcomes))])
+    half = len(outcomes) // 2
+    return [
+        Solutions(
+            torch.tensor([sum(logits[row]) for row in labelled], dtype=torch.float64),
+            torch.tensor([outcomes[row] for row in labelled], dtype=torch.float64),
+            torch.tensor([problems[row] for row in labelled]),
+            own[part],
+        )
+        for part in (slice(0, half), slice(half, None), slice(len(outcomes), None), slice(None))
+    ]
+
+
+def shares(name: str, count: int, problems: list[int], **options: Any) -> tuple[list[float], list[float]]:
+    """The loss and its gradients over all steps, of the whole and added up over micro-batches."""
+    logits, outcomes = solutions(count)
+    normaliser = StepNormaliser(1, sum(y == y for y in outcomes))
+    *parts, whole = of_update(logits, outcomes, problems)
+    half, losses, gradients = count // 2, [], []
+    places = (slice(0, half), slice(half, None), slice(count, None), slice(None))
+    for place, update in zip(places, (*parts, whole), strict=True):
+        given = inputs(logits[place], outcomes[place])
+        known = known_to(given, normaliser, PRMConfig(), update)
+        loss = StepLossConfig(name=name, options=options).open()(known)[0]
+        loss.backward()
+        assert given.logits.grad is not None
+        losses.append(loss.item())
+        gradients.append(given.logits.grad)
+    assert sum(losses[:3]) == pytest.approx(losses[3], rel=1e-12)
+    torch.testing.assert_close(torch.cat(gradients[:3]), gradients[3])
+    return losses[3:], gradients[3].tolist()
+
+
+@pytest.mark.parametrize(("count", "size"), [(12, 4), (1200, 8)])
+def test_right_solutions_are_compared_with_all_wrong_ones_of_their_problem(count: int, size: int) -> None:
+    """DPO's loss over pairs by a loop, and PyTorch's gradient of it, over the micro-batches of an update."""
+    problems = [row // size for row in range(count)]
+    (loss,), gradient = shares("implicit_prm_dpo", count, problems, beta=0.5)
+    logits, outcomes = solutions(count)
+    steps = [torch.tensor(row, dtype=torch.float64, requires_grad=True) for row in logits]
+    pairs = [
+        -torch.nn.functional.logsigmoid(0.5 * (steps[i].sum() - steps[j].sum()))
+        for i in range(count)
+        for j in range(problems[i] * size, (problems[i] + 1) * size)
+        if outcomes[i] > 0.5 >= outcomes[j]
+    ]
+    wanted = torch.stack(pairs).mean()
+    assert loss == pytest.approx(wanted.item(), rel=1e-12)
+    wanted.backward()
+    expected = [x for row in steps for x in (row * 0 if row.grad is None else row.grad).tolist()]
+    assert gradient == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_problem_with_one_kind_of_outcome_has_no_pair() -> None:
+    given = inputs([[0.5], [1.0, 2.0], [0.1]], [1.0, 1.0, 0.0])
+    update = Solutions(
+        torch.tensor([0.5, 3.0, 0.1]), torch.tensor([1.0, 1, 0]), torch.tensor([0, 0, 1]), torch.arange(3)
+    )
+    known = known_to(given, StepNormaliser(3, 3), PRMConfig(), update)
+    loss = StepLossConfig(name="implicit_prm_dpo").open()(known)[0]
+    loss.backward()
+    assert given.logits.grad is not None and not given.logits.grad.any() and loss.item() == 0.0
+
+
+@pytest.mark.parametrize("count", [6, 2000])
+@pytest.mark.parametrize("shift", [-1.0, 1.0])
+def test_single_solutions_are_valued_above_a_reference_point(count: int, shift: float) -> None:
+    """KTO's loss by a loop; the gradient by differences, at a point that stays as it was."""
+    logits, outcomes = solutions(count)
+    logits = [[x + shift for x in row] for row in logits]
+    used = [row for row, y in enumerate(outcomes) if y == y]
+    point = max(0.0, sum(sum(logits[row]) for row in used) / len(used))
+    assert (point > 1.0) == (shift > 0)
+
+    def value(row: int, total: float) -> float:
+        gain = 0.3 * (total - point)
+        right = outcomes[row] > 0.5
+        return (1.2 if right else 0.8) * (1 - 1 / (1 + math.exp(-gain if right else gain))) / len(used)
+
+    given = inputs(logits, outcomes)
+    update = of_update(logits, outcomes, [0] * count)[3]
+    known = known_to(given, StepNormaliser(1, len(used)), PRMConfig(), update)
+    options = {"beta": 0.3, "desirable_weight": 1.2, "undesirable_weight": 0.8}
+    loss = StepLossConfig(name="implicit_prm_kto", options=options).open()(known)[0]
+    assert loss.item() == pytest.approx(sum(value(row, sum(logits[row])) for row in used), rel=1e-12)
+    loss.backward()
+    assert given.logits.grad is not None
+    rows = given.step_rows.tolist()
+    for place in range(0, len(rows), max(len(rows) // 50, 1)):
+        row, step = rows[place], 1e-5
+        total = sum(logits[row])
+        slope = (value(row, total + step) - value(row, total - step)) / (2 * step) if row in used else 0.0
+        assert given.logits.grad[place].item() == pytest.approx(slope, abs=1e-9)
+    shares("implicit_prm_kto", count, [0] * count, **options)

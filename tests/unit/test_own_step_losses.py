@@ -17,6 +17,7 @@ from airls_ray.errors import DoorError
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.try_step_labels import try_step_loss
 from airls_ray.objectives.step_loss import StepLossInputs, StepNormaliser, known_to
+from airls_ray.objectives.step_loss_kind import takes_solutions
 from airls_ray.prm.supervised import LabelledSequences, measure_labels, update_on_labels
 from airls_ray.prm.training import LabelTraining, run_epochs
 from tests.tiny import prm_module
@@ -54,6 +55,7 @@ def bare(logits): return logits.sum()
 def no_number(logits, normaliser): return logits.log().sum() / normaliser.steps, {}
 def reserved(logits, normaliser): return logits.sum() / normaliser.steps, {"accuracy": 1.0}
 def odd(logits, label): return logits.sum(), {}
+def of_all(logits, normaliser, **rest): return logits.sum() / normaliser.steps, {"given": float(len(rest))}
 """
 
 
@@ -126,6 +128,13 @@ def test_a_training_on_labels_learns_by_the_loss_that_is_named(folder: Path, own
     assert lines[-1]["prm/loss"] < 0.7 * lines[0]["prm/loss"]
     assert lines[-1]["prm/label_auroc"] > 0.8
     assert lines[1]["train_prm/loss"] > 0.0
+
+
+def test_a_loss_that_takes_whatever_there_is_costs_no_pass_for_the_solutions(own: Path) -> None:
+    named = StepLossConfig(name=f"{own}:of_all")
+    assert not takes_solutions(named.open())
+    assert takes_solutions(StepLossConfig(name="implicit_prm_dpo").open())
+    try_step_loss(named, PRMConfig())
 
 
 @pytest.mark.parametrize("tokens", [24, 100_000])

@@ -24,7 +24,6 @@ from airls_ray.prm.offline import (
     AdversarialTraining,
     SelectionFigures,
     offline_training,
-    plan_problem_updates,
     problems_to_learn,
     split_stored,
     updates_of_an_epoch,
@@ -32,6 +31,7 @@ from airls_ray.prm.offline import (
 from airls_ray.prm.offline_method import choose_method, fill_logprobs, logprobs_under
 from airls_ray.prm.step_labels import label_stored
 from airls_ray.prm.training import run_epochs
+from airls_ray.prm.update_plan import plan_problem_updates
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
 from tests.tiny import make_rollouts, policy_module, prm_module

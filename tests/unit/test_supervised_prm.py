@@ -24,10 +24,10 @@ from airls_ray.prm.supervised import (
     LabelledSequences,
     check_form,
     measure_labels,
-    plan_updates,
     split_by_problem,
     update_on_labels,
 )
+from airls_ray.prm.update_plan import plan_updates
 from tests.tiny import make_rollouts, prm_module
 
 NONE = math.nan
