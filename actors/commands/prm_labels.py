@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.cluster import cluster
-from actors.cluster.cluster import Refs
+from actors.commands.prefix_completions import PrefixCompleter
 from actors.commands.samplers import started_samplers
 from actors.rollout.rollout_pool import RolloutPool
 from actors.rollout.rollout_worker import RolloutRequest
@@ -30,12 +30,11 @@ from airls_ray.data.prm_labels import LabelFacts, add_costs, read_facts, read_la
 from airls_ray.data.problems import ProblemStream, take_distinct
 from airls_ray.data.schemas import PRM_LABELS
 from airls_ray.errors import DataError
+from airls_ray.prm.first_errors import find_first_errors
 from airls_ray.prm.label_rule import LabelRule
 from airls_ray.prm.step_labels import (
     Completed,
-    Completions,
     chunks,
-    distinct_prefixes,
     known_to,
     label_steps,
     rule_record,
@@ -157,13 +156,13 @@ def label_chunk(
 ) -> tuple[pa.Table, dict[str, float]]:
     """Sample and label the rollouts of a chunk of problems.
 
-    All completions of the chunk are sampled in one pass of the pool. The labels depend on the seed and
-    the problems, not on the chunk or the number of workers.
+    All completions of the chunk are sampled in one pass of the pool, those of a search in one for each of its
+    rounds. The labels depend on the seed and the problems, not on the chunk or the number of workers.
 
     Returns:
-        Table of schema PRM_LABELS and the cost: `problems, rollouts, prefixes, distinct_prefixes,
-        completions, labelling_rollouts` (rollouts and completions), `rollout_tokens, completion_tokens,
-        tokens` (sampled), `seconds`.
+        Table of schema PRM_LABELS and the cost: `problems, rollouts, prefixes, distinct_prefixes` (those that
+        were completed)`, completions, labelling_rollouts` (rollouts and completions), `rollout_tokens,
+        completion_tokens, tokens` (sampled), `seconds`.
     """
     started = time.perf_counter()
     section, temperature = config.supervised_prm, config.rollout.temperature
@@ -184,38 +183,26 @@ def label_chunk(
         "completion_tokens": 0,
     }
     completed: Completed | None = None
+    first_errors: np.ndarray | None = None
     rule: LabelRule = section.labels.open()
     if rule.needs_completions:
-        prefixes = distinct_prefixes(rollouts)
-        sampled = pool.complete(
-            prefixes.table,
-            RolloutRequest(section.completions, temperature, config.seed, SEED_PATH, truncation=truncation),
+        completions = RolloutRequest(
+            section.completions, temperature, config.seed, SEED_PATH, truncation=truncation
         )
-        owner, verdicts, tokens = _verdicts(sampled, verifier, problems)
-        completed = prefixes, Completions.count(prefixes.table.num_rows, owner, verdicts)
-        cost |= {
-            "prefixes": prefixes.all,
-            "distinct_prefixes": prefixes.table.num_rows,
-            "completions": len(owner),
-            "completion_tokens": tokens,
-        }
-    labels = label_steps(section.labels, known_to(rollouts, completed))
+        completer = PrefixCompleter(pool, verifier, problems, rollouts, completions)
+        if rule.needs_search:
+            known = known_to(rollouts, None)
+            steps = np.bincount(known["step_rows"], minlength=rollouts.num_rows)
+            first_errors = find_first_errors(steps, known["outcomes"], known["groups"], completer.probe)
+        else:
+            completer.complete_all()
+        completed = completer.completed
+        cost |= completer.cost
+    labels = label_steps(section.labels, known_to(rollouts, completed, first_errors))
     table = _label_table(rollouts, cluster.resolve([grades])[0], labels, problems, codec)
     cost["labelling_rollouts"] = cost["rollouts"] + cost["completions"]
     cost["tokens"] = cost["rollout_tokens"] + cost["completion_tokens"]
     return table, {**cost, "seconds": time.perf_counter() - started}
-
-
-def _verdicts(
-    completed: Refs, verifier: VerifierHandle, problems: pa.Table
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Prefix and outcome of every completion, and how many tokens were sampled."""
-    tables = cluster.resolve(completed)
-    if not sum(table.num_rows for table in tables):  # every rollout has one step alone
-        return np.zeros(0, np.int64), np.zeros(0), 0
-    table = pa.concat_tables(tables)
-    grades = cluster.resolve([verifier.grade(completed, problems)])[0]
-    return table["prefix"].to_numpy(), grades["outcome"].to_numpy(), pc.sum(table["tokens"]).as_py()
 
 
 def _label_table(

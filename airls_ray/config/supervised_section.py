@@ -34,8 +34,8 @@ class SupervisedPRMConfig(StrictModel):
     labels: LabelRuleConfig = LabelRuleConfig(name="math_shepherd_soft")
     """`outcome` (an ORM): the outcome at the last step. `math_shepherd_hard|soft` (arXiv 2312.08935): a
     step is good if any, or by the share, of K completions from it that are correct. `relative_progress`:
-    it keeps 0.8 of the share before it. `relative_effective`, `er_prm`, `process_advantage`: docs/systems.md.
-    Or your own (docs/doors.md)."""
+    it keeps 0.8 of the share before it. `relative_effective`, `er_prm`, `process_advantage`, `omega_prm`:
+    docs/systems.md. Or your own (docs/doors.md)."""
     step_loss: StepLossConfig = StepLossConfig(name="cross_entropy")
     """How a step's logit is compared with its label: `cross_entropy`, `mean_squared_error`,
     `pqm` (ranked within a solution), `implicit_prm` (their sum is the outcome's logit), `spa_rl`

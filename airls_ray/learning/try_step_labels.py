@@ -20,6 +20,7 @@ from airls_ray.learning.try_method import check_gradient, deadline
 from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.objectives.step_loss import RESERVED, Solutions, StepLossInputs, StepNormaliser, known_to
 from airls_ray.objectives.whole_solutions import whole_solutions
+from airls_ray.prm.label_rule import LabelRule
 from airls_ray.prm.step_labels import Completions, distinct_prefixes, label_steps
 from airls_ray.prm.step_labels import known_to as known_to_rule
 from airls_ray.trial import main_of
@@ -29,6 +30,7 @@ _PROBLEMS = ("a", "a", "a", "b", "b", "b")
 _RESPONSES: tuple[list[int], ...] = ([1, 2, 3], [1, 4, 5, 6], [7], [1, 2], [], [8, 9, 1, 2])
 _OUTCOMES = (1.0, 0.0, 0.5, 0.0, 0.0, 1.0)
 _CORRECT = (2, 4, 0, 0, 1, 4, 3, 0)
+_FIRST_ERRORS = (3, 1, 0, 1, -1, 4)
 _MADE = (4, 4, 4, 0, 4, 4, 4, 4)
 
 _NONE = float("nan")
@@ -51,12 +53,15 @@ def try_label_rule(named: LabelRuleConfig) -> None:
             "outcome": list(_OUTCOMES),
         }
     )
-    completed = None
+    completed = first_errors = None
     with deadline():
-        if named.open().needs_completions:
+        rule: LabelRule = named.open()
+        if rule.needs_completions:
             found = Completions(*(torch.tensor(one).numpy() for one in (_MADE, _CORRECT)))
             completed = distinct_prefixes(rollouts), found
-        label_steps(named, known_to_rule(rollouts, completed))
+        if rule.needs_search:
+            first_errors = torch.tensor(_FIRST_ERRORS).numpy()
+        label_steps(named, known_to_rule(rollouts, completed, first_errors))
 
 
 def try_step_loss(named: StepLossConfig, config: PRMConfig) -> None:

@@ -58,5 +58,9 @@ class UpdateSolutions:
     def of(self, part: TokenBatch) -> Solutions:
         """Return them for a micro-batch, on its device."""
         device = part.targets.device
-        moved = (one.to(device) for one in (self._all.sums, self._all.labels, self._all.problems))
-        return Solutions(*moved, own=self._places[part.rows.cpu()].to(device))
+        return Solutions(
+            sums=self._all.sums.to(device),
+            labels=self._all.labels.to(device),
+            problems=self._all.problems.to(device),
+            own=self._places[part.rows.cpu()].to(device),
+        )

@@ -82,12 +82,15 @@ class Completions:
 Completed = tuple[DistinctPrefixes, Completions]
 
 
-def known_to(rollouts: pa.Table, completed: Completed | None) -> dict[str, np.ndarray]:
+def known_to(
+    rollouts: pa.Table, completed: Completed | None, first_errors: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Return what a label rule may take of N rollouts with S steps (`airls_ray.prm.label_rule`).
 
     Args:
         rollouts: `problem_id`, `step_ends` and `outcome` of ROLLOUTS.
         completed: the prefixes of `rollouts` and how their completions ended; None: none were sampled.
+        first_errors: int64 [N], of `find_first_errors`; None: nothing was searched.
     """
     counts = pc.list_value_length(rollouts["step_ends"]).to_numpy().astype(np.int64)
     outcomes = rollouts["outcome"].to_numpy().astype(np.float64)
@@ -101,6 +104,7 @@ def known_to(rollouts: pa.Table, completed: Completed | None) -> dict[str, np.nd
         "step_rows": step_rows,
         "positions": positions,
         "last": last,
+        **({} if first_errors is None else {"first_errors": first_errors}),
     }
     if completed is None:
         return known
