@@ -150,6 +150,8 @@ def update_on_labels(
 ) -> dict[str, float]:
     """Make one optimiser update on the labelled steps of `rows`; collective, the same on every rank.
 
+    A loss that takes `solutions` costs a pass without gradients before it.
+
     Args:
         engine: this rank's engine, its module one of `config.parameterisation`.
         batch: all labelled rollouts.
