@@ -220,7 +220,15 @@ def test_a_filter_or_term_that_fails_is_one_sentence(own: Path) -> None:
 
 def test_the_built_ins_are_the_files_of_their_folders() -> None:
     names = {name: set(doors.builtins(doors.kind_of(name))) for name in doors.KINDS}
-    assert names["credit transform"] == {"largest_return", "min_form"}
+    assert names["credit transform"] == {
+        "capo",
+        "clip",
+        "delta",
+        "gated",
+        "largest_return",
+        "min_form",
+        "renorm",
+    }
     assert names["outcome term"] == {"format_penalty", "overlong"}
     assert names["row filter"] == {"accuracy_band", "varied_groups"}
     assert names["policy loss"] == {"cispo", "clipped", "gspo"}
