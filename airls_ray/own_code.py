@@ -29,10 +29,13 @@ class Rule:
     function: Callable[..., Any]
     names: tuple[str, ...]
     options: Mapping[str, Any]
+    needed: tuple[str, ...] = ()
+    """Those of `names` without which it cannot be called."""
 
     def __call__(self, known: Mapping[str, Any]) -> Any:
         """Call it with what it takes of `known`."""
-        return self.function(**{name: known[name] for name in self.names}, **self.options)
+        given = {name: known[name] for name in self.names if name in known}
+        return self.function(**given, **self.options)
 
 
 def read_rule(function: Any, options: Mapping[str, Any], known: Sequence[str]) -> Rule:
@@ -46,7 +49,10 @@ def read_rule(function: Any, options: Mapping[str, Any], known: Sequence[str]) -
     keywords = keywords_of(function, options)
     require_known(keywords, known, options)
     taken = known if keywords.takes_all else [name for name in known if name in keywords.named]
-    return Rule(function, tuple(name for name in taken if name not in options), options)
+    names = tuple(name for name in taken if name not in options)
+    named, empty = keywords.named, inspect.Parameter.empty
+    needed = tuple(name for name in names if name in named and named[name].default is empty)
+    return Rule(function, names, options, needed)
 
 
 def keywords_of(function: Any, options: Mapping[str, Any]) -> Keywords:

@@ -170,6 +170,7 @@ class PolicyLearner(Learner):
             temperature=self._config.rollout.temperature,
             max_response_tokens=self._config.rollout.max_response_tokens,
             pad_id=self._codec.pad_id,
+            scores=scored,
         )
         self._version = version
         return metrics

@@ -13,7 +13,9 @@ from airls_ray.own_code import read_rule
 OF_STEPS = ("rewards", "step_rows", "groups", "outcomes", "learns")
 """What a credit transform may take: float [S], int64 [S], int64 [N], float [N], bool [N]."""
 OF_ROLLOUTS = ("outcomes", "groups", "lengths", "truncated")
-"""What a row filter may take: float [N], int64 [N], int64 [N], bool [N]."""
+"""What a rule for rollouts may take: float [N], int64 [N], int64 [N], bool [N]."""
+OF_SCORED = (*OF_ROLLOUTS, "rewards", "step_rows")
+"""What a row filter may take: as above, and where a PRM has scored the rollouts float [S] and int64 [S]."""
 OF_OUTCOMES = (*OF_ROLLOUTS, "unanswered", "max_response_tokens")
 """What an outcome term may take: as above, bool [N], and a number."""
 
@@ -46,12 +48,12 @@ TERM = Kind(
 FILTER = Kind(
     name="row filter",
     protocol=(
-        f"a function of keywords among {', '.join(OF_ROLLOUTS)} (tensors) that returns for each rollout "
+        f"a function of keywords among {', '.join(OF_SCORED)} (tensors) that returns for each rollout "
         "whether it is learned from"
     ),
     package="airls_ray.credit.filters",
     attribute="keep",
     example="accuracy_band",
-    make=partial(read_rule, known=OF_ROLLOUTS),
+    make=partial(read_rule, known=OF_SCORED),
 )
 """Which rollouts are learned from (`method.row_filters`)."""

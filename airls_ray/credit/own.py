@@ -53,14 +53,16 @@ def kept_rows(filters: Sequence[FilterConfig], known: Known, rows: int) -> Tenso
 
     Args:
         filters: of the method.
-        known: what `credit.kinds.OF_ROLLOUTS` has.
+        known: what `credit.kinds.OF_SCORED` has; no step rewards where no PRM has scored the rollouts.
         rows: N.
 
     Raises:
-        DoorError: one raised, or did not return true or false for each rollout.
+        DoorError: one raised, did not return true or false for each rollout, or needs step rewards where
+            there are none.
     """
     kept = torch.ones(rows, dtype=torch.bool)
     for one in filters:
+        _check_needs(one, known)
         kept &= _called(one, known, rows, "rollouts", boolean=True)
     return kept
 
@@ -97,6 +99,16 @@ def _called(
             "must be finite"
         )
     return result
+
+
+def _check_needs(config: FilterConfig, known: Known) -> None:
+    missing = [name for name in config.open().needed if name not in known]
+    if missing:
+        remedy = "the PRM learns before it scores: leave out prm: true" if config.prm else "name a PRM"
+        raise DoorError(
+            f"{config.where}: {config.name} takes {missing[0]!r}, which only a PRM gives "
+            f"(method.prm_objective), and there is none here; {remedy}"
+        )
 
 
 def _is_finite(value: Any) -> bool:

@@ -46,7 +46,7 @@ def assign_credit(
     outcome = credit.outcome_advantages(total, groups, method.outcome_advantage)
     # What is brought to the scale of the batch is so over what learns: others must not shift it.
     learns = torch.zeros(units.rows, dtype=torch.bool)
-    learns[rows_that_learn(rollouts, method.filters)] = True
+    learns[rows_that_learn(rollouts, method.filters, scores)] = True
     step = None
     step_rewards = _with_own_steps(rewards, units, rollouts, grades)
     if step_rewards is not None and method.step_weight > 0:

@@ -11,23 +11,31 @@ from torch import Tensor
 
 from airls_ray.config.method_doors import FilterConfig
 from airls_ray.credit.own import kept_rows
+from airls_ray.tensors import to_packed
 
 
-def rows_that_learn(rollouts: pa.Table, filters: Sequence[FilterConfig]) -> Tensor:
+def rows_that_learn(
+    rollouts: pa.Table, filters: Sequence[FilterConfig], scores: pa.Table | None = None
+) -> Tensor:
     """Rows of the rollouts that all filters keep: int64, in the table's order.
 
     Args:
         rollouts: ROLLOUTS with outcomes.
         filters: of the method (`MethodConfig.filters`).
+        scores: STEP_SCORES, joined by position; None where no PRM has scored the rollouts.
 
     Raises:
-        DoorError: a filter of the user's own failed.
+        DoorError: a filter of the user's own failed, or one needs step rewards and there are none.
     """
     rows = torch.arange(rollouts.num_rows)
     if not rows.numel() or not filters:
         return rows
     known = rollout_values(rollouts)
     known["outcomes"] = torch.from_numpy(rollouts["outcome"].to_numpy(zero_copy_only=False).copy())
+    if scores is not None:
+        rewards = to_packed(scores["rewards"])
+        known["rewards"] = rewards.values
+        known["step_rows"] = torch.repeat_interleave(torch.arange(rewards.rows), rewards.lengths)
     return rows[kept_rows(filters, known, rows.numel())]
 
 

@@ -26,6 +26,7 @@ def update_policy(
     temperature: float,
     max_response_tokens: int,
     pad_id: int,
+    scores: pa.Table | None = None,
 ) -> dict[str, float]:
     """Make the optimiser updates of one iteration; collective, every rank passes the same tables.
 
@@ -45,6 +46,7 @@ def update_policy(
         temperature: the sampler's.
         max_response_tokens: the sampler's limit, for aggregation `constant`.
         pad_id: padding token.
+        scores: STEP_SCORES, joined by position, for filters that take them; None without a PRM.
 
     Returns:
         Metrics named `policy/...`, and `sync/logprob_difference_mean|max` in nats: |trainer - sampler|
@@ -55,7 +57,7 @@ def update_policy(
         DoorError: a loss or a filter of the user's own failed.
     """
     sequences = Sequences.of(rollouts)
-    rows = rows_that_learn(rollouts, method.filters)
+    rows = rows_that_learn(rollouts, method.filters, scores)
     shares = _shares(rollouts, rows, method.updates_per_iteration)
     layout = resolve_layout(learner.layout, engine)
     work = [

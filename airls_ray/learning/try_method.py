@@ -84,9 +84,14 @@ def _try_rules(method: MethodConfig, max_response_tokens: int) -> None:
         "lengths": torch.tensor(_LENGTHS),
         "truncated": torch.tensor([length >= max(_LENGTHS) for length in _LENGTHS]),
     }
-    learns = _twice(method.row_filters, lambda: kept_rows(method.filters, known, len(_OUTCOMES)))
+    step_rows = torch.repeat_interleave(torch.arange(len(_STEPS)), torch.tensor(_STEPS))
+    scored = dict(known)
+    if method.prm_objective.name != "none":
+        scored |= {"rewards": rewards, "step_rows": step_rows}
+    kept_rows([one for one in method.filters if one.prm], known, len(_OUTCOMES))  # the PRM has not scored yet
+    learns = _twice(method.row_filters, lambda: kept_rows(method.filters, scored, len(_OUTCOMES)))
     of_steps = {
-        "step_rows": torch.repeat_interleave(torch.arange(len(_STEPS)), torch.tensor(_STEPS)),
+        "step_rows": step_rows,
         "groups": known["groups"],
         "outcomes": outcomes,
         "learns": learns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def transform(rewards: Tensor, threshold: float) -> Tensor:
+def transform(rewards: Tensor, threshold: float = 0.5) -> Tensor:
     """Return min(r - threshold, 0), so that no number of steps adds to a rollout's reward [S].
 
     The clip mechanism of "On Designing Effective RL Reward at Training Time for LLM Reasoning" (arXiv
@@ -13,6 +13,6 @@ def transform(rewards: Tensor, threshold: float) -> Tensor:
 
     Args:
         rewards: float [S].
-        threshold: eta, in units of `prm.reward`.
+        threshold: eta, in units of `prm.reward` [C].
     """
     return (rewards - threshold).clamp(max=0.0)

@@ -71,6 +71,7 @@ def run_policy(
         temperature=TEMPERATURE,
         max_response_tokens=8,
         pad_id=0,
+        scores=options.get("scores"),
     )
 
 

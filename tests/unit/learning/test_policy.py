@@ -233,6 +233,21 @@ def test_constant_groups_can_be_left_out(folder: Path) -> None:
         assert torch.equal(weights_of(engine), before)
 
 
+def test_a_filter_of_the_policy_sees_the_step_rewards(folder: Path) -> None:
+    """PROF keeps two of four rollouts: the update is that of a table of these two."""
+    table = on_policy(folder, 1, 4)
+    place = table.column_names.index("outcome")
+    table = table.set_column(place, ROLLOUTS.field("outcome"), pa.array([1.0, 0.0, 1.0, 0.0], pa.float32()))
+    rewards = pa.array([[0.1, 0.1], [0.9, 0.9], [0.8, 0.8], [0.2, 0.2]], pa.list_(pa.float32()))
+    method = MethodConfig(name="grpo", prm_objective="frozen", row_filters="prof")
+    values = step_values(table)
+    engine, alone = (TorchEngine(policy_module(folder), learner()) for _ in range(2))
+    run_policy(engine, table, method, learner(), advantages=values, scores=pa.table({"rewards": rewards}))
+    two = pa.array([2, 3])
+    run_policy(alone, table.take(two), MethodConfig(name="grpo"), learner(), advantages=values.take(two))
+    torch.testing.assert_close(weights_of(engine), weights_of(alone))
+
+
 def test_the_importance_weight_compares_trainer_and_sampler(folder: Path) -> None:
     table = make_rollouts(2, 2)  # the sampler claims -1 for every token
     trainer = to_packed(logprobs_of(folder, table)["logprobs"]).values
