@@ -140,10 +140,10 @@ class Config(StrictModel):
                 "(task.reward)"
             )
         weights = (method.outcome_weight, method.step_weight, method.trajectory_weight)
-        if not any(weights) and not self.task.reward:
+        if not any(weights) and not self.task.reward and not method.outcome_terms:
             raise ValueError(
                 "method.outcome_weight, step_weight and trajectory_weight are all 0, and there is no "
-                "task.reward, so no reward is left; set one"
+                "task.reward and no term in method.outcome_terms, so no reward is left; set one"
             )
         if self.rollout.max_workers < self.rollout.min_workers:
             raise ValueError(

@@ -229,7 +229,14 @@ def test_the_built_ins_are_the_files_of_their_folders() -> None:
         "min_form",
         "renorm",
     }
-    assert names["outcome term"] == {"format_penalty", "overlong"}
+    assert names["outcome term"] == {
+        "cosine",
+        "format_penalty",
+        "kimi_length",
+        "laser",
+        "laser_d",
+        "overlong",
+    }
     assert names["row filter"] == {"accuracy_band", "prof", "varied_groups"}
     assert names["policy loss"] == {"cispo", "clipped", "gspo"}
     assert names["prm objective"] == {"airl", "prime", "repirl"}

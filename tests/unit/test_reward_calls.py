@@ -135,6 +135,8 @@ def test_the_built_ins() -> None:
     assert format_reward.score("a\nb: 4", pattern="^b:") == 1.0
     assert repetition.score("a b a b a b", words=2) == pytest.approx(2 / 5 - 1)
     assert repetition.score("a b", words=4) == 0.0
+    wrong = [Row("", "a b a b a b", "", [], right, {}) for right in (1.0, 0.0)]
+    assert values(repetition.score, wrong, words=2, wrong_only=True) == pytest.approx([0.0, 2 / 5 - 1])
 
 
 # ---- columns ------------------------------------------------------------------------------------
