@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -164,3 +165,21 @@ def test_whitening_is_over_the_tokens_that_learn() -> None:
     learned = torch.tensor([value for row in rows for value in found[row]], dtype=torch.float64)
     assert float(learned.mean()) == pytest.approx(0.0, abs=1e-6)
     assert float(learned.std()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_reinforce_plus_plus_with_a_baseline_is_a_setting() -> None:
+    """arXiv 2501.03262: outcome less the group's mean, to mean 0 and deviation 1 over the batch's tokens."""
+    generator = torch.Generator().manual_seed(0)
+    outcomes = torch.randint(0, 2, (200,), generator=generator).double().tolist()
+    table = with_outcomes(outcomes)
+    flat, rows = [], []
+    for row, ends in enumerate(table["step_ends"].to_pylist()):
+        group = outcomes[row // 5 * 5 : row // 5 * 5 + 5]
+        flat += [outcomes[row] - sum(group) / 5] * ends[-1]
+        rows += [row] * ends[-1]
+    mean = sum(flat) / len(flat)
+    deviation = math.sqrt(sum((one - mean) ** 2 for one in flat) / (len(flat) - 1))
+    wanted = {row: (one - mean) / deviation for row, one in zip(rows, flat, strict=True)}
+    found = advantages(table, None, name="dr_grpo", whiten=True)
+    for row, values in enumerate(found):
+        assert values == pytest.approx([wanted[row]] * len(values), abs=1e-4)

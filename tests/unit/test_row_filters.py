@@ -152,3 +152,12 @@ def test_advantages_are_whitened_over_what_the_filter_keeps() -> None:
     assert kept == [0, 1, 4]
     assert float(learned.mean()) == pytest.approx(0.0, abs=1e-6)
     assert float(learned.std()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_what_was_cut_off_is_not_learned_from() -> None:
+    table = with_outcomes([1.0] * 5)
+    place = table.column_names.index("finish")
+    ends = pa.array(["stop", "length", "stop", "length", "stop"])
+    ends = ends.dictionary_encode().cast(table.schema.field(place).type)
+    table = table.set_column(place, table.schema.field(place), ends)
+    assert rows_that_learn(table, method("untruncated").filters).tolist() == [0, 2, 4]
