@@ -78,7 +78,7 @@ class MethodConfig(StrictModel):
     whiten: bool = False
     """[PRIME] Bring the final advantages of all tokens that learn to mean 0 and deviation 1."""
     policy_loss: PolicyLossConfig = PolicyLossConfig(name="clipped")
-    """The surrogate: `clipped` (PPO), `dual_clip`, `gspo`, `cispo`, or your own (docs/doors.md)."""
+    """The surrogate: `clipped` (PPO), `dual_clip`, `gspo`, `cispo`, `prl`, or your own (docs/doors.md)."""
     clip_low: PositiveFloat = 0.2
     """PPO clip below 1."""
     clip_high: PositiveFloat = 0.2

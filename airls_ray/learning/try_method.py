@@ -37,7 +37,8 @@ _STEPS = (2, 1, 3, 1, 0, 2)
 
 
 def try_method(method: MethodConfig, prm: PRMConfig, max_response_tokens: int, *, reference: bool) -> None:
-    """Call everything that a method names in its lists, and the user's own objective and loss.
+    """Call everything that a method names in its lists, an objective of the user's own, and a loss that
+    is not the default.
 
     Args:
         method: of the configuration.
@@ -115,10 +116,9 @@ def _twice(named: Sequence[TransformConfig | TermConfig | FilterConfig], call: A
 
 def _try_loss(method: MethodConfig, max_response_tokens: int, reference: bool) -> None:
     named = method.policy_loss
-    door = named.door()
-    if door.source == "built-in" and not named.options:
+    if named.name == named.unopened and not named.options:
         return
-    loss_of = CheckedLoss(door, named.where, named.open())
+    loss_of = CheckedLoss(named.door(), named.where, named.open())
     normaliser = PolicyNormaliser(sum(_LENGTHS), len(_LENGTHS) - 1, max_response_tokens)
     for lengths in (_LENGTHS, ()):
         inputs = _loss_inputs(lengths, reference or method.kl_coefficient > 0)

@@ -238,6 +238,6 @@ def test_the_built_ins_are_the_files_of_their_folders() -> None:
         "overlong",
     }
     assert names["row filter"] == {"accuracy_band", "prof", "untruncated", "varied_groups"}
-    assert names["policy loss"] == {"cispo", "clipped", "dual_clip", "gspo"}
+    assert names["policy loss"] == {"cispo", "clipped", "dual_clip", "gspo", "prl"}
     assert names["prm objective"] == {"airl", "prime", "repirl"}
     assert doors.kind_of("credit_transform").group == "airls_ray.credit_transform"

@@ -113,7 +113,7 @@ def tried(own: Path, prm: dict[str, Any] | None = None, **fields: Any) -> None:
         ({"policy_loss": ":hangs"}, r"hangs raises TimeoutError: it has not returned within 0\.5 s"),
         ({"step_transforms": ":random"}, "random gives another result for the same values when"),
         ({"step_transforms": ["min_form", ":half"]}, r"half returned a tensor of shape \[8\], .* 9 numbers"),
-        ({"row_filters": ":half"}, "half takes 'rewards', which nobody gives it"),
+        ({"row_filters": ":half"}, "half takes 'rewards', which only a PRM gives"),
         ({"step_transforms": ":nothing"}, "has no attribute 'nothing'"),
         ({"prm_objective": ":Free"}, "Free returned a loss whose gradient does not reach f"),
         ({"prm_objective": ":Mean"}, "Mean returned nan as loss"),
@@ -177,7 +177,8 @@ def test_credit_of_the_example_by_hand() -> None:
     assert term(known).tolist() == [0.75, 0.0]
 
 
-def test_only_what_is_the_users_or_stands_in_a_list_is_tried(own: Path) -> None:
-    assert own_names(method(policy_loss="gspo", accuracy_band=[0.2, 0.8], format_penalty=1.0)) == []
+def test_only_what_is_the_users_or_named_beside_a_field_is_tried(own: Path) -> None:
+    assert own_names(method(accuracy_band=[0.2, 0.8], format_penalty=1.0)) == []
+    assert own_names(method(policy_loss="gspo")) == ["gspo"]
     named = method(policy_loss=f"{own}:mean", outcome_terms=["overlong"], prm_objective=f"{own}:Mean")
     assert own_names(named) == ["mean", "Mean", "overlong"]
