@@ -3,8 +3,8 @@
     A'_t = A_t - (1 / eta) sum_{j >= e(t)} (log pi_old(y_j) - log pi_ref(y_j))    e(t): last token of its step
 
 As in the authors' program (`ray_trainer.py`), where a step is a fixed number of tokens, too. 1 / eta is
-`method.kl_coefficient`, which is then not in the loss itself. Published: `method: grpo`, `kl_coefficient: 0.005`
-(eta 200).
+`method.kl_coefficient`, which is then not in the loss itself. Published: an eta of 200, so
+`kl_coefficient: 0.005`, with the advantage of `grpo`.
 """
 
 from __future__ import annotations
