@@ -180,6 +180,6 @@ def test_reinforce_plus_plus_with_a_baseline_is_a_setting() -> None:
     mean = sum(flat) / len(flat)
     deviation = math.sqrt(sum((one - mean) ** 2 for one in flat) / (len(flat) - 1))
     wanted = {row: (one - mean) / deviation for row, one in zip(rows, flat, strict=True)}
-    found = advantages(table, None, name="dr_grpo", whiten=True)
+    found = advantages(table, None, name="grpo", outcome_advantage="dr_grpo", whiten=True)
     for row, values in enumerate(found):
         assert values == pytest.approx([wanted[row]] * len(values), abs=1e-4)
