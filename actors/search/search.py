@@ -17,7 +17,7 @@ from actors.train.start import connected
 from airls_ray import files
 from airls_ray.config.door_section import ScorerConfig
 from airls_ray.config.schema import Config
-from airls_ray.config.search_section import AlgorithmName, search_label
+from airls_ray.config.search_section import AlgorithmName, SearchConfig, search_label
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
@@ -43,6 +43,9 @@ from airls_ray.truncation import Truncation
 
 _FLAT_SEARCHES = 0.5
 """Share of searches whose responses score the same from which the command says so."""
+
+_NEWER = ("chunk_reset",)
+"""Sections of `search` that records of older searches do not know of."""
 
 
 def run_search(
@@ -258,6 +261,9 @@ def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
         "problems_per_call",
     ):
         tree["search"].pop(name)
+    for name in _NEWER:  # as older searches have it
+        if getattr(config.search, name) == getattr(SearchConfig(), name):
+            tree["search"].pop(name)
     tree["rollout"] = {name: tree["rollout"][name] for name in ("temperature", "max_response_tokens")}
     for name in (one.name for one in fields(Truncation)):  # the records of older searches do not know of it
         tree["search"].pop(name)

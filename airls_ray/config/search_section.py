@@ -95,6 +95,15 @@ class MCTSConfig(StrictModel):
     long before its budget."""
 
 
+class ChunkResetConfig(StrictModel):
+    """Chunk reset of StepWiser (arXiv 2508.19229)."""
+
+    threshold: Probability = 0.5
+    """[C] A step whose score is below is sampled again (the paper's judge says good or bad)."""
+    attempts: PositiveInt = 5
+    """[P] Samples of one step at most; then the best of them stays ([C])."""
+
+
 class SearchConfig(StrictModel):
     """Test samples before and after training, and `airls-ray search`."""
 
@@ -152,6 +161,8 @@ class SearchConfig(StrictModel):
     """Particle filter and particle Gibbs."""
     mcts: MCTSConfig = MCTSConfig()
     """Monte Carlo tree search."""
+    chunk_reset: ChunkResetConfig = ChunkResetConfig()
+    """Chains whose bad steps are sampled again."""
     scorers: PositiveInt = 1
     """Actors that hold the PRM; the problems are shared out over them."""
     resources: Resources = Resources()
