@@ -24,6 +24,7 @@ from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream
 from airls_ray.search import journal as journals
 from airls_ray.search.driver import (
+    Read,
     Search,
     SearchDriver,
     SearchProblem,
@@ -44,7 +45,7 @@ from airls_ray.truncation import Truncation
 _FLAT_SEARCHES = 0.5
 """Share of searches whose responses score the same from which the command says so."""
 
-_NEWER = ("chunk_reset",)
+_NEWER = ("chunk_reset", "adaptive_consistency")
 """Sections of `search` that records of older searches do not know of."""
 
 
@@ -162,7 +163,9 @@ def search_batch(
         seed = derive_seed(config.seed, "search", run.algorithm, run.budget, problem_id)
         problem = SearchProblem(at, problem_id, prompts[at], seed)
         (fitting if len(prompts[at]) <= room else refused).append(problem)
-    driver = SearchDriver(parts.generator, parts.scorer, parts.codec.is_blank, parts.settings)
+    driver = SearchDriver(
+        parts.generator, parts.scorer, parts.codec.is_blank, parts.settings, answer_reader(parts)
+    )
     searches = run_searches(searcher, fitting, driver)
     for problem in refused:  # no room for an answer: it counts as wrong, and the others go on
         searches.append(driver.start(searcher, problem))
@@ -196,6 +199,18 @@ def search_batch(
     ]
     position = {problem_id.as_py(): at for at, problem_id in enumerate(problems["problem_id"])}
     return sorted(records, key=lambda record: position[record["problem_id"]]), driver.seconds
+
+
+def answer_reader(parts: SearchParts) -> Read:
+    """Return what reads answers: the verifier, whose verdicts are dropped."""
+
+    def read(problems: Sequence[SearchProblem], responses: Sequence[Sequence[int]]) -> list[str | None]:
+        numbers = [problem.number for problem in problems]
+        grades = parts.verifier.call("judge", parts.problems, numbers, responses, [[]] * len(numbers))
+        answers: list[str | None] = grades["answer"].to_pylist()
+        return answers
+
+    return read
 
 
 def _step_texts(codec: TextCodec, search: Search, leaf: int) -> list[str]:

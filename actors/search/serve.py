@@ -29,7 +29,7 @@ from airls_ray.console.progress import Progress
 from airls_ray.data.schemas import PROBLEMS
 from airls_ray.errors import RunError
 from airls_ray.search.driver import SearchDriver
-from airls_ray.serving.answers import Canonical
+from airls_ray.serving.answers import Canonical, reader
 from airls_ray.serving.app import make_app
 from airls_ray.serving.prompts import PromptEncoder
 from airls_ray.serving.search_queue import SearchQueue
@@ -63,7 +63,10 @@ class SearchEndpoint:
         pool = parts["pool"]
         pool.fleet.follow(FleetEvents(say=_LOG.warning))
         codec = TextCodec.for_model(config.model, policy, make_task(config.task))
-        driver = SearchDriver(PoolGenerator(pool), parts["scorer"], codec.is_blank, parts["settings"])
+        canonical = reading(parts["verifier"])
+        driver = SearchDriver(
+            PoolGenerator(pool), parts["scorer"], codec.is_blank, parts["settings"], reader(canonical)
+        )
         queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue, pool.rest)
         service = SearchService(
             config,
@@ -73,7 +76,7 @@ class SearchEndpoint:
             driver,
             queue,
             parts["aggregate"],
-            reading(parts["verifier"]),
+            canonical,
         )
         queue.start()
         self._app = make_app(service, token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -104,6 +104,17 @@ class ChunkResetConfig(StrictModel):
     """[P] Samples of one step at most; then the best of them stays ([C])."""
 
 
+class AdaptiveConsistencyConfig(StrictModel):
+    """Adaptive consistency (arXiv 2305.11860)."""
+
+    threshold: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    """[P] Sampling stops when the leading answer is the most probable one with this probability."""
+    batch: PositiveInt = 1
+    """Samples of a round after the first ([P] 1); more of them are faster, and some for nothing."""
+    criterion: Literal["beta", "dirichlet"] = "beta"
+    """[P] `beta` compares the two most frequent answers, `dirichlet` all."""
+
+
 class SearchConfig(StrictModel):
     """Test samples before and after training, and `airls-ray search`."""
 
@@ -163,6 +174,8 @@ class SearchConfig(StrictModel):
     """Monte Carlo tree search."""
     chunk_reset: ChunkResetConfig = ChunkResetConfig()
     """Chains whose bad steps are sampled again."""
+    adaptive_consistency: AdaptiveConsistencyConfig = AdaptiveConsistencyConfig()
+    """Samples until the vote is decided."""
     scorers: PositiveInt = 1
     """Actors that hold the PRM; the problems are shared out over them."""
     resources: Resources = Resources()

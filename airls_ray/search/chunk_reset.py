@@ -38,7 +38,7 @@ class ChunkReset(Searcher):
         return [Want(chain["at"], 1) for chain in chains if not state.nodes[chain["at"]].finished]
 
     def leaves(self, state: SearchState) -> list[int]:
-        """Where the chains ended; of a chain that was stopped among its attempts the best one, if finished."""
+        """Where the chains ended; of one that was stopped among its attempts the best one, if finished."""
         chains = self._chains(state)
         ends = [self._best(state, chain["tries"]) if chain["tries"] else chain["at"] for chain in chains]
         return sorted(node for node in ends if state.nodes[node].finished)

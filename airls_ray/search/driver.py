@@ -41,6 +41,12 @@ class SearchProblem:
     problem_id: str
     prompt: tuple[int, ...]
     seed: int
+    text: str = ""
+    """For who reads answers and does not know the number."""
+
+
+Read = Callable[[Sequence[SearchProblem], Sequence[Sequence[int]]], Sequence[str | None]]
+"""Problems and responses (tokens) to the answers that a grader reads there; it knows no right one."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +145,15 @@ class SearchDriver:
         scorer: StepScorer,
         is_blank: Callable[[Sequence[int]], bool],
         settings: DriverSettings,
+        read: Read | None = None,
     ) -> None:
-        """`is_blank`: whether tokens have no text (such as an end of sequence alone)."""
+        """`is_blank`: whether tokens have no text (such as an end of sequence alone); `read`: asked only by
+        searches that read answers."""
         self._generator = generator
         self._scorer = scorer
         self._is_blank = is_blank
         self._settings = settings
+        self._read = read
         self.seconds = Seconds()
 
     def start(self, searcher: Searcher, problem: SearchProblem) -> Search:
@@ -161,6 +170,7 @@ class SearchDriver:
         ]
         if asks:
             self._answer(asks)
+            self._read_answers([search for search in live if search.searcher.reads_answers])
         over = []
         for search in live:
             search.ledger.seconds = time.perf_counter() - search.started
@@ -193,6 +203,25 @@ class SearchDriver:
             if not state.rounds:
                 ask.search.ledger.flops += 2.0 * self._settings.policy_parameters * len(ask.prefix)
             ask.search.searcher.tell(state, ask.expansion.ticket, answer)
+
+    def _read_answers(self, searches: Sequence[Search]) -> None:
+        """Read what the newly finished responses of some searches answer, all at once."""
+        found = [
+            (search, node)
+            for search in searches
+            for node in search.state.last
+            if search.state.nodes[node].finished and node not in search.state.answers
+        ]
+        if not found:
+            return
+        if self._read is None:
+            raise ValueError("a search reads answers, and its driver was given nothing that reads them")
+        answers = self._read(
+            [search.problem for search, _ in found],
+            [search.state.response(node) for search, node in found],
+        )
+        for (search, node), answer in zip(found, answers, strict=True):
+            search.state.answers[node] = answer
 
 
 def run_searches(searcher: Searcher, problems: Sequence[SearchProblem], driver: SearchDriver) -> list[Search]:

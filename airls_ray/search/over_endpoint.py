@@ -184,7 +184,13 @@ def search_by_endpoint(
         max_response_tokens,
         config.search.max_step_tokens,
     )
-    driver = SearchDriver(sampler, scorer, codec.is_blank, _driver_settings(config))
+    driver = SearchDriver(
+        sampler,
+        scorer,
+        codec.is_blank,
+        _driver_settings(config),
+        lambda problems, responses: [_answer_in(codec.decode(one)) for one in responses],
+    )
     turns = [()] * len(problems) if histories is None else histories
     asked = [
         SearchProblem(at, str(at), tuple(codec.encode_prompt(*one)), derive_seed(seed, "search", at))
@@ -217,6 +223,12 @@ def _driver_settings(config: Config) -> DriverSettings:
     return DriverSettings(search.temperature, search.max_steps, limits, truncation=Truncation.of(search))
 
 
+def _answer_in(text: str) -> str | None:
+    """What the grader for mathematics reads in a response."""
+    read = read_response(text)
+    return None if read is None else read.name
+
+
 def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, config: Config) -> SearchResult:
     state, how = search.state, searcher.aggregate
     nodes, weights = searcher.leaves(state), searcher.vote_weights(state)
@@ -224,7 +236,6 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
     for node in nodes:
         tokens = state.response(node)
         text = codec.decode(tokens)
-        read = read_response(text)
         candidates.append(
             Candidate(
                 response=text,
@@ -232,7 +243,7 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
                 scores=tuple(state.step_scores(node)),
                 score=state.value(node, how),
                 log_prob=state.log_prob(node),
-                answer=None if read is None else read.name,
+                answer=_answer_in(text),
                 finish="stop" if state.nodes[node].finish == "stop" else "length",
             )
         )

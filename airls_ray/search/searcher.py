@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.search.tree import Child, Expansion, Node, SearchState, Want
@@ -20,6 +21,8 @@ class Searcher(ABC):
     Algorithms break ties by the order of the nodes, so that equal scores give equal searches.
     """
 
+    reads_answers: ClassVar[bool] = False
+    """Whether `plan` needs the answers of finished responses (`state.answers`): a grader's call a round."""
     aggregate: Aggregate
     """How step scores become the score of a prefix."""
 

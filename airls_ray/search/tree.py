@@ -132,6 +132,8 @@ class SearchState:
     """The algorithm's own memory, JSON values only."""
     kind: ScoreKind = "probability"
     """What the scores of its steps are."""
+    answers: dict[int, str | None] = field(default_factory=dict)
+    """What finished nodes answer (None: nothing that counts), of searches that read answers."""
 
     def path(self, node: int) -> list[int]:
         """Nodes from the root's child down to `node`; empty for the root."""
@@ -258,6 +260,7 @@ class SearchState:
             int(ticket): tuple(_child(child) for child in children)
             for ticket, children in tree["told"].items()
         }
+        fields["answers"] = {int(node): answer for node, answer in tree.get("answers", {}).items()}
         return cls(**fields)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from airls_ray.config.search_section import AnswerRule
 from airls_ray.evaluation.steps import Aggregate
-from airls_ray.search.driver import Search
+from airls_ray.search.driver import Read, Search, SearchProblem
 from airls_ray.search.records import Leaf, choose
 from airls_ray.search.tree import SearchState
 from airls_ray.text.codec import TextCodec
@@ -82,6 +82,22 @@ def choose_answers(
         )
         for at in in_order(leaves, rule, count)
     ]
+
+
+def reader(canonical: Canonical) -> Read:
+    """Return what reads answers for a driver, whose searches may be of any problems."""
+
+    def read(problems: Sequence[SearchProblem], responses: Sequence[Sequence[int]]) -> list[str | None]:
+        rows: dict[str, list[int]] = {}
+        for row, problem in enumerate(problems):
+            rows.setdefault(problem.text, []).append(row)
+        answers: list[str | None] = [None] * len(responses)
+        for text, mine in rows.items():
+            for row, answer in zip(mine, canonical(text, [responses[row] for row in mine]), strict=True):
+                answers[row] = answer
+        return answers
+
+    return read
 
 
 def in_order(leaves: Sequence[Leaf], rule: AnswerRule, count: int) -> list[int]:

@@ -22,6 +22,11 @@ class Capped(Searcher):
         """As of the search that is capped."""
         return self.inner.aggregate
 
+    @property
+    def reads_answers(self) -> bool:  # type: ignore[override]
+        """As of the search that is capped."""
+        return self.inner.reads_answers
+
     def vote_weights(self, state: SearchState) -> dict[int, float]:
         """As of the search that is capped."""
         return self.inner.vote_weights(state)

@@ -191,7 +191,7 @@ class SearchService:
         """Start a job's search; equal seeds give equal searches, whatever is searched beside them."""
         seed = derive_seed(job.seed, "serve")
         search = self._driver.start(
-            job.searcher, SearchProblem(number, f"request-{number}", job.prompt, seed)
+            job.searcher, SearchProblem(number, f"request-{number}", job.prompt, seed, job.problem)
         )
         search.temperature, search.truncation = job.temperature, job.truncation
         if job.stops:

@@ -74,7 +74,9 @@ def test_what_is_no_search_is_one_sentence(own: Path, name: str, said: str) -> N
 
 
 def test_an_unknown_name_is_a_mistake_of_the_configuration() -> None:
-    with pytest.raises(ConfigError, match=r"no search 'rebas' \(did you mean 'rebase'\?\): there are beam, "):
+    with pytest.raises(
+        ConfigError, match=r"no search 'rebas' \(did you mean 'rebase'\?\): there are adaptive"
+    ):
         load_config(None, ["search.algorithms=[rebas]"])
 
 
