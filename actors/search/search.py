@@ -45,7 +45,7 @@ from airls_ray.truncation import Truncation
 _FLAT_SEARCHES = 0.5
 """Share of searches whose responses score the same from which the command says so."""
 
-_NEWER = ("chunk_reset", "adaptive_consistency")
+_NEWER = ("chunk_reset", "adaptive_consistency", "vote")
 """Sections of `search` that records of older searches do not know of."""
 
 
@@ -114,7 +114,7 @@ def search_all(
     search = config.search
     searcher = make_searcher(name, search, budget, parts.aggregate)
     algorithm, label = algorithm_of(name), search_label(name)
-    run = Run(label, search.scorer.shown, budget, config.seed, search.answer or algorithm.answer)
+    run = Run(label, search.scorer.shown, budget, config.seed, search.answer or algorithm.answer, search.vote)
     identifiers = problems["problem_id"].to_pylist()
     done = [(label, search.scorer.shown, budget, config.seed, one) in journal.records for one in identifiers]
     spent = Seconds()
@@ -230,7 +230,7 @@ def finish(
 ) -> dict[str, Any]:
     """Write summary and picture, print the table."""
     records = [journal.records[key] for key in order]
-    rows = summarise(records, derive_seed(config.seed, "bootstrap"))
+    rows = summarise(records, derive_seed(config.seed, "bootstrap"), config.search.vote)
     too_long = sum(record["stopped_by"] == "prompt_too_long" for record in records)
     if too_long:
         progress.say(
@@ -252,7 +252,7 @@ def finish(
         "scorer": config.search.scorer.shown,
         "problems": len({record["problem_id"] for record in records}),
         "algorithms": rows,
-        "best_of_n": sample_curves(records, derive_seed(config.seed, "search")),
+        "best_of_n": sample_curves(records, derive_seed(config.seed, "search"), config.search.vote),
         "seconds": {"total": time.perf_counter() - started, "searches": seconds},
         "versions": versions(),
     }

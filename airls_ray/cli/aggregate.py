@@ -23,7 +23,9 @@ def aggregate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random subsets and bootstrap intervals.")] = 0,
 ) -> None:
-    """Compare ways of choosing among stored samples: last, min, prod or mean; best, majority or weighted.
+    """Compare ways of choosing among stored samples: last, min, prod or mean; best, or a vote.
+
+    Votes: majority, weighted by score, hybrid and reward_frequency (docs/search.md, answer rules).
 
     Also of a run (`RUN/samples/trained.parquet`) and of a search (`records.parquet`), each search by itself.
     """

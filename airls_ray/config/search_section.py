@@ -23,7 +23,7 @@ from airls_ray.config.model_sections import Probability, Resources, TopK, TopP
 
 AlgorithmName = str
 """A file of `airls_ray/search/algorithms`, or a name of the user's (docs/doors.md)."""
-AnswerRule = Literal["best", "majority", "weighted"]
+AnswerRule = Literal["best", "majority", "weighted", "hybrid", "reward_frequency"]
 
 
 def _best_of_n() -> list[AlgorithmName]:
@@ -115,6 +115,19 @@ class AdaptiveConsistencyConfig(StrictModel):
     """[P] `beta` compares the two most frequent answers, `dirichlet` all."""
 
 
+class VoteConfig(StrictModel):
+    """The answer rules of UnPRM (arXiv 2508.01773)."""
+
+    share: Probability = 0.5
+    """[C] `hybrid` takes the majority's answer where more than this share of the responses give it."""
+    reward_weight: Probability = 0.5
+    """[C] Weight of the scores in `reward_frequency`; that of the votes is the rest."""
+
+
+VOTE = VoteConfig()
+"""As it is unless somebody says otherwise."""
+
+
 class SearchConfig(StrictModel):
     """Test samples before and after training, and `airls-ray search`."""
 
@@ -143,6 +156,8 @@ class SearchConfig(StrictModel):
     the task's step truth (`oracle`, an upper bound), or a scorer of your own (docs/doors.md)."""
     answer: AnswerRule | None = None
     """How the answer is chosen among the finished responses; null: what the algorithm's authors do."""
+    vote: VoteConfig = VoteConfig()
+    """Settings of the answer rules `hybrid` and `reward_frequency`."""
     aggregate: Literal["last", "min", "prod", "mean", "odds", "mean_odds"] | None = None
     """How step scores become the score of a prefix; null: as the PRM says (`prm.search_aggregate`)."""
     live_problems: PositiveInt = 64

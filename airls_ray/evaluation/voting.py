@@ -13,7 +13,7 @@ from airls_ray.evaluation.ranking import Array, best_of_k, check_size
 
 Answers = Sequence[Sequence[str | None]]
 
-_EQUAL_VOTES = 1e-12
+EQUAL_VOTES = 1e-12
 """Relative difference of votes that count as equal."""
 
 
@@ -38,12 +38,12 @@ def vote_shares(answers: Sequence[str | None], weights: Sequence[float] | None =
     Answers with equal votes share it, and so do the samples of an answer. All are 0 where no sample has an
     answer.
     """
-    codes = _codes(answers)
+    codes = answer_codes(answers)
     if not (codes >= 0).any():
         return np.zeros(len(codes))
     heaviness = np.ones(len(codes)) if weights is None else _valid_weights(np.asarray(weights))
     one_hot = codes[:, None] == np.arange(codes.max() + 1)
-    winners = _winners(heaviness @ one_hot, one_hot.any(axis=0))
+    winners = winners_of(heaviness @ one_hot, one_hot.any(axis=0))
     shares: NDArray[np.float64] = one_hot @ (winners / winners.sum() / one_hot.sum(axis=0))
     return shares
 
@@ -73,15 +73,15 @@ def vote_curve(
     """
     right = np.asarray(correct, dtype=np.float64)
     heaviness = np.ones(right.shape) if weights is None else _valid_weights(np.asarray(weights))
-    chosen = _subsets(right.shape[1], k, draws, seed)
+    chosen = sample_subsets(right.shape[1], k, draws, seed)
     means = np.zeros(len(right))
     for problem, given in enumerate(answers):
-        codes = _codes(given)
+        codes = answer_codes(given)
         if not (codes >= 0).any():
             continue
         # Random subsets are of places: the samples take those in an order of their own, not that of the rows.
         order = np.lexsort((right[problem], heaviness[problem], codes))
-        values = _expected(codes[order], heaviness[problem][order], right[problem][order], chosen)
+        values = expected_vote(codes[order], heaviness[problem][order], right[problem][order], chosen)
         means[problem] = values.mean()
     return means
 
@@ -152,13 +152,13 @@ def best_of_n_curve(
     return {name: {k: float(v.mean()) for k, v in curve.items()} for name, curve in values.items()}
 
 
-def _codes(answers: Sequence[str | None]) -> NDArray[np.int64]:
+def answer_codes(answers: Sequence[str | None]) -> NDArray[np.int64]:
     """Number the answers in the order of their names; -1 for none: int64 [N]."""
     numbers = {name: number for number, name in enumerate(sorted({a for a in answers if a is not None}))}
     return np.array([-1 if a is None else numbers[a] for a in answers], dtype=np.int64)
 
 
-def _expected(
+def expected_vote(
     codes: NDArray[np.int64],
     weights: NDArray[np.float64],
     right: NDArray[np.float64],
@@ -167,22 +167,22 @@ def _expected(
     """Correctness of the winning answer in each subset (`chosen`, [D, N]), the mean of tied ones: [D]."""
     one_hot = codes[:, None] == np.arange(codes.max() + 1)
     counts = chosen.astype(np.float64) @ one_hot
-    winners = _winners(chosen @ (one_hot * weights[:, None]), counts > 0)
+    winners = winners_of(chosen @ (one_hot * weights[:, None]), counts > 0)
     mean = chosen @ (one_hot * right[:, None]) / np.maximum(counts, 1.0)
     ties = winners.sum(axis=1)
     values: NDArray[np.float64] = (winners * mean).sum(axis=1) / np.maximum(ties, 1)
     return values
 
 
-def _winners(votes: NDArray[np.float64], given: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def winners_of(votes: NDArray[np.float64], given: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which answers (last axis) have the most votes among those that are `given`."""
     counted = np.where(given, votes, -1.0)
     most = counted.max(axis=-1, keepdims=True)
     # The same weights in another order have another sum in its last digits.
-    return given & (counted >= most - _EQUAL_VOTES * np.abs(most))
+    return given & (counted >= most - EQUAL_VOTES * np.abs(most))
 
 
-def _subsets(samples: int, k: int, draws: int, seed: int) -> NDArray[np.bool_]:
+def sample_subsets(samples: int, k: int, draws: int, seed: int) -> NDArray[np.bool_]:
     """Subsets of k samples as masks [D, N]: all of them where there are at most `draws`."""
     check_size(k, samples)
     if comb(samples, k) <= draws:

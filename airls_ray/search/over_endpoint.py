@@ -252,6 +252,6 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
         for node, one in zip(nodes, candidates, strict=True)
     ]
     rule = config.search.answer or algorithm_of(config.search.algorithms[0]).answer
-    chosen = choose(leaves, rule)
+    chosen = choose(leaves, rule, config.search.vote)
     best = None if chosen is None else candidates[chosen]
     return SearchResult(problem, best, tuple(candidates), search.ledger.figures())

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from airls_ray.config.search_section import AnswerRule
+from airls_ray.config.search_section import VOTE, AnswerRule, VoteConfig
+from airls_ray.evaluation.joint_votes import best_shares, hybrid_shares, reward_frequency_shares
 from airls_ray.evaluation.steps import Aggregate, relative_weights
-from airls_ray.evaluation.voting import vote, vote_shares
+from airls_ray.evaluation.voting import vote_shares
 from airls_ray.search.driver import Search
 from airls_ray.search.ledger import AXES
 from airls_ray.search.searcher import Searcher
@@ -107,46 +109,41 @@ class Run:
     budget: int
     seed: int
     rule: AnswerRule
+    vote: VoteConfig = VOTE
 
 
-def choose(leaves: Sequence[Leaf], rule: AnswerRule) -> int | None:
+def choose(leaves: Sequence[Leaf], rule: AnswerRule, vote: VoteConfig = VOTE) -> int | None:
     """Return the index of the leaf whose answer is given, or None where there is none.
 
-    `best`: the highest score; `majority`, `weighted`: see `evaluation.voting.vote`. Without any valid answer
-    a vote falls back to the highest score (and is wrong all the same). Ties: the oldest leaf.
+    `best`: the highest score; `majority`, `weighted`: see `evaluation.voting.vote`; `hybrid`,
+    `reward_frequency`: see `evaluation.joint_votes`. Without any valid answer a vote falls back to the
+    highest score (and is wrong all the same). Ties: the oldest leaf.
     """
-    if not leaves:
-        return None
-    if rule != "best":
-        answers = [leaf.answer for leaf in leaves]
-        index = vote(answers, _vote_weights(leaves, rule))
-        if index is not None:
-            return index
-    return max(range(len(leaves)), key=lambda at: (leaves[at].log_score, -at))
+    return int(np.flatnonzero(chances(leaves, rule, vote))[0]) if leaves else None
 
 
-def _vote_weights(leaves: Sequence[Leaf], rule: AnswerRule) -> list[float] | None:
-    """What each leaf's vote weighs; None: all the same."""
-    if rule != "weighted":
-        return None
-    weights: list[float] = relative_weights(np.array([leaf.log_weight for leaf in leaves])).tolist()
-    return weights
-
-
-def expected_outcome(leaves: Sequence[Leaf], rule: AnswerRule) -> float:
+def expected_outcome(leaves: Sequence[Leaf], rule: AnswerRule, vote: VoteConfig = VOTE) -> float:
     """Return the mean outcome of the leaves that the rule may choose: equal scores or votes share the choice.
 
     So the figures do not depend on the order of the leaves, where `choose` takes the oldest.
     """
-    if not leaves:
-        return 0.0
     outcomes = np.array([leaf.outcome for leaf in leaves])
-    if rule != "best":
-        shares = vote_shares([leaf.answer for leaf in leaves], _vote_weights(leaves, rule))
-        if shares.any():
-            return float(shares @ outcomes)
+    return float(chances(leaves, rule, vote) @ outcomes) if leaves else 0.0
+
+
+def chances(leaves: Sequence[Leaf], rule: AnswerRule, vote: VoteConfig) -> NDArray[np.float64]:
+    """Return the chance of each leaf, at least one, to be chosen: float64 [leaves], with sum 1."""
+    answers = [leaf.answer for leaf in leaves]
     scores = np.array([leaf.log_score for leaf in leaves])
-    return float(outcomes[scores == scores.max()].mean())
+    if rule == "hybrid":
+        return hybrid_shares(answers, scores, vote.share)
+    shares = np.zeros(len(leaves))
+    if rule == "reward_frequency":
+        shares = reward_frequency_shares(answers, relative_weights(scores), vote.reward_weight)
+    elif rule != "best":
+        weights = relative_weights(np.array([leaf.log_weight for leaf in leaves])).tolist()
+        shares = vote_shares(answers, weights if rule == "weighted" else None)
+    return shares if shares.any() else best_shares(scores)
 
 
 def make_record(
@@ -183,7 +180,7 @@ def make_record(
         )
         for node, verdict in zip(nodes, verdicts, strict=True)
     ]
-    chosen = choose(leaves, run.rule)
+    chosen = choose(leaves, run.rule, run.vote)
     return {
         "algorithm": run.algorithm,
         "scorer": run.scorer,
@@ -193,7 +190,7 @@ def make_record(
         "prompt": prompt,
         "rule": run.rule,
         "answer": None if chosen is None else leaves[chosen].answer,
-        "outcome": expected_outcome(leaves, run.rule),
+        "outcome": expected_outcome(leaves, run.rule, run.vote),
         "oracle": max((leaf.outcome for leaf in leaves), default=0.0),
         "chosen": chosen,
         "rounds": state.rounds,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from airls_ray.config.search_section import VOTE, AnswerRule, VoteConfig
 from airls_ray.console.formatting import Cell
+from airls_ray.evaluation.joint_votes import joint_values
 from airls_ray.evaluation.steps import relative_weights
 from airls_ray.evaluation.voting import best_of_n_values
 from airls_ray.search.ledger import AXES
+from airls_ray.search.records import Leaf, expected_outcome
 
 Record = Mapping[str, Any]
 _COSTS = tuple(axis for axis in AXES if axis != "seconds")
@@ -19,12 +22,13 @@ _FLAT = 1e-4
 """Scores in [0, 1] that are nearer than this are equal to whatever shares out by them."""
 
 
-def summarise(records: Sequence[Record], seed: int = 0) -> list[dict[str, Any]]:
+def summarise(records: Sequence[Record], seed: int = 0, vote: VoteConfig = VOTE) -> list[dict[str, Any]]:
     """Return one row for each algorithm, scorer and budget, in the order of the records.
 
     A row has `accuracy`, `low` and `high` (95 % bootstrap interval over problems and seeds), `oracle` (some
     finished response is right), `unfinished` (share without any finished response), the mean cost of a
-    problem on every axis of the ledger, and `rules`: accuracy of each answer rule on the same leaves.
+    problem on every axis of the ledger, and `rules`: accuracy of each answer rule on the same leaves (votes
+    are weighed by scores there, also of a particle filter, whose own weights records do not keep).
     """
     rows: list[dict[str, Any]] = []
     for key, group in _groups(records).items():
@@ -41,10 +45,22 @@ def summarise(records: Sequence[Record], seed: int = 0) -> list[dict[str, Any]]:
                 "high": high,
                 "oracle": float(np.mean([record["oracle"] for record in group])),
                 "unfinished": float(np.mean([record["chosen"] is None for record in group])),
+                "rules": {rule: _accuracy_by(group, rule, vote) for rule in get_args(AnswerRule)},
                 **{axis: float(np.mean([record[axis] for record in group])) for axis in _COSTS},
             }
         )
     return rows
+
+
+def _accuracy_by(records: Sequence[Record], rule: AnswerRule, vote: VoteConfig) -> float:
+    return float(np.mean([expected_outcome(_leaves(record), rule, vote) for record in records]))
+
+
+def _leaves(record: Record) -> list[Leaf]:
+    return [
+        Leaf(one["node"], one["log_score"], one["log_score"], one["log_prob"], one["answer"], one["outcome"])
+        for one in record["leaves"]
+    ]
 
 
 def flat_share(records: Sequence[Record]) -> float:
@@ -68,7 +84,9 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, draws: int = _DRAWS) -
     return float(low), float(high)
 
 
-def sample_curves(records: Sequence[Record], seed: int = 0) -> dict[str, dict[str, float]]:
+def sample_curves(
+    records: Sequence[Record], seed: int = 0, vote: VoteConfig = VOTE
+) -> dict[str, dict[str, float]]:
     """Return accuracy by way of choosing and k for Best-of-N records of the largest budget.
 
     Unbiased for every power of two up to N from the same samples (`evaluation.voting`). Empty where there
@@ -83,14 +101,21 @@ def sample_curves(records: Sequence[Record], seed: int = 0) -> dict[str, dict[st
     if not leaves:
         return {}
     logs = np.array([[leaf["log_score"] for leaf in one] for one in leaves])
+    right = np.array([[leaf["outcome"] > 0.5 for leaf in one] for one in leaves], dtype=float)
+    answers = [[leaf["answer"] for leaf in one] for one in leaves]
+    sizes = [2**k for k in range(budget.bit_length()) if 2**k <= budget]
+    weights = relative_weights(logs)
     values = best_of_n_values(
         logs,
-        np.array([[leaf["outcome"] > 0.5 for leaf in one] for one in leaves], dtype=float),
-        [[leaf["answer"] for leaf in one] for one in leaves],
-        [2**k for k in range(budget.bit_length()) if 2**k <= budget],
-        weights=relative_weights(logs),
+        right,
+        answers,
+        sizes,
+        weights=weights,
         log_probs=np.array([[leaf["log_prob"] for leaf in one] for one in leaves]),
         seed=seed,
+    )
+    values |= joint_values(
+        answers, right, weights, sizes, share=vote.share, weight=vote.reward_weight, seed=seed
     )
     return {way: {str(k): float(v.mean()) for k, v in curve.items()} for way, curve in values.items()}
 

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from airls_ray.config.search_section import AnswerRule
+from airls_ray.config.search_section import VOTE, AnswerRule, VoteConfig
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.search.driver import Read, Search, SearchProblem
 from airls_ray.search.records import Leaf, choose
@@ -39,6 +39,7 @@ def choose_answers(
     codec: TextCodec,
     canonical: Canonical,
     *,
+    vote: VoteConfig = VOTE,
     count: int = 1,
     stops: Sequence[str] = (),
 ) -> list[Answer]:
@@ -54,6 +55,7 @@ def choose_answers(
         how: aggregation of step scores into a response's score.
         codec: tokens to text.
         canonical: asked only for a vote.
+        vote: settings of `rule`.
         count: most answers; a search that has fewer finished responses gives these. After a vote the next
             one is a response of the next answer; when all answers had their turn, the rest by score.
         stops: a response ends before the first of these texts.
@@ -80,7 +82,7 @@ def choose_answers(
             state.value(nodes[at], how),
             len(nodes),
         )
-        for at in in_order(leaves, rule, count)
+        for at in in_order(leaves, rule, count, vote)
     ]
 
 
@@ -100,7 +102,7 @@ def reader(canonical: Canonical) -> Read:
     return read
 
 
-def in_order(leaves: Sequence[Leaf], rule: AnswerRule, count: int) -> list[int]:
+def in_order(leaves: Sequence[Leaf], rule: AnswerRule, count: int, vote: VoteConfig = VOTE) -> list[int]:
     """Return the positions of the first `count` leaves as `choose` would take them, one after the other.
 
     Where `rule` is a vote, an answer that was chosen has had its turn until all have had theirs.
@@ -108,7 +110,7 @@ def in_order(leaves: Sequence[Leaf], rule: AnswerRule, count: int) -> list[int]:
     order: list[int] = []
     left = list(range(len(leaves)))
     while left and len(order) < count:
-        chosen = choose([leaves[at] for at in left], rule)
+        chosen = choose([leaves[at] for at in left], rule, vote)
         assert chosen is not None
         first = left[chosen]
         order.append(first)

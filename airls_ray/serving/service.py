@@ -182,7 +182,7 @@ class SearchService:
         """Choose among the responses of a job's search; a vote may wait for the graders."""
         answers = choose_answers(
             search, job.problem, job.rule, job.aggregate, self._codec, self._canonical,
-            count=job.count, stops=job.stops,
+            vote=self.config.search.vote, count=job.count, stops=job.stops,
         )  # fmt: skip
         self.metrics.search(len(job.prompt), search.ledger.policy_tokens, search.ledger.prm_tokens)
         return answers

@@ -61,6 +61,10 @@ def test_every_aggregation_and_rule_is_measured_by_hand(drawn: None, tmp_path: P
         "mean": 0.25, "oracle": 1.0, "majority": 0.0,
         "best/last": 0.0, "best/min": 1.0, "best/prod": 1.0, "best/mean": 0.0,
         "weighted/last": 0.0, "weighted/min": 1.0, "weighted/prod": 1.0, "weighted/mean": 0.0,
+        # No answer has more than half of the votes. By mean scores and votes w leads, in two cases tied.
+        "hybrid/last": 0.0, "hybrid/min": 1.0, "hybrid/prod": 1.0, "hybrid/mean": 0.0,
+        "reward_frequency/last": 0.0, "reward_frequency/min": 0.0, "reward_frequency/prod": 0.0,
+        "reward_frequency/mean": 0.5,
     }  # fmt: skip
     # Of the six pairs, three hold the right sample; by last it loses to v alone, by mean to the first w.
     assert curves["oracle"]["2"]["accuracy"] == pytest.approx(1 / 2)

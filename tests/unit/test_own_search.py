@@ -64,7 +64,10 @@ def test_the_built_ins_are_the_files_of_a_folder() -> None:
         ("raises", r"raises as it is made: KeyError: 'x' \(own\.py line 13\)"),
         ("other", "takes tree, width, and it must take state and width"),
         ("NoPlan", r"is a class without `plan\(state\)`"),
-        ("Voted", "has the answer rule 'vote', and there are best, majority, weighted"),
+        (
+            "Voted",
+            "has the answer rule 'vote', and there are best, majority, weighted, hybrid, reward_frequency",
+        ),
         ("number", "is 3, which is neither a class nor a function"),
     ],
 )

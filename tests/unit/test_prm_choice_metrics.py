@@ -76,7 +76,7 @@ def test_pass_at_k_bounds_every_way_and_one_sample_is_the_mean() -> None:
     values = sample_values(
         as_samples(steps), np.array(correct), answers, [1, 2, 4], log_probs=np.zeros((3, 5))
     )
-    assert len(values) == 4 + 2 * 4
+    assert len(values) == 4 + 4 * 4
     for curve in values.values():
         assert all((curve[k] <= values["oracle"][k] + 1e-12).all() for k in (1, 2, 4))
         assert curve[1] == pytest.approx(np.mean(correct, axis=1))

@@ -171,7 +171,8 @@ def test_the_interval_is_that_of_the_mean() -> None:
 
 def test_curves_over_k_come_from_one_run() -> None:
     curves = sample_curves([record(at) for at in range(5)])
-    assert set(curves) == {"mean", "oracle", "majority", "best_of_n", "weighted", "policy_log_prob"}
+    ways = {"mean", "oracle", "majority", "best_of_n", "weighted", "policy_log_prob"}
+    assert set(curves) == ways | {"hybrid", "reward_frequency"}
     assert curves["mean"]["1"] == pytest.approx(0.5)
     assert curves["oracle"]["4"] == 1.0
     # Of any two of four samples (two right, two wrong) one is right in 5 of 6 pairs.

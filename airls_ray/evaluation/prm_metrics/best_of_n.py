@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from airls_ray.evaluation.joint_votes import joint_values
 from airls_ray.evaluation.ranking import Array, best_of_k, confidence_interval
 from airls_ray.evaluation.steps import Aggregate, aggregate_steps
 from airls_ray.evaluation.voting import Answers, best_of_n_values, vote_curve
@@ -55,7 +56,7 @@ def sample_values(
 
     Returns:
         `mean` (one sample), `oracle` (pass@k, the upper bound), `majority`, `policy_log_prob`, and by
-        aggregation `best/<how>` and `weighted/<how>`.
+        aggregation `best/<how>`, `weighted/<how>`, `hybrid/<how>` and `reward_frequency/<how>`.
 
     Raises:
         ValueError: a size is out of range, shapes differ, or a score is nan or negative.
@@ -72,6 +73,8 @@ def sample_values(
             values[f"weighted/{how}"] = {
                 k: vote_curve(answers, right, scores, k, draws=draws, seed=seed) for k in sizes
             }
+            for way, curve in joint_values(answers, right, scores, sizes, draws=draws, seed=seed).items():
+                values[f"{way}/{how}"] = curve
     return values
 
 

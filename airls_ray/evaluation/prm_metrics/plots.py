@@ -126,7 +126,12 @@ def draw_sample_curves(
     figure.savefig(path, dpi=130)
 
 
-_RULES = {"best": "highest score", "weighted": "vote weighted by score"}
+_RULES = {
+    "best": "highest score",
+    "weighted": "vote weighted by score",
+    "hybrid": "majority, else highest score",
+    "reward_frequency": "votes and mean scores",
+}
 _BOUNDS: dict[str, tuple[str, Any]] = {
     "oracle": ("any right (pass@k)", ":"),
     "majority": ("majority", "--"),

@@ -120,6 +120,8 @@ _WAYS = {
     "policy_log_prob": "highest log-probability",
     "best": "highest score",
     "weighted": "weighted vote",
+    "hybrid": "majority, else highest score",
+    "reward_frequency": "votes and mean scores",
 }
 
 
