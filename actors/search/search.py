@@ -31,7 +31,7 @@ from airls_ray.search.driver import (
     Seconds,
     run_searches,
 )
-from airls_ray.search.plots import draw_curves
+from airls_ray.search.plots import draw_abstention, draw_curves
 from airls_ray.search.records import Run, Verdict, make_record
 from airls_ray.search.registry import algorithm_of, make_searcher, own_of_search
 from airls_ray.search.searcher import Searcher
@@ -58,7 +58,7 @@ def run_search(
         config: task, engine and `search` section.
         policy: policy folder (or hub name).
         prm: `prm` folder of a checkpoint; None with the scorers that need none.
-        output: folder of records.jsonl, records.parquet, summary.json and curves.png.
+        output: folder of records.jsonl, records.parquet, summary.json, curves.png and abstention.png.
         resume: go on with the records that are there.
 
     Returns:
@@ -230,7 +230,9 @@ def finish(
 ) -> dict[str, Any]:
     """Write summary and picture, print the table."""
     records = [journal.records[key] for key in order]
-    rows = summarise(records, derive_seed(config.seed, "bootstrap"), config.search.vote)
+    rows = summarise(
+        records, derive_seed(config.seed, "bootstrap"), config.search.vote, config.search.abstain
+    )
     too_long = sum(record["stopped_by"] == "prompt_too_long" for record in records)
     if too_long:
         progress.say(
@@ -257,6 +259,7 @@ def finish(
         "versions": versions(),
     }
     files.write_text(output / "summary.json", files.to_json(summary, indent=2) + "\n")
+    draw_abstention(output / "abstention.png", rows, f"{config.task.name}: answers that are given")
     draw_curves(output / "curves.png", rows, f"{config.task.name}: {summary['problems']} problems")
     cells, columns = table_rows(rows)
     progress.table(f"Search on {summary['problems']} problems of {config.task.name}", cells, columns)
@@ -267,6 +270,7 @@ def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
     """What records depend on: a resumed search must have the same."""
     tree = config.model_dump(mode="json", include={"task", "seed", "search", "rollout", "prm"})
     for name in (
+        "abstain",
         "algorithms",
         "budgets",
         "keep_nodes",

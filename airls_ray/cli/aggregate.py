@@ -31,7 +31,11 @@ def aggregate(
     """
     from airls_ray.console.choose import make_progress
     from airls_ray.data.sample_files import read_sample_files
-    from airls_ray.evaluation.prm_metrics.report import sample_table, write_sample_results
+    from airls_ray.evaluation.prm_metrics.report import (
+        abstention_table,
+        sample_table,
+        write_sample_results,
+    )
     from airls_ray.evaluation.prm_metrics.stored_samples import measure_samples
 
     progress = make_progress()
@@ -43,6 +47,9 @@ def aggregate(
         summary = {"data": data, "seed": seed, **measure_samples(problems, seed, progress)}
         folder = target if len(searches) == 1 else target / re.sub(r"\W+", "_", name or "samples")
         write_sample_results(folder, summary)
-        table = sample_table(summary["curves"], summary["problems"])
-        progress.table(table.title, table.rows, table.columns)
+        for table in (
+            sample_table(summary["curves"], summary["problems"]),
+            abstention_table(summary["abstention"]),
+        ):
+            progress.table(table.title, table.rows, table.columns)
         typer.echo(f"Summary and curves: {folder}")

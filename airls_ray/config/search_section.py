@@ -124,8 +124,17 @@ class VoteConfig(StrictModel):
     """[C] Weight of the scores in `reward_frequency`; that of the votes is the rest."""
 
 
-VOTE = VoteConfig()
-"""As it is unless somebody says otherwise."""
+class AbstainConfig(StrictModel):
+    """When a search gives no answer rather than one that it is not sure of."""
+
+    vote_share: Probability = 0.0
+    """Least share of the finished responses that give the chosen answer."""
+    score: Probability = 0.0
+    """Least score of the chosen response."""
+
+
+VOTE, ABSTAIN = VoteConfig(), AbstainConfig()
+"""As they are unless somebody says otherwise."""
 
 
 class SearchConfig(StrictModel):
@@ -158,6 +167,8 @@ class SearchConfig(StrictModel):
     """How the answer is chosen among the finished responses; null: what the algorithm's authors do."""
     vote: VoteConfig = VoteConfig()
     """Settings of the answer rules `hybrid` and `reward_frequency`."""
+    abstain: AbstainConfig = AbstainConfig()
+    """Summaries count how many problems are answered so, and how many of those rightly."""
     aggregate: Literal["last", "min", "prod", "mean", "odds", "mean_odds"] | None = None
     """How step scores become the score of a prefix; null: as the PRM says (`prm.search_aggregate`)."""
     live_problems: PositiveInt = 64

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from airls_ray.config.door_section import ScorerConfig
 from airls_ray.config.load import load_config
 from airls_ray.config.schema import Config, PRMConfig
-from airls_ray.config.search_section import AlgorithmName
+from airls_ray.config.search_section import AbstainConfig, AlgorithmName
 from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.errors import ConfigError, DataError
+from airls_ray.evaluation.abstention import vote_share
 from airls_ray.evaluation.endpoint import Connection
 from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.prm.folder import FILE as PROJECT_FILE
@@ -70,6 +71,8 @@ class SearchResult:
     """All finished responses, oldest first."""
     costs: Mapping[str, float]
     """The ledger of the search (`airls_ray.search.ledger`): generations, policy_tokens, seconds and more."""
+    sure: bool = True
+    """Whether `best` reaches what `search.abstain` asks for; not where there is none."""
 
     @property
     def response(self) -> str:
@@ -254,4 +257,10 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
     rule = config.search.answer or algorithm_of(config.search.algorithms[0]).answer
     chosen = choose(leaves, rule, config.search.vote)
     best = None if chosen is None else candidates[chosen]
-    return SearchResult(problem, best, tuple(candidates), search.ledger.figures())
+    sure = best is not None and _is_sure(best, candidates, config.search.abstain)
+    return SearchResult(problem, best, tuple(candidates), search.ledger.figures(), sure)
+
+
+def _is_sure(best: Candidate, candidates: Sequence[Candidate], abstain: AbstainConfig) -> bool:
+    share = vote_share(best.answer, [one.answer for one in candidates])
+    return share >= abstain.vote_share and best.score >= abstain.score

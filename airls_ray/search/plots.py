@@ -72,3 +72,33 @@ def _scale(panel: Axes, values: Sequence[float]) -> None:
         return
     panel.xaxis.set_major_locator(MaxNLocator(4))
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def draw_abstention(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Draw rows of `summarise` as PNG: accuracy of the answers that are given against their share, a panel a
+    measure of confidence, a line an algorithm at its largest budget."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    largest = {row["algorithm"]: row for row in sorted(rows, key=lambda row: row["budget"])}
+    for panel, (measure, label) in zip(panels, _CONFIDENCES.items(), strict=True):
+        for at, (name, row) in enumerate(largest.items()):
+            found = row["abstention"][measure]
+            panel.plot(
+                [float(share) for share in found["accuracy"]], list(found["accuracy"].values()),
+                color=_COLOURS[at % len(_COLOURS)], marker=_MARKERS[at % len(_MARKERS)], markersize=5,
+                linewidth=1.8, label=f"{name}, N = {row['budget']}",
+            )  # fmt: skip
+        panel.set_xlabel(f"share of problems answered, by {label}")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy of these answers")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
+
+
+_CONFIDENCES = {"vote_share": "share of the votes", "score": "score of the chosen response"}

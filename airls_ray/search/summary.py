@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from airls_ray.config.search_section import VOTE, AnswerRule, VoteConfig
+from airls_ray.config.search_section import ABSTAIN, VOTE, AbstainConfig, AnswerRule, VoteConfig
 from airls_ray.console.formatting import Cell
+from airls_ray.evaluation.abstention import measure_abstention, vote_share
 from airls_ray.evaluation.joint_votes import joint_values
 from airls_ray.evaluation.steps import relative_weights
 from airls_ray.evaluation.voting import best_of_n_values
@@ -22,13 +25,21 @@ _FLAT = 1e-4
 """Scores in [0, 1] that are nearer than this are equal to whatever shares out by them."""
 
 
-def summarise(records: Sequence[Record], seed: int = 0, vote: VoteConfig = VOTE) -> list[dict[str, Any]]:
+def summarise(
+    records: Sequence[Record],
+    seed: int = 0,
+    vote: VoteConfig = VOTE,
+    abstain: AbstainConfig = ABSTAIN,
+) -> list[dict[str, Any]]:
     """Return one row for each algorithm, scorer and budget, in the order of the records.
 
     A row has `accuracy`, `low` and `high` (95 % bootstrap interval over problems and seeds), `oracle` (some
     finished response is right), `unfinished` (share without any finished response), the mean cost of a
     problem on every axis of the ledger, and `rules`: accuracy of each answer rule on the same leaves (votes
     are weighed by scores there, also of a particle filter, whose own weights records do not keep).
+    `abstention` has the accuracy of the most confident answers (`evaluation.abstention`) by `vote_share` and
+    by `score` of the chosen response; `answered` is the share of problems that `abstain` answers, and
+    `answered_accuracy` that of their answers (nan where there are none).
     """
     rows: list[dict[str, Any]] = []
     for key, group in _groups(records).items():
@@ -46,10 +57,32 @@ def summarise(records: Sequence[Record], seed: int = 0, vote: VoteConfig = VOTE)
                 "oracle": float(np.mean([record["oracle"] for record in group])),
                 "unfinished": float(np.mean([record["chosen"] is None for record in group])),
                 "rules": {rule: _accuracy_by(group, rule, vote) for rule in get_args(AnswerRule)},
+                **_abstention(group, outcomes, abstain),
                 **{axis: float(np.mean([record[axis] for record in group])) for axis in _COSTS},
             }
         )
     return rows
+
+
+def _abstention(
+    records: Sequence[Record], outcomes: NDArray[np.float64], abstain: AbstainConfig
+) -> dict[str, Any]:
+    """How sure each search is of its answer, and what that is worth."""
+    share = np.array(
+        [vote_share(record["answer"], [leaf["answer"] for leaf in record["leaves"]]) for record in records]
+    )
+    chosen = [None if record["chosen"] is None else record["leaves"][record["chosen"]] for record in records]
+    score = np.array([-1.0 if one is None else one["score"] for one in chosen])
+    log_score = np.array([-np.inf if one is None else one["log_score"] for one in chosen])
+    given = (share >= abstain.vote_share) & (score >= abstain.score)
+    return {
+        "abstention": {
+            "vote_share": measure_abstention(share, outcomes),
+            "score": measure_abstention(log_score, outcomes),
+        },
+        "answered": float(given.mean()),
+        "answered_accuracy": float(outcomes[given].mean()) if given.any() else nan,
+    }
 
 
 def _accuracy_by(records: Sequence[Record], rule: AnswerRule, vote: VoteConfig) -> float:

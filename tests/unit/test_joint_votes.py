@@ -109,7 +109,7 @@ def test_shares_by_hand() -> None:
 
 
 def test_equal_means_that_differ_in_their_last_digit_are_equal() -> None:
-    scores = np.array([0.1, 0.2, 0.3, 0.2])  # (0.1 + 0.2 + 0.3) / 3 is not quite 0.2
+    scores = np.array([0.7, 0.7, 0.7, 0.7])  # (0.7 + 0.7 + 0.7) / 3 is a little less than 0.7
     shares = reward_frequency_shares(["a", "a", "a", "b"], scores, 0.9)
     assert shares.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
 

@@ -63,6 +63,17 @@ def test_best_of_n_gives_the_response_with_the_best_steps() -> None:
         assert result.response == result.candidates[values.index(max(values))].response
 
 
+@pytest.mark.parametrize("asked", [{"score": 0.2}, {"vote_share": 0.5}, {"vote_share": 0.3, "score": 0.1}])
+def test_a_result_says_whether_it_is_sure(asked: dict[str, float]) -> None:
+    for result in search(FakePolicy(), budget=8, abstain=asked, answer="majority"):
+        assert result.best is not None
+        votes = [one.answer for one in result.candidates]
+        share = votes.count(result.best.answer) / 8
+        assert result.sure == (
+            share >= asked.get("vote_share", 0) and result.best.score >= asked.get("score", 0)
+        )
+
+
 def test_an_endpoint_that_knows_nothing_beyond_openai_is_asked_for_nothing_beyond() -> None:
     policy = FakePolicy(dialect="openai")
     search(policy)

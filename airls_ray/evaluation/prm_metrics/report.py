@@ -113,6 +113,23 @@ def sample_table(curves: Mapping[str, Mapping[int, Mapping[str, float]]], proble
     return Table(f"Accuracy on {problems} problems, by samples of each", rows, columns)
 
 
+def abstention_table(abstention: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return accuracy where the most confident answers alone are given, by way of choosing."""
+    rows: list[list[Cell]] = [
+        [
+            _WAYS.get(way.partition("/")[0], way),
+            way.partition("/")[2] or "-",
+            *(f"{found['accuracy'][share]:.3f}" for share in _SHARES),
+            f"{found['aurc']:.3f}",
+        ]
+        for way, found in abstention.items()
+    ]
+    columns = ["answer", "step scores", *(f"{float(share):.0%}" for share in _SHARES), "AURC"]
+    return Table("Accuracy where the surest problems alone are answered", rows, columns)
+
+
+_SHARES = ("0.1", "0.3", "0.5", "0.7", "0.9", "1.0")
+
 _WAYS = {
     "mean": "one sample",
     "oracle": "any right (pass@k)",

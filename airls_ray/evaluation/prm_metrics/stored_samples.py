@@ -8,19 +8,24 @@ import numpy as np
 
 from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.sample_files import Sample
+from airls_ray.evaluation.abstention import measure_abstention
+from airls_ray.evaluation.joint_votes import best_shares
 from airls_ray.evaluation.prm_metrics.best_of_n import (
+    AGGREGATES,
     SampleScores,
     Values,
+    aggregate_samples,
     powers_of_two,
     sample_values,
     summarise_values,
 )
+from airls_ray.evaluation.voting import vote_shares
 
 
 def measure_samples(
     problems: dict[str, list[Sample]], seed: int = 0, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Return `problems`, `samples` (fewest of a problem) and `curves`; see `summarise_values`.
+    """Return `problems`, `samples` (fewest of a problem), `curves` (see `summarise_values`) and `abstention`.
 
     Where problems have different numbers of samples, the curves end at the fewest, and every problem's
     figures are those of all its samples. The votes are left out where no sample has an answer,
@@ -51,7 +56,41 @@ def measure_samples(
         way: {k: np.concatenate([one[way][k] for one in measured]) for k in curve}
         for way, curve in measured[0].items()
     }
-    return {"problems": len(problems), "samples": fewest, "curves": summarise_values(values, seed)}
+    return {
+        "problems": len(problems),
+        "samples": fewest,
+        "curves": summarise_values(values, seed),
+        "abstention": _abstention(list(problems.values()), answered),
+    }
+
+
+def _abstention(problems: list[list[Sample]], answered: bool) -> dict[str, dict[str, Any]]:
+    """What it is worth to answer only where one is sure (`evaluation.abstention`), by way of choosing among
+    all samples of a problem: sure by the share of the votes, or by the highest score."""
+    right = [np.array([sample.correct for sample in samples]) for samples in problems]
+    measured = {}
+    if answered:
+        answers = [[sample.answer for sample in samples] for samples in problems]
+        shares = [vote_shares(one) for one in answers]
+        most = [max((one.count(name) for name in one if name is not None), default=0) for one in answers]
+        measured["majority"] = measure_abstention(
+            np.array([count / len(one) for count, one in zip(most, answers, strict=True)]),
+            np.array([float(share @ one) for share, one in zip(shares, right, strict=True)]),
+        )
+    for how in AGGREGATES:
+        scores = [aggregate_samples(_step_scores(samples), how) for samples in problems]
+        measured[f"best/{how}"] = measure_abstention(
+            np.array([one.max() for one in scores]),
+            np.array([float(best_shares(one) @ other) for one, other in zip(scores, right, strict=True)]),
+        )
+    return measured
+
+
+def _step_scores(samples: list[Sample]) -> SampleScores:
+    return SampleScores(
+        np.array([score for sample in samples for score in sample.scores], dtype=np.float64),
+        np.concatenate([[0], np.cumsum([len(sample.scores) for sample in samples])]).astype(np.int64),
+    )
 
 
 def _measure(
@@ -59,15 +98,11 @@ def _measure(
 ) -> Values:
     """Measure problems that have equally many samples."""
     flat = [sample for samples in group for sample in samples]
-    scores = SampleScores(
-        np.array([score for sample in flat for score in sample.scores], dtype=np.float64),
-        np.concatenate([[0], np.cumsum([len(sample.scores) for sample in flat])]).astype(np.int64),
-    )
     log_probs = None
     if with_log_probs:
         log_probs = np.array([[sample.log_prob for sample in samples] for samples in group], dtype=np.float64)
     return sample_values(
-        scores,
+        _step_scores(flat),
         np.array([[sample.correct for sample in samples] for samples in group]),
         [[sample.answer for sample in samples] for samples in group] if answered else None,
         sizes,
