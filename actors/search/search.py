@@ -45,7 +45,7 @@ from airls_ray.truncation import Truncation
 _FLAT_SEARCHES = 0.5
 """Share of searches whose responses score the same from which the command says so."""
 
-_NEWER = ("chunk_reset", "adaptive_consistency", "vote")
+_NEWER = ("chunk_reset", "adaptive_consistency", "instance_adaptive", "vote")
 """Sections of `search` that records of older searches do not know of."""
 
 
@@ -71,7 +71,7 @@ def run_search(
     """
     started = time.perf_counter()
     for name in config.search.algorithms:  # what does not open is found out before anything is loaded
-        algorithm_of(name)
+        make_searcher(name, config.search, max(config.search.budgets), "prod")
     progress = make_progress()
     try_scorer(config.search.scorer, progress)
     config = check_models(config, policy, prm)

@@ -11,6 +11,7 @@ from typer import TyperException
 
 from airls_ray.cli import (
     aggregate,
+    calibrate,
     data,
     doctor,
     doors,
@@ -65,6 +66,7 @@ app.command("serve")(serve.serve)
 app.command("score")(score.score)
 app.command("evaluate-prm")(evaluate_prm.evaluate_prm)
 app.command("aggregate")(aggregate.aggregate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("report")(evaluate.report)
 app.command("scale")(live.scale)
 app.command("status")(live.status)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from airls_ray.config.explain import explain
 from airls_ray.config.named import name_beside, refuse_names, with_names, without_names
 from airls_ray.config.schema import Config
+from airls_ray.config.search_section import InstanceAdaptiveConfig
 from airls_ray.config.task_choice import MixtureTaskConfig
 from airls_ray.config.task_sections import RewardedTaskConfig
 from airls_ray.errors import ConfigError
@@ -120,12 +121,21 @@ def with_absolute_paths(config: Config) -> Config:
     sections = {
         "task": _absolute_files(config.task),
         "search": config.search.model_copy(
-            update={"algorithms": [name_beside(name, Path.cwd()) for name in config.search.algorithms]}
+            update={
+                "algorithms": [name_beside(name, Path.cwd()) for name in config.search.algorithms],
+                "instance_adaptive": _absolute_calibration(config.search.instance_adaptive),
+            }
         ),
         "model": config.model.model_copy(update={"path": here(config.model.path)}),
         "prm": config.prm.model_copy(update={"path": here(config.prm.path)}),
     }
     return config.model_copy(update=sections)
+
+
+def _absolute_calibration(section: InstanceAdaptiveConfig) -> InstanceAdaptiveConfig:
+    """Return the section with the whole path of its file."""
+    path = section.calibration
+    return section if path is None else section.model_copy(update={"calibration": path.absolute()})
 
 
 def _absolute_files(task: Named) -> Named:

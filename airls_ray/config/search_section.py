@@ -115,6 +115,17 @@ class AdaptiveConsistencyConfig(StrictModel):
     """[P] `beta` compares the two most frequent answers, `dirichlet` all."""
 
 
+class InstanceAdaptiveConfig(StrictModel):
+    """Instance-adaptive scaling (arXiv 2506.09338)."""
+
+    confidence: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    """[P] C: so many responses are sampled that one of them is right with this probability."""
+    pilot: PositiveInt = 4
+    """[C] Responses of the first round, whose mean score says how many are needed, without a calibration."""
+    calibration: Path | None = None
+    """File of `airls-ray calibrate`; null: the mean score itself is the chance of success."""
+
+
 class VoteConfig(StrictModel):
     """The answer rules of UnPRM (arXiv 2508.01773)."""
 
@@ -202,6 +213,8 @@ class SearchConfig(StrictModel):
     """Chains whose bad steps are sampled again."""
     adaptive_consistency: AdaptiveConsistencyConfig = AdaptiveConsistencyConfig()
     """Samples until the vote is decided."""
+    instance_adaptive: InstanceAdaptiveConfig = InstanceAdaptiveConfig()
+    """As many samples as a problem needs."""
     scorers: PositiveInt = 1
     """Actors that hold the PRM; the problems are shared out over them."""
     resources: Resources = Resources()

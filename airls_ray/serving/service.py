@@ -10,7 +10,7 @@ from itertools import count
 
 from airls_ray.config.schema import Config
 from airls_ray.config.search_section import AlgorithmName, AnswerRule
-from airls_ray.errors import ConfigError
+from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.prm.forms import MIXED_WITH_THE_POLICY
 from airls_ray.search.driver import Search, SearchDriver, SearchProblem
@@ -136,6 +136,8 @@ class SearchService:
             searcher = make_searcher(algorithm, search, budget, aggregate)
         except ValueError as error:
             raise bad_request(f"search.budget: {error}", "search.budget") from error
+        except DataError as error:
+            raise bad_request(f"search.algorithm: {error}", "search.algorithm") from error
         return Job(
             problem=problem,
             prompt=prompt,
