@@ -19,6 +19,7 @@ from airls_ray.cli import (
     evaluate_outputs,
     evaluate_prm,
     live,
+    plan_search,
     score,
     serve,
     train,
@@ -67,6 +68,7 @@ app.command("score")(score.score)
 app.command("evaluate-prm")(evaluate_prm.evaluate_prm)
 app.command("aggregate")(aggregate.aggregate)
 app.command("calibrate")(calibrate.calibrate)
+app.command("plan-search")(plan_search.plan_search)
 app.command("report")(evaluate.report)
 app.command("scale")(live.scale)
 app.command("status")(live.status)
