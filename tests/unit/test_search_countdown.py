@@ -18,7 +18,7 @@ from airls_ray.tasks.families.countdown import CountdownTask, read_prompt
 
 STEP_SEARCHES: tuple[AlgorithmName, ...] = (
     "beam", "lookahead", "dvts", "early_rejection", "rebase", "ets",
-    "particle_filter", "particle_gibbs", "mcts",
+    "particle_filter", "particle_gibbs", "mcts", "chunk_reset",
 )  # fmt: skip
 WIDTH, EXPANSION = 144, 36
 """There are at most 36 moves at four numbers; neighbouring seeds make different ones. After seven

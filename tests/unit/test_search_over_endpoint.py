@@ -82,7 +82,7 @@ def test_an_endpoint_that_knows_nothing_beyond_openai_is_asked_for_nothing_beyon
 
 
 @pytest.mark.parametrize(
-    "algorithm", ["beam", "dvts", "early_rejection", "rebase", "particle_filter", "mcts"]
+    "algorithm", ["beam", "dvts", "early_rejection", "rebase", "particle_filter", "mcts", "chunk_reset"]
 )
 def test_searches_by_steps_end_with_whole_responses(algorithm: str) -> None:
     for result in search(FakePolicy(), algorithm=algorithm, max_step_tokens=64, tree={"partial_tokens": 4}):
@@ -111,7 +111,7 @@ def test_a_step_stops_at_its_delimiter_and_the_next_call_goes_on_from_there() ->
     assert all(body["prompt"].endswith(".\n\n") for body in others)
 
 
-@pytest.mark.parametrize("algorithm", ["best_of_n", "beam", "early_rejection"])
+@pytest.mark.parametrize("algorithm", ["best_of_n", "beam", "early_rejection", "adaptive_consistency"])
 def test_by_tokens_and_by_text_a_search_is_the_same(algorithm: str, tokenizer: Path) -> None:
     options: dict[str, Any] = {"algorithm": algorithm, "tree": {"partial_tokens": 4}}
     by_text = search(FakePolicy(), **options)
