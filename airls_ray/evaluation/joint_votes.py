@@ -1,4 +1,9 @@
-"""Votes that ask both how often an answer was given and how the PRM scores it (UnPRM, arXiv 2508.01773)."""
+"""Votes that ask both how often an answer was given and how the PRM scores it (UnPRM, arXiv 2508.01773).
+
+The authors' program does not hold them. The hybrid vote is after the paper's description, and what the PRM
+then chooses is our choice: the highest score. The weighted sum, with its scaling, is as a later program that
+follows the paper computes it (UCO-WRF).
+"""
 
 from __future__ import annotations
 

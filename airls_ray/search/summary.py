@@ -73,12 +73,11 @@ def _abstention(
     )
     chosen = [None if record["chosen"] is None else record["leaves"][record["chosen"]] for record in records]
     score = np.array([-1.0 if one is None else one["score"] for one in chosen])
-    log_score = np.array([-np.inf if one is None else one["log_score"] for one in chosen])
     given = (share >= abstain.vote_share) & (score >= abstain.score)
     return {
         "abstention": {
             "vote_share": measure_abstention(share, outcomes),
-            "score": measure_abstention(log_score, outcomes),
+            "score": measure_abstention(score, outcomes),
         },
         "answered": float(given.mean()),
         "answered_accuracy": float(outcomes[given].mean()) if given.any() else nan,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import integrate, stats
 
+from actors.search.search import answer_reader
 from airls_ray.search.adaptive_consistency import AdaptiveConsistency
 from airls_ray.search.decided_vote import chance_of_lead, fewest_votes
 from airls_ray.search.driver import DriverSettings, SearchDriver, SearchProblem, run_searches
@@ -134,3 +137,18 @@ def test_answers_are_read_once_each_and_saved_with_the_state() -> None:
 def test_a_driver_that_reads_nothing_says_so() -> None:
     with pytest.raises(ValueError, match="nothing that reads them"):
         search(None, width=4)
+
+
+def test_the_command_reads_answers_by_the_verifier_and_not_its_verdicts() -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def call(*arguments: Any) -> pa.Table:
+        asked.append(arguments)
+        return pa.table({"answer": ["7", None], "outcome": [1.0, 0.0]})
+
+    parts: Any = SimpleNamespace(verifier=SimpleNamespace(call=call), problems="all of them")
+    found = answer_reader(parts)(
+        [SearchProblem(3, "p3", (1,), 0), SearchProblem(0, "p0", (1,), 0)], [[5], [6]]
+    )
+    assert found == ["7", None]
+    assert asked == [("judge", "all of them", [3, 0], [[5], [6]], [[], []])]
