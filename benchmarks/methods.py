@@ -92,6 +92,7 @@ _NEWER = (
     ("method", "step_transforms", []),
     ("method", "outcome_terms", []),
     ("method", "row_filters", []),
+    ("prm", "distillation_scale", 1.0),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")

@@ -161,6 +161,20 @@ class PRMScorer(LearnerGroup):
         return self.wait(self.start("score", rollouts, [], current))
 
 
+class ReferencedScorer(PRMScorer):
+    """A teacher whose rewards are made of the reference model's log-probabilities, too."""
+
+    def __init__(self, ranks: Sequence[Any], reference: ReferenceGroup, deadline_seconds: float) -> None:
+        """`ranks`: PRM actors that are started."""
+        super().__init__(ranks, deadline_seconds)
+        self._reference = reference
+
+    def score(self, rollouts: Refs, reference: Refs | None = None, current: Sequence[Any] = ()) -> Refs:
+        """As the base class, against the reference model."""
+        base = self._reference.log_probs(rollouts) if reference is None else reference
+        return self.wait(self.start("score", rollouts, base, current))
+
+
 class PRMGroup(PRMScorer):
     """The PRM learner together with the policy that it is told apart from."""
 

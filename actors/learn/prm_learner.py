@@ -154,7 +154,7 @@ class PRMLearner(Learner):
 
 
 class PRMServer:
-    """A trained PRM that only scores (search, frozen PRMs): no optimiser, no process group."""
+    """A given PRM or teacher that only scores: no optimiser, no process group."""
 
     def __init__(self, config: Config, policy: str, prm: str) -> None:
         """`policy`: whose tokenizer is used; `prm`: folder of the PRM."""
@@ -185,7 +185,12 @@ class PRMServer:
         return time.perf_counter() - start
 
     def save(self, model: str, state: str) -> None:
-        """Copy the PRM's folder to `model`, so that a checkpoint holds all that search needs."""
+        """Copy the PRM's folder to `model`, so that a checkpoint holds all that search needs.
+
+        A teacher may be a hub name and is no PRM of a search: it stays where it is.
+        """
+        if self._config.prm.is_teacher:
+            return
         shutil.copytree(self._prm_folder, model, dirs_exist_ok=True)
 
     def score(
@@ -194,10 +199,14 @@ class PRMServer:
         base_parts: Sequence[Any] = (),
         current_parts: Sequence[Any] = (),
     ) -> pa.Table:
-        """Rewards, values and search scores of every step, one part; a frozen PRM has no base.
-        `current_parts`: as in `PRMLearner.score`."""
+        """Rewards, values and search scores of every step, one part.
+
+        `base_parts`: reference log-probabilities where the rewards are made of them
+        (`PRMConfig.reads_reference`); `current_parts`: as in `PRMLearner.score`.
+        """
         table = with_logprobs(pa.concat_tables(resolve(rollouts)), current_parts)
+        base = merge_parts(resolve(base_parts)) if base_parts else None
         return score_steps(
-            self._engine, table, None, self._config.prm,
+            self._engine, table, base, self._config.prm,
             temperature=self._config.rollout.temperature, pad_id=self._codec.pad_id,
         )  # fmt: skip

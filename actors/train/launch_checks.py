@@ -19,7 +19,7 @@ from airls_ray.data.lengths import Lengths, fit_of
 from airls_ray.doors import Door, changed, record
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.models.check import check_model_folder
-from airls_ray.prm.folder import read_prm_form
+from airls_ray.prm.teacher import check_teacher, given_form
 from airls_ray.runs.checkpoint_record import Inputs, check_files, check_inputs, fingerprints, read_record
 from airls_ray.runs.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
@@ -72,18 +72,25 @@ def run_inputs(config: Config, base: str) -> Inputs:
 def with_given_prm(config: Config) -> Config:
     """Return the configuration with the form of its frozen PRM, which lies in the PRM's folder.
 
+    A teacher of distillation is a plain language model and has none.
+
     Raises:
         ConfigError: the method needs a PRM, but none is given.
         ModelError: the folder is no PRM.
     """
     if config.prm_learns or not config.uses_prm:
         return config
+    if config.prm.path is None and config.prm.is_teacher:
+        raise ConfigError(
+            f"method {config.method.name} learns from a teacher, but prm.path is not set: set it to the "
+            "folder or hub name of a language model with the policy's tokenizer"
+        )
     if config.prm.path is None:
         raise ConfigError(
             f"method {config.method.name} scores with a PRM that is given, but prm.path is not set: set it "
             "to a PRM folder, as of `airls-ray train-prm` or `checkpoints/iteration_*/prm` of a run"
         )
-    return config.model_copy(update={"prm": read_prm_form(Path(config.prm.path), config.prm)})
+    return config.model_copy(update={"prm": given_form(config.prm.path, config.prm)})
 
 
 def warm_start_folder(config: Config) -> Path:
@@ -122,7 +129,9 @@ def base_policy(config: Config) -> str:
     source = config.model.path or str(made)
     context = config.model.context_tokens
     info = check_model_folder(source, context_tokens=context)
-    if config.prm.path is not None and config.uses_prm:
+    if config.prm.path is not None and config.prm.is_teacher:
+        check_teacher(config.prm.path, info, context)
+    elif config.prm.path is not None and config.uses_prm:
         check_model_folder(
             config.prm.path,
             context_tokens=context,

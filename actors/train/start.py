@@ -23,6 +23,7 @@ from actors.learn.groups import (
     PRMGroup,
     PRMPart,
     PRMScorer,
+    ReferencedScorer,
     ReferenceGroup,
 )
 from actors.rollout.rollout_pool import RolloutPool
@@ -313,6 +314,8 @@ def _prm_part(
     """What stands at the PRM's place in the loop."""
     deadline, traces = config.train.deadline_seconds, config.method.prm_objective.needs_traces
     replay = config.prm.replay_iterations > 0
+    if servers and isinstance(reference, ReferenceGroup) and config.prm.reads_reference:
+        return ReferencedScorer(servers, reference, deadline)
     if servers:
         return PRMScorer(servers, deadline)
     if not ranks:

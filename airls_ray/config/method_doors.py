@@ -67,6 +67,11 @@ def check_objective(objective: ObjectiveConfig, prm: PRMConfig) -> None:
             f"method.prm_objective={objective.name} needs prm.parameterisation=log_prob (its rewards are "
             "log-ratios), but it is scalar_head"
         )
+    if prm.is_teacher and objective.name != "frozen":
+        raise ValueError(
+            "prm.reward=distillation is of a teacher that does not learn, which only "
+            f"method.prm_objective=frozen has, and it is {objective.name}; set prm.reward=log_odds"
+        )
     if prm.search_score == "reference_ratio" and not objective.against_reference:
         raise ValueError(
             "prm.search_score=reference_ratio needs the reference model, which only a method.prm_objective "

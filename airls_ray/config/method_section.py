@@ -31,7 +31,18 @@ class MethodConfig(StrictModel):
     """Which rewards become which advantage and which loss; the name fills what is not set."""
 
     name: Literal[
-        "airl_s", "repirl", "prime", "pure", "grpo", "dr_grpo", "rloo", "dapo", "orm", "math_shepherd"
+        "airl_s",
+        "repirl",
+        "prime",
+        "pure",
+        "grpo",
+        "dr_grpo",
+        "rloo",
+        "dapo",
+        "orm",
+        "math_shepherd",
+        "opd",
+        "exopd",
     ] = "airl_s"
     """Preset (airls_ray/config/methods.py); it fills fields of `prm`, too."""
     prm_objective: ObjectiveConfig = ObjectiveConfig(name="none")
@@ -68,9 +79,9 @@ class MethodConfig(StrictModel):
     )
     """What else is done to the step rewards before their baseline, in this order, after `step_scale` and
     `step_transform` (docs/doors.md)."""
-    step_baseline: Literal["standardise", "leave_one_out"] = "standardise"
+    step_baseline: Literal["standardise", "leave_one_out", "none"] = "standardise"
     """[C] `standardise` over all steps of the group; `leave_one_out` [PRIME, PURE]: minus the mean over the
-    other rollouts of the group of their mean reward."""
+    other rollouts of the group of their mean reward; `none` [G-OPD]: the rewards as they are."""
     step_return: Literal["to_go", "immediate"] = "to_go"
     """[C] Advantage of a step: its reward after the baseline and those after it, or its own alone."""
     return_per_step: bool = True

@@ -2,7 +2,8 @@
 
 A method is which PRM objective feeds which reward into which advantage. The loop has no branch on
 the name. Sources: AIRL-S arXiv 2508.14313; rePIRL 2602.07832; PRIME 2502.01456; PURE 2504.15275;
-GRPO 2402.03300; Dr. GRPO 2503.20783; RLOO 2402.14740; DAPO 2503.14476; Math-Shepherd 2312.08935.
+GRPO 2402.03300; Dr. GRPO 2503.20783; RLOO 2402.14740; DAPO 2503.14476; Math-Shepherd 2312.08935;
+OPD and ExOPD 2602.12125.
 """
 
 from __future__ import annotations
@@ -11,6 +12,20 @@ from collections.abc import Mapping
 from typing import Any
 
 Preset = dict[str, dict[str, Any]]
+
+
+def _distillation(**teacher: Any) -> Preset:
+    """The teacher alone teaches: each token's reward is its advantage."""
+    return {
+        "method": {
+            "prm_objective": "frozen",
+            "step_weight": 1.0,
+            "step_baseline": "none",
+            "step_return": "immediate",
+        },
+        "prm": {"reward": "distillation", "action": "token", "reward_unit": "token", **teacher},
+    }
+
 
 METHODS: dict[str, Preset] = {
     "airl_s": {
@@ -101,6 +116,9 @@ METHODS: dict[str, Preset] = {
             "drop_constant_groups": True,
         },
     },
+    "opd": _distillation(),
+    # lambda of the authors' script (`run_qwen3-4b-g-opd.sh`).
+    "exopd": _distillation(distillation_scale=1.25),
 }
 
 

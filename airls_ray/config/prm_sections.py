@@ -37,7 +37,7 @@ class PRMConfig(StrictModel):
 
     path: str | None = None
     """PRM folder to start from; null starts from the policy's weights [P]. `method.prm_objective=frozen`
-    needs it, and reads the PRM's form from it."""
+    needs it, and reads the PRM's form from it (of a teacher, `reward=distillation`, it is a plain model)."""
     parameterisation: Literal["log_prob", "scalar_head"] = "log_prob"
     """[C] `scalar_head`: f_t of a token-classification head. `log_prob`: f_t = log phi(C_t) of a
     causal language model, which is 0 in the logit at the start and has f = log pi_expert as optimum."""
@@ -49,11 +49,15 @@ class PRMConfig(StrictModel):
     log_prob: Literal["auto", "mean", "sum"] = "auto"
     """[C] How token log-probabilities reduce to a step's l_t (and, for `log_prob`, to f_t). `auto`:
     sum for `log_prob`, mean for `scalar_head`, where a sum saturates the logit."""
-    reward: Literal["log_odds", "f", "probability", "signed_probability"] = "log_odds"
+    reward: Literal["log_odds", "f", "probability", "signed_probability", "distillation"] = "log_odds"
     """[C] `log_odds`: r = f - l (Fu et al. 2018), for PRIME beta (log phi - log pi_ref). `f` leaves the
     entropy to the policy loss. `probability`: sigmoid(f), or phi(C_t) for `log_prob`; for supervised PRMs.
     `signed_probability` [PURE]: p(right) - p(wrong) = 2 p - 1, in [-1, 1]; a mistake must be below 0 for
-    `method.step_transform=min_form` to find it."""
+    `method.step_transform=min_form` to find it. `distillation`: the PRM of `prm.path` is a plain language
+    model, the teacher of the policy (`distillation_scale`)."""
+    distillation_scale: PositiveFloat = 1.0
+    """lambda [G-OPD, arXiv 2602.12125] of `reward=distillation`: r = lambda (log teacher - log pi_ref) -
+    (log pi - log pi_ref). 1: log teacher - log pi; another value starts the reference server."""
     reward_unit: Literal["step", "token"] = "step"
     """[C] Whether credit assignment sees a reward per step or per token; `token` needs action=token."""
     negatives: Literal["all", "failed"] = "all"
@@ -119,6 +123,16 @@ class PRMConfig(StrictModel):
         return "sum" if self.parameterisation == "log_prob" else "mean"
 
     @property
+    def is_teacher(self) -> bool:
+        """Whether it is a plain language model that the policy is distilled from."""
+        return self.reward == "distillation"
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether the rewards of a given PRM are made of the reference model's log-probabilities, too."""
+        return self.is_teacher and self.distillation_scale != 1.0
+
+    @property
     def score_kind(self) -> Literal["probability", "token_mean", "step_mean"]:
         """What its search scores are (`airls_ray.evaluation.steps.ScoreKind`)."""
         density = self.search_score in ("auto", "exp_f", "product") and self.parameterisation == "log_prob"
@@ -128,6 +142,8 @@ class PRMConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> PRMConfig:
+        if self.reward == "distillation" and self.parameterisation != "log_prob":
+            raise ValueError("reward=distillation is of a language model: set parameterisation=log_prob")
         if self.shaping and self.parameterisation != "scalar_head":
             raise ValueError("shaping needs parameterisation=scalar_head, but it is log_prob")
         if self.discriminator == "gail" and self.parameterisation != "scalar_head":

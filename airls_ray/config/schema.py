@@ -223,7 +223,8 @@ class Config(StrictModel):
         those of the traces in a way that tells the classes apart.
         """
         traits, prm = self.method.prm_objective.traits(), self.prm
-        by_reward = prm.reward == "log_odds" and not self.method.prm_objective.against_reference
+        by_ratio = prm.reward == "log_odds" and not self.method.prm_objective.against_reference
+        by_reward = by_ratio or prm.is_teacher
         by_score = prm.search_score in ("ratio", "product")
         by_loss = traits is not None and traits.base == "policy"
         reads = by_loss or (self.uses_prm and (by_reward or by_score))
@@ -256,7 +257,8 @@ class Config(StrictModel):
     @property
     def uses_reference(self) -> bool:
         """Whether something reads reference log-probabilities."""
-        return self.method.kl_coefficient > 0 or self.method.prm_objective.against_reference
+        by_prm = self.uses_prm and self.prm.reads_reference
+        return by_prm or self.method.kl_coefficient > 0 or self.method.prm_objective.against_reference
 
     def derived(self) -> dict[str, int | float]:
         """Sizes that follow from the settings, printed at start."""

@@ -53,7 +53,7 @@ def step_advantages(
     per_step: bool,
     *,
     to_go: bool = True,
-    baseline: Literal["standardise", "leave_one_out"] = "standardise",
+    baseline: Literal["standardise", "leave_one_out", "none"] = "standardise",
 ) -> Tensor:
     """Take a baseline from step rewards, then sum from each step to the end of its rollout.
 
@@ -65,7 +65,7 @@ def step_advantages(
         to_go: false leaves each step its own reward after the baseline.
         baseline: `standardise` by mean and deviation of all steps of the group; `leave_one_out` (PRIME,
             arXiv 2502.01456, eq. 5): minus the mean over the other rollouts of their mean step reward,
-            exactly 0 where there is no other one.
+            exactly 0 where there is no other one. `none`: the rewards as they are.
 
     Returns:
         float [S]; with `standardise` 0 in a group whose step rewards are all equal.
@@ -78,6 +78,8 @@ def step_advantages(
         raise ValueError("step_rows must not decrease: the steps of a rollout are consecutive")
     if baseline == "leave_one_out":
         relative = _leave_one_out(rewards.double(), step_rows, groups_of_rows)
+    elif baseline == "none":
+        relative = rewards.double()
     else:
         centred, std, _ = _centred(rewards, groups_of_rows[step_rows])
         relative = centred / (std + STD_EPSILON)

@@ -23,7 +23,7 @@ from airls_ray.planning.placement import ActorDemand, Placement, place
 from airls_ray.planning.shapes import ModelShape, policy_shape, shape_of_path
 from airls_ray.planning.sizes import plan_sizes, prm_head, prm_parameters
 from airls_ray.planning.warnings import missing_settings
-from airls_ray.prm.folder import read_prm_form
+from airls_ray.prm.teacher import given_form
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _with_prm_form(config: Config) -> Config:
     frozen = config.uses_prm and not config.prm_learns
     if not frozen or path is None or not Path(path).is_dir():
         return config
-    return config.model_copy(update={"prm": read_prm_form(Path(path), config.prm)})
+    return config.model_copy(update={"prm": given_form(path, config.prm)})
 
 
 def _prm_name(config: Config) -> str:

@@ -11,6 +11,7 @@ from airls_ray.data.schemas import STEP_SCORES
 from airls_ray.learning.batches import Sequences, all_rows, part_table, rank_batches, take_values
 from airls_ray.learning.engine import ForwardEngine, resolve_layout
 from airls_ray.objectives.airl import reduce_to_steps, shape_rewards
+from airls_ray.objectives.distillation import distillation_rewards
 from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
 
 
@@ -60,7 +61,8 @@ def score_steps(
     Args:
         engine: holds the PRM.
         rollouts: ROLLOUTS; `logprobs` are the policy's own.
-        base_logprobs: TOKEN_LOGPROBS that the log-odds reward compares with; None reads the rollouts' own.
+        base_logprobs: TOKEN_LOGPROBS that the reward compares with, those of a reference model; None reads
+            the rollouts' own.
         config: reward, search score and micro-batches.
         temperature: the sampler's.
         pad_id: padding token.
@@ -80,16 +82,15 @@ def score_steps(
     with torch.no_grad():
         for batch in batches:
             f, log_base = action_values(engine, batch, take_values(base, batch), config, temperature)
-            token_rewards = step_rewards(f, log_base, config, log_odds_scale)
-            f, log_base = (_per_step(x, batch, config) for x in (f, log_base))
+            log_pi = _per_action(take_values(own, batch), batch, config)
+            if config.reward_unit == "token":
+                rewards.append(step_rewards(f, log_base, log_pi, config, log_odds_scale))
+            f, log_base, log_pi = (_per_step(x, batch, config) for x in (f, log_base, log_pi))
             values.append(f)
-            per_token = config.reward_unit == "token"
-            rewards.append(token_rewards if per_token else step_rewards(f, log_base, config, log_odds_scale))
-            log_pi = log_base
-            if base_logprobs is not None and config.search_score != "reference_ratio":
-                log_pi = reduce_to_steps(
-                    take_values(own, batch), batch.step_index, batch.steps, config.step_reduction
-                )
+            if config.reward_unit == "step":
+                rewards.append(step_rewards(f, log_base, log_pi, config, log_odds_scale))
+            if config.search_score == "reference_ratio":
+                log_pi = log_base
             tokens = torch.bincount(batch.step_index, minlength=batch.steps)
             scores.append(search_scores(f, log_pi, tokens, config))
     offsets = [_step_offsets(batch) for batch in batches]
@@ -98,14 +99,32 @@ def score_steps(
     return part_table(batches, columns, STEP_SCORES)
 
 
-def step_rewards(f: Tensor, log_base: Tensor, config: PRMConfig, log_odds_scale: float = 1.0) -> Tensor:
-    """Rewards of actions [A]: scale (f - l), f, a probability p or 2 p - 1 (`prm.reward`)."""
+def step_rewards(
+    f: Tensor, log_base: Tensor, log_pi: Tensor, config: PRMConfig, log_odds_scale: float = 1.0
+) -> Tensor:
+    """Rewards of actions [A]: scale (f - l), f, a probability p or 2 p - 1, or a teacher's (`prm.reward`).
+
+    Args:
+        f: [A], the PRM's values.
+        log_base: [A], log-probabilities that `log_odds` compares with, of the reference model or the policy.
+        log_pi: [A], those of the policy.
+        config: the PRM's form.
+        log_odds_scale: of `log_odds`.
+    """
+    if config.is_teacher:
+        return distillation_rewards(f, log_pi, log_base, config.distillation_scale)
     if config.reward == "log_odds":
         return log_odds_scale * (f - log_base)
     if config.reward == "f":
         return f
     probability = f.exp() if config.parameterisation == "log_prob" else torch.sigmoid(f)
     return 2.0 * probability - 1.0 if config.reward == "signed_probability" else probability
+
+
+def _per_action(log_probs: Tensor, batch: TokenBatch, config: PRMConfig) -> Tensor:
+    if config.action == "token":
+        return log_probs
+    return reduce_to_steps(log_probs, batch.step_index, batch.steps, config.step_reduction)
 
 
 def _per_step(values: Tensor, batch: TokenBatch, config: PRMConfig) -> Tensor:

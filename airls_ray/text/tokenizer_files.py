@@ -93,8 +93,19 @@ def load_tokenizer(
     return LoadedTokenizer(_plain(backend, ends), ends, eos if pad is None else pad, str(folder))
 
 
-def require_same_tokens(policy: Path | str, prm: Path | str) -> None:
+def require_same_tokens(
+    policy: Path | str,
+    prm: Path | str,
+    what: str = "PRM",
+    remedy: str = "take a PRM that was trained from this policy's model",
+) -> None:
     """Refuse a PRM whose tokenizer numbers texts otherwise than the policy's: it would score other texts.
+
+    Args:
+        policy: folder or hub name.
+        prm: of what reads its tokens.
+        what: what that is, in words.
+        remedy: what to do.
 
     Raises:
         ModelError: the vocabularies differ, or a folder has no tokenizer.
@@ -107,9 +118,8 @@ def require_same_tokens(policy: Path | str, prm: Path | str) -> None:
         return
     token = min(set(theirs.items()) ^ set(ours.items()))[0]
     raise ModelError(
-        f"the PRM {prm} has another tokenizer than the policy {policy}: {token!r} is number "
-        f"{theirs.get(token, 'none')} there and {ours.get(token, 'none')} here; take a PRM that was trained "
-        "from this policy's model"
+        f"the {what} {prm} has another tokenizer than the policy {policy}: {token!r} is number "
+        f"{theirs.get(token, 'none')} there and {ours.get(token, 'none')} here; {remedy}"
     )
 
 
