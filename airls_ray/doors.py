@@ -56,6 +56,7 @@ KINDS = {
     "data format": "airls_ray.data.format_kind:DATA_FORMAT",
     "grader": "airls_ray.tasks.grader_kind:GRADER",
     "label rule": "airls_ray.prm.label_rule:LABEL_RULE",
+    "outcome rule": "airls_ray.grading.outcome_kind:OUTCOME_RULE",
     "outcome term": "airls_ray.credit.kinds:TERM",
     "policy loss": "airls_ray.objectives.loss_kind:POLICY_LOSS",
     "prm objective": "airls_ray.prm.objective:PRM_OBJECTIVE",

@@ -93,6 +93,7 @@ _NEWER = (
     ("method", "outcome_terms", []),
     ("method", "row_filters", []),
     ("prm", "distillation_scale", 1.0),
+    ("method", "outcomes", "graded"),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")

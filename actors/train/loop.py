@@ -113,7 +113,7 @@ def gather(
             problems, rollouts = sample_all(sampling, parts.pool)
         try:
             with clock("grade"):
-                grades = parts.verifier.grade(rollouts, problems, rewards=bool(config.task.reward))
+                grades = parts.verifier.grade(rollouts, problems, learning=config.grades_more)
             with clock("reference"):
                 return problems, rollouts, grades, parts.reference.log_probs(rollouts)
         except ProcessLost:  # such as rollouts that were on a node that is gone

@@ -195,7 +195,7 @@ class RolloutStream:
         start = time.perf_counter()
         problems, rollouts = one.sampling.result()
         # Asked again where the verifier is lost.
-        grades = self._verifier.grade(rollouts, problems, rewards=bool(self._config.task.reward))
+        grades = self._verifier.grade(rollouts, problems, learning=self._config.grades_more)
         reference = self._reference.log_probs(rollouts)
         return Gathered(
             problems, rollouts, grades, reference, one.position, sampling_seconds, time.perf_counter() - start

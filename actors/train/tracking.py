@@ -21,7 +21,7 @@ from airls_ray.config.schema import Config
 from airls_ray.console.progress import Track
 from airls_ray.data.parts import merge_parts
 from airls_ray.errors import RunError
-from airls_ray.grading.reward_table import failed_labels, reward_columns
+from airls_ray.grading.reward_table import added_columns, failed_labels
 from airls_ray.grading.worker import RAISED
 from airls_ray.runs.best_metric import EVALUATION
 from airls_ray.runs.checkpoints import checkpoint_iteration, iteration_name
@@ -310,7 +310,7 @@ def read_state(checkpoint: Path) -> LoopState:
 
 
 def graded_table(rollouts: Refs, grades: Any, scores: Refs | None = None) -> pa.Table:
-    """Rollouts with their outcomes filled in, and their rewards beside them, as they are saved.
+    """Rollouts with their outcomes filled in, and labels and rewards beside them, as they are saved.
 
     With `scores` (references to STEP_SCORES, none without a PRM) also answers, step truths and the scores,
     for the report.
@@ -319,7 +319,7 @@ def graded_table(rollouts: Refs, grades: Any, scores: Refs | None = None) -> pa.
     table, graded = pa.concat_tables(tables[:-1]), tables[-1]
     column = table.schema.get_field_index("outcome")
     table = table.set_column(column, table.schema.field(column), graded["outcome"])
-    for name in reward_columns(graded):
+    for name in added_columns(graded):
         table = table.append_column(name, graded[name])
     if scores is not None:
         for name in ("answer", "step_truth", "status"):

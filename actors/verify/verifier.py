@@ -20,6 +20,7 @@ from airls_ray.evaluation.scorers import (
     search_curves,
 )
 from airls_ray.grading.child_pool import ChildPool
+from airls_ray.grading.learned_outcomes import label_metrics, with_labels
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GraderPool
 from airls_ray.grading.reward_pool import NamedReward, RewardPool
 from airls_ray.grading.reward_table import give_rewards, reward_metrics
@@ -48,15 +49,18 @@ class Verifier:
         """Nothing more to load; returns 0 seconds."""
         return 0.0
 
-    def grade(self, rollouts: Sequence[Any], problems: pa.Table, rewards: bool = False) -> pa.Table:
+    def grade(self, rollouts: Sequence[Any], problems: pa.Table, learning: bool = False) -> pa.Table:
         """Judge rollouts (tables or references); returns a table of schema GRADES, joined by position.
 
-        `rewards`: whether to ask the rewards, too, for the columns of `airls_ray.grading.reward_table`.
+        `learning`: whether to add what is learned from beside the grades: the columns of
+        `airls_ray.grading.learned_outcomes` and `airls_ray.grading.reward_table`.
         """
         table = self._rollouts(rollouts)
         requests = requests_of(table, problems, self._codec)
         grades = results_to_table(self._pool.grade(requests))
-        if not rewards or not self._rewards:
+        if learning and self._config.method.outcomes.labels:
+            grades = with_labels(grades, table, problems, self._config.method.outcomes)
+        if not learning or not self._rewards:
             return grades
         return give_rewards(grades, requests, table["group"].to_pylist(), self._rewards)
 
@@ -91,6 +95,7 @@ class Verifier:
 
         table = self._rollouts(rollouts)
         found = summarise_rollouts(table, grades) | reward_metrics(grades)
+        found |= label_metrics(grades, table["group"].to_numpy())
         return found | outcomes_by_part(table, grades, list(parts_of(self._config.task)))
 
     def outcomes_by_problem(self, rollouts: Sequence[Any], grades: pa.Table) -> list[tuple[str, list[float]]]:

@@ -44,9 +44,9 @@ class VerifierHandle:
         self._make = restart
         self._attempts = attempts if restart is not None else 1
 
-    def grade(self, rollouts: Refs, problems: pa.Table, *, rewards: bool = False) -> Any:
-        """Reference to the grades (schema GRADES; with `rewards` also their columns)."""
-        more = (True,) if rewards else ()
+    def grade(self, rollouts: Refs, problems: pa.Table, *, learning: bool = False) -> Any:
+        """Reference to the grades (schema GRADES; with `learning` also the columns beside them)."""
+        more = (True,) if learning else ()
 
         def ask() -> Any:
             ref = self._handle.grade.remote(rollouts, problems, *more)

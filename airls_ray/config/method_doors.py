@@ -104,6 +104,20 @@ class FilterConfig(KnownDoorConfig):
     """Whether the PRM learns from these rollouts alone, too (in its warm-up also); else only the policy."""
 
 
+class OutcomeRuleConfig(NameOrSection):
+    """What gives the outcomes that are learned from."""
+
+    kind: ClassVar[str] = "outcome rule"
+    where: ClassVar[str] = "method.outcomes"
+    words: ClassVar[tuple[str, ...]] = ("graded",)
+    unopened: ClassVar[str] = "graded"
+
+    @property
+    def labels(self) -> bool:
+        """Whether a rule gives them, and not the grader."""
+        return self.name not in self.words
+
+
 class PolicyLossConfig(NameOrSection):
     """The policy's loss."""
 

@@ -206,6 +206,11 @@ class Config(StrictModel):
         return self.method.prm_objective.name != "none"
 
     @property
+    def grades_more(self) -> bool:
+        """Whether the grades that are learned from have columns of the configuration's own."""
+        return bool(self.task.reward) or self.method.outcomes.labels
+
+    @property
     def prm_learns(self) -> bool:
         """Whether that PRM learns in the loop."""
         return self.method.prm_objective.learns

@@ -14,7 +14,7 @@ _MODULE = "airls_ray.learning.try_method"
 
 
 def try_own_code(config: Config, progress: Progress) -> None:
-    """Call what the method names (objective, transforms, terms, filters, loss) on a hand-made batch.
+    """Call what the method names (objective, outcomes, credit, filters, loss) on a hand-made batch.
 
     Nothing is done where it names built-in ones alone, by their fields, and the default loss.
 
@@ -64,12 +64,13 @@ def try_objective(config: Config, progress: Progress) -> None:
 
 
 def own_names(method: MethodConfig) -> list[str]:
-    """Labels of what is tried: all of the lists, a loss that is not the default, own objectives."""
+    """Labels of what is tried: all of the lists, a loss that is not the default, own objectives and outcomes."""
     loss = method.policy_loss
     tried = [loss.shown] if loss.options or loss.name != loss.unopened else []
     objectives = [method.prm_objective] if method.prm_objective.learns else []
+    rules = [method.outcomes] if method.outcomes.labels else []
     lists = [*method.step_transforms, *method.outcome_terms, *method.row_filters]
-    return [*tried, *_own(objectives), *(one.shown for one in lists)]
+    return [*tried, *_own([*objectives, *rules]), *(one.shown for one in lists)]
 
 
 def _own(named: Sequence[DoorConfig]) -> list[str]:

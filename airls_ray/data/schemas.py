@@ -152,6 +152,8 @@ as "wrong_answer", or "unparsable" for the problem's own answer), "timeout", "cr
 Where the configuration has rewards, the grades of a training iteration have columns more, which
 `airls_ray.grading.reward_table` describes."""
 
+LABEL = "outcome_label"
+"""Column of the outcomes that a rule of the method gives in the place of the grader's."""
 REWARD_SUM = "reward"
 """Column of the weighted sum of the rewards that are one number a response."""
 REWARD_STEPS = "reward_steps"

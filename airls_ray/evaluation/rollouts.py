@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airls_ray.grading.learned_outcomes import learned_outcomes
+
 
 def list_column(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Values [total] and offsets int64 [rows + 1] of a list column without Python lists."""
@@ -73,14 +75,14 @@ def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]
 
 
 def outcomes_by_group(rollouts: pa.Table, grades: pa.Table) -> list[tuple[str, list[float]]]:
-    """Return problem and outcomes of each group, in the order of the groups.
+    """Return problem and outcomes (those that are learned from) of each group, in the order of the groups.
 
     Args:
         rollouts: ROLLOUTS.
         grades: GRADES, joined by position.
     """
     found: dict[int, tuple[str, list[float]]] = {}
-    columns = (rollouts["group"], rollouts["problem_id"], grades["outcome"])
+    columns = (rollouts["group"], rollouts["problem_id"], learned_outcomes(grades))
     for group, name, outcome in zip(*(one.to_pylist() for one in columns), strict=True):
         found.setdefault(group, (name, []))[1].append(outcome)
     return [found[group] for group in sorted(found)]

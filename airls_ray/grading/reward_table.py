@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from airls_ray.config.reward_section import RewardConfig
+from airls_ray.data.schemas import LABEL
 from airls_ray.data.schemas import REWARD_STEPS as STEPS
 from airls_ray.data.schemas import REWARD_SUM as SUM
 from airls_ray.errors import RunError
+from airls_ray.grading.learned_outcomes import learned_outcomes
 from airls_ray.grading.pool import GradeRequest
 from airls_ray.grading.reward_calls import Row
 from airls_ray.grading.reward_pool import RewardPool, RewardValue
@@ -87,7 +89,7 @@ def give_rewards(
     Raises:
         RunError: a reward failed on every response.
     """
-    outcomes = grades["outcome"].to_pylist()
+    outcomes = learned_outcomes(grades).to_pylist()
     rows = [row_of(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
     said = {}
     for pool in pools:
@@ -131,6 +133,11 @@ def reward_metrics(grades: pa.Table) -> dict[str, float]:
 def reward_columns(grades: pa.Table) -> list[str]:
     """Names of the columns that rewards have added."""
     return [name for name in grades.column_names if name in (SUM, STEPS) or name.startswith(_NAMED)]
+
+
+def added_columns(grades: pa.Table) -> list[str]:
+    """Names of all columns beside those of GRADES: the label, and those of rewards."""
+    return [*(name for name in grades.column_names if name == LABEL), *reward_columns(grades)]
 
 
 def failed_labels(metrics: Mapping[str, float]) -> list[str]:

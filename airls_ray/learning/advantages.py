@@ -11,6 +11,7 @@ from airls_ray.credit import formulas as credit
 from airls_ray.credit.own import transformed, with_terms
 from airls_ray.data.schemas import REWARD_STEPS as STEPS
 from airls_ray.data.schemas import REWARD_SUM as SUM
+from airls_ray.grading.learned_outcomes import learned_outcomes
 from airls_ray.learning.group_filter import group_numbers, rollout_values, rows_that_learn
 from airls_ray.tensors import PackedColumn, to_list_column, to_packed
 
@@ -53,7 +54,7 @@ def assign_credit(
         known = {
             "step_rows": unit_rows,
             "groups": group_numbers(rollouts),
-            "outcomes": torch.from_numpy(grades["outcome"].to_numpy().copy()),
+            "outcomes": torch.from_numpy(learned_outcomes(grades).to_numpy().copy()),
             "learns": learns,
         }
         values = transformed(step_rewards, method.transforms, known)
@@ -85,7 +86,7 @@ def rollout_rewards(
     Own rewards that are per step are in the steps' advantages, or, where steps have none (`step_weight` 0),
     their sum is in R.
     """
-    outcomes = torch.from_numpy(grades["outcome"].to_numpy().copy())
+    outcomes = torch.from_numpy(learned_outcomes(grades).to_numpy().copy())
     total = method.outcome_weight * outcomes
     if SUM in grades.column_names:
         total = total + torch.from_numpy(grades[SUM].to_numpy().copy())

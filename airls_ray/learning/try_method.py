@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from airls_ray.config.method_section import MethodConfig
 from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.credit.own import kept_rows, transformed, with_terms
 from airls_ray.errors import DoorError
+from airls_ray.grading.learned_outcomes import outcomes_of
 from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser
 from airls_ray.prm.named_objective import NamedObjective, accuracies_of
@@ -52,6 +54,8 @@ def try_method(method: MethodConfig, prm: PRMConfig, max_response_tokens: int, *
     with deadline():
         _try_objective(method, prm)
     with deadline():
+        _try_outcomes(method)
+    with deadline():
         _try_rules(method, max_response_tokens)
     with deadline():
         _try_loss(method, max_response_tokens, reference)
@@ -74,6 +78,20 @@ def _try_objective(method: MethodConfig, prm: PRMConfig) -> None:
     if prm.accuracy_ceiling < 1.0:
         accuracies_of(metrics, named.name)
     objective.loss(_actions(0))  # a rank may have a micro-batch without sequences
+
+
+def _try_outcomes(method: MethodConfig) -> None:
+    if not method.outcomes.labels:
+        return
+    known = {
+        "answers": ["4", "5", "4", None, None, "4"],
+        "groups": np.array(_GROUPS),
+        "problem_ids": [f"p{group}" for group in _GROUPS],
+        "details": [{} for _ in _GROUPS],
+        "lengths": np.array(_LENGTHS),
+        "truncated": np.array([length >= max(_LENGTHS) for length in _LENGTHS]),
+    }
+    outcomes_of(method.outcomes, known)
 
 
 def _try_rules(method: MethodConfig, max_response_tokens: int) -> None:

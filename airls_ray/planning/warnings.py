@@ -66,12 +66,12 @@ def truncated_rollouts(config: Config) -> Iterator[str]:
 
 def _models(config: Config, shape: ModelShape | None) -> Iterator[str]:
     if config.uses_prm and not config.prm_learns and config.prm.path is None:
-        needed = (
+        lacking = (
             "a teacher: set prm.path to the folder or hub name of a language model"
             if config.prm.is_teacher
             else "a trained PRM: set prm.path to its folder (`airls-ray train-prm` makes one)"
         )
-        yield f"method {config.method.name} needs {needed}"
+        yield f"method {config.method.name} needs {lacking}"
     made = config.output / config.name / "sft"
     if config.model.path is None and not made.exists():
         yield f"there is no policy to start from yet: run `airls-ray sft` first ({made} does not exist)"
