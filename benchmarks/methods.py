@@ -94,6 +94,7 @@ _NEWER = (
     ("method", "row_filters", []),
     ("prm", "distillation_scale", 1.0),
     ("method", "outcomes", "graded"),
+    ("train", "refill_rounds", 0),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")

@@ -20,7 +20,7 @@ from actors.learn.deepspeed_engine import DeepSpeedEngine, close_distributed, fr
 from airls_ray.config.door_section import open_names
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
-from airls_ray.grading.learned_outcomes import learned_outcomes
+from airls_ray.grading.learned_outcomes import with_outcomes
 from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, own_device
@@ -246,9 +246,7 @@ class ReferenceServer:
 
 def graded_rollouts(rollouts: Sequence[Any], grades: Sequence[Any]) -> pa.Table:
     """Rollouts as one table, with the outcomes filled in that are learned from."""
-    table = pa.concat_tables(resolve(rollouts))
-    index = table.schema.get_field_index("outcome")
-    return table.set_column(index, table.schema.field(index), learned_outcomes(resolve(grades)[0]))
+    return with_outcomes(pa.concat_tables(resolve(rollouts)), resolve(grades)[0])
 
 
 def iteration_traces(problems: pa.Table, codec: TextCodec, config: Config, iteration: int) -> pa.Table:

@@ -12,19 +12,14 @@ references; its memory does not grow with the run.
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyarrow as pa
-
 from actors.cluster.cluster import Refs
 from actors.learn.groups import Lesson, NoPRM, PRMPart
-from actors.rollout.rollout_worker import RolloutRequest
-from actors.rollout.sampling import IterationSampling, sample_all, training_request
+from actors.rollout.sampling import training_request
 from actors.train.evaluate import evaluate_now
+from actors.train.gathering import gather
 from actors.train.parts import Parts, ask_outcomes, tell_outcomes
 from actors.train.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config.schema import Config
-from airls_ray.errors import ProcessLost
 
 
 def train(parts: Parts, config: Config, state: LoopState, tracker: Tracker) -> LoopState:
@@ -70,6 +65,8 @@ def run_iteration(
         tell_outcomes(parts, state.iteration, ask_outcomes(parts, rollouts, grades))
         metrics |= parts.verifier.call("summarise", rollouts, grades)
         metrics |= parts.verifier.call("measure", rollouts, grades, scores)
+    if config.train.refill_rounds:
+        metrics["groups/sampled"] = float(problems.num_rows)
     return tracker.record(
         state.advanced(version, parts.problems.position, metrics["rollout/response_tokens"]),
         metrics | parts.pool.take_metrics() | clock.metrics(),
@@ -96,27 +93,3 @@ def learn_and_score(
         with clock("prm_score"):
             scores = prm.score(lesson.rollouts, lesson.reference, lesson.current)
     return metrics, scores
-
-
-def gather(
-    parts: Parts, config: Config, iteration: int, request: RolloutRequest, clock: Stopwatch
-) -> tuple[pa.Table, Refs, Any, Refs]:
-    """Draw problems, sample, grade, ask the reference; nothing learns here, so what is lost is done again.
-
-    Returns:
-        PROBLEMS, references to ROLLOUTS, to GRADES and to the reference's log-probabilities.
-    """
-    problems = parts.problems.choose(iteration, config.train.problems_per_iteration)
-    for attempt in range(1, config.failures.attempts + 1):
-        with clock("rollout"):
-            sampling = IterationSampling(parts.pool, parts.problems, problems, request, config.failures)
-            problems, rollouts = sample_all(sampling, parts.pool)
-        try:
-            with clock("grade"):
-                grades = parts.verifier.grade(rollouts, problems, learning=config.grades_more)
-            with clock("reference"):
-                return problems, rollouts, grades, parts.reference.log_probs(rollouts)
-        except ProcessLost:  # such as rollouts that were on a node that is gone
-            if attempt == config.failures.attempts:
-                raise
-    raise AssertionError("unreachable")

@@ -20,7 +20,7 @@ from airls_ray.evaluation.scorers import (
     search_curves,
 )
 from airls_ray.grading.child_pool import ChildPool
-from airls_ray.grading.learned_outcomes import label_metrics, with_labels
+from airls_ray.grading.learned_outcomes import label_metrics, with_labels, with_outcomes
 from airls_ray.grading.pool import LARGEST_CHUNK, GradeRequest, GraderPool
 from airls_ray.grading.reward_pool import NamedReward, RewardPool
 from airls_ray.grading.reward_table import give_rewards, reward_metrics
@@ -63,6 +63,23 @@ class Verifier:
         if not learning or not self._rewards:
             return grades
         return give_rewards(grades, requests, table["group"].to_pylist(), self._rewards)
+
+    def kept_groups(self, rollouts: Sequence[Any], grades: pa.Table) -> int:
+        """Number of groups of which the method's row filters keep something.
+
+        Raises:
+            DoorError: a filter of the user's own failed.
+        """
+        from airls_ray.learning.group_filter import (
+            count_kept_groups,
+        )  # PyTorch, only where groups are refilled
+
+        table = with_outcomes(self._rollouts(rollouts), grades)
+        return count_kept_groups(table, self._config.method.filters)
+
+    def join_grades(self, parts: Sequence[Any]) -> pa.Table:
+        """Grades of several rounds as one table."""
+        return pa.concat_tables(resolve(parts)).combine_chunks()
 
     def judge(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -51,6 +51,18 @@ class VerifierHandle:
         def ask() -> Any:
             ref = self._handle.grade.remote(rollouts, problems, *more)
             cluster.wait_done(ref, self._deadline, "grading")
+            return ref
+
+        return ask_again(self._attempts, self._restart, ask)
+
+    def join(self, grades: Sequence[Any]) -> Any:
+        """Reference to the grades of several rounds as one table."""
+        if len(grades) == 1:
+            return grades[0]
+
+        def ask() -> Any:
+            ref = self._handle.join_grades.remote(list(grades))
+            cluster.wait_done(ref, self._deadline, "joining grades")
             return ref
 
         return ask_again(self._attempts, self._restart, ask)

@@ -166,6 +166,16 @@ class Config(StrictModel):
                 "rollout.engine.weight_transfer=nccl reaches all workers at once, for which the asynchronous "
                 "loop does not wait: set it to object_store, or train.max_staleness to 0"
             )
+        if self.train.refill_rounds and not self.method.filters:
+            raise ValueError(
+                "train.refill_rounds is for groups that row filters leave out, and there is none: set "
+                "method.drop_constant_groups=true (DAPO), method.accuracy_band or method.row_filters"
+            )
+        if self.train.refill_rounds and self.train.max_staleness > 0:
+            raise ValueError(
+                "train.refill_rounds draws problems when an iteration is graded, which the asynchronous loop "
+                "has drawn for later ones by then: set train.max_staleness to 0"
+            )
         if self.rollout.interruptible and self.train.max_staleness == 0:
             raise ValueError(
                 "rollout.interruptible is for the asynchronous loop, where weights come in the middle of "

@@ -23,6 +23,9 @@ class TrainConfig(StrictModel):
     problem_sampler: ProblemSamplerConfig = ProblemSamplerConfig(name="in_order")
     """Which problems of the stream come next: `in_order`, `prioritised`, `learnability`, or your own
     (docs/doors.md)."""
+    refill_rounds: NonNegativeInt = 0
+    """[DAPO] Most times in an iteration that other problems are sampled in the place of groups that row
+    filters leave out, as many as are missing; 0: never. What is missing then is missing, as it is with 0."""
     max_staleness: NonNegativeInt = 0
     """Policy updates by which rollouts may be older than the policy that learns from them: above 0 the loop
     is asynchronous, and the workers sample the iterations to come while the learners train. 0: one after the

@@ -79,10 +79,11 @@ def choose_and_restore(config: Config) -> None:
 
 def problems_drawn(config: Config) -> int:
     """Return how many problems of the stream a run may draw, as far as its sampler takes all of an iteration
-    from one window."""
+    from one window; those that replace groups (`train.refill_rounds`) are counted as if all were."""
     named, train = config.train.problem_sampler, config.train
     maker: SamplerMaker = named.open()
-    return config.iterations * window_of(named, maker, train.problems_per_iteration)
+    refills = train.refill_rounds * train.problems_per_iteration
+    return config.iterations * (window_of(named, maker, train.problems_per_iteration) + refills)
 
 
 def _try(given: Mapping[str, Any]) -> None:

@@ -26,6 +26,12 @@ def learned_outcomes(grades: pa.Table) -> pa.ChunkedArray:
     return grades[LABEL if LABEL in grades.column_names else "outcome"]
 
 
+def with_outcomes(rollouts: pa.Table, grades: pa.Table) -> pa.Table:
+    """Return ROLLOUTS with the outcomes filled in that are learned from."""
+    index = rollouts.schema.get_field_index("outcome")
+    return rollouts.set_column(index, rollouts.schema.field(index), learned_outcomes(grades))
+
+
 def with_labels(
     grades: pa.Table, rollouts: pa.Table, problems: pa.Table, named: OutcomeRuleConfig
 ) -> pa.Table:

@@ -39,6 +39,19 @@ def rows_that_learn(
     return rows[kept_rows(filters, known, rows.numel())]
 
 
+def count_kept_groups(rollouts: pa.Table, filters: Sequence[FilterConfig]) -> int:
+    """Return the number of groups of which the filters keep some rollout.
+
+    Args:
+        rollouts: ROLLOUTS with outcomes, of whole groups.
+        filters: of the method.
+
+    Raises:
+        DoorError: a filter of the user's own failed.
+    """
+    return int(group_numbers(rollouts)[rows_that_learn(rollouts, filters)].unique().numel())
+
+
 def rollout_values(rollouts: pa.Table) -> dict[str, Tensor]:
     """What a row filter or an outcome term may know of rollouts beside their outcomes, each [N]."""
     return {
