@@ -50,8 +50,8 @@ class MethodConfig(StrictModel):
     """How the PRM learns: `airl`, `repirl`, `prime`, or your own (docs/doors.md); `none`: no PRM, outcomes
     alone; `frozen`: the PRM of `prm.path` only scores."""
     outcomes: OutcomeRuleConfig = OutcomeRuleConfig(name="graded")
-    """Outcomes that are learned from: `graded`, the grader's; `vote`, without labels, or your own
-    (docs/doors.md). Figures are by the grader's in any case."""
+    """Outcomes that are learned from: `graded`, the grader's; `vote` or `cross_vote`, without labels, or your
+    own (docs/doors.md). Figures are by the grader's in any case."""
     outcome_weight: NonNegativeFloat = 1.0
     """Weight of the verifier's outcome in a rollout's reward; 0 trains on the PRM alone."""
     trajectory_weight: NonNegativeFloat = 0.0

@@ -21,7 +21,7 @@ class TrainConfig(StrictModel):
     rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
     """Group size G."""
     problem_sampler: ProblemSamplerConfig = ProblemSamplerConfig(name="in_order")
-    """Which problems of the stream come next: `in_order`, `prioritised`, `learnability`, or your own
+    """Which problems of the stream come next: `in_order`, `prioritised`, `learnability`, `pairs`, or your own
     (docs/doors.md)."""
     refill_rounds: NonNegativeInt = 0
     """[DAPO] Most times in an iteration that other problems are sampled in the place of groups that row
