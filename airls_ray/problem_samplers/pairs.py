@@ -15,8 +15,8 @@ def choose(candidates: Sequence[Candidate], count: int, field: str = "pair") -> 
     """Return indices of up to `count` candidates, two by two, in the order in which pairs become complete.
 
     Args:
-        candidates: those without a partner among them are passed over, so the window should be as large as the
-            file.
+        candidates: those without a partner among them are passed over, so the window should be as large as
+            the file.
         count: an even number.
         field: name of the detail that both share.
 

@@ -13,8 +13,10 @@ import pytest
 from actors.train.start import training_problems
 from actors.train.tracking import LoopState
 from airls_ray.config import load_config
+from airls_ray.data.problem_sampler import Candidate
 from airls_ray.errors import DoorError
 from airls_ray.grading.outcome_rules.cross_vote import outcomes as cross_vote
+from airls_ray.problem_samplers.pairs import choose
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_cross_votes_are_those_of_two_counters_over_thousands_of_rollouts() -> N
 
 
 def paired_files(folder: Path, pairs: int) -> list[str]:
-    """Settings of a task whose training file has both wordings of so many questions, first all of one kind."""
+    """Settings of a task whose file has both wordings of so many questions, first all of one kind."""
     rows = [
         {
             "problem_id": f"{number}{side}",
@@ -75,6 +77,24 @@ def paired_files(folder: Path, pairs: int) -> list[str]:
         text = "".join(json.dumps(row) + "\n" for row in several)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return ["task=file", *(f"task.{name}_file={folder / name}.jsonl" for name in files)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "count", "wanted"),
+    [
+        (["q", "r", "s", "r", "q"], 4, [1, 3, 0, 4]),
+        (["q", "r", "r", "q"], 2, [1, 2]),
+        (["q", "q", "q"], 4, [0, 1]),  # the third waits for a fourth
+        (["q", None, "r", None], 2, []),
+    ],
+)
+def test_pairs_are_taken_as_they_become_complete(
+    pairs: list[str | None], count: int, wanted: list[int]
+) -> None:
+    candidates = [
+        Candidate(str(at), "", {} if one is None else {"pair": one}) for at, one in enumerate(pairs)
+    ]
+    assert choose(candidates, count) == wanted
 
 
 def test_an_iteration_has_both_wordings_of_each_question_of_a_shuffled_file(tmp_path: Path) -> None:
