@@ -95,6 +95,7 @@ _NEWER = (
     ("prm", "distillation_scale", 1.0),
     ("method", "outcomes", "graded"),
     ("train", "refill_rounds", 0),
+    ("reference", "path", None),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")

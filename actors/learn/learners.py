@@ -200,18 +200,19 @@ class PolicyLearner(Learner):
 
 
 class ReferenceServer:
-    """The reference model: the policy as it was at the start, never trained."""
+    """The reference model: the policy as it was at the start, or another model, never trained."""
 
-    def __init__(self, config: Config, folder: str) -> None:
-        """`folder`: policy folder or hub name."""
+    def __init__(self, config: Config, folder: str, policy: str) -> None:
+        """`folder`: folder or hub name of the model; `policy`: whose tokenizer is used."""
         self._config = config
         self._folder = folder
+        self._policy_folder = policy
 
     def start(self) -> float:
         """Load the model; returns seconds."""
         start = time.perf_counter()
         task = make_task(self._config.task)
-        self._codec = TextCodec.for_model(self._config.model, self._folder, task)
+        self._codec = TextCodec.for_model(self._config.model, self._policy_folder, task)
         model = self._config.model
         module = load_policy_module(
             self._folder,

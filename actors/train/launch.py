@@ -212,13 +212,14 @@ def ended(control: RunControl) -> Iterator[None]:
 
 
 def _sources(config: Config, base: str, checkpoint: Path | None) -> Sources:
+    reference = absolute(config.reference.path) or base
     if checkpoint is None:
-        return Sources(policy=base, prm=absolute(config.prm.path) or base, reference=base)
+        return Sources(policy=base, prm=absolute(config.prm.path) or base, reference=reference)
     folder = checkpoint.resolve()
     return Sources(
         policy=str(folder / "policy"),
         prm=str(folder / "prm") if config.prm_learns else absolute(config.prm.path),
-        reference=base,
+        reference=reference,
         policy_state=str(folder / "state" / "policy"),
         prm_state=str(folder / "state" / "prm"),
     )

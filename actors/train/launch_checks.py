@@ -64,6 +64,7 @@ def run_inputs(config: Config, base: str) -> Inputs:
         {
             "model.path": base,
             "prm.path": config.prm.path if given_prm else None,
+            "reference.path": config.reference.path if config.uses_reference else None,
             **{f"{at}{name}": getattr(one, name, None) for at, one in parts.items() for name in fields},
         }
     )
@@ -129,6 +130,8 @@ def base_policy(config: Config) -> str:
     source = config.model.path or str(made)
     context = config.model.context_tokens
     info = check_model_folder(source, context_tokens=context)
+    if config.reference.path is not None and config.uses_reference:
+        check_teacher(config.reference.path, info, context, "reference model", "reference.path")
     if config.prm.path is not None and config.prm.is_teacher:
         check_teacher(config.prm.path, info, context)
     elif config.prm.path is not None and config.uses_prm:

@@ -272,7 +272,7 @@ def start_learners(
     def start_reference() -> Any:
         return processes.start_actor(
             "actors.learn.learners:ReferenceServer", "", config.reference.resources, config,
-            sources.reference,
+            sources.reference, sources.policy,
             yields=True,
             keep=True,
         )  # fmt: skip

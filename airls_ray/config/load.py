@@ -128,6 +128,7 @@ def with_absolute_paths(config: Config) -> Config:
         ),
         "model": config.model.model_copy(update={"path": here(config.model.path)}),
         "prm": config.prm.model_copy(update={"path": here(config.prm.path)}),
+        "reference": config.reference.model_copy(update={"path": here(config.reference.path)}),
     }
     return config.model_copy(update=sections)
 

@@ -42,8 +42,11 @@ class VerifierConfig(StrictModel):
 
 
 class ReferenceConfig(StrictModel):
-    """The reference-model server: the policy as it was at the start."""
+    """The reference-model server: the policy as it was at the start, or another model."""
 
+    path: str | None = None
+    """Folder or hub name of the reference model, with the policy's tokenizer; null: the policy as it was at
+    the start. G-OPD (arXiv 2602.12125) takes the teacher's own base model where that is at hand."""
     tokens_per_microbatch: PositiveInt = 32768
     """Token budget of one forward pass."""
     resources: Resources = Resources()

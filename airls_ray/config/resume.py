@@ -40,7 +40,7 @@ MAY_CHANGE = frozenset(
 
 MAY_NOT = frozenset(
     {
-        "rollout.engine.dtype", "rollout.max_response_tokens", "rollout.temperature",
+        "reference.path", "rollout.engine.dtype", "rollout.max_response_tokens", "rollout.temperature",
         "rollout.top_p", "rollout.top_k", "rollout.min_p",
         # The samples of the base policy are kept, and those of the trained one must be drawn alike.
         "search.problems", "search.problems_per_call", "search.samples", "search.temperature",
@@ -49,7 +49,9 @@ MAY_NOT = frozenset(
 )  # fmt: skip
 """Exceptions inside the sections of `MAY_CHANGE`."""
 
-BY_CONTENT = frozenset({"model.path", "prm.path", "task.hold_out_files", "task.test_file", "task.train_file"})
+BY_CONTENT = frozenset(
+    {"model.path", "prm.path", "reference.path", "task.hold_out_files", "task.test_file", "task.train_file"}
+)
 """Paths: they may change if what lies there is known to be the same (airls_ray/runs/checkpoint_record.py)."""
 
 _ABSENT = object()

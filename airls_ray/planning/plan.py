@@ -76,6 +76,9 @@ def make_plan(config: Config, *, gpus_per_node: int = 8, gpu_memory_gib: float =
         )
     if unknown is None and config.uses_prm and isinstance(prm, str):
         unknown = prm
+    if unknown is None and shape is not None and config.uses_reference:
+        other = _reference_shape(config, shape)
+        unknown = other if isinstance(other, str) else None
     warnings = [
         *placement.never,
         *over_memory(placement, memory, engine, gpu_memory),
@@ -141,9 +144,11 @@ def _memory(config: Config, shape: ModelShape, prm: ModelShape | None) -> dict[s
             )  # fmt: skip
     if config.uses_reference:
         tokens = max(config.reference.tokens_per_microbatch, context)
-        memory["reference server"] = inference_memory(
-            shape, shape.parameters, dtype=dtype, tokens=tokens, logit_bytes=LOGITS_FORWARD
-        )
+        model = _reference_shape(config, shape)
+        if not isinstance(model, str):
+            memory["reference server"] = inference_memory(
+                model, model.parameters, dtype=dtype, tokens=tokens, logit_bytes=LOGITS_FORWARD
+            )
     return memory
 
 
@@ -186,6 +191,12 @@ def _prm_shape(config: Config, policy: ModelShape | str) -> ModelShape | str:
     if path is None or not config.uses_prm:
         return policy
     return shape_of_path(path, config.model.context_tokens)
+
+
+def _reference_shape(config: Config, policy: ModelShape) -> ModelShape | str:
+    """The reference model's shape: that of `reference.path`, else the policy's."""
+    path = config.reference.path
+    return policy if path is None else shape_of_path(path, config.model.context_tokens)
 
 
 def _with_prm_form(config: Config) -> Config:

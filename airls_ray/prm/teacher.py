@@ -20,16 +20,20 @@ def given_form(path: Path | str, config: PRMConfig) -> PRMConfig:
     return config if config.is_teacher else read_prm_form(Path(path), config)
 
 
-def check_teacher(path: Path | str, policy: ModelInfo, context_tokens: int) -> None:
-    """Check that a model can read and judge all that the policy may say, token by token.
+def check_teacher(
+    path: Path | str, policy: ModelInfo, context_tokens: int, what: str = "teacher", setting: str = "prm.path"
+) -> None:
+    """Check that a teacher (or a reference model that is named) can judge all that the policy may say.
 
     Its vocabulary may be larger than the policy's, as models of a family pad it to several sizes; the
     tokens of the tokenizers must be the same.
 
     Args:
-        path: folder of the teacher, or its hub name, of which the tokenizer alone is looked at.
+        path: folder of the model, or its hub name, of which the tokenizer alone is looked at.
         policy: what learns from it.
         context_tokens: tokens of prompt and response.
+        what: what it is, for sentences.
+        setting: that names it.
 
     Raises:
         ModelError: in one sentence, what does not fit.
@@ -37,13 +41,13 @@ def check_teacher(path: Path | str, policy: ModelInfo, context_tokens: int) -> N
     info = check_model_folder(path, context_tokens=context_tokens)
     if info.architecture is not None and not info.architecture.endswith("ForCausalLM"):
         raise ModelError(
-            f"the teacher {path} holds a {info.architecture}, and it must be a causal language model: set "
-            "prm.path to one"
+            f"the {what} {path} holds a {info.architecture}, and it must be a causal language model: set "
+            f"{setting} to one"
         )
     sizes = info.vocab_size, policy.vocab_size
     if sizes[0] is not None and sizes[1] is not None and sizes[0] < sizes[1]:
         raise ModelError(
-            f"the teacher {path} has a vocabulary of {sizes[0]} tokens, and the policy {policy.path} may say "
-            f"{sizes[1]}: take a teacher of the same family"
+            f"the {what} {path} has a vocabulary of {sizes[0]} tokens, and the policy {policy.path} may say "
+            f"{sizes[1]}: take a {what} of the same family"
         )
-    require_same_tokens(policy.path, path, "teacher", "take a teacher with the policy's tokenizer")
+    require_same_tokens(policy.path, path, what, f"take a {what} with the policy's tokenizer")
