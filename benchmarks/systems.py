@@ -200,10 +200,10 @@ def draw(path: Path, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, max(1, len(figures)), squeeze=False)[0]
     for axes, (task, found) in zip(panels, figures.items(), strict=False):
-        for at, (_, one) in enumerate(reversed(found.items())):
+        for at, one in enumerate(reversed(list(found.values()))):
             axes.plot([one["low"], one["high"]], [at, at], color="#0072b2", linewidth=2)
             axes.plot(one["trained"], at, "o", color="#0072b2")
-        axes.set_yticks(range(len(found)), [labels[name] for name in reversed(found)])
+        axes.set_yticks(range(len(found)), [labels[name] for name in reversed(list(found))])
         axes.axvline(fmean(one["base"] for one in found.values()), color="#777777", linestyle="--")
         axes.set(xlabel=f"sampled accuracy on {task} (dashed: base)")
         axes.spines[["top", "right"]].set_visible(False)

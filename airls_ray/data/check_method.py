@@ -31,6 +31,7 @@ def try_own_code(config: Config, progress: Progress) -> None:
         "prm": config.prm.model_dump(mode="json"),
         "max_response_tokens": config.rollout.max_response_tokens,
         "reference": config.uses_reference,
+        "refill": config.train.refill_rounds > 0,
     }
     run_trial(_MODULE, given, "method", ", ".join(names), progress)
 
@@ -64,7 +65,7 @@ def try_objective(config: Config, progress: Progress) -> None:
 
 
 def own_names(method: MethodConfig) -> list[str]:
-    """Labels of what is tried: all of the lists, a loss that is not the default, own objectives and outcomes."""
+    """Labels of what is tried: all of the lists, a loss that is not the default, an own objective and rule."""
     loss = method.policy_loss
     tried = [loss.shown] if loss.options or loss.name != loss.unopened else []
     objectives = [method.prm_objective] if method.prm_objective.learns else []

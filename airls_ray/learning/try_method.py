@@ -38,7 +38,14 @@ _LENGTHS = (3, 2, 8, 1, 0, 4)
 _STEPS = (2, 1, 3, 1, 0, 2)
 
 
-def try_method(method: MethodConfig, prm: PRMConfig, max_response_tokens: int, *, reference: bool) -> None:
+def try_method(
+    method: MethodConfig,
+    prm: PRMConfig,
+    max_response_tokens: int,
+    *,
+    reference: bool,
+    refill: bool = False,
+) -> None:
     """Call everything that a method names in its lists, an objective of the user's own, and a loss that
     is not the default.
 
@@ -47,10 +54,13 @@ def try_method(method: MethodConfig, prm: PRMConfig, max_response_tokens: int, *
         prm: of the configuration.
         max_response_tokens: the sampler's limit.
         reference: whether the policy's loss gets log-probabilities of a reference model.
+        refill: whether groups that filters leave out are replaced, before a PRM has scored.
 
     Raises:
         DoorError: one does not open, raises, hangs, or returns something else than it must.
     """
+    if refill:
+        _check_refill(method)
     with deadline():
         _try_objective(method, prm)
     with deadline():
@@ -78,6 +88,15 @@ def _try_objective(method: MethodConfig, prm: PRMConfig) -> None:
     if prm.accuracy_ceiling < 1.0:
         accuracies_of(metrics, named.name)
     objective.loss(_actions(0))  # a rank may have a micro-batch without sequences
+
+
+def _check_refill(method: MethodConfig) -> None:
+    for one in method.filters:
+        if "rewards" in one.open().needed:
+            raise DoorError(
+                f"{one.where}: {one.name} takes the step rewards of a PRM, which are not there yet when the "
+                "groups that it leaves out are to be replaced: set train.refill_rounds=0"
+            )
 
 
 def _try_outcomes(method: MethodConfig) -> None:
@@ -230,6 +249,7 @@ def _try_given(given: Mapping[str, Any]) -> None:
         PRMConfig.model_validate(given["prm"]),
         given["max_response_tokens"],
         reference=given["reference"],
+        refill=given["refill"],
     )
 
 

@@ -161,3 +161,11 @@ def test_what_was_cut_off_is_not_learned_from() -> None:
     ends = ends.dictionary_encode().cast(table.schema.field(place).type)
     table = table.set_column(place, table.schema.field(place), ends)
     assert rows_that_learn(table, method("untruncated").filters).tolist() == [0, 2, 4]
+
+
+def test_a_filter_with_step_rewards_and_groups_that_are_replaced_are_refused_together() -> None:
+    """Groups are replaced before a PRM has scored them."""
+    prof = method("prof", prm_objective="frozen")
+    with pytest.raises(DoorError, match=r"prof takes the step rewards .* set train\.refill_rounds=0"):
+        try_method(prof, PRMConfig(), 8, reference=False, refill=True)
+    try_method(method("varied_groups"), PRMConfig(), 8, reference=False, refill=True)

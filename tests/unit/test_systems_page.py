@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,18 @@ def settings() -> list[str]:
         key = ""
         for text in re.findall(r"`([^`]+)`", row[1]):
             key = text.partition("=")[0] if "=" in text else key
-            if key:
+            if re.fullmatch(r"\w+(\.\w+)+", text):
+                found.append(text)
+            elif key:
                 found.append(text if "=" in text else f"{key}={text}")
     return sorted(set(found))
 
 
 @pytest.mark.parametrize("setting", settings())
 def test_a_named_setting_is_one_that_a_configuration_takes(setting: str) -> None:
+    if "=" not in setting:
+        attrgetter(setting)(load_config(None))
+        return
     load_config(None, [*NEEDED.get(setting.partition(".")[0], []), *re.split(r" (?=\w+\.)", setting)])
 
 
