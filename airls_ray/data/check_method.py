@@ -65,7 +65,7 @@ def try_objective(config: Config, progress: Progress) -> None:
 
 
 def own_names(method: MethodConfig) -> list[str]:
-    """Labels of what is tried: all of the lists, a loss that is not the default, an own objective and rule."""
+    """Labels of what is tried: all of the lists, a loss that is not the default, own objective and rule."""
     loss = method.policy_loss
     tried = [loss.shown] if loss.options or loss.name != loss.unopened else []
     objectives = [method.prm_objective] if method.prm_objective.learns else []
