@@ -124,6 +124,7 @@ class PolicyLearner(Learner):
                 attention=model.attention,
                 trust_remote_code=model.trust_remote_code,
                 gradient_checkpointing=self._learner.gradient_checkpointing,
+                logit_chunk_mib=self._learner.logit_chunk_mib,
             ),
             self._policy_folder,
             self._learner.lora,

@@ -54,6 +54,7 @@ class PRMLearner(Learner):
                 attention=model.attention,
                 trust_remote_code=model.trust_remote_code,
                 gradient_checkpointing=self._learner.gradient_checkpointing,
+                logit_chunk_mib=self._learner.logit_chunk_mib,
             ),
             self._prm_folder,
             self._learner.lora,

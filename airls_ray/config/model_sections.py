@@ -25,9 +25,16 @@ _SET_BY_US = frozenset(
     }
 )  # fmt: skip
 """Arguments of `apply_chat_template` that say what it is called with and what it returns."""
+LOGIT_CHUNK_MIB = 512
+"""[C] `logit_chunk_mib` of a learner, and of every model that only runs forward (reference, scorers)."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 TopP = Annotated[float, Field(gt=0.0, le=1.0)]
 TopK = Annotated[int, Field(ge=-1, lt=2**31)]
+
+
+def logit_chunk_tokens(vocabulary: int, chunk_mib: int) -> int | None:
+    """Tokens (at least one) whose fp32 logits fill a chunk of `chunk_mib` MiB; None for 0: no chunks."""
+    return max(chunk_mib * 2**20 // (4 * vocabulary), 1) if chunk_mib else None
 
 
 class ModelConfig(StrictModel):
@@ -146,6 +153,9 @@ class LearnerConfig(StrictModel):
     `auto`: packed on a GPU with flash attention, padded on CPU (measured, benchmarks/packing.py)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
+    logit_chunk_mib: NonNegativeInt = LOGIT_CHUNK_MIB
+    """Largest part of a language model's logits (response tokens x vocabulary x 4 bytes) that is computed at
+    once, in MiB. More are computed in parts, and again in the backward pass; 0: all at once."""
     compile: bool = False
     """Fuse each layer's kernels with torch.compile: a minute at the start, then 1.5 times as fast on a CPU.
     Needs a C++ compiler there."""

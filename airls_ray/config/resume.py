@@ -24,7 +24,10 @@ MAY_CHANGE = frozenset(
         *(
             f"{learner}.{field}"
             for learner in ("policy", "prm.learner")
-            for field in ("compile", "gradient_checkpointing", "layout", "resources", "tokens_per_microbatch")
+            for field in (
+                "compile", "gradient_checkpointing", "layout", "logit_chunk_mib", "resources",
+                "tokens_per_microbatch",
+            )
         ),
         *(
             f"train.{field}"

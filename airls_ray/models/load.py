@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from transformers.utils import logging
 
+from airls_ray.config.model_sections import LOGIT_CHUNK_MIB
 from airls_ray.errors import ModelError
 from airls_ray.models.check import ModelInfo, check_model_folder
 from airls_ray.models.logits import caps_attention, check_logit_form
@@ -47,6 +48,7 @@ def load_policy_module(
     attention: AttentionName = "auto",
     trust_remote_code: bool = False,
     gradient_checkpointing: bool = False,
+    logit_chunk_mib: int = LOGIT_CHUNK_MIB,
 ) -> PolicyModule:
     """Load a causal language model (policy, reference or log-probability PRM).
 
@@ -57,6 +59,7 @@ def load_policy_module(
             with a context of at most 128 tokens on a CPU, and for models that cap their attention's scores.
         trust_remote_code: whether code inside the folder may run.
         gradient_checkpointing: recompute activations in the backward pass.
+        logit_chunk_mib: most fp32 logits that are computed at once, in MiB; 0 for all.
 
     Raises:
         ModelError: the folder is missing or broken, or holds another kind of model, or one whose logits or
@@ -70,7 +73,7 @@ def load_policy_module(
     model, report = _from_pretrained(AutoModelForCausalLM, path, dtype, attention, trust_remote_code)
     _refuse_missing(path, report["missing_keys"], "a causal language model")
     check_logit_form(model, path)
-    return PolicyModule(_prepared(model, gradient_checkpointing))
+    return PolicyModule(_prepared(model, gradient_checkpointing), logit_chunk_mib=logit_chunk_mib)
 
 
 def load_prm_module(
@@ -82,6 +85,7 @@ def load_prm_module(
     attention: AttentionName = "auto",
     trust_remote_code: bool = False,
     gradient_checkpointing: bool = False,
+    logit_chunk_mib: int = LOGIT_CHUNK_MIB,
 ) -> PRMModule:
     """Load a PRM, or start one from a policy's folder.
 
@@ -99,6 +103,7 @@ def load_prm_module(
             attention=attention,
             trust_remote_code=trust_remote_code,
             gradient_checkpointing=gradient_checkpointing,
+            logit_chunk_mib=logit_chunk_mib,
         )
     labels = 2 if shaping else 1
     check_model_folder(path)

@@ -1,8 +1,9 @@
 """The two networks as training modules: log-probabilities of a policy, and the PRM's scalar head.
 
 Both run the backbone first and then the output layer only at the positions that are asked for, so
-that the logits of prompts and padding are never computed. The output layer is called as a module:
-DeepSpeed ZeRO-3 gathers its weights in the module's hooks.
+that the logits of prompts and padding are never computed, and of many tokens they are computed in
+chunks. The output layer is called as a module: DeepSpeed ZeRO-3 gathers its weights in the module's
+hooks.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from airls_ray.config.model_sections import LOGIT_CHUNK_MIB, logit_chunk_tokens
 from airls_ray.errors import ConfigError
 from airls_ray.models.logits import LogitForm
+from airls_ray.models.token_logprobs import TokenReader, read_in_chunks
 
 
 def hf_name(name: str) -> str | None:
@@ -84,13 +86,36 @@ class _WrappedModel(nn.Module):
 class PolicyModule(_WrappedModel):
     """A causal language model; forward gives the log-probabilities of the response tokens."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, logit_chunk_mib: int = LOGIT_CHUNK_MIB) -> None:
+        """`logit_chunk_mib`: as `LearnerConfig` has it."""
         super().__init__(model)
         self._logit_form = LogitForm.of(model.config)
+        vocabulary = model.config.get_text_config().vocab_size
+        self._most_tokens = logit_chunk_tokens(vocabulary, logit_chunk_mib)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [R, vocabulary], fp32, at positions with these last hidden states [R, hidden]."""
-        return self._logit_form(self.model.get_output_embeddings()(hidden))
+    def token_logprobs(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        *,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        entropy_gradient: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (log-probabilities [R], entropies [R] or None) in nats, fp32.
+
+        Args:
+            hidden: [R, hidden] last hidden states of the positions that predict the tokens.
+            targets: [R] the tokens.
+            temperature: divides the logits, as the sampler does.
+            entropy: whether to compute the entropy of each predicted distribution.
+            entropy_gradient: False where the entropy is only reported (saves memory).
+        """
+        read = TokenReader(self._logit_form, temperature, entropy, entropy_gradient)
+        layer = self.model.get_output_embeddings()
+        if self._most_tokens is None or targets.numel() <= self._most_tokens:
+            return read(layer, hidden, targets)
+        return read_in_chunks(layer, hidden, targets, read, self._most_tokens)
 
     def forward(
         self,
@@ -119,16 +144,13 @@ class PolicyModule(_WrappedModel):
             entropy_gradient: False where the entropy is only reported (saves memory).
         """
         hidden = self._hidden(input_ids, position_ids, attention_mask)
-        logits = self.logits(hidden[predict_index])
-        if temperature != 1.0:
-            logits = logits / temperature
-        log_softmax = torch.log_softmax(logits, dim=-1)
-        logprobs = log_softmax.gather(1, targets.unsqueeze(1)).squeeze(1)
-        if not entropy:
-            return logprobs, None
-        if not entropy_gradient:
-            log_softmax = log_softmax.detach()
-        return logprobs, -(log_softmax.exp() * log_softmax).sum(-1)
+        return self.token_logprobs(
+            hidden[predict_index],
+            targets,
+            temperature=temperature,
+            entropy=entropy,
+            entropy_gradient=entropy_gradient,
+        )
 
 
 class ScalarHeadModule(_WrappedModel):

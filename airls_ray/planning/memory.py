@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airls_ray.config.model_sections import LOGIT_CHUNK_MIB, logit_chunk_tokens
 from airls_ray.config.schema import EngineConfig, LearnerConfig
 from airls_ray.planning.shapes import ModelShape
 
@@ -24,7 +25,7 @@ CONTEXT = GIB  # CUDA context, NCCL and kernels of one process; on a CPU its lib
 BUCKET = 500_000_000  # DeepSpeed's default reduce_bucket_size, in elements
 LIVE = 1_000_000_000  # its default stage3_max_live_parameters and sub_group_size, in elements
 
-# fp32 values per logit that live at once in `PolicyModule` (counted on a real forward and backward pass)
+# Bytes per logit that live at once in `PolicyModule` (counted on a real forward and backward pass)
 LOGITS_ENTROPY_GRADIENT = 20
 LOGITS_ENTROPY = 16
 LOGITS_TRAIN = 12
@@ -114,6 +115,21 @@ def adapter_activations(shape: ModelShape, width: int, learner: LearnerConfig) -
     return layers * kept * learner.lora.rank * width
 
 
+def logit_memory(
+    shape: ModelShape, tokens: int, logit_bytes: int, chunk_mib: int, weight_bytes: int = 0
+) -> int:
+    """Bytes of the logits of `tokens` tokens: of all, or of one chunk where they are more than that.
+
+    With chunks the output layer's gradient (`weight_bytes` a weight, 0 where it does not learn) is summed
+    beside them, in fp32, from those of the chunks.
+    """
+    most = logit_chunk_tokens(shape.vocab, chunk_mib)
+    if most is None or tokens <= most or not logit_bytes:
+        return tokens * shape.vocab * logit_bytes
+    gradients = (4 + weight_bytes) * shape.vocab * shape.hidden if weight_bytes else 0
+    return most * shape.vocab * logit_bytes + gradients
+
+
 def learner_memory(
     shape: ModelShape,
     parameters: int,
@@ -185,7 +201,7 @@ def learner_memory(
             train_activations(shape, width, learner.gradient_checkpointing)
             + adapter_activations(shape, width, learner)
         ),
-        logits=tokens * shape.vocab * logit_bytes,
+        logits=logit_memory(shape, tokens, logit_bytes, learner.logit_chunk_mib, 0 if lora else width),
         buffers=bucket,
         update=update,
         gathered=width * parameters if stage == 3 or lora else 0,
@@ -209,7 +225,7 @@ def inference_memory(
     return Memory(
         weights=width * parameters,
         activations=tokens * width * (3 * shape.intermediate + 4 * shape.hidden),
-        logits=tokens * shape.vocab * logit_bytes,
+        logits=logit_memory(shape, tokens, logit_bytes, LOGIT_CHUNK_MIB),
     )
 
 

@@ -202,10 +202,9 @@ class PrefixScorer:
         if isinstance(self._module, ScalarHeadModule):
             head = self._module.model.score
             return head(flat[token_index.to(self._device)]).float().squeeze(1).cpu()
-        logits = self._module.logits(flat[(token_index - 1).to(self._device)])
+        before = flat[(token_index - 1).to(self._device)]
         targets = ids.flatten()[token_index].to(self._device)
-        log_phi = torch.log_softmax(logits / self._temperature, dim=-1)
-        return log_phi.gather(1, targets.unsqueeze(1)).squeeze(1).cpu()
+        return self._module.token_logprobs(before, targets, temperature=self._temperature)[0].cpu()
 
     def _step_scores(self, items: Sequence[Continuation], values: Tensor) -> list[tuple[float, ...]]:
         """Reduce the token values of the items, one after the other, to the scores of their steps."""

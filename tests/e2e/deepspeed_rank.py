@@ -96,12 +96,15 @@ def record_gradients(engine: TrainEngine, full: Callable[[torch.nn.Parameter], t
 
 
 def load(model: Path, kind: str, *, resumed: bool = False) -> TrainModule:
-    """The module of a kind of case."""
+    """The module of a kind of case; `chunks`: log-probabilities from the logits of three tokens at a time."""
     if kind in ("prm", "lora_prm"):
         make = lambda folder: load_prm_module(folder, "scalar_head")  # noqa: E731
     else:
         make = lambda folder: load_policy_module(folder, "bfloat16" if kind.startswith("bf16") else "float32")  # noqa: E731
-    return load_with_adapters(make, str(model), lora_of(kind), seed=3, resumed=resumed)
+    module = load_with_adapters(make, str(model), lora_of(kind), seed=3, resumed=resumed)
+    if kind == "chunks":
+        module._most_tokens = 3
+    return module
 
 
 def run_case(kind: str, stage: int, args: argparse.Namespace) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from tests.e2e.deepspeed_rank import Weights, learner, load, record_gradients, t
 from tests.tiny import make_policy_folder, make_rollouts
 
 ONE_RANK = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:0", "prm:3", "bf16:0", "bf16:2", "bf16:3"]
-ONE_RANK += ["lora:0", "offload:2"]
+ONE_RANK += ["lora:0", "offload:2", "chunks:3"]
 MANY = ["bf16_many:0", "bf16_many:2", "bf16_many:3"]
 ONE_RANK += MANY
 TWO_RANKS = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:2", "prm:3"]
 TWO_RANKS += ["lone:0", "lone:1", "lone:2", "lone:3", "offload:2", "offload:3"]
+TWO_RANKS += ["chunks:0", "chunks:2", "chunks:3"]
 TWO_RANKS += ["lora:0", "lora:2", "lora:3", "lora_prm:2", "lora_prm:3"]
 WITH_STATE = ("policy", "lora:", "offload")
 ROOT = Path(__file__).parents[2]
@@ -80,7 +81,7 @@ def plain(model: Path) -> dict[str, tuple[list[dict[str, float]], Weights, Weigh
     for kind in ("prm", "lora_prm"):
         engine = TorchEngine(load(model, kind), learner())
         expected[kind] = (train_prm(engine, learner(), model), weights_of(engine), {})
-    return {**expected, "offload": expected["policy"]}
+    return {**expected, "offload": expected["policy"], "chunks": expected["policy"]}
 
 
 def assert_same(result: dict[str, Any], expected: tuple[list[dict[str, float]], Weights, Weights]) -> None:

@@ -8,17 +8,12 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    Qwen2Config,
     Qwen3Config,
 )
 
 from airls_ray.config.schema import EngineConfig, LearnerConfig
 from airls_ray.planning.memory import (
     GIB,
-    LOGITS_ENTROPY,
-    LOGITS_ENTROPY_GRADIENT,
-    LOGITS_FORWARD,
-    LOGITS_TRAIN,
     Memory,
     cache_bytes_per_token,
     engine_memory,
@@ -176,60 +171,6 @@ def test_the_peak_is_the_states_and_the_largest_phase():
     memory = Memory(1, context=2, gradients=3, optimizer=4, activations=5, logits=6, buffers=7, update=9)
     assert memory.total == 10 + 18
     assert Memory(1, context=0, activations=5, gathered=20).total == 21
-
-
-@pytest.mark.parametrize(
-    ("gradient", "entropy", "entropy_gradient", "bytes_per_logit"),
-    [
-        (True, True, True, LOGITS_ENTROPY_GRADIENT),
-        (True, True, False, LOGITS_ENTROPY),
-        (True, False, False, LOGITS_TRAIN),
-        (False, False, False, LOGITS_FORWARD),
-    ],
-)
-def test_the_bytes_per_logit_are_those_of_a_real_pass(gradient, entropy, entropy_gradient, bytes_per_logit):
-    import weakref
-
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_iter
-
-    from airls_ray.models.modules import PolicyModule
-
-    class Peak(TorchDispatchMode):
-        """Follows the bytes of all live storages."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.live: dict[int, int] = {}
-            self.peak = 0
-
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = function(*args, **(kwargs or {}))
-            for tensor in tree_iter(result):
-                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.live:
-                    storage = tensor.untyped_storage()
-                    self.live[storage._cdata] = storage.nbytes()
-                    weakref.finalize(storage, self.live.pop, storage._cdata, None)
-            self.peak = max(self.peak, sum(self.live.values()))
-            return result
-
-    tokens, vocab = 64, 4096
-    config = Qwen2Config(**{**SMALL, "vocab_size": vocab, "num_hidden_layers": 1}, tie_word_embeddings=False)
-    module = PolicyModule(AutoModelForCausalLM.from_config(config).to(torch.bfloat16).train())
-    for parameter in module.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    index = torch.arange(tokens)
-    inputs = {"input_ids": index[None], "position_ids": index[None], "predict_index": index, "targets": index}
-    mask = torch.ones(1, tokens, dtype=torch.long)
-    peak = Peak()
-    with peak, torch.set_grad_enabled(gradient):
-        logprobs, entropies = module(
-            **inputs, attention_mask=mask, entropy=entropy, entropy_gradient=entropy_gradient
-        )
-        if gradient:
-            (logprobs.sum() + (entropies.sum() if entropy_gradient else 0)).backward()
-    # The rest of so small a model is below two bytes a logit.
-    assert bytes_per_logit <= peak.peak / tokens / vocab < bytes_per_logit + 2
 
 
 def test_the_cache_of_an_engine_is_what_its_share_of_the_gpu_leaves():

@@ -60,6 +60,12 @@ def test_log_prob_scores_equal_a_plain_pass(folder: Path) -> None:
     assert step_by_step(one)[0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_logits_in_chunks_give_the_same_scores(folder: Path) -> None:
+    one, chunked = scorer(folder), scorer(folder)
+    chunked._module._most_tokens = 2
+    assert step_by_step(chunked)[0] == pytest.approx(step_by_step(one)[0], rel=1e-5)
+
+
 def test_mean_reduction_and_product_with_the_policy(folder: Path) -> None:
     one = scorer(folder, log_prob="mean", search_score="product")
     parts = plain_token_values(one).split([len(step) for step in STEPS])
