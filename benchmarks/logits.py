@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from airls_ray.models.token_logprobs import TokenReader
 
 Side = Literal["whole", "chunks", "checkpoints"]
-SIDES: tuple[Side, ...] = ("whole", "chunks", "checkpoints")
-VOCABULARIES = (49_152, 152_064)
-"""Of SmolLM2 and of Qwen2.5 from 7B on."""
+SIDES: dict[int, tuple[Side, ...]] = {
+    49_152: ("whole", "chunks", "checkpoints"),
+    152_064: ("whole", "chunks"),
+}
+"""By the size of the vocabulary: SmolLM2's, and that of Qwen2.5 from 7B on."""
 DTYPES: tuple[DType, ...] = ("float32", "bfloat16")
 HIDDEN = 576
 """SmolLM2-135M's."""
@@ -40,21 +42,22 @@ def main(
 ) -> None:
     """Memory and processor seconds of the log-probabilities, entropies and gradients of a micro-batch.
 
-    All logits at once, chunks as the learners compute them, and a `torch.utils.checkpoint` of each chunk, in
-    turns, each step in a new process with one thread. Memory is what the step takes beside weights and hidden
-    states.
+    All logits at once, chunks as the learners compute them, and (with the smaller vocabulary) a
+    `torch.utils.checkpoint` of each chunk, in turns, each step in a new process with one thread. Memory is
+    what the step takes beside weights and hidden states.
     """
     from airls_ray.console.choose import make_progress
 
     progress = make_progress()
     figures: dict[str, Any] = {}
     rows = []
-    with progress.track("Steps", pairs * len(SIDES) * len(DTYPES) * len(VOCABULARIES)) as bar:
+    count = pairs * len(DTYPES) * sum(map(len, SIDES.values()))
+    with progress.track("Steps", count) as bar:
         for dtype in DTYPES:
-            for vocabulary in VOCABULARIES:
-                found: dict[Side, list[Figures]] = {side: [] for side in SIDES}
+            for vocabulary, sides in SIDES.items():
+                found: dict[Side, list[Figures]] = {side: [] for side in sides}
                 for _ in range(pairs):
-                    for side in SIDES:
+                    for side in sides:
                         found[side].append(in_new_process(side, dtype, vocabulary, tokens))
                         bar.advance(1)
                 figures[f"{dtype} {vocabulary}"] = summary(found)

@@ -52,6 +52,7 @@ def both(layer: nn.Linear, hidden: Tensor, targets: Tensor, read: TokenReader, m
     exact = [one.detach().double().requires_grad_() for one in inputs]
     wanted = in_float64(exact[0], targets, exact[1], exact[2] if len(exact) > 2 else None, read)
     logprobs, entropy = read_in_chunks(layer, hidden, targets, read, most_tokens)
+    assert entropy is None or entropy.requires_grad == read.entropy_gradient
     loss, exact_loss = logprobs @ weights[0], wanted[0] @ weights[0].double()
     if entropy is not None and read.entropy_gradient:
         loss, exact_loss = loss + entropy @ weights[1], exact_loss + wanted[1] @ weights[1].double()
