@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import torch
 
+from actors.learn import deepspeed_engine
 from actors.learn.deepspeed_engine import DeepSpeedEngine, init_distributed
 from airls_ray.config.schema import LearnerConfig, LoraConfig, MethodConfig, PRMConfig
 from airls_ray.data.parts import merge_parts
@@ -107,6 +110,21 @@ def load(model: Path, kind: str, *, resumed: bool = False) -> TrainModule:
     return module
 
 
+def sharding_of(kind: str) -> AbstractContextManager[Any]:
+    """`chunks`: stage 3 shards all weights. By itself it keeps those below 100,000 numbers whole on every
+    rank, so that a pass which does not gather them would not be noticed."""
+    settings = deepspeed_engine.deepspeed_settings
+
+    def all_sharded(*given: Any, **options: Any) -> dict[str, Any]:
+        found = settings(*given, **options)
+        found["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return found
+
+    if kind != "chunks":
+        return nullcontext()
+    return patch.object(deepspeed_engine, "deepspeed_settings", all_sharded)
+
+
 def run_case(kind: str, stage: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train by one kind and ZeRO stage."""
     from deepspeed.utils import safe_get_full_grad
@@ -154,7 +172,8 @@ def main() -> None:
     results = {}
     for case in args.cases:
         kind, stage = case.split(":")
-        results[case] = run_case(kind, int(stage), args)
+        with sharding_of(kind):
+            results[case] = run_case(kind, int(stage), args)
     torch.save(results, args.out / f"result_{args.rank}.pt")
 
 

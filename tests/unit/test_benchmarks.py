@@ -23,6 +23,7 @@ COMMANDS = (
     "rollout",
     "policy_learner",
     "packing",
+    "logits",
     "weight_sync",
     "iteration",
     "airls_vs_grpo",
