@@ -182,6 +182,8 @@ def _remedy(name: str, memory: Memory | None) -> str:
         return f"raise {section}.zero_stage or {section}.ranks, or set {section}.offload_optimizer"
     if memory.activations > memory.logits and memory.optimizer:
         return f"set {section}.gradient_checkpointing or lower {section}.tokens_per_microbatch"
+    if memory.optimizer:
+        return f"lower {section}.tokens_per_microbatch, or {section}.logit_chunk_mib (0 is no limit)"
     return f"lower {section}.tokens_per_microbatch"
 
 

@@ -194,9 +194,10 @@ def test_a_dry_run_prints_sizes_actors_placement_and_memory(capsys):
 
 def test_a_dry_run_warns_in_words_and_ends_well(capsys):
     command = ["train", PAPER, "--dry-run", "--gpu-memory-gib", "40", "--gpus-per-node", "4"]
-    assert cli.run(command) == 0
+    assert cli.run([*command, "policy.logit_chunk_mib=0"]) == 0
     output = capsys.readouterr().out
     assert "Warning: the GPU of policy learner needs about 50.2 GiB, and it has 40 GiB: lower" in output
+    assert "policy.logit_chunk_mib (0 is no limit)" in output
     assert "node 2" in output
 
 
