@@ -1,15 +1,15 @@
 """Log-probabilities of given tokens, and entropies, from hidden states: without the logits of all tokens.
 
 The logits of a micro-batch [tokens, vocabulary] are its largest tensor. Above a size they are computed for a
-chunk of tokens at a time, and again, chunk by chunk, in the backward pass: a third more work in the output
-layer, and never more than one chunk in memory.
+chunk of tokens at a time, and again, chunk by chunk, in the backward pass: a third more products in the
+output layer, and never more than one chunk in memory.
 
 All chunks are computed within ONE call of the output layer. DeepSpeed's ZeRO-3 gathers its weights in hooks,
 before the call and before its backward pass. Ranks differ in their tokens and so in their chunks: with a call
 for each chunk (as a `torch.utils.checkpoint` of each would make, and again in the backward pass) they would
 gather another number of times, and wait for each other for ever. Nor are there checkpoints within the call:
 autograd would add up the chunks' gradients in the type of the weights. Here the sum is in fp32 and rounded
-once, as that of the product over all tokens is; time and memory are the same (`benchmarks/logits.py`).
+once, as that of the product over all tokens is; and both time and memory are less (`benchmarks/logits.py`).
 """
 
 from __future__ import annotations
