@@ -132,7 +132,8 @@ def test_a_loss_of_signed_labels_is_lowest_where_the_reward_is_the_advantage(los
     value = StepLossConfig(name=loss).open()(known_to(given, StepNormaliser(1, 1), config))[0]
     value.backward()
     assert logits.grad is not None and float(logits.grad.abs().max()) < 1e-12
-    rewards = step_rewards(logits.detach(), torch.zeros_like(logits), config)
+    none = torch.zeros_like(logits)
+    rewards = step_rewards(logits.detach(), none, none, config)
     assert rewards.numpy() == pytest.approx(wanted, abs=1e-12)
     if loss == "mean_squared_error":
         off = StepLossInputs.of(logits.detach() * 0 + 0.3, given.labels, places, places * 0)
