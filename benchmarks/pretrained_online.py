@@ -83,7 +83,7 @@ def warm_started(config: Config, progress: Progress) -> tuple[Path, dict[str, An
 def run(config: Config, progress: Progress) -> dict[str, Any]:
     """Train (or take what is there); accuracy before and after, the PRM's figures, the outcome's curve."""
     summary, folder = train(config, progress)
-    kept = ("accuracy", "prm", "policy_log_prob", "selection", "seconds")
+    kept = ("accuracy", "prm", "policy_log_prob", "search", "search_base", "seconds")
     curve = outcome_curve(folder)
     return {
         **{key: summary[key] for key in kept if key in summary},
