@@ -5,6 +5,8 @@
     method_rates.jsonl  the grid of learning rates on the puzzles, on validation problems
     offline_prm.json    PRMs from stored solutions of GSM8K, from nothing
     pretrained_prm.json the same from a pretrained model
+    pretrained_online.json  AIRL-S and GRPO from a pretrained model
+    puzzle_search.json  live search on a puzzle by each scorer
     countdown.json      search with four numbers
 
 Runs nothing itself: `docs/evidence.md` says which command makes which file.
@@ -19,7 +21,15 @@ from typing import Any
 import common
 import method_rates
 
-SOURCES = ("methods", "prm_baselines", "offline_prm", "pretrained_prm", "countdown")
+SOURCES = (
+    "methods",
+    "prm_baselines",
+    "offline_prm",
+    "pretrained_prm",
+    "pretrained_online",
+    "puzzle_search",
+    "countdown",
+)
 
 
 def main() -> None:
@@ -40,6 +50,10 @@ def main() -> None:
         "learning_rates": method_rates.read_records(),
         "gsm8k_offline": {key: found["offline_prm"].get(key) for key in ("questions", "controls", "prms")},
         "gsm8k_pool": found["pretrained_prm"],
+        "processbench": found["pretrained_prm"].get("processbench"),
+        "prm800k": found["pretrained_prm"].get("prm800k"),
+        "pretrained_online": found["pretrained_online"],
+        "puzzle_search": found["puzzle_search"],
         "countdown": found["countdown"],
     }
     progress = make_progress()
