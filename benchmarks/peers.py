@@ -78,14 +78,14 @@ trainer = GRPOTrainer(
     reward_funcs=right,
     train_dataset=Dataset.from_list(job["rows"]),
     args=GRPOConfig(output_dir=job["output"], max_steps=job["steps"], seed=0, learning_rate=job["rate"],
-        per_device_train_batch_size=min(64, size), gradient_accumulation_steps=max(1, size // 64),
-        num_generations=job["rollouts"], num_iterations=job["updates"], max_completion_length=job["tokens"],
+        per_device_train_batch_size=size // job["updates"], steps_per_generation=job["updates"],
+        num_generations=job["rollouts"], max_completion_length=job["tokens"],
         use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True, logging_steps=10000),
     callbacks=[Watch()],
 )
 trainer.train()
 """
-"""One generation for every `updates` steps; 64 sequences a micro-batch."""
+"""One generation for every `updates` steps, each of which learns from its share of the rollouts, as here."""
 
 
 def main(
