@@ -48,6 +48,11 @@ class OpenName(StrictModel):
     _door: doors.Door | None = PrivateAttr(default=None)
     _closed: bool = PrivateAttr(default=False)
 
+    @property
+    def outside(self) -> str | None:
+        """What leads elsewhere than to what is installed for this system: the name, or None."""
+        return self.name if doors.is_foreign(self.name) else None
+
     def door(self) -> doors.Door:
         """Return what the name leads to, as it was when that was last looked up.
 
@@ -164,6 +169,12 @@ class ScorerConfig(KnownDoorConfig):
     kind: ClassVar[str] = "scorer"
     where: ClassVar[str] = "search.scorer"
     unopened: ClassVar[str] = "prm"
+
+    @property
+    def outside(self) -> str | None:
+        """The name, or the address of a critic, which is sent problems and the key."""
+        texts = (one for one in self.options.values() if isinstance(one, str))
+        return super().outside or next((one for one in texts if doors.source_of(one) == "url"), None)
 
     @property
     def needs(self) -> Needs:

@@ -19,7 +19,7 @@ Section = TypeVar("Section", bound=BaseModel)
 def all_names(config: Config) -> Iterator[tuple[Place, str]]:
     """Yield every name, those of searches, too."""
     for place, one in open_names(config):
-        yield place, one.name
+        yield place, one.outside or one.name
     for number, name in enumerate(config.search.algorithms):
         yield ("search", "algorithms", str(number)), name
 
@@ -72,7 +72,7 @@ def without_names(section: Section, given: Mapping[str, Any], above: Place = ())
     changes: dict[str, Any] = {}
     for field in type(section).model_fields:
         value, place = getattr(section, field), (*above, field)
-        if isinstance(value, OpenName) and is_foreign(value.name) and not _holds(given, place):
+        if isinstance(value, OpenName) and value.outside and not _holds(given, place):
             if value.unopened:
                 changes[field] = type(value)(name=value.unopened, options={})
             else:

@@ -67,13 +67,19 @@ class OwnScorer:
         return [self._checked(_plain(one), item) for one, item in zip(found, items, strict=True)]
 
     def try_out(self) -> None:
-        """Score solutions that are made up.
+        """Score solutions that are made up; a class with `tried()` then says whether that went well.
 
         Raises:
             DoorError: as of `score`.
         """
         self.score(_TRIED)
         self.score(_TRIED[1:2])
+        made = getattr(self._text_rule.rule.function, "__self__", None)
+        if hasattr(made, "tried"):
+            try:
+                made.tried()
+            except DoorError as error:
+                raise DoorError(f"{self._where}: {self._door.name} {error}") from None
 
     def _call(self, **known: Any) -> Any:
         return _plain(call_own(self._door, self._where, self._text_rule.rule, known))

@@ -8,13 +8,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 from airls_ray.seeding import derive_seed
 from airls_ray.text.codec import TextCodec
 
 STEPS, END = 3, "?"
 """Steps of a response, and what ends every problem."""
+
+
+class Fake(Protocol):
+    """What can be served."""
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Names that it goes by."""
+
+    @property
+    def context(self) -> int:
+        """Longest prompt of `/v1/completions`."""
+
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request; its `status` is that of HTTP."""
 
 
 @dataclass
@@ -84,8 +99,8 @@ class FakePolicy:
 
 
 @contextmanager
-def served(policy: FakePolicy) -> Iterator[str]:
-    """Serve a policy; gives the address, with `/v1`."""
+def served(policy: Fake) -> Iterator[str]:
+    """Serve a policy or a critic; gives the address, with `/v1`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -96,10 +111,11 @@ def served(policy: FakePolicy) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if len(body["prompt"]) > policy.context:
+            if len(body.get("prompt", "")) > policy.context:
                 self._send({"error": {"message": "maximum context length exceeded"}}, 400)
             else:
-                self._send(policy.answer(body))
+                answer = policy.answer(body)
+                self._send(answer, answer.pop("status", 200))
 
         def _send(self, answer: dict[str, Any], status: int = 200) -> None:
             data = json.dumps(answer).encode()

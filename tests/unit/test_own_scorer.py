@@ -163,7 +163,9 @@ def test_a_search_with_it_needs_no_prm_and_the_endpoint_does_not_serve_it(
     check_search_models(config_of(f"{own}:digits"), tmp_path, None)
     with pytest.raises(ConfigError, match="no PRM is given"):
         check_search_models(config_of("prm"), tmp_path, None)
-    with pytest.raises(ConfigError, match="is a scorer of your own, which the endpoint does not take"):
+    with pytest.raises(
+        ConfigError, match="is a critic or a scorer of your own, which the endpoint does not take"
+    ):
         check_defaults(config_of(f"{own}:digits"))
 
 
