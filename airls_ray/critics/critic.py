@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from math import fsum
 from typing import Any, ClassVar
 
@@ -155,7 +156,7 @@ class Critic:
         """
         tally = Tally()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = list(pool.map(lambda one: self._judge(*one, tally), zip(prompts, steps, strict=True)))
+            found = list(pool.map(self._judge, prompts, steps, repeat(tally)))
         if tally.errors and not tally.counts["replies"]:
             raise tally.errors[0]
         if not self.counts["neutral"] and tally.counts["neutral"]:

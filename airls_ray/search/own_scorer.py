@@ -75,7 +75,7 @@ class OwnScorer:
         self.score(_TRIED)
         self.score(_TRIED[1:2])
         made = getattr(self._text_rule.rule.function, "__self__", None)
-        if hasattr(made, "tried"):
+        if made is not None and hasattr(made, "tried"):
             try:
                 made.tried()
             except DoorError as error:

@@ -250,8 +250,8 @@ def check_defaults(config: Config) -> None:
         )
     if scorer.needs == "texts":
         raise ConfigError(
-            f"search.scorer={scorer.name} is a critic or a scorer of your own, which the endpoint does not take: use prm "
-            "or policy_log_prob, or search with it (`airls-ray search`)"
+            f"search.scorer={scorer.name} is a critic or a scorer of your own, which the endpoint does not "
+            "take: use prm or policy_log_prob, or search with it (`airls-ray search`)"
         )
     if config.search.budgets[0] > config.serve.max_budget:
         raise ConfigError(
