@@ -159,6 +159,21 @@ class Sandbox:
             self._restart()
             return Verdict("crashed", 0, len(exam.tests), str(error))
 
+    def run(self, source: str) -> tuple[str | None, str]:
+        """Run the program `source` within `limits.wall_seconds`; nothing is compared.
+
+        Returns:
+            Why it failed (None: it did not), and what it wrote to its standard output.
+
+        Raises:
+            RunError: as of `judge`.
+        """
+        try:
+            return self._run_whole(source, "", "", time.monotonic() + self.limits.wall_seconds)
+        except ProcessLost:
+            self._restart()
+            return "crashed", ""
+
     def _restart(self) -> None:
         _close_all(self._nurseries)
         self._nurseries[:] = [NurseryHandle(self._preload) for _ in range(2)]
