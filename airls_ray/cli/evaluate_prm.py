@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from enum import StrEnum
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airls_ray.cli.score import PromptTemplate, WeightType, load_scorer
+from airls_ray.cli.score import (
+    CriticModel,
+    Endpoint,
+    PromptTemplate,
+    Votes,
+    WeightType,
+    load_critic,
+    load_scorer,
+    refuse_critic_options,
+)
 
 if TYPE_CHECKING:
     from airls_ray.console.progress import Progress
@@ -41,7 +50,11 @@ def evaluate_prm(
         ),
     ],
     prm: Annotated[
-        str | None, typer.Option(help="PRM folder or hub name; by default the scores in DATA are measured.")
+        str | None,
+        typer.Option(
+            help="PRM folder or hub name, with --endpoint the name of a critic; by default the scores in "
+            "DATA are measured."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default runs/evaluate_prm/NAME OF DATA.")
@@ -79,34 +92,58 @@ def evaluate_prm(
     skip_long: Annotated[
         bool, typer.Option("--skip-long", help="Leave out solutions that are longer than the PRM takes.")
     ] = False,
+    endpoint: Endpoint = None,
+    model: CriticModel = None,
+    votes: Votes = None,
+    probes: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Also score responses without content (`:`, `Thought process:`) to so many of the problems: "
+            "how often are they called right?",
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
 ) -> None:
     """Measure a PRM on labelled steps: first wrong step, PRM-Score, AUROC, calibration, biases."""
-    _refuse_options(prm, partial_tokens)
-    if prm is not None:
+    _refuse_options(prm, partial_tokens, endpoint, probes)
+    refuse_critic_options(endpoint, model, votes, form)
+    if prm is not None and endpoint is None:
         from airls_ray.prm.forms import check_prm
 
         check_prm(prm, form, separator, prompt_template.value)
     from airls_ray.console.choose import make_progress
     from airls_ray.data.step_files import read_step_files
+    from airls_ray.evaluation.prm_metrics.scoring import score_probes
 
     progress = make_progress()
     rows = read_step_files(data, None if data_format is None else data_format.value)
     _say_ignored(rows, progress)
     partial: dict[int, list[list[float]]] = {}
+    probed: dict[str, list[float]] = {}
     if prm is None:
         rows, scores = _given_scores(rows)
     else:
         rows = _without_blank_steps(rows, progress)
-        scorer = load_scorer(prm, form, dtype, separator, prompt_template, batch_tokens, progress)
+        scorer: StepScorer
+        if endpoint is not None:
+            scorer = critic = load_critic(prm, endpoint, model, votes, progress)
+        else:
+            scorer = load_scorer(prm, form, dtype, separator, prompt_template, batch_tokens, progress)
         rows = _that_fit(rows, scorer, progress) if skip_long else rows
         scores = score_rows(rows, scorer, prm, progress)
         partial = score_beginnings(rows, scorer, sorted(set(partial_tokens or ())), prm, progress)
+        probed = score_probes(rows, scorer, probes, prm, progress)
+        if endpoint is not None:
+            progress.say(critic.told())
     from airls_ray.evaluation.prm_metrics.measure import measure_step_rows
+    from airls_ray.evaluation.prm_metrics.probes import false_positives
     from airls_ray.evaluation.prm_metrics.report import step_tables, write_step_results
 
-    summary = {"data": data, "prm": prm, "threshold": threshold, "seed": seed}
+    summary: dict[str, Any] = {"data": data, "prm": prm, "threshold": threshold, "seed": seed}
     summary |= measure_step_rows(rows, scores, threshold, seed, partial)
+    if probed:
+        summary["probes"] = false_positives(probed, threshold)
     target = output or Path("runs") / "evaluate_prm" / data[0].stem
     write_step_results(target, rows, scores, summary)
     for table in step_tables(summary):
@@ -121,6 +158,7 @@ def score_rows(rows: list[StepRow], scorer: StepScorer, name: str, progress: Pro
         ModelError: the scorer gives a wrong number of scores, or one outside [0, 1].
         DataError: a row does not fit the model.
     """
+    from airls_ray.evaluation.prm_metrics.scoring import score_items
     from airls_ray.prm.items import StepText
 
     scores: list[list[float]] = []
@@ -130,7 +168,7 @@ def score_rows(rows: list[StepRow], scorer: StepScorer, name: str, progress: Pro
             items = [
                 StepText(row.problem, row.steps, finished=row.finished, where=row.where) for row in batch
             ]
-            scores += _score(items, scorer, name)
+            scores += score_items(items, scorer, name)
             bar.advance(len(batch))
     return scores
 
@@ -147,6 +185,7 @@ def score_beginnings(
         ModelError: as `score_rows`.
         DataError: the PRM's tokenizer does not say where its tokens end.
     """
+    from airls_ray.evaluation.prm_metrics.scoring import score_items
     from airls_ray.prm.items import StepText
 
     scores = {count: [[nan] * len(row.steps) for row in rows] for count in tokens}
@@ -164,33 +203,24 @@ def score_beginnings(
                 begun = scorer.cut_last_step(whole, count)
                 if begun is not None:
                     cut[at, step, count] = begun
-            found = _score(list(cut.values()), scorer, name) if cut else []
+            found = score_items(list(cut.values()), scorer, name) if cut else []
             for (at, step, count), values in zip(cut, found, strict=True):
                 scores[count][at][step] = values[-1]
             bar.advance(len(batch))
     return scores
 
 
-def _score(items: Sequence[StepText], scorer: StepScorer, name: str) -> list[list[float]]:
-    """Score and check that there is one score in [0, 1] a step; `name` is the PRM's, for the ModelError."""
-    from airls_ray.errors import ModelError
-
-    scores = []
-    for item, values in zip(items, scorer.score(items), strict=True):
-        if len(values) != len(item.steps) or not all(0 <= value <= 1 for value in values):
-            raise ModelError(
-                f"{name} must give one score in [0, 1] for each of the {len(item.steps)} steps of "
-                f"{item.where}, but gives {[round(value, 4) for value in values][:8]}"
-            )
-        scores.append([float(value) for value in values])
-    return scores
-
-
-def _refuse_options(prm: str | None, partial_tokens: Sequence[int] | None) -> None:
+def _refuse_options(
+    prm: str | None, partial_tokens: Sequence[int] | None, endpoint: str | None, probes: int
+) -> None:
     from airls_ray.errors import ConfigError
 
     if partial_tokens and prm is None:
         raise ConfigError("--partial-tokens needs --prm: scores in a file are those of whole steps")
+    if partial_tokens and endpoint is not None:
+        raise ConfigError("--partial-tokens counts the tokens of a PRM here: leave it out with --endpoint")
+    if prm is None and (endpoint is not None or probes):
+        raise ConfigError("--endpoint and --probes need --prm: a folder, or with --endpoint a critic's name")
 
 
 def _given_scores(rows: list[StepRow]) -> tuple[list[StepRow], list[list[float]]]:

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from airls_ray.console.progress import Progress
+    from airls_ray.critics.by_name import CriticScorer
     from airls_ray.prm.items import StepScorer
 
 
@@ -27,9 +28,30 @@ class PromptTemplate(StrEnum):
     CHAT = "chat"
 
 
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the model of a critic (http://HOST:PORT/v1), whose name then stands in the place of "
+        "the PRM's folder: airls-ray list scorer.",
+        show_default=False,
+    ),
+]
+CriticModel = Annotated[
+    str | None, typer.Option(help="Name at the endpoint; by default the one that it serves.")
+]
+Votes = Annotated[
+    int | None, typer.Option(min=1, help="Replies of a critic to each question; by default as its authors.")
+]
+
+
 def score(
     prm: Annotated[
-        str, typer.Argument(metavar="PRM", help="Model folder or hub name of the PRM.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="PRM",
+            help="Model folder or hub name of the PRM; with --endpoint the name of a critic.",
+            show_default=False,
+        ),
     ],
     source: Annotated[
         Path,
@@ -58,6 +80,9 @@ def score(
     prompt_template: Annotated[
         PromptTemplate, typer.Option(help="token_classification: chat if it was trained so.")
     ] = PromptTemplate.PLAIN,
+    endpoint: Endpoint = None,
+    model: CriticModel = None,
+    votes: Votes = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
 ) -> None:
     """Score every step of the solutions in INPUT with a PRM: one number in [0, 1] each."""
@@ -66,14 +91,41 @@ def score(
 
     check_target(target, overwrite)  # all before anything heavy is imported
     rows = read_solutions(source)
-    check_prm(prm, form, separator, prompt_template.value)
+    refuse_critic_options(endpoint, model, votes, form)
+    if endpoint is None:
+        check_prm(prm, form, separator, prompt_template.value)
     from airls_ray.console.choose import make_progress
 
     progress = make_progress()
+    if endpoint is not None:
+        critic = load_critic(prm, endpoint, model, votes, progress)
+        steps = write_scores(critic, rows, target, progress)
+        typer.echo(f"{target}: {steps} steps of {len(rows)} solutions scored by {prm} ({critic.told()})")
+        return
     chosen = choose_form(prm, form)
     scorer = load_scorer(prm, chosen, dtype, separator, prompt_template, batch_tokens, progress)
     steps = write_scores(scorer, rows, target, progress)
     typer.echo(f"{target}: {steps} steps of {len(rows)} solutions scored by {prm} ({chosen})")
+
+
+def refuse_critic_options(endpoint: str | None, model: str | None, votes: int | None, form: str) -> None:
+    """Raise a ConfigError for options of a critic without its address, or of a PRM's folder with it."""
+    from airls_ray.errors import ConfigError
+
+    if endpoint is None and (model is not None or votes is not None):
+        raise ConfigError("--model and --votes are those of a critic: give its address by --endpoint")
+    if endpoint is not None and form != "auto":
+        raise ConfigError("--form is of a PRM's folder, and --endpoint of a critic: leave one of them out")
+
+
+def load_critic(
+    name: str, endpoint: str, model: str | None, votes: int | None, progress: Progress
+) -> CriticScorer:
+    """Open and try a critic, with a line for its seconds."""
+    from airls_ray.critics.by_name import CriticScorer
+
+    with progress.phase(f"try {name} at {endpoint}"):
+        return CriticScorer(name, endpoint, model, votes)
 
 
 def load_scorer(

@@ -167,7 +167,7 @@ class Critic:
         return found
 
     def tried(self) -> None:
-        """Say after a trial that none of its replies could be read.
+        """Say after a trial that none of its replies could be read; what comes next is counted anew.
 
         Raises:
             DoorError: so it was; the text follows the scorer's name.
@@ -177,6 +177,7 @@ class Critic:
                 f"can read no verdict in what {self._connection} replies, such as {self._unreadable!r}: is "
                 "this a model of that kind, and are max_tokens enough?"
             )
+        self.counts.clear()
 
     def told(self) -> str:
         """Return the counts in a line."""

@@ -74,12 +74,20 @@ class OwnScorer:
         """
         self.score(_TRIED)
         self.score(_TRIED[1:2])
-        made = getattr(self._text_rule.rule.function, "__self__", None)
-        if made is not None and hasattr(made, "tried"):
+        if hasattr(self._made, "tried"):
             try:
-                made.tried()
+                self._made.tried()
             except DoorError as error:
                 raise DoorError(f"{self._where}: {self._door.name} {error}") from None
+
+    def told(self) -> str:
+        """Return what the scorer says of its work, where it is a class with `told()`; else an empty text."""
+        return str(self._made.told()) if hasattr(self._made, "told") else ""
+
+    @property
+    def _made(self) -> Any:
+        """The object of a class; None of a function."""
+        return getattr(self._text_rule.rule.function, "__self__", None)
 
     def _call(self, **known: Any) -> Any:
         return _plain(call_own(self._door, self._where, self._text_rule.rule, known))

@@ -94,6 +94,8 @@ def step_tables(summary: Mapping[str, Any]) -> list[Table]:
     tables.append(_trace_table(summary))
     if "partial_rank_correlation" in summary:
         tables.append(_partial_table(summary["partial_rank_correlation"]))
+    if "probes" in summary:
+        tables.append(_probe_table(summary["probes"]))
     return tables
 
 
@@ -233,6 +235,20 @@ def _partial_table(measured: Mapping[int, Mapping[str, float]]) -> Table:
     columns = ["tokens", "steps that are longer", "tau", "tau at one place of one problem"]
     title = "Scores of steps cut after some tokens against those of the whole steps (Kendall's tau-b)"
     return Table(title, rows, columns)
+
+
+def _probe_table(measured: Mapping[str, Any]) -> Table:
+    parts = {**{repr(probe): one for probe, one in measured["responses"].items()}, "mean": measured["mean"]}
+    rows: list[list[Cell]] = [
+        [name, one["false_positives"], one["mean_score"]] for name, one in parts.items()
+    ]
+    rows.append(["worst", measured["worst"], None])
+    rows.append(["any of them", measured["any"], None])
+    title = (
+        f"Responses without content to {measured['problems']} problems: how often they are called right "
+        f"(threshold {measured['threshold']:g})"
+    )
+    return Table(title, rows, ["response", "false positives", "mean score"])
 
 
 def _with_range(figures: Mapping[str, float], name: str) -> str:

@@ -2,8 +2,8 @@
 
 Form, stages and reading are those of the authors' program (RyanLiu112/GenPRM,
 `src/prm_evaluation/genprm_inference.py`): <analyze>, then <verify> with code whose output is told, at most
-three times, then <output>. Steps are turns of one conversation, which goes on from the first reply to each. An
-unreadable reply is a vote less, where the authors count 0.5.
+three times, then <output>. Steps are turns of one conversation, which goes on from the first reply to each.
+An unreadable reply is a vote less, where the authors count 0.5.
 """
 
 from __future__ import annotations
