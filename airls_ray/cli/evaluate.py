@@ -114,6 +114,7 @@ def _search_endpoint(
     from airls_ray.prm.forms import check_prm
     from airls_ray.search.endpoint_task import search_task_by_endpoint
     from airls_ray.search.over_endpoint import scoring_by_name, scoring_of
+    from airls_ray.search.own_scorer import OwnScorer
 
     if prm is None or named.needs != "prm":
         scoring = scoring_by_name(named)
@@ -128,6 +129,8 @@ def _search_endpoint(
         make_progress(),
         tokenizer=tokenizer,
     )
+    if named.needs == "texts" and isinstance(own := scoring.load(), OwnScorer) and (said := own.told()):
+        typer.echo(f"{named.shown}: {said}")
     typer.echo(f"Responses and summary: {output}")
 
 

@@ -121,6 +121,18 @@ def test_without_a_vote_a_step_is_neutral_and_the_solution_is_counted() -> None:
     assert dict(counts) == wanted
 
 
+def test_a_request_that_fails_is_neutral_until_a_call_gets_no_answer_at_all() -> None:
+    def says(body: dict[str, Any], index: int) -> str | None:
+        return None if "gone" in body["messages"][0]["content"] else chain("correct")
+
+    gone, there = StepText("gone?", ("a.",)), StepText("there?", ("b.",))
+    with served(FakeCritic(says, status=404)) as url:
+        judge = scorer("think_prm", url, votes=1)
+        assert judge.score([gone, there]) == [[0.5], [1.0]]
+        with pytest.raises(DoorError, match=r"think_prm raises RunError: the endpoint .* did not answer"):
+            judge.score([gone])
+
+
 def test_questions_and_seeds_do_not_depend_on_the_other_solutions_and_are_asked_once() -> None:
     critic = FakeCritic(lambda body, index: chain(*["correct"] * steps_of(body)))
     items = [StepText(f"problem {at}?", ("a.", f"b {at}.")) for at in range(300)]
