@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,3 +200,22 @@ def test_a_search_over_an_endpoint_takes_what_the_critic_likes() -> None:
         found = airls_ray.search_endpoint(policy, ["What is it?"], scorer=named, algorithm="beam", budget=16)
     (best,) = [one.best for one in found]
     assert best is not None and best.score == 1.0 and int(best.answer or "1") % 2 == 0
+
+
+OWN = """
+from airls_ray.critics.critic import Critic, Form, Question
+
+def questions(problem, steps, instruction):
+    yield Question((("user", f"{instruction} {problem} {steps[-1]}"),), (len(steps) - 1,))
+
+class Marks(Critic):
+    form = Form(questions, lambda reply, steps: [int(reply.text) / 10], "Mark:", 2, 1.0, 5, log_probs=False)
+"""
+
+
+def test_a_critic_of_ones_own_is_a_form(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    critic = FakeCritic(lambda body, index: "74"[index])
+    with served(critic) as url:
+        assert scorer(f"{tmp_path / 'own.py'}:Marks", url).score([ITEM]) == [[1.0, 1.0, pytest.approx(0.55)]]
+    assert critic.asked[0]["messages"] == [{"role": "user", "content": "Mark: What is 2 + 3 * 4? So 15."}]
