@@ -23,14 +23,8 @@ from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream
 from airls_ray.search import journal as journals
-from airls_ray.search.driver import (
-    Read,
-    Search,
-    SearchDriver,
-    SearchProblem,
-    Seconds,
-    run_searches,
-)
+from airls_ray.search.driver import SearchDriver, run_searches
+from airls_ray.search.live import Read, Search, SearchProblem, Seconds
 from airls_ray.search.plots import draw_abstention, draw_curves
 from airls_ray.search.records import Run, Verdict, make_record
 from airls_ray.search.registry import algorithm_of, make_searcher, own_of_search

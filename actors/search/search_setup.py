@@ -24,10 +24,8 @@ from airls_ray.models.check import check_model_folder
 from airls_ray.planning.shapes import shape_of_path
 from airls_ray.prm.folder import read_prm_form
 from airls_ray.prm.forms import check_search_models, check_search_score, choose_form
-from airls_ray.search.driver import (
-    DriverSettings,
-)
 from airls_ray.search.ledger import Limits
+from airls_ray.search.live import DriverSettings
 from airls_ray.search.scoring import LogProbScorer
 from airls_ray.search.scoring import StepScorer as AnyScorer
 from airls_ray.text.codec import TextCodec

@@ -22,9 +22,10 @@ from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.prm.folder import FILE as PROJECT_FILE
 from airls_ray.prm.folder import read_prm_form
 from airls_ray.prm.in_search import ScoresTexts, TextSearchScorer
-from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
+from airls_ray.search.driver import SearchDriver, run_searches
 from airls_ray.search.endpoint_sampler import EndpointSampler
 from airls_ray.search.ledger import Limits
+from airls_ray.search.live import DriverSettings, Search, SearchProblem
 from airls_ray.search.own_scorer import open_own
 from airls_ray.search.records import Leaf, choose
 from airls_ray.search.registry import algorithm_of, make_searcher

@@ -14,8 +14,8 @@ from airls_ray.config.search_section import VOTE, AnswerRule, VoteConfig
 from airls_ray.evaluation.joint_votes import best_shares, hybrid_shares, reward_frequency_shares
 from airls_ray.evaluation.steps import Aggregate, relative_weights
 from airls_ray.evaluation.voting import vote_shares
-from airls_ray.search.driver import Search
 from airls_ray.search.ledger import AXES
+from airls_ray.search.live import Search
 from airls_ray.search.searcher import Searcher
 
 _LEAF = pa.struct(

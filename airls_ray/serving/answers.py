@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from airls_ray.config.search_section import VOTE, AnswerRule, VoteConfig
 from airls_ray.evaluation.steps import Aggregate
-from airls_ray.search.driver import Read, Search, SearchProblem
+from airls_ray.search.live import Read, Search, SearchProblem
 from airls_ray.search.records import Leaf, choose
 from airls_ray.search.tree import SearchState
 from airls_ray.text.codec import TextCodec

@@ -22,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airls_ray.search.driver import Search
+from airls_ray.search.live import Search
 from airls_ray.serving.errors import (
     ApiError,
     bad_request,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from airls_ray.search.driver import Search
+from airls_ray.search.live import Search
 from airls_ray.serving.answers import Answer
 from airls_ray.serving.service import Job
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from airls_ray.errors import DataError, RequestRefused
-from airls_ray.search.driver import Search
+from airls_ray.search.live import Search
 
 _IDLE_SECONDS = 1.0
 """Between two looks after the workers while nothing is searched."""

@@ -13,7 +13,8 @@ from airls_ray.config.search_section import AlgorithmName, AnswerRule
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.prm.forms import MIXED_WITH_THE_POLICY
-from airls_ray.search.driver import Search, SearchDriver, SearchProblem
+from airls_ray.search.driver import SearchDriver
+from airls_ray.search.live import Search, SearchProblem
 from airls_ray.search.registry import ALGORITHMS, make_searcher
 from airls_ray.search.searcher import Searcher
 from airls_ray.seeding import derive_seed

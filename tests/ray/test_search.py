@@ -14,7 +14,8 @@ from actors.search.search_parts import PoolGenerator
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, Resources
 from airls_ray.errors import RunError
 from airls_ray.search.beam import Beam
-from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
+from airls_ray.search.driver import SearchDriver, run_searches
+from airls_ray.search.live import DriverSettings, Search, SearchProblem
 from airls_ray.search.scoring import LogProbScorer
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import build_tokenizer

@@ -15,7 +15,8 @@ from scipy import integrate, stats
 from actors.search.search import answer_reader
 from airls_ray.search.adaptive_consistency import AdaptiveConsistency
 from airls_ray.search.decided_vote import chance_of_lead, fewest_votes
-from airls_ray.search.driver import DriverSettings, SearchDriver, SearchProblem, run_searches
+from airls_ray.search.driver import SearchDriver, run_searches
+from airls_ray.search.live import DriverSettings, SearchProblem
 from airls_ray.search.scoring import LogProbScorer
 from airls_ray.search.tree import SearchState
 from tests.unit.test_search_driver import Words, blank, problems

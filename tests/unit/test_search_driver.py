@@ -14,9 +14,10 @@ from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.evaluation.steps import ScoreKind
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
-from airls_ray.search.driver import DriverSettings, Search, SearchDriver, SearchProblem, run_searches
+from airls_ray.search.driver import SearchDriver, run_searches
 from airls_ray.search.early_rejection import EarlyRejection
 from airls_ray.search.ledger import Limits
+from airls_ray.search.live import DriverSettings, Search, SearchProblem
 from airls_ray.search.scoring import Continuation, LogProbScorer, Scores
 from airls_ray.search.searcher import Searcher
 

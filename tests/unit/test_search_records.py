@@ -14,9 +14,9 @@ import pytest
 from airls_ray.errors import DataError
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
-from airls_ray.search.driver import Search, SearchProblem
 from airls_ray.search.journal import Journal, key_of
 from airls_ray.search.ledger import Ledger, Limits, unique_tokens
+from airls_ray.search.live import Search, SearchProblem
 from airls_ray.search.plots import draw_curves
 from airls_ray.search.records import (
     SEARCH_RECORDS,

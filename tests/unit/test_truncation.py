@@ -28,7 +28,8 @@ from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import ConfigError
 from airls_ray.planning.warnings import missing_settings, truncated_rollouts
 from airls_ray.search.best_of_n import BestOfN
-from airls_ray.search.driver import DriverSettings, SearchDriver, run_searches
+from airls_ray.search.driver import SearchDriver, run_searches
+from airls_ray.search.live import DriverSettings
 from airls_ray.search.scoring import LogProbScorer
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer

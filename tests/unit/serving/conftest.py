@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from airls_ray.config.schema import ArithmeticTaskConfig, Config
-from airls_ray.search.driver import DriverSettings, SearchDriver
+from airls_ray.search.driver import SearchDriver
+from airls_ray.search.live import DriverSettings
 from airls_ray.search.scoring import LogProbScorer
 from airls_ray.serving.answers import Canonical, reader
 from airls_ray.serving.app import make_app

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airls_ray.search.driver import SearchProblem
+from airls_ray.search.live import SearchProblem
 from airls_ray.serving.answers import reader
 from tests.unit.serving.fakes import Make
 
