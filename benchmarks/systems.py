@@ -71,6 +71,14 @@ SYSTEMS: tuple[Variant, ...] = (
     Variant("laser_d", "LASER-D", ("method.outcome_terms=[{name: laser_d, weight: 0.5}]",), "grpo"),
     Variant("gspo", "GSPO", ("method.policy_loss=gspo", "method.aggregation=sequence_mean"), "grpo"),
     Variant("cispo", "CISPO", ("method.policy_loss=cispo",), "grpo"),
+    Variant("dual_clip", "dual clip", ("method.policy_loss=dual_clip",), "grpo"),
+    Variant("vote", "TTRL, outcomes by vote", ("method.outcomes=vote",), "grpo"),
+    Variant(
+        "refill",
+        "DAPO's dynamic sampling",
+        ("method.drop_constant_groups=true", "train.refill_rounds=2"),
+        "grpo",
+    ),
     Variant("prioritised", "prioritised problems", ("train.problem_sampler=prioritised",), "grpo"),
 )
 
