@@ -204,7 +204,8 @@ def draw(path: Path, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     from matplotlib.figure import Figure
 
     labels = {one.name: one.label for one in SYSTEMS}
-    figure = Figure(figsize=(5.5 * max(1, len(figures)), 0.6 + 0.34 * len(SYSTEMS)), layout="constrained")
+    rows = max((len(found) for found in figures.values()), default=1)
+    figure = Figure(figsize=(5.5 * max(1, len(figures)), 1.0 + 0.34 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, max(1, len(figures)), squeeze=False)[0]
     for axes, (task, found) in zip(panels, figures.items(), strict=False):
