@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -261,7 +261,7 @@ def finish_run(
         "policy_log_prob_base": scorer_metrics("policy_log_prob", measured["base"]["scorers"]),
         "tokens": int(state.tokens),
         "iterations": state.iteration,
-        "rollouts": state.iteration * config.train.problems_per_iteration * config.train.rollouts_per_problem,
+        "rollouts": rollouts_sampled(run.read_metrics(), config),
         "seconds": {**seconds, **_earlier_seconds(run.path)},
         "warnings": run.read_warnings(),
         "versions": versions(),
@@ -276,6 +276,13 @@ def finish_run(
     run.write_examples(measured["trained"]["examples"] + measured["base"]["examples"])
     write_report(run.path)
     return summary
+
+
+def rollouts_sampled(lines: Sequence[Mapping[str, Any]], config: Config) -> int:
+    """Rollouts of all iterations, from their metrics; those of groups that were replaced count, too."""
+    train = config.train
+    groups = sum(line.get("groups/sampled", train.problems_per_iteration) for line in lines)
+    return int(groups) * train.rollouts_per_problem
 
 
 def scorer_metrics(name: str, metrics: dict[str, float]) -> dict[str, float]:

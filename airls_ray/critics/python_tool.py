@@ -29,7 +29,8 @@ except Exception as _error:
 else:
     print(_written.getvalue().strip())
 """
-"""An error is said in the place of what was written, as GenPRM's program does."""
+"""An error is said in the place of what was written, as GenPRM's program does. That of an earlier piece was
+said when that piece was the last one, and must not hide what this one writes."""
 
 
 def code_in(text: str) -> list[str]:

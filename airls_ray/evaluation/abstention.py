@@ -48,7 +48,11 @@ def aurc(confidence: NDArray[np.float64], outcomes: NDArray[np.float64]) -> floa
     After Geifman et al. 2019 (arXiv 1805.08206). 0 is perfect; a confidence that says nothing has the
     mean risk of all problems.
     """
-    return float(risk_curve(confidence, outcomes).mean()) if len(outcomes) else nan
+    return _area(risk_curve(confidence, outcomes))
+
+
+def _area(risks: NDArray[np.float64]) -> float:
+    return float(risks.mean()) if len(risks) else nan
 
 
 def measure_abstention(confidence: NDArray[np.float64], outcomes: NDArray[np.float64]) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def measure_abstention(confidence: NDArray[np.float64], outcomes: NDArray[np.flo
     risks = risk_curve(confidence, outcomes)
     counts = {share: ceil(share * len(risks)) for share in COVERAGES}
     return {
-        "aurc": aurc(confidence, outcomes),
+        "aurc": _area(risks),
         "accuracy": {
             f"{share:.1f}": float(1.0 - risks[count - 1]) if count else nan for share, count in counts.items()
         },

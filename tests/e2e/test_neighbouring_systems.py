@@ -49,3 +49,4 @@ def test_groups_of_one_vote_are_replaced_until_enough_teach(
         assert line["policy/rollouts"] <= problems * 4
         assert 0.0 <= line["label/agreement"] <= 1.0 and 0.0 <= line["outcome/mean"] <= 1.0
     assert max(line["groups/sampled"] for line in done.metrics) > problems
+    assert done.summary["rollouts"] == 4 * sum(line["groups/sampled"] for line in done.metrics)

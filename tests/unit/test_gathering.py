@@ -16,6 +16,7 @@ from actors.rollout.jobs import Job
 from actors.rollout.rollout_pool import RolloutPool
 from actors.rollout.rollout_worker import RolloutRequest
 from actors.rollout.sampling import training_request
+from actors.train.evaluate import rollouts_sampled
 from actors.train.gathering import gather
 from actors.train.start import training_problems
 from actors.train.tracking import LoopState, Stopwatch
@@ -252,3 +253,9 @@ def test_settings_with_which_nothing_can_be_refilled_are_refused(overrides: list
 
 def test_the_problems_that_may_be_drawn_are_checked_before_a_run() -> None:
     assert problems_drawn(settings(rounds=3)) == 4 * problems_drawn(settings(rounds=0))
+
+
+def test_a_summary_counts_the_rollouts_of_replaced_groups() -> None:
+    """An iteration of 6 groups, one of 10, one whose metrics do not say: 4 rollouts each."""
+    config = load_config(None, ["train.problems_per_iteration=6", "train.rollouts_per_problem=4"])
+    assert rollouts_sampled([{"groups/sampled": 6.0}, {"groups/sampled": 10.0}, {}], config) == 22 * 4

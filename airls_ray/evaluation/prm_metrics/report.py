@@ -131,6 +131,7 @@ def abstention_table(abstention: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 _SHARES = ("0.1", "0.3", "0.5", "0.7", "0.9", "1.0")
+"""Shares of the problems that a table has room for."""
 
 _WAYS = {
     "mean": "one sample",
