@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig
-from airls_ray.learning.batches import Sequences, add_sums, rank_batches, take_values
+from airls_ray.learning.batches import Sequences, add_sums
 from airls_ray.learning.engine import TrainEngine, max_over_ranks, resolve_layout, share_rows
 from airls_ray.learning.group_filter import group_numbers, rows_that_learn
+from airls_ray.learning.rollout_batches import RolloutBatch, rollout_batches
+from airls_ray.learning.zero_advantages import without_advantage, zero_advantage_is_zero_gradient
 from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.objectives.policy_loss import PolicyLossInputs, PolicyNormaliser, near_rollouts
-from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
+from airls_ray.tensors import PackedColumn, to_packed
 
 
 def update_policy(
@@ -32,9 +34,11 @@ def update_policy(
 
     The groups are cut into `method.updates_per_iteration` shares, one update each, and all shares are
     passed `method.epochs` times. Old log-probabilities are the sampler's where there is one update
-    (the policy that sampled is the policy that learns); else the trainer's own, computed before the
+    (the policy that sampled is the policy that learns); else the trainer's own, before the
     first update. `importance_cap` compares trainer and sampler: there the old ones are the trainer's.
-    Rollouts that `sequence_mask` leaves out count in no mean.
+    Rollouts that `sequence_mask` leaves out count in no mean. Nothing is computed twice: equal rollouts
+    are one sequence to the model, and those without an advantage, where the loss gives them no gradient,
+    are passed once, forwards, for the metrics.
 
     Args:
         engine: this rank's engine, its module a `PolicyModule`.
@@ -60,48 +64,67 @@ def update_policy(
     rows = rows_that_learn(rollouts, method.filters, scores)
     shares = _shares(rollouts, rows, method.updates_per_iteration)
     layout = resolve_layout(learner.layout, engine)
-    work = [
-        rank_batches(engine, sequences, share, learner.tokens_per_microbatch, layout, pad_id)
-        for share in shares
-    ]
-    inputs = _Inputs(engine, rollouts, sequences, advantages, reference_logprobs, temperature, method)
-    if len(shares) * method.epochs > 1 or method.sequence_mask > 0:
-        inputs.compute_old(work)
-    kept = inputs.kept_rows(work, method.sequence_mask) if method.sequence_mask > 0 else None
-
     named = method.policy_loss
     policy_loss = CheckedLoss(named.door(), named.where, named.open())
-    sums: dict[str, float] = {}
+    inputs = _Inputs(engine, rollouts, sequences, advantages, reference_logprobs, temperature, method)
+    silent = torch.zeros(sequences.response.rows, dtype=torch.bool)
+    if zero_advantage_is_zero_gradient(policy_loss, method):
+        silent[rows] = without_advantage(inputs.advantages, rows)
+
+    def batches_of(some: Tensor) -> list[RolloutBatch]:
+        return rollout_batches(engine, sequences, some, learner.tokens_per_microbatch, layout, pad_id)
+
+    def normaliser_of(some: Tensor) -> PolicyNormaliser:
+        lengths = sequences.response.lengths[some]
+        return PolicyNormaliser(int(lengths.sum()), int((lengths > 0).sum()), max_response_tokens)
+
+    work = [batches_of(share[~silent[share]]) for share in shares]
+    inputs.trainer_is_old |= len(shares) * method.epochs > 1
+    # The first share meets the policy as it was: the pass that it learns from gives its old ones, too.
+    inputs.compute_old(work if method.sequence_mask > 0 else work[1:])
+    kept = inputs.kept_rows(work, method.sequence_mask) if method.sequence_mask > 0 else None
+    passes = _Passes(engine, inputs, policy_loss, method)
+    if bool(silent.any()):
+        passes.measure(batches_of(silent.nonzero().squeeze(1)), normaliser_of(rows))
     norms: list[float] = []
     for _ in range(method.epochs):
         for share, batches in zip(shares, work, strict=True):
-            lengths = sequences.response.lengths[share if kept is None else share[kept[share]]]
-            normaliser = PolicyNormaliser(
-                tokens=int(lengths.sum()),
-                rollouts=int((lengths > 0).sum()),
-                max_response_tokens=max_response_tokens,
-            )
-            _accumulate(engine, inputs, batches, policy_loss, method, normaliser, sums)
+            passes.learn(batches, normaliser_of(share if kept is None else share[kept[share]]))
             norms.append(engine.step())
-    return _metrics(engine, sums, norms, inputs, sequences.response.lengths[rows])
+    return _metrics(engine, passes.sums, norms, inputs, sequences.response.lengths[rows])
 
 
-def _accumulate(
-    engine: TrainEngine,
-    inputs: _Inputs,
-    batches: list[TokenBatch],
-    policy_loss: CheckedLoss,
-    method: MethodConfig,
-    normaliser: PolicyNormaliser,
-    sums: dict[str, float],
-) -> None:
-    """Accumulate the gradients of one update, and this rank's metrics in `sums`."""
-    for number, batch in enumerate(batches):
-        given = inputs.of(batch)
-        loss, parts = policy_loss(given, method, normaliser)
-        engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
+class _Passes:
+    """Passes of the policy over micro-batches, and what this rank measured in them."""
+
+    def __init__(
+        self, engine: TrainEngine, inputs: _Inputs, policy_loss: CheckedLoss, method: MethodConfig
+    ) -> None:
+        self._engine = engine
+        self._inputs = inputs
+        self._loss = policy_loss
+        self._method = method
+        self.sums: dict[str, float] = {}
+
+    def learn(self, batches: list[RolloutBatch], normaliser: PolicyNormaliser) -> None:
+        """Accumulate the gradients of one update."""
+        for number, batch in enumerate(batches):
+            loss, parts = self._of(batch, normaliser)
+            self._engine.backward(loss * self._engine.world_size, last=number == len(batches) - 1)
+            add_sums(self.sums, parts)
+
+    def measure(self, batches: list[RolloutBatch], normaliser: PolicyNormaliser) -> None:
+        """Rollouts without a gradient, which count in each epoch as before the first."""
+        with torch.no_grad():
+            for batch in batches:
+                _, parts = self._of(batch, normaliser)
+                add_sums(self.sums, {name: value * self._method.epochs for name, value in parts.items()})
+
+    def _of(self, batch: RolloutBatch, normaliser: PolicyNormaliser) -> tuple[Tensor, dict[str, Tensor]]:
+        given = self._inputs.of(batch)
+        loss, parts = self._loss(given, self._method, normaliser)
         tokens = torch.tensor(float(given.logprobs.numel()))
-        add_sums(sums, {**parts, "loss": loss.detach(), "tokens": tokens})
+        return loss, {**parts, "loss": loss.detach(), "tokens": tokens}
 
 
 class _Inputs:
@@ -119,62 +142,68 @@ class _Inputs:
     ) -> None:
         self._engine = engine
         self._sampler = to_packed(rollouts["logprobs"])
-        self._advantages = _per_token(to_packed(advantages), sequences)
+        self.advantages = _per_token(to_packed(advantages), sequences)
+        """One value for each response token."""
         self._reference = None if reference is None else to_packed(reference["logprobs"])
         self._temperature = temperature
-        self._trainer_is_old = method.importance_cap > 0 or method.sequence_mask > 0
+        self.trainer_is_old = method.importance_cap > 0 or method.sequence_mask > 0
+        """Else the sampler's log-probabilities are the old ones."""
         self._entropy_gradient = method.entropy_coefficient != 0.0
         self._old: dict[int, Tensor] = {}
         self._compared: set[int] = set()
         self.difference_sum = 0.0
         self.difference_max = 0.0
 
-    def compute_old(self, work: list[list[TokenBatch]]) -> None:
-        """Old log-probabilities of every micro-batch of this rank, before anything has changed."""
+    def compute_old(self, work: list[list[RolloutBatch]]) -> None:
+        """Old log-probabilities of these micro-batches, before anything has changed."""
         with torch.no_grad():
             for batch in (batch for batches in work for batch in batches):
-                logprobs, _ = self._engine.forward(batch.model_inputs(), temperature=self._temperature)
-                self._old[id(batch)] = logprobs
-                self._compare(batch, logprobs)
+                logprobs, _ = self._engine.forward(
+                    batch.distinct.model_inputs(), temperature=self._temperature
+                )
+                self._old[id(batch)] = batch.expand(logprobs)
+                self._compare(batch, self._old[id(batch)])
 
-    def kept_rows(self, work: list[list[TokenBatch]], limit: float) -> Tensor:
+    def kept_rows(self, work: list[list[RolloutBatch]], limit: float) -> Tensor:
         """Rows whose rollouts the sequence mask keeps, known to every rank: bool [rows]."""
         rows = self._sampler.rows
         kept = torch.zeros(rows)
         for batch in (batch for batches in work for batch in batches):
-            difference = self._old[id(batch)] - take_values(self._sampler, batch)
+            difference = self._old[id(batch)] - batch.take(self._sampler)
             near = near_rollouts(difference, batch.row_offsets, limit).cpu()
             starts = batch.row_offsets[:-1].cpu()
             some = batch.row_offsets.diff().cpu() > 0
-            kept[batch.rows.cpu()[some]] = near[starts[some]].float()
+            kept[batch.rows[some]] = near[starts[some]].float()
         return share_rows(self._engine, kept, torch.arange(rows)) > 0.5
 
-    def of(self, batch: TokenBatch) -> PolicyLossInputs:
+    def of(self, batch: RolloutBatch) -> PolicyLossInputs:
         """Run the policy on a micro-batch and gather what the loss reads beside it."""
         logprobs, entropy = self._engine.forward(
-            batch.model_inputs(),
+            batch.distinct.model_inputs(),
             temperature=self._temperature,
             entropy=True,
             entropy_gradient=self._entropy_gradient,
         )
-        sampler = take_values(self._sampler, batch)
+        logprobs = batch.expand(logprobs)
+        sampler = batch.take(self._sampler)
         old = self._old.get(id(batch))
-        if old is None:  # the one update: nothing has changed since these rollouts were sampled
+        if old is None:  # nothing has changed since these rollouts were sampled
             self._compare(batch, logprobs.detach())
-            old = logprobs.detach() if self._trainer_is_old else sampler
+            old = logprobs.detach() if self.trainer_is_old else sampler
+            self._old[id(batch)] = old
         return PolicyLossInputs(
             logprobs=logprobs,
             old_logprobs=old,
-            advantages=take_values(self._advantages, batch),
+            advantages=batch.take(self.advantages),
             row_offsets=batch.row_offsets,
-            reference_logprobs=None if self._reference is None else take_values(self._reference, batch),
-            entropy=entropy,
+            reference_logprobs=None if self._reference is None else batch.take(self._reference),
+            entropy=None if entropy is None else batch.expand(entropy),
             sampler_logprobs=sampler,
         )
 
-    def _compare(self, batch: TokenBatch, logprobs: Tensor) -> None:
+    def _compare(self, batch: RolloutBatch, logprobs: Tensor) -> None:
         if logprobs.numel():
-            difference = (logprobs - take_values(self._sampler, batch)).abs()
+            difference = (logprobs - batch.take(self._sampler)).abs()
             self.difference_sum += float(difference.sum())
             self.difference_max = max(self.difference_max, float(difference.max()))
 

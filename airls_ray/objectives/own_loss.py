@@ -25,15 +25,20 @@ class CheckedLoss:
         self._door, self._where, self._function, self._reserved = door, where, function, reserved
         self._names: set[str] | None = None
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it is a loss of this project."""
+        return self._door.source == "built-in"
+
     def __call__(self, *arguments: Any) -> tuple[Tensor, Sums]:
         """Return the loss, a scalar with gradient, and sums, detached.
 
         Raises:
             DoorError: the loss raised, or returned something else; with what came out.
         """
-        if self._door.source == "built-in":
-            built_in: tuple[Tensor, Sums] = self._function(*arguments)
-            return built_in
+        if self.built_in:
+            known: tuple[Tensor, Sums] = self._function(*arguments)
+            return known
         result = call_own(self._door, self._where, self._function, *arguments)
         if not isinstance(result, tuple) or len(result) != 2:
             raise self._wrong(f"returned {_told(result)}, and it must return (loss, sums)")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from airls_ray.prm.batch import PRMBatch
 from airls_ray.tensors import PackedColumn, segment_sum
+from airls_ray.tensors.equal_rows import first_equal_rows
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,8 @@ def merge_equal_sequences(batch: PRMBatch) -> DistinctSequences:
 def _first_equal(batch: PRMBatch) -> Tensor:
     """int64 [N]: for each sequence the first row with the same tokens."""
     prompt, response = batch.sequences.prompt, batch.sequences.response
-    tokens = [(column.values.numpy(), column.offsets.tolist()) for column in (prompt, response)]
-    seen: dict[tuple[object, ...], int] = {}
-    density = _densities(batch) if batch.traits.base == "sampler" else [0.0] * prompt.rows
-    first = [
-        seen.setdefault(
-            (*(values[at[row] : at[row + 1]].tobytes() for values, at in tokens), density[row]), row
-        )
-        for row in range(prompt.rows)
-    ]
-    return torch.tensor(first, dtype=torch.int64)
+    density = _densities(batch) if batch.traits.base == "sampler" else None
+    return first_equal_rows((prompt, response), torch.arange(prompt.rows), density)
 
 
 def _densities(batch: PRMBatch) -> list[float]:
