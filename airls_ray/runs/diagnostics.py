@@ -55,10 +55,11 @@ def falling_outcome(lines: Sequence[Line]) -> str | None:
     change = _change(lines, "outcome/mean")
     if change is None or change[0] < 0.05 or change[1] > 0.5 * change[0]:
         return None
-    return (
-        f"the outcome fell from {change[0]:.2f} to {change[1]:.2f}: the rewards destroy the policy. An "
-        "untrained PRM pays for unlikely steps: raise prm.warmup_iterations, set prm.reward=f, or lower "
+    return f"the outcome fell from {change[0]:.2f} to {change[1]:.2f}: the rewards destroy the policy. " + (
+        "An untrained PRM pays for unlikely steps: raise prm.warmup_iterations, set prm.reward=f, or lower "
         "policy.learning_rate"
+        if _numbers(lines, "prm/updates")
+        else "Lower policy.learning_rate, or add method.kl_coefficient"
     )
 
 

@@ -54,6 +54,15 @@ def test_each_failure_is_named_once_and_alone(kind: str) -> None:
     assert kinds(lambda step: {**healthy(step), **FAILURES[kind](step)}) == [kind]
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_remedy_of_a_falling_outcome_names_the_prm_only_where_one_learns(learns: bool) -> None:
+    watch = RunWatch()
+    more = {"prm/updates": 4.0} if learns else {}
+    lines = ({**healthy(step), **FAILURES["falling outcome"](step), **more} for step in range(40))
+    [found] = [finding for line in lines for finding in watch.see(line)]
+    assert ("prm.warmup_iterations" in found.sentence) is learns
+
+
 def test_weights_that_collapse_within_each_problem_are_named() -> None:
     of_ten = {"prm/weight_groups": 10.0, "prm/effective_sample_size": 11.0}
     assert kinds(lambda step: {**healthy(step), **of_ten}) == ["collapsed weights"]
