@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2] / "benchmarks")
 )  # as for `python benchmarks/NAME.py`
 
+import pretrained_choice
 import pretrained_heads
 import pretrained_prm800k
 import pretrained_processbench
@@ -92,6 +95,24 @@ def test_a_head_finds_the_direction_of_what_is_right(objective: str) -> None:
     of_step = ~learned[solution] & ~reference[solution]
     good, bad = outputs[of_step & right[solution]], outputs[of_step & ~right[solution]]
     assert float((good[:, None] > bad[None, :]).float().mean()) > 0.75
+
+
+def test_a_choice_among_some_is_the_mean_over_all_of_their_subsets() -> None:
+    """Two questions of four solutions, the data set's own one between them."""
+    right = [True, False, True, False, True, False, False, False, True, True]
+    reference = [False, False, False, False, True, False, False, False, False, True]
+    question = [0] * 5 + [1] * 5
+    scores = np.random.default_rng(0).normal(size=10)
+    steps = pretrained_heads.Steps(
+        torch.zeros(10, 1, 1), torch.arange(10), torch.tensor(question), torch.tensor(reference),
+        torch.tensor(right), ["one"] * 10, [str(number) for number in range(10)], torch.zeros(10),
+    )  # fmt: skip
+    found = pretrained_choice.choices(steps, ~np.array(reference), scores, (2, 4))["best_of_n"]
+    for number, rows in enumerate(([0, 1, 2, 3], [5, 6, 7, 8])):
+        for size in (2, 4):
+            subsets = list(combinations(rows, size))
+            expected = fmean(float(right[max(one, key=lambda row: scores[row])]) for one in subsets)
+            assert found[size][number] == pytest.approx(expected)
 
 
 def test_what_comes_after_the_first_wrong_step_is_not_judged(tmp_path: Path) -> None:
