@@ -54,7 +54,8 @@ def update_policy(
 
     Returns:
         Metrics named `policy/...`, and `sync/logprob_difference_mean|max` in nats: |trainer - sampler|
-        over the response tokens before the first update. The same on every rank.
+        over the response tokens before the first update. `policy/sequences` counts the distinct sequences
+        that had a backward pass, in all updates. The same on every rank.
 
     Raises:
         ValueError: the advantages fit neither steps nor tokens.
@@ -111,7 +112,7 @@ class _Passes:
         for number, batch in enumerate(batches):
             loss, parts = self._of(batch, normaliser)
             self._engine.backward(loss * self._engine.world_size, last=number == len(batches) - 1)
-            add_sums(self.sums, parts)
+            add_sums(self.sums, {**parts, "sequences": torch.tensor(float(batch.distinct.rows.numel()))})
 
     def measure(self, batches: list[RolloutBatch], normaliser: PolicyNormaliser) -> None:
         """Rollouts without a gradient, which count in each epoch as before the first."""
@@ -233,7 +234,7 @@ def _shares(rollouts: pa.Table, rows: Tensor, updates: int) -> list[Tensor]:
     return [part for part in (rows[share == number] for number in range(updates)) if part.numel()]
 
 
-_SAID_ELSEWHERE = {"tokens", "loss", "difference", "sampler_difference"}
+_SAID_ELSEWHERE = {"tokens", "loss", "difference", "sampler_difference", "sequences"}
 _NAMES = {"ratio": "ratio_mean", "approx_kl": "approx_kl", "clip_share": "clip_share", "entropy": "entropy"}
 _NAMES |= {"reference_kl": "reference_kl", "importance_weight": "importance_weight"}
 _NAMES |= {"kept_share": "kept_share"}
@@ -254,6 +255,7 @@ def _metrics(
         "policy/updates": float(len(norms)),
         "policy/tokens": float(tokens),
         "policy/rollouts": float(lengths.numel()),
+        "policy/sequences": totals.get("sequences", 0.0),
         "sync/logprob_difference_mean": totals["difference"] / max(tokens, 1),
         "sync/logprob_difference_max": max_over_ranks(engine, inputs.difference_max),
     }

@@ -78,8 +78,9 @@ def test_the_gradient_is_that_of_every_rollout_by_itself(folder: Path, rows: tup
 
 
 def test_equal_rollouts_are_one_sequence_to_the_model(folder: Path) -> None:
-    engine, _ = run(folder, with_duplicates(folder), silenced(with_duplicates(folder), ()))
+    engine, metrics = run(folder, with_duplicates(folder), silenced(with_duplicates(folder), ()))
     assert engine.passed == {True: 8, False: 0}  # 4 + 3 + 1 distinct ones
+    assert metrics["policy/sequences"] == 8
 
 
 def test_rollouts_without_advantages_have_no_backward_pass(folder: Path) -> None:
