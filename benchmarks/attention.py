@@ -12,7 +12,8 @@ import typer
 from common import Spread
 
 if TYPE_CHECKING:
-    from airls_ray.models.load import AttentionName, DType
+    from airls_ray.models.attention import AttentionName
+    from airls_ray.models.load import DType
     from airls_ray.models.modules import PolicyModule
 
 CONFIG = common.ROOT / "configs" / "countdown_search.yaml"

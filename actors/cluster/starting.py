@@ -9,6 +9,9 @@ from typing import Any
 from actors.cluster import cluster
 from airls_ray.console.progress import Progress
 
+_KERNEL_SECONDS = 60.0
+"""For an answer that an actor has ready when it is up."""
+
 
 class Starting:
     """Waits for the `start` calls of actors, with a line and its seconds for each that is up.
@@ -18,9 +21,20 @@ class Starting:
     """
 
     def __init__(
-        self, calls: Mapping[str, Sequence[Any]], deadline_seconds: float, progress: Progress
+        self,
+        calls: Mapping[str, Sequence[Any]],
+        deadline_seconds: float,
+        progress: Progress,
+        kernels: Mapping[str, Any] | None = None,
     ) -> None:
-        """`calls`: references of the `start` calls, which return seconds, by the names of the actors."""
+        """Nothing is waited for.
+
+        Args:
+            calls: references of the `start` calls, which return seconds, by the names of the actors.
+            deadline_seconds: longest time until all are up.
+            progress: where the lines go.
+            kernels: references of what models compute with (`airls_ray.learning.engine.kernels`), by name.
+        """
         self._names = {
             ref: f"{name} {index}" if len(refs) > 1 else name
             for name, refs in calls.items()
@@ -28,6 +42,9 @@ class Starting:
         }
         self._until = time.monotonic() + deadline_seconds
         self._progress = progress
+        self._kernels = dict(kernels or {})
+        self.kernels: dict[str, dict[str, str]] = {}
+        """What the models compute with, by the names of their actors, once all are up."""
 
     def poll(self) -> None:
         """Say who has come up; does not wait.
@@ -47,6 +64,11 @@ class Starting:
         while self._names:
             left = max(self._until - time.monotonic(), 0.0)
             self._take(cluster.first_ready(list(self._names), left) or list(self._names))
+        for name in list(self._kernels):
+            ref = self._kernels.pop(name)
+            said: dict[str, str] = cluster.fetch(ref, _KERNEL_SECONDS, f"asking the {name} for its attention")
+            self.kernels[name] = said
+            self._progress.say(f"{name}: attention {said['attention']}, rows {said['layout']}")
 
     def _take(self, refs: Sequence[Any]) -> None:
         for ref in refs:

@@ -23,7 +23,7 @@ from airls_ray.data.parts import merge_parts
 from airls_ray.grading.learned_outcomes import with_outcomes
 from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.batches import token_logprobs
-from airls_ray.learning.engine import FrozenEngine, own_device
+from airls_ray.learning.engine import FrozenEngine, kernels, own_device
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.replay import ReplaySample
 from airls_ray.learning.save import save_trained
@@ -74,6 +74,10 @@ class Learner(ABC):
         if state is not None:
             self._load_state(Path(state))
         return time.perf_counter() - start
+
+    def kernels(self) -> dict[str, str]:
+        """Attention and layout of this learner's model."""
+        return kernels(self._engine, self._learner.layout)
 
     def release(self) -> None:
         """Leave the other ranks and drop the engine: another learner takes over this process."""
@@ -223,6 +227,10 @@ class ReferenceServer:
         )
         self._engine = FrozenEngine(module, own_device())
         return time.perf_counter() - start
+
+    def kernels(self) -> dict[str, str]:
+        """Attention and layout of the model."""
+        return kernels(self._engine, "auto")
 
     def log_probs(self, rollouts: Sequence[Any]) -> pa.Table:
         """Log-probabilities of all rollouts under the reference model, one part."""

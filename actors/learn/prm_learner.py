@@ -19,7 +19,7 @@ from airls_ray.config.schema import Config
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
 from airls_ray.errors import ModelError
-from airls_ray.learning.engine import FrozenEngine, own_device
+from airls_ray.learning.engine import FrozenEngine, kernels, own_device
 from airls_ray.learning.group_filter import rows_that_learn
 from airls_ray.learning.replay import ReplayBuffer, ReplaySample
 from airls_ray.models.load import load_prm_module
@@ -184,6 +184,10 @@ class PRMServer:
         )
         self._engine = FrozenEngine(module, own_device())
         return time.perf_counter() - start
+
+    def kernels(self) -> dict[str, str]:
+        """Attention and layout of the model."""
+        return kernels(self._engine, self._config.prm.learner.layout)
 
     def save(self, model: str, state: str) -> None:
         """Copy the PRM's folder to `model`, so that a checkpoint holds all that search needs.

@@ -265,6 +265,7 @@ def finish_run(
         "seconds": {**seconds, **_earlier_seconds(run.path)},
         "warnings": run.read_warnings(),
         "versions": versions(),
+        "kernels": parts.kernels,
     }
     if stop := early_stop(config, run.read_metrics()):
         summary["stopped_early"] = stop.record()

@@ -43,6 +43,11 @@ class Parts:
         if self.starting is not None:
             self.starting.wait()
 
+    @property
+    def kernels(self) -> dict[str, dict[str, str]]:
+        """Attention and layout of every model, by the names of their actors, once the learners are up."""
+        return self.starting.kernels if self.starting is not None else {}
+
     def close(self) -> None:
         """End the verifier's children and all actors."""
         self.verifier.close()

@@ -287,13 +287,17 @@ def start_learners(
     if config.uses_reference:
         reference = ReferenceGroup(start_reference, deadline, config.failures.attempts)
         starting["reference server"] = [reference.starting]
+    first = {"policy learner": policy_ranks, "PRM learner": prm_ranks, "PRM": prm_servers}
+    if isinstance(reference, ReferenceGroup):
+        first["reference server"] = reference.ranks
+    kernels = {name: actors[0].kernels.remote() for name, actors in first.items() if actors}
     prm = _prm_part(config, prm_ranks, prm_servers, policy, reference)
     return Learners(
         policy,
         prm,
         reference,
         (*policy_ranks, *prm_ranks, *prm_servers),
-        Starting(starting, config.ray.start_deadline_seconds, progress),
+        Starting(starting, config.ray.start_deadline_seconds, progress, kernels),
     )
 
 

@@ -49,10 +49,11 @@ class ModelConfig(StrictModel):
     """Whether code inside the model folder may run."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of weights in the learners and in the engines."""
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention of the models that this project runs itself (not the engines'): `auto` is PyTorch's fused
-    one, or plain products where those are faster or needed. `flash_attention_2` (GPU, bfloat16, the package
-    flash-attn) lets `layout: auto` pack rows instead of padding them."""
+    attention: Literal["auto", "sdpa", "eager", "flex_attention", "flash_attention_2"] = "auto"
+    """Attention of the models that this project runs itself (not the engines'). `auto`: in bfloat16 on a GPU
+    `flash_attention_2` where the package flash-attn is installed, else `flex_attention` (needs Triton), with
+    which `layout: auto` packs rows instead of padding them; elsewhere PyTorch's fused one (`sdpa`), or plain
+    products (`eager`) where those are faster or needed."""
     prompt_template: Literal["plain", "chat"] = "plain"
     """`chat`: wrap the prompt by the tokenizer's chat template."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -150,7 +151,8 @@ class LearnerConfig(StrictModel):
     """Token budget (padding counted) of one forward and backward pass of one rank."""
     layout: Literal["auto", "padded", "packed"] = "auto"
     """`padded`: rows of similar length, padded. `packed`: one row, variable-length attention.
-    `auto`: packed on a GPU with flash attention, padded on CPU (measured, benchmarks/packing.py)."""
+    `auto`: packed on a GPU with flash or flex attention, else padded (on a CPU measured,
+    benchmarks/packing.py)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     logit_chunk_mib: NonNegativeInt = LOGIT_CHUNK_MIB

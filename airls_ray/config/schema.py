@@ -133,6 +133,14 @@ class Config(StrictModel):
                 "rollout.max_response_tokens must be below model.context_tokens "
                 f"({self.model.context_tokens}), but is {self.rollout.max_response_tokens}"
             )
+        learners = (self.policy, self.prm.learner, self.sft.learner)
+        if self.model.attention.startswith(("flash", "flex")) and not any(
+            one.resources.gpus for one in learners
+        ):
+            raise ValueError(
+                f"model.attention={self.model.attention} needs a GPU, and no learner asks for one: set "
+                "policy.resources.gpus=1, or model.attention=auto"
+            )
         method = self.method
         if method.step_weight > 0 and not self.uses_prm and not self.task.reward:
             raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from airls_ray.config.schema import LearnerConfig
+from airls_ray.models.attention import attention_of, packs_well
 from airls_ray.models.lora import low_rank_updates, merged_weight, named_adapter_weights
 from airls_ray.models.modules import PolicyModule, ScalarHeadModule
 from airls_ray.tensors.batch import Layout
@@ -115,11 +116,19 @@ def share_rows(engine: TrainEngine, values: Tensor, rows: Tensor) -> Tensor:
 
 
 def resolve_layout(layout: Literal["auto", "padded", "packed"], engine: ForwardEngine) -> Layout:
-    """Turn layout `auto` into `packed` (a GPU with flash attention) or `padded` (all else)."""
+    """Turn layout `auto` into `packed` (a GPU with flash or flex attention) or `padded` (all else)."""
     if layout != "auto":
         return layout
-    attention = engine.module.model.config._attn_implementation or ""
-    return "packed" if engine.device.type == "cuda" and "flash" in attention else "padded"
+    packs = engine.device.type == "cuda" and packs_well(attention_of(engine.module.model))
+    return "packed" if packs else "padded"
+
+
+def kernels(engine: ForwardEngine, layout: Literal["auto", "padded", "packed"]) -> dict[str, str]:
+    """Which attention a module computes with, and how its rows lie (`padded` or `packed`)."""
+    return {
+        "attention": attention_of(engine.module.model),
+        "layout": resolve_layout(layout, engine),
+    }
 
 
 def own_device() -> torch.device:

@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from airls_ray.config.schema import LearnerConfig
 from airls_ray.learning.batches import Sequences, add_sums, all_rows, rank_batches
 from airls_ray.learning.engine import TrainEngine, resolve_layout
+from airls_ray.models.attention import decoding_attention
 from airls_ray.models.modules import PolicyModule
 from airls_ray.truncation import WHOLE, Truncation
 
@@ -96,7 +97,7 @@ def sample_responses(
     module.eval()  # `generate` keeps no cache in training mode with gradient checkpointing
     # Decoding with a cache would be compiled anew for every length.
     eager = torch.compiler.set_stance("force_eager")
-    with torch.random.fork_rng(), torch.no_grad(), eager:
+    with torch.random.fork_rng(), torch.no_grad(), eager, decoding_attention(module.model):
         torch.manual_seed(seed)
         for start in range(0, len(prompts), rows_at_once):
             part = prompts[start : start + rows_at_once]

@@ -16,17 +16,20 @@ from transformers.utils import logging
 
 from airls_ray.config.model_sections import LOGIT_CHUNK_MIB
 from airls_ray.errors import ModelError
+from airls_ray.models.attention import (
+    AttentionName,
+    AttentionTraits,
+    Machine,
+    check_attention,
+    choose_attention,
+    set_attention,
+)
 from airls_ray.models.check import ModelInfo, check_model_folder
-from airls_ray.models.logits import caps_attention, check_logit_form
+from airls_ray.models.logits import check_logit_form
 from airls_ray.models.modules import PolicyModule, PRMModule, ScalarHeadModule
 from airls_ray.text.tokenizer_files import generation_file
 
 DType = Literal["float32", "bfloat16"]
-AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2"]
-_SHORT_ROWS = 128
-"""Up to this context, plain matrix products are faster in bfloat16 on a CPU than PyTorch's fused attention,
-whose backward pass takes 0.4 of a training step there: a step is 1.6 times as fast at 24 and 48 tokens,
-1.3 times at 128 and 0.8 times at 512; in float32 nothing is gained (`benchmarks/attention.py`)."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -55,8 +58,7 @@ def load_policy_module(
     Args:
         path: model folder or hub name; only safetensors weights are read.
         dtype: data type of the weights.
-        attention: `auto` is "sdpa", which takes both layouts on every device; "eager" for bfloat16 models
-            with a context of at most 128 tokens on a CPU, and for models that cap their attention's scores.
+        attention: what `airls_ray.models.attention.choose_attention` takes; every one takes both layouts.
         trust_remote_code: whether code inside the folder may run.
         gradient_checkpointing: recompute activations in the backward pass.
         logit_chunk_mib: most fp32 logits that are computed at once, in MiB; 0 for all.
@@ -180,6 +182,8 @@ def _from_pretrained(
     trust_remote_code: bool,
     **options: Any,
 ) -> tuple[Any, dict[str, Any]]:
+    machine = Machine.here()
+    check_attention(attention, machine)
     try:
         with quiet_transformers():
             model, report = auto.from_pretrained(
@@ -202,14 +206,8 @@ def _from_pretrained(
             f"the weight {name} of {path} has shape {list(found)} where {list(wanted)} is needed: "
             "check prm.shaping and prm.parameterisation, or save the model again"
         )
-    capped = caps_attention(model.config)
-    if capped and attention == "sdpa":
-        raise ModelError(
-            f"{path} caps the scores of its attention (attn_logit_softcapping), which attention=sdpa leaves "
-            "out: take auto, eager or flash_attention_2"
-        )
-    if attention == "auto" and (capped or (dtype == "bfloat16" and _has_short_rows(model.config))):
-        model.set_attn_implementation("eager")
+    with quiet_transformers():
+        set_attention(model, choose_attention(attention, AttentionTraits.of(model, dtype), machine, path))
     _own_memory(model)
     return model, report
 
@@ -222,12 +220,6 @@ def _own_memory(model: Any) -> None:
     """
     for weight in model.parameters():
         weight.data = weight.data.clone()
-
-
-def _has_short_rows(config: Any) -> bool:
-    """Whether no row of this model is long, on a machine without a GPU."""
-    context = getattr(config, "max_position_embeddings", None)
-    return context is not None and context <= _SHORT_ROWS and not torch.cuda.is_available()
 
 
 @contextmanager

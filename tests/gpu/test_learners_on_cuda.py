@@ -15,11 +15,13 @@ from airls_ray.data.parts import merge_parts
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, TorchEngine, own_device
 from airls_ray.learning.policy import update_policy
+from airls_ray.models.attention import Kernel, set_attention
 from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.prm.batch import PRMSource, build_prm_batch
 from airls_ray.prm.update import update_prm
 from airls_ray.tensors import to_packed
 from tests.tiny import make_policy_folder, make_rollouts, make_traces
+from tests.unit.test_attention import logprobs_and_gradients, row_lengths
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -54,6 +56,18 @@ def test_both_layouts_give_the_cpus_log_probabilities(folder: Path, layout: Any)
         atol=1e-4,
         rtol=0,
     )
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "flex_attention"])
+def test_packed_rows_have_the_cpus_log_probabilities_and_gradients(folder: Path, kernel: Kernel) -> None:
+    lengths = row_lengths(rows=44, longest=60)
+    every = torch.arange(len(lengths))
+    module = load_policy_module(folder)
+    alone = logprobs_and_gradients(module, lengths, list(every.split(1)), "padded")
+    set_attention(module.to("cuda").model, kernel)
+    together = logprobs_and_gradients(module, lengths, [every], "packed")
+    for ours, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, atol=1e-3, rtol=1e-3)
 
 
 def test_a_policy_update_moves_the_weights_as_on_the_cpu(folder: Path) -> None:

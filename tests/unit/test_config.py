@@ -330,3 +330,8 @@ def test_densities_have_no_odds() -> None:
 
 def test_flash_attention_needs_bfloat16() -> None:
     assert "needs dtype=bfloat16" in mistake(None, "model.attention=flash_attention_2")
+
+
+def test_an_attention_of_gpus_needs_a_learner_with_one() -> None:
+    assert "no learner asks for one" in mistake(None, "model.attention=flex_attention")
+    load_config(None, ["model.attention=flex_attention", "policy.resources.gpus=1"])

@@ -263,7 +263,7 @@ def test_the_summary_says_that_and_why_the_run_ended_early(
     for line in lines(*accuracies):
         run.log_metrics(line.pop("iteration"), line)
     samples = Samples("trained", pa.table({"a": [1]}), [], None, {"sampled": 0.5, "greedy": 0.5})
-    parts: Any = SimpleNamespace(prm=None, verifier=None)
+    parts: Any = SimpleNamespace(prm=None, verifier=None, kernels={})
     base = Samples("base", samples.problems, [], None, samples.accuracy)
     finish_run(parts, asked, run, LoopState(iteration=6), base, samples, {})
     summary = json.loads(run.summary_file.read_text())

@@ -1,0 +1,186 @@
+"""Which attention a model computes with, and whether its rows may lie packed in one line.
+
+Rows in one line must not see each other. transformers reads off the positions where a row begins, and tells
+each kernel in its own way: flash attention gets the rows' cumulative lengths, flex attention a mask of blocks
+of which it skips the empty ones. PyTorch's fused attention and plain products get a mask of tokens x tokens
+entries, so that a line costs the square of all its tokens.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers.utils import is_flash_attn_2_available, is_kernels_available
+
+from airls_ray.errors import ModelError
+from airls_ray.models.logits import caps_attention
+
+AttentionName = Literal["auto", "sdpa", "eager", "flex_attention", "flash_attention_2"]
+Kernel = Literal["sdpa", "eager", "flex_attention", "flash_attention_2"]
+_SHORT_ROWS = 128
+"""Up to this context, plain matrix products are faster in bfloat16 on a CPU than PyTorch's fused attention,
+whose backward pass takes 0.4 of a training step there: a step is 1.6 times as fast at 24 and 48 tokens,
+1.3 times at 128 and 0.8 times at 512; in float32 nothing is gained (`benchmarks/attention.py`)."""
+_FLASH_WIDTHS = range(8, 257)
+"""Widths of a head that flash attention 2 takes (README of Dao-AILab/flash-attention)."""
+_FLEX_WIDTHS = range(16, 257)
+"""The least is PyTorch's (`torch/_inductor/kernel/flex/flex_attention.py`); wider heads than 256 may not fit
+into a GPU's shared memory."""
+_GRAPHS = 64
+"""Compiled forms of flex attention that a process keeps. PyTorch's limit of 8 is soon met (with and without
+gradients, packed or not, any length, a window or none), and beyond it the whole score matrix is computed."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this process can compute with."""
+
+    gpu: bool
+    """It sees a GPU."""
+    flash: bool = False
+    """The package flash-attn (2) is installed, for a GPU that it takes (Ampere or newer)."""
+    flex: bool = False
+    """PyTorch can compile flex attention for that GPU: Triton and a C compiler, Ampere or newer."""
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Ask this process."""
+        if not torch.cuda.is_available():
+            return cls(gpu=False)
+        recent = torch.cuda.get_device_capability() >= (8, 0)
+        return cls(gpu=True, flash=recent and is_flash_attn_2_available(), flex=recent and _compiles())
+
+
+@dataclass(frozen=True)
+class AttentionTraits:
+    """What of a model decides which attention it can have."""
+
+    dtype: Literal["float32", "bfloat16"]
+    context: int | None
+    """Longest row in tokens, where the model says it."""
+    head_dim: int
+    """Width of a head."""
+    capped: bool = False
+    """It caps the scores of its attention, which PyTorch's fused kernel leaves out."""
+    flash: bool = True
+    """transformers has flash attention for it."""
+    flex: bool = True
+    """transformers has flex attention for it."""
+
+    @classmethod
+    def of(cls, model: Any, dtype: Literal["float32", "bfloat16"]) -> AttentionTraits:
+        """Read them off a transformers model."""
+        text = model.config.get_text_config()
+        return cls(
+            dtype=dtype,
+            context=getattr(text, "max_position_embeddings", None),
+            head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            capped=caps_attention(model.config),
+            flash=bool(model._supports_flash_attn),
+            flex=bool(model._supports_flex_attn),
+        )
+
+
+def check_attention(asked: AttentionName, machine: Machine) -> None:
+    """Check that this process can compute with the attention that was asked for.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    if asked in ("flex_attention", "flash_attention_2") and not machine.gpu:
+        raise ModelError(
+            f"model.attention={asked} needs a GPU, and this process sees none: set gpus in the resources of "
+            "its actor, or take auto"
+        )
+    if asked == "flex_attention" and not machine.flex:
+        raise ModelError(
+            "model.attention=flex_attention needs Triton, a C compiler and an Ampere GPU or a newer one: "
+            "install gcc and PyTorch for CUDA, or take auto"
+        )
+    if asked == "flash_attention_2" and not (machine.flash or is_kernels_available()):
+        raise ModelError(
+            "model.attention=flash_attention_2 needs the package flash-attn and an Ampere GPU or a newer "
+            "one: pip install flash-attn, or take auto"
+        )
+
+
+def choose_attention(
+    asked: AttentionName, traits: AttentionTraits, machine: Machine, path: Path | str
+) -> Kernel:
+    """Return the attention that a model computes with.
+
+    `auto`: in bfloat16 on a GPU flash attention where it is installed, else flex attention where it
+    compiles; else PyTorch's fused one. Plain products for short rows in bfloat16 on a CPU, and for models
+    that cap their scores where neither of the first two is there.
+
+    Args:
+        asked: the setting.
+        traits: of the model.
+        machine: what the process can compute with.
+        path: of the model, for the message.
+
+    Raises:
+        ModelError: what was asked for leaves the cap of the model's scores out.
+    """
+    if asked == "sdpa" and traits.capped:
+        raise ModelError(
+            f"{path} caps the scores of its attention (attn_logit_softcapping), which attention=sdpa leaves "
+            "out: take auto, eager, flex_attention or flash_attention_2"
+        )
+    if asked != "auto":
+        return asked
+    if machine.gpu and traits.dtype == "bfloat16":
+        if machine.flash and traits.flash and traits.head_dim in _FLASH_WIDTHS:
+            return "flash_attention_2"
+        if machine.flex and traits.flex and traits.head_dim in _FLEX_WIDTHS:
+            return "flex_attention"
+    short = traits.context is not None and traits.context <= _SHORT_ROWS
+    if traits.capped or (short and traits.dtype == "bfloat16" and not machine.gpu):
+        return "eager"
+    return "sdpa"
+
+
+def set_attention(model: Any, kernel: Kernel) -> None:
+    """Let a transformers model compute with `kernel`."""
+    if model.config._attn_implementation != kernel:
+        model.set_attn_implementation(kernel)
+    if kernel == "flex_attention":
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, _GRAPHS)
+
+
+def attention_of(model: Any) -> str:
+    """Name of the attention that a transformers model computes with."""
+    return str(model.config._attn_implementation or "eager")
+
+
+def packs_well(attention: str) -> bool:
+    """Whether the cost of a packed line is that of its rows, and not the square of the whole line."""
+    return attention == "flex_attention" or "flash" in attention
+
+
+@contextmanager
+def decoding_attention(model: Any) -> Iterator[None]:
+    """Inside the block a model with flex attention, which is compiled for whole rows, can decode."""
+    before = attention_of(model)
+    if before == "flex_attention":
+        model.set_attn_implementation("eager" if caps_attention(model.config) else "sdpa")
+    try:
+        yield
+    finally:
+        if before == "flex_attention":
+            model.set_attn_implementation(before)
+
+
+def _compiles() -> bool:
+    """Whether Triton is there, and the C compiler with which it builds what starts a kernel."""
+    from torch.utils._triton import has_triton
+
+    return has_triton() and any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
