@@ -28,6 +28,8 @@ class WeightBuffer:
     offsets: tuple[int, ...]
     data: np.ndarray
     version: int
+    adapter: str = ""
+    """Settings in peft's format where these are the weights of an adapter alone; else empty."""
 
     @property
     def nbytes(self) -> int:
@@ -35,8 +37,13 @@ class WeightBuffer:
         return int(self.data.nbytes)
 
 
-def pack_weights(weights: Iterable[tuple[str, torch.Tensor]], version: int) -> WeightBuffer:
-    """Copy the weights into one new buffer: the only copy that a sync makes on the learner's side."""
+def pack_weights(
+    weights: Iterable[tuple[str, torch.Tensor]], version: int, adapter: str = ""
+) -> WeightBuffer:
+    """Copy the weights into one new buffer: the only copy that a sync makes on the learner's side.
+
+    `adapter`: the settings, where they are those of an adapter.
+    """
     import torch
 
     names, tensors, offsets, size = [], [], [], 0
@@ -57,6 +64,7 @@ def pack_weights(weights: Iterable[tuple[str, torch.Tensor]], version: int) -> W
         offsets=tuple(offsets),
         data=buffer.numpy(),
         version=version,
+        adapter=adapter,
     )
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from actors.cluster import cluster
 from actors.cluster.cluster import resolve
 from actors.learn.deepspeed_engine import DeepSpeedEngine, close_distributed, free_port, init_distributed
+from airls_ray.adapter_sync import sends_adapter
 from airls_ray.config.door_section import open_names
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
@@ -28,7 +29,7 @@ from airls_ray.learning.policy import update_policy
 from airls_ray.learning.replay import ReplaySample
 from airls_ray.learning.save import save_trained
 from airls_ray.models.load import load_policy_module
-from airls_ray.models.lora import load_with_adapters
+from airls_ray.models.lora import adapter_file_weights, adapter_settings, load_with_adapters
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, encode_traces
@@ -182,8 +183,12 @@ class PolicyLearner(Learner):
         return metrics
 
     def export_weights(self) -> WeightBuffer | None:
-        """All weights in one buffer (rank 0), under names that vLLM loads."""
-        weights = self._engine.named_weights()
+        """All weights, or an adapter's alone, in one buffer (rank 0), under names that vLLM loads."""
+        adapter = sends_adapter(self._config)
+        weights = self._engine.adapter_weights() if adapter else self._engine.named_weights()
+        if self._rank == 0 and adapter:
+            settings = adapter_settings(self._engine.module)
+            return pack_weights(adapter_file_weights(weights), self._version, settings)
         if self._rank == 0:
             return pack_weights(weights, self._version)
         for _ in weights:  # take part in the gathering

@@ -17,6 +17,7 @@ from actors.rollout.engine import Engine, Request, Sample, Sampling, flatten
 from actors.rollout.expansion import expand
 from actors.rollout.node_calls import outcomes
 from actors.rollout.vllm_engine import VLLMEngine
+from airls_ray.adapter_sync import sends_adapter
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import COMPLETIONS, ROLLOUTS, rows_to_table
 from airls_ray.errors import DataError
@@ -63,6 +64,7 @@ def make_vllm_engine(model: str | Path, config: Config, eos_ids: Sequence[int]) 
         dtype=config.model.dtype,
         context_tokens=config.model.context_tokens,
         eos_ids=eos_ids,
+        lora_rank=config.policy.lora.rank if sends_adapter(config) else 0,
     )
     engine.warm_up()
     if not (Truncation.of(config.rollout).off and Truncation.of(config.search).off):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from actors.cluster.host import no_collection
 from actors.rollout.engine import GREEDY_BELOW, OpenSample, Request, Sample, Sampling
 from actors.rollout.vllm_sampler import return_whole_logprobs
+from actors.weights.adapter_slot import AdapterSlot, adapter_arguments
 from airls_ray.config.schema import EngineConfig
 from airls_ray.errors import RequestRefused
 from airls_ray.truncation import Truncation
@@ -63,8 +64,18 @@ class VLLMEngine:
         dtype: str,
         context_tokens: int,
         eos_ids: Sequence[int],
+        lora_rank: int = 0,
     ) -> None:
-        """Load the model. `context_tokens`: longest prompt and response together."""
+        """Load the model.
+
+        Args:
+            model: folder or hub name.
+            config: of the engine.
+            dtype: the model's data type.
+            context_tokens: longest prompt and response together.
+            eos_ids: any of them ends a response.
+            lora_rank: of the adapters that come as weights; 0: all weights come.
+        """
         for key, value in engine_environment(int(os.environ.get("OMP_NUM_THREADS", "0")) or 1).items():
             os.environ.setdefault(key, value)
         with no_collection():
@@ -77,7 +88,7 @@ class VLLMEngine:
         self._eos_ids = list(eos_ids)
         self._requests = 0
         self._gives_whole = False
-        arguments: dict[str, Any] = {}
+        arguments = adapter_arguments(lora_rank)
         if _on_cpu():
             arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
             # A prompt that is cut in two (too many tokens for one step) makes vLLM turn back its seeded
@@ -106,6 +117,7 @@ class VLLMEngine:
             disable_log_stats=not config.metrics,
             **arguments,
         )
+        self._adapter = AdapterSlot(self._llm)
         if config.metrics:
             _show_metrics(self._llm)
         if config.weight_transfer == "object_store":
@@ -143,7 +155,8 @@ class VLLMEngine:
         with _refusals():
             parameters = [self._parameters(request) for request in requests]
             prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
-            outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+            adapter = self._adapter.request
+            outputs = self._llm.generate(prompts, parameters, use_tqdm=False, lora_request=adapter)
         return [[_to_sample(completion) for completion in output.outputs] for output in outputs]
 
     def _parameters(self, request: Request, **more: Any) -> Any:
@@ -233,7 +246,7 @@ class VLLMEngine:
         parameters = self._parameters(rest, output_kind=RequestOutputKind.DELTA)
         prompt: Any = {"prompt_token_ids": list(rest.prompt)}
         name = f"open-{self._requests}"
-        self._llm.llm_engine.add_request(name, prompt, parameters)
+        self._llm.llm_engine.add_request(name, prompt, parameters, lora_request=self._adapter.request)
         live[name] = sample
 
     def _take(self, output: Any, live: dict[str, OpenSample], version: int) -> None:
@@ -269,11 +282,18 @@ class VLLMEngine:
     def finish_weight_update(self, version: int) -> None:
         """End a weight update; cached keys and values of the old weights would be silent corruption."""
         self._llm.collective_rpc("finish_weight_update")
+        self._now_has(version)
+
+    def _now_has(self, version: int) -> None:
         self._llm.llm_engine.set_weight_version(str(version))
         self.forget_prefixes()
 
     def update_weights(self, weights: WeightBuffer) -> None:
-        """Load weights that lie in the object store; see `Engine.update_weights`."""
+        """Load weights, or an adapter, that lie in the object store; see `Engine.update_weights`."""
+        if weights.adapter:
+            self._adapter.take(weights)
+            self._now_has(weights.version)
+            return
         self.start_weight_update()
         self.receive_weights({"weights": weights})
         self.finish_weight_update(weights.version)

@@ -21,9 +21,16 @@ _POLL_SECONDS = 0.05
 
 
 def start_workers(config: Config, model: str, name: str = "rollout") -> list[Any]:
-    """Rollout workers `NAME-0`, ..., not yet started: as many as are needed, for work that none joins."""
-    launch = worker_launch(config, model)
+    """Rollout workers `NAME-0`, ..., not yet started: as many as are needed, for work that none joins and
+    that brings no new weights."""
+    launch = worker_launch(without_adapters(config), model)
     return [launch.actor(f"{name}-{index}", None) for index in range(config.rollout.min_workers)]
+
+
+def without_adapters(config: Config) -> Config:
+    """The same for engines that keep the weights which they load: room for adapters would slow them."""
+    engine = config.rollout.engine.model_copy(update={"lora": "merged"})
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update={"engine": engine})})
 
 
 def worker_launch(config: Config, model: str) -> Launch:

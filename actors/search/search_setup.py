@@ -13,7 +13,7 @@ from actors.cluster.cluster import Demand
 from actors.cluster.starting import wait_for_start
 from actors.rollout.elastic_fleet import ElasticFleet
 from actors.rollout.rollout_pool import RolloutPool
-from actors.rollout.workers import make_fleet, wait_for_workers
+from actors.rollout.workers import make_fleet, wait_for_workers, without_adapters
 from actors.search.search_parts import OracleScorer, PoolGenerator, ScorerGroup, is_prm_of_ours
 from actors.train.start import start_verifier
 from actors.verify.verifier_handle import VerifierHandle
@@ -114,7 +114,7 @@ def start(
     ]
     asked += [Demand("step scorer", search.resources, search.scorers)] if of_actors else []
     cluster.require_resources(asked, config.ray.resources_deadline_seconds)
-    fleet = make_fleet(config, str(policy), progress, None)
+    fleet = make_fleet(without_adapters(config), str(policy), progress, None)
     fleet.step(busy=())
     judge = start_verifier(config, str(policy))
     scorers = [start_scorer(n, f"scorer-{n}") for n in range(search.scorers if of_actors else 0)]

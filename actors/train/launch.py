@@ -27,6 +27,7 @@ from actors.train.parts import Parts
 from actors.train.recovery import Recovery
 from actors.train.start import Sources, connected, restart_learners, start_parts
 from actors.train.tracking import LoopState, Shown, Tracker, read_state
+from airls_ray.adapter_sync import merged_because
 from airls_ray.config.named import find_doors
 from airls_ray.config.schema import Config
 from airls_ray.console.choose import make_progress
@@ -115,6 +116,7 @@ def _run_locked(
     try_sampler(config, progress)
     check_data(config, base, progress)
     said = [*truncated_rollouts(config), *check_room(config), best_metric_warning(config)]
+    said.append(merged_because(config))
     for warning in filter(None, said):
         progress.say(f"Warning: {warning}")
     run.create(config, resume=resume)

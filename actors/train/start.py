@@ -32,6 +32,7 @@ from actors.train.parts import Parts
 from actors.train.tracking import LoopState
 from actors.train.weight_sync import NCCLWeightSync, WeightSync
 from actors.verify.verifier_handle import VerifierHandle
+from airls_ray.adapter_sync import engine_model
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
 from airls_ray.data.lengths import fit_of
@@ -125,7 +126,7 @@ def start_parts(
     `control`: where `airls-ray scale` leaves the number of workers that is wanted.
     """
     cluster.require_resources(demands(config), config.ray.resources_deadline_seconds)
-    fleet = make_fleet(config, sources.policy, progress, control)
+    fleet = make_fleet(config, engine_model(config, sources.policy), progress, control)
     fleet.step(busy=())
     failures = config.failures
     judge = start_verifier(config, sources.policy, sources.rewards)

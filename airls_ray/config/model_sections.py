@@ -169,7 +169,8 @@ class LearnerConfig(StrictModel):
     """Keep optimiser states in the node's memory and step there (ZeRO-Offload); needs `zero_stage` 2 or 3.
     Frees GPU memory at the price of slower steps; on a CPU it changes nothing."""
     lora: LoraConfig = LoraConfig()
-    """Train low-rank adapters in place of all weights; engines get the merged weights."""
+    """Train low-rank adapters in place of all weights; engines get the merged weights, or the adapter
+    (`rollout.engine.lora`)."""
     resources: Resources = Resources()
     """Per rank."""
 

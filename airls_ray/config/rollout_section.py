@@ -29,6 +29,10 @@ class EngineConfig(StrictModel):
     """Share the cache of equal prefixes (the rollouts of a group share their prompt)."""
     weight_transfer: Literal["object_store", "nccl"] = "object_store"
     """How new weights reach the engine: `nccl` needs GPUs on both sides, `object_store` works anywhere."""
+    lora: Literal["merged", "adapter"] = "merged"
+    """What a policy that learns by LoRA (`policy.lora.rank`) sends: all weights, merged, or its `adapter`
+    alone. That is far fewer bytes, and the engine then computes with it beside the weights of its start. On a
+    CPU this makes sampling two to three times as slow."""
     metrics: bool = False
     """Show vLLM's own metrics on Ray's Prometheus endpoint, beside those of the run."""
 

@@ -141,6 +141,10 @@ class Config(StrictModel):
                 f"model.attention={self.model.attention} needs a GPU, and no learner asks for one: set "
                 "policy.resources.gpus=1, or model.attention=auto"
             )
+        if self.rollout.engine.lora == "adapter" and not self.policy.lora.rank:
+            raise ValueError(
+                "rollout.engine.lora=adapter needs a policy that learns by LoRA: set policy.lora.rank above 0"
+            )
         method = self.method
         if method.step_weight > 0 and not self.uses_prm and not self.task.reward:
             raise ValueError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
+from airls_ray.adapter_sync import ADAPTER_FOLDER
 from airls_ray.learning.engine import TrainEngine
 from airls_ray.models.load import save_hf
-from airls_ray.models.lora import FOLDER, save_adapter
+from airls_ray.models.lora import save_adapter
 
 
 def save_trained(engine: TrainEngine, tokenizer: Path | str, folder: Path) -> None:
@@ -28,4 +29,4 @@ def save_trained(engine: TrainEngine, tokenizer: Path | str, folder: Path) -> No
     save_hf(engine.module, dict(weights), tokenizer, folder)
     trained = dict(adapter)
     if trained:
-        save_adapter(engine.module, trained, folder / FOLDER)
+        save_adapter(engine.module, trained, folder / ADAPTER_FOLDER)

@@ -1,13 +1,14 @@
 """Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685) on a loaded model, by `peft`.
 
 An adapted linear layer computes W x + alpha / rank * B A x. W stays as it is; A and B learn, and a scalar
-head learns whole. Outside the learner nobody sees adapters: weights leave it merged, under their usual names.
+head learns whole. Outside the learner nobody sees adapters: weights leave it merged, under their usual names,
+unless `rollout.engine.lora` asks for the adapter alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from airls_ray.adapter_sync import ADAPTER_FOLDER, ADAPTER_SETTINGS, ADAPTER_WEIGHTS
 from airls_ray.errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
 
     Module = TypeVar("Module", PolicyModule, ScalarHeadModule, PRMModule)
 
-FOLDER = "adapter"
-"""In a saved model's folder: its adapter in peft's format."""
-WEIGHTS = "adapter_model.safetensors"
-SETTINGS = "adapter_config.json"
 _ADAPTER = "default"
 _PREFIX = "base_model.model."  # of every weight in peft's files
 _HEAD = "score"  # transformers' name of a token classifier's output layer
@@ -84,7 +82,7 @@ def load_with_adapters(
     module = load(base)
     add_adapters(module, lora, base, seed)
     if resumed:
-        load_adapter(module, Path(folder) / FOLDER)
+        load_adapter(module, Path(folder) / ADAPTER_FOLDER)
     return module
 
 
@@ -136,7 +134,7 @@ def save_adapter(module: PRMModule, weights: Mapping[str, Tensor], folder: Path)
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {_file_name(name): value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     module.adapter.save_pretrained(folder)
 
 
@@ -149,7 +147,7 @@ def load_adapter(module: PRMModule, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = folder / WEIGHTS
+    file = folder / ADAPTER_WEIGHTS
     try:
         saved = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -168,7 +166,7 @@ def adapter_base(folder: Path, lora: LoraConfig) -> str:
     Raises:
         ModelError: there is no adapter, it has other settings than `lora`, or that model is gone.
     """
-    file = folder / FOLDER / SETTINGS
+    file = folder / ADAPTER_FOLDER / ADAPTER_SETTINGS
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -207,6 +205,26 @@ def _check_targets(model: Any, targets: list[str], base: str) -> None:
 def _file_name(name: str) -> str:
     """Name in peft's file of a parameter that learns."""
     return _PREFIX + name.replace(f".{_ADAPTER}.", ".")
+
+
+def adapter_file_weights(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield what learns, given by parameter name, under its name in peft's file."""
+    for name, value in weights:
+        yield _file_name(name), value
+
+
+def adapter_settings(module: PRMModule) -> str:
+    """Return the settings of a module's adapters as peft's file has them, as far as an engine reads them."""
+    settings = module.adapter
+    content = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": settings.base_model_name_or_path,
+        "r": settings.r,
+        "lora_alpha": settings.lora_alpha,
+        "target_modules": sorted(settings.target_modules),
+        "bias": "none",
+    }
+    return json.dumps(content)
 
 
 def named_adapter_weights(module: PRMModule) -> Iterator[tuple[str, nn.Parameter]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from airls_ray.adapter_sync import sends_adapter
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.config.task_choice import parts_of
 from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
@@ -95,7 +96,7 @@ def _engine(config: Config, shape: ModelShape | None) -> Iterator[str]:
     if engine.weight_transfer == "nccl":
         if not gpus or not config.policy.resources.gpus:
             yield "rollout.engine.weight_transfer=nccl needs GPUs for rollout workers and policy learner"
-    elif shape is not None and config.ray.address is None:
+    elif shape is not None and config.ray.address is None and not sends_adapter(config):
         needed = shape.parameters * BYTES[config.model.dtype] / GIB
         if needed > config.ray.object_store_gib:
             yield (
