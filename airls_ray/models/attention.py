@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
 from airls_ray.errors import ModelError
@@ -164,6 +165,29 @@ def attention_of(model: Any) -> str:
 def packs_well(attention: str) -> bool:
     """Whether the cost of a packed line is that of its rows, and not the square of the whole line."""
     return attention == "flex_attention" or "flash" in attention
+
+
+def row_ends(model: Any, positions: Tensor) -> dict[str, Any]:
+    """Return what tells flash attention where the rows of a packed line end; nothing for other attention.
+
+    transformers would look for it in the positions again in every layer, and wait for the GPU each time.
+
+    Args:
+        model: of transformers.
+        positions: [1, total], 0 where a row begins.
+    """
+    known = type(model).__module__.startswith("transformers.")  # a folder's own code may not take them
+    if not known or not attention_of(model).startswith("flash"):
+        return {}
+    starts = (positions[0] == 0).nonzero()[:, 0]
+    ends = torch.nn.functional.pad(starts, (0, 1), value=positions.shape[1]).to(torch.int32)
+    longest = int(ends.diff().max())
+    return {
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from airls_ray.config.model_sections import LOGIT_CHUNK_MIB, logit_chunk_tokens
 from airls_ray.errors import ConfigError
+from airls_ray.models.attention import row_ends
 from airls_ray.models.logits import LogitForm
 from airls_ray.models.token_logprobs import TokenReader, read_in_chunks
 
@@ -73,11 +74,12 @@ class _WrappedModel(nn.Module):
         are passed on. Under causal attention no token sees the padding behind it, and positions
         simply count from 0, so the results are the same and attention takes its fast causal path.
         Packed layout ([1, total], no mask): positions restart at each row, from which transformers
-        builds the block-diagonal mask.
+        builds the block-diagonal mask; flash attention is told where the rows end.
         """
         positions = position_ids if attention_mask is None else None
+        ends = {} if positions is None else row_ends(self.model.base_model, positions)
         output = self.model.base_model(
-            input_ids=input_ids, attention_mask=None, position_ids=positions, use_cache=False
+            input_ids=input_ids, attention_mask=None, position_ids=positions, use_cache=False, **ends
         )
         hidden: Tensor = output.last_hidden_state
         return hidden.flatten(0, 1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.attention.flex_attention as torch_flex
+import transformers.modeling_flash_attention_utils as flash_utils
 from torch import Tensor
 from transformers import Qwen3Config
 from transformers.masking_utils import create_causal_mask
@@ -212,6 +213,64 @@ def test_a_packed_micro_batch_has_the_log_probabilities_and_gradients_of_its_row
     torch.testing.assert_close(together[0], alone[0], atol=1e-5, rtol=0)
     for ours, theirs in zip(together[1:], alone[1:], strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()) + 1e-6, rtol=1e-4)
+
+
+def flash_by_rows(seen: list[list[int]]) -> tuple[Any, Any]:
+    """Flash attention's two functions as their README defines them, row by row; `seen`: lengths of the rows.
+
+    States are [total, heads, width], or [rows, tokens, heads, width] without cumulative lengths.
+    """
+
+    def plain(
+        q: Tensor, k: Tensor, v: Tensor, dropout_p: float, softmax_scale: float, causal: bool
+    ) -> Tensor:
+        assert (dropout_p, causal) == (0.0, True)
+        states = [one.transpose(1, 2) for one in (q, k, v)]
+        output = torch.nn.functional.scaled_dot_product_attention(
+            *states, is_causal=True, scale=softmax_scale, enable_gqa=True
+        )
+        return output.transpose(1, 2)
+
+    def by_lengths(
+        q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, max_seqlen_q: int,
+        max_seqlen_k: int, dropout_p: float, softmax_scale: float, causal: bool,
+    ) -> Tensor:  # fmt: skip
+        lengths = cu_seqlens_q.diff().tolist()
+        seen.append(lengths)
+        assert cu_seqlens_k.diff().tolist() == lengths
+        assert max_seqlen_q == max_seqlen_k == max(lengths)
+        rows = zip(*(one.split(lengths) for one in (q, k, v)), strict=True)
+        outputs = [plain(*(one[None] for one in row), dropout_p, softmax_scale, causal)[0] for row in rows]
+        return torch.cat(outputs)
+
+    return plain, by_lengths
+
+
+def test_flash_attention_is_told_where_the_rows_of_a_packed_line_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load_policy_module(make_policy_folder(tmp_path), attention="eager")
+    lengths = row_lengths(rows=44, longest=60)
+    every = torch.arange(len(lengths))
+    alone = logprobs_and_gradients(module, lengths, list(every.split(1)), "padded")
+    seen: list[list[int]] = []
+    plain, by_lengths = flash_by_rows(seen)
+    for name, value in {
+        "_loaded_implementation": "flash_attention_2",
+        "_flash_fn": plain,
+        "_flash_varlen_fn": by_lengths,
+        "_prepare_from_posids": None,  # nobody looks for the rows' ends again
+        "_process_flash_kwargs_fn": flash_utils._lazy_define_process_function(by_lengths),
+    }.items():
+        monkeypatch.setattr(flash_utils, name, value)
+    module.model.config._attn_implementation = "flash_attention_2"
+    together = logprobs_and_gradients(module, lengths, [every], "packed")
+    assert seen == [[length + 1 for length in lengths]] * 2  # layers; a prompt has one token
+    padded = logprobs_and_gradients(module, lengths, [every], "padded")
+    for ours, theirs, also in zip(together, alone, padded, strict=True):
+        size = 1e-5 * float(theirs.abs().max()) + 1e-5
+        torch.testing.assert_close(ours, theirs, atol=size, rtol=1e-4)
+        torch.testing.assert_close(also, theirs, atol=size, rtol=1e-4)
 
 
 # -------------------------------------------------------------------------------------------- the rest
