@@ -32,7 +32,7 @@ class EngineConfig(StrictModel):
     lora: Literal["merged", "adapter"] = "merged"
     """What a policy that learns by LoRA (`policy.lora.rank`) sends: all weights, merged, or its `adapter`
     alone. That is far fewer bytes, and the engine then computes with it beside the weights of its start. On a
-    CPU this makes sampling two to three times as slow."""
+    CPU this made the sampling of a tiny model two to three times as slow."""
     metrics: bool = False
     """Show vLLM's own metrics on Ray's Prometheus endpoint, beside those of the run."""
 
