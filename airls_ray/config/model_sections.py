@@ -51,9 +51,9 @@ class ModelConfig(StrictModel):
     """Data type of weights in the learners and in the engines."""
     attention: Literal["auto", "sdpa", "eager", "flex_attention", "flash_attention_2"] = "auto"
     """Attention of the models that this project runs itself (not the engines'). `auto`: in bfloat16 on a GPU
-    `flash_attention_2` where the package flash-attn is installed, else `flex_attention` (needs Triton), with
-    which `layout: auto` packs rows instead of padding them; elsewhere PyTorch's fused one (`sdpa`), or plain
-    products (`eager`) where those are faster or needed."""
+    `flash_attention_2` where the package flash-attn is installed; elsewhere PyTorch's fused one (`sdpa`), or
+    plain products (`eager`) where those are faster or needed. With flash attention, and with
+    `flex_attention` (by name; needs Triton), `layout: auto` packs rows instead of padding them."""
     prompt_template: Literal["plain", "chat"] = "plain"
     """`chat`: wrap the prompt by the tokenizer's chat template."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)

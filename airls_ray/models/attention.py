@@ -31,9 +31,6 @@ whose backward pass takes 0.4 of a training step there: a step is 1.6 times as f
 1.3 times at 128 and 0.8 times at 512; in float32 nothing is gained (`benchmarks/attention.py`)."""
 _FLASH_WIDTHS = range(8, 257)
 """Widths of a head that flash attention 2 takes (README of Dao-AILab/flash-attention)."""
-_FLEX_WIDTHS = range(16, 257)
-"""The least is PyTorch's (`torch/_inductor/kernel/flex/flex_attention.py`); wider heads than 256 may not fit
-into a GPU's shared memory."""
 _GRAPHS = 64
 """Compiled forms of flex attention that a process keeps. PyTorch's limit of 8 is soon met (with and without
 gradients, packed or not, any length, a window or none), and beyond it the whole score matrix is computed."""
@@ -72,8 +69,6 @@ class AttentionTraits:
     """It caps the scores of its attention, which PyTorch's fused kernel leaves out."""
     flash: bool = True
     """transformers has flash attention for it."""
-    flex: bool = True
-    """transformers has flex attention for it."""
 
     @classmethod
     def of(cls, model: Any, dtype: Literal["float32", "bfloat16"]) -> AttentionTraits:
@@ -85,7 +80,6 @@ class AttentionTraits:
             head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
             capped=caps_attention(model.config),
             flash=bool(model._supports_flash_attn),
-            flex=bool(model._supports_flex_attn),
         )
 
 
@@ -117,9 +111,9 @@ def choose_attention(
 ) -> Kernel:
     """Return the attention that a model computes with.
 
-    `auto`: in bfloat16 on a GPU flash attention where it is installed, else flex attention where it
-    compiles; else PyTorch's fused one. Plain products for short rows in bfloat16 on a CPU, and for models
-    that cap their scores where neither of the first two is there.
+    `auto`: in bfloat16 on a GPU flash attention where it is installed, else PyTorch's fused one. Plain
+    products for short rows in bfloat16 on a CPU, and for models that cap their scores where flash attention
+    is not there. Flex attention is taken by name alone: nobody has measured it on a GPU yet.
 
     Args:
         asked: the setting.
@@ -137,11 +131,9 @@ def choose_attention(
         )
     if asked != "auto":
         return asked
-    if machine.gpu and traits.dtype == "bfloat16":
-        if machine.flash and traits.flash and traits.head_dim in _FLASH_WIDTHS:
-            return "flash_attention_2"
-        if machine.flex and traits.flex and traits.head_dim in _FLEX_WIDTHS:
-            return "flex_attention"
+    flash = machine.flash and traits.flash and traits.head_dim in _FLASH_WIDTHS
+    if flash and machine.gpu and traits.dtype == "bfloat16":
+        return "flash_attention_2"
     short = traits.context is not None and traits.context <= _SHORT_ROWS
     if traits.capped or (short and traits.dtype == "bfloat16" and not machine.gpu):
         return "eager"
