@@ -73,10 +73,10 @@ def shepherd_prm(
 
 
 def every_algorithm() -> list[str]:
-    """Names of all."""
-    from airls_ray.search.registry import ALGORITHMS
+    """Names of all that need nothing more."""
+    from airls_ray.search.registry import ready_searches
 
-    return list(ALGORITHMS)
+    return ready_searches()
 
 
 def search(

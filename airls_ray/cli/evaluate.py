@@ -25,7 +25,9 @@ def search(
     ] = None,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="Algorithm (may be repeated), or all; by default search.algorithms."),
+        typer.Option(
+            help="Algorithm (may be repeated), or all that lack nothing; by default search.algorithms."
+        ),
     ] = None,
     budget: Annotated[
         list[int] | None, typer.Option(help="Width N (may be repeated); by default search.budgets.")
@@ -135,11 +137,11 @@ def _search_endpoint(
 
 
 def _search_overrides(algorithms: list[str] | None, budgets: list[int] | None) -> list[str]:
-    from airls_ray.search.registry import ALGORITHMS
+    from airls_ray.search.registry import ready_searches
 
     overrides = []
     if algorithms:
-        names = list(ALGORITHMS) if algorithms == ["all"] else algorithms
+        names = ready_searches() if algorithms == ["all"] else algorithms
         overrides.append(f"search.algorithms={json.dumps(names)}")
     if budgets:
         overrides.append(f"search.budgets=[{','.join(map(str, budgets))}]")

@@ -56,7 +56,13 @@ def plan_search(
     plan = compute_plan.plan_search(found, budget, bins, seed)
     if not plan:
         raise DataError("no search is within any budget in every bin of difficulty: raise --budget")
-    tree = {"difficulty": difficulty, "axis": axis, "problems": len(found.ease), "budgets": plan}
+    tree = {
+        "difficulty": difficulty,
+        "axis": axis,
+        "scorer": rows[0]["scorer"],
+        "problems": len(found.ease),
+        "budgets": plan,
+    }
     files.write_text(output, yaml.safe_dump(tree, sort_keys=False))
     cells = [
         [

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from airls_ray.config.base import StrictModel
 from airls_ray.config.explain import explain
 from airls_ray.config.named import name_beside, refuse_names, with_names, without_names
 from airls_ray.config.schema import Config
-from airls_ray.config.search_section import InstanceAdaptiveConfig
 from airls_ray.config.task_choice import MixtureTaskConfig
 from airls_ray.config.task_sections import RewardedTaskConfig
 from airls_ray.errors import ConfigError
@@ -123,7 +123,8 @@ def with_absolute_paths(config: Config) -> Config:
         "search": config.search.model_copy(
             update={
                 "algorithms": [name_beside(name, Path.cwd()) for name in config.search.algorithms],
-                "instance_adaptive": _absolute_calibration(config.search.instance_adaptive),
+                "instance_adaptive": _with_whole_path(config.search.instance_adaptive, "calibration"),
+                "auto": _with_whole_path(config.search.auto, "plan"),
             }
         ),
         "model": config.model.model_copy(update={"path": here(config.model.path)}),
@@ -133,10 +134,10 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update=sections)
 
 
-def _absolute_calibration(section: InstanceAdaptiveConfig) -> InstanceAdaptiveConfig:
-    """Return the section with the whole path of its file."""
-    path = section.calibration
-    return section if path is None else section.model_copy(update={"calibration": path.absolute()})
+def _with_whole_path(section: StrictModel, field: str) -> StrictModel:
+    """Return the section with the whole path of its file, if it names one."""
+    path: Path | None = getattr(section, field)
+    return section if path is None else section.model_copy(update={field: path.absolute()})
 
 
 def _absolute_files(task: Named) -> Named:

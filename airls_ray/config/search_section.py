@@ -126,6 +126,17 @@ class InstanceAdaptiveConfig(StrictModel):
     """File of `airls-ray calibrate`; null: the mean score itself is the chance of success."""
 
 
+class AutoConfig(StrictModel):
+    """The search that a plan names for a problem's difficulty (arXiv 2408.03314)."""
+
+    plan: Path | None = None
+    """File of `airls-ray plan-search`, by scores; null: there is none, and `auto` cannot be chosen."""
+    probe: PositiveInt = 4
+    """[C] Whole responses of the first round, whose mean score says how hard the problem is."""
+    budget: PositiveFloat | None = None
+    """Most mean cost of a problem, on the plan's axis; null: as much as the width allows."""
+
+
 class VoteConfig(StrictModel):
     """The answer rules of UnPRM (arXiv 2508.01773)."""
 
@@ -215,6 +226,8 @@ class SearchConfig(StrictModel):
     """Samples until the vote is decided."""
     instance_adaptive: InstanceAdaptiveConfig = InstanceAdaptiveConfig()
     """As many samples as a problem needs."""
+    auto: AutoConfig = AutoConfig()
+    """The search that a plan names for the problem's difficulty."""
     scorers: PositiveInt = 1
     """Actors that hold the PRM; the problems are shared out over them."""
     resources: Resources = Resources()

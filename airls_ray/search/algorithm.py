@@ -15,6 +15,12 @@ from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import SearchState, Want
 
 Build = Callable[[SearchConfig, int, Aggregate], Searcher]
+Lacks = Callable[[SearchConfig], str | None]
+
+
+def nothing(config: SearchConfig) -> str | None:
+    """What most algorithms lack."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Algorithm:
     label: str
     answer: AnswerRule
     build: Build
+    lacks: Lacks = nothing
+    """What is missing before it can be built (a file, a package) and what to do, as a sentence; else None."""
 
 
 class Planned(Searcher):

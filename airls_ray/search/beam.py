@@ -30,6 +30,11 @@ class Beam(Searcher):
     distinct: bool = True
     """Equal prefixes count once when the best are kept."""
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it is the lookahead form."""
+        return self.lookahead > 0
+
     def plan(self, state: SearchState) -> list[Want]:
         """One level."""
         if not state.rounds:

@@ -168,8 +168,6 @@ def search_by_endpoint(
     for number, problem in enumerate(problems, 1):
         if not problem.strip():
             raise DataError(f"problem {number} is blank: leave it out")
-    if algorithm == "lookahead":
-        raise ConfigError("an endpoint looks no steps ahead: take beam, or another algorithm than lookahead")
     if tokenizer is None and scoring.kind == "token_mean":
         raise ConfigError(
             "this PRM scores by the mean over a step's tokens, which a search by text does not know: give "
@@ -179,6 +177,8 @@ def search_by_endpoint(
         raise ConfigError("chat=True puts problems into the model's chat template: give its tokenizer")
     codec = _codec(config, tokenizer)
     searcher = make_searcher(algorithm, config.search, budget, config.search.aggregate or scoring.aggregate)
+    if searcher.looks_ahead:
+        raise ConfigError("an endpoint looks no steps ahead: take beam, or another algorithm than lookahead")
     scorer = TextSearchScorer(scoring.load(), codec, problems, scoring.kind)
     assert isinstance(config.task, FileTaskConfig)
     sampler = EndpointSampler(
@@ -255,7 +255,11 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
         Leaf(node, state.log_score(node, how), weights[node], one.log_prob, one.answer, 0.0)
         for node, one in zip(nodes, candidates, strict=True)
     ]
-    rule = config.search.answer or algorithm_of(config.search.algorithms[0]).answer
+    rule = (
+        config.search.answer
+        or searcher.answer_rule(state)
+        or algorithm_of(config.search.algorithms[0]).answer
+    )
     chosen = choose(leaves, rule, config.search.vote)
     best = None if chosen is None else candidates[chosen]
     sure = best is not None and _is_sure(best, candidates, config.search.abstain)

@@ -180,7 +180,8 @@ def make_record(
         )
         for node, verdict in zip(nodes, verdicts, strict=True)
     ]
-    chosen = choose(leaves, run.rule, run.vote)
+    rule = searcher.answer_rule(state) or run.rule
+    chosen = choose(leaves, rule, run.vote)
     return {
         "algorithm": run.algorithm,
         "scorer": run.scorer,
@@ -188,9 +189,9 @@ def make_record(
         "seed": run.seed,
         "problem_id": search.problem.problem_id,
         "prompt": prompt,
-        "rule": run.rule,
+        "rule": rule,
         "answer": None if chosen is None else leaves[chosen].answer,
-        "outcome": expected_outcome(leaves, run.rule, run.vote),
+        "outcome": expected_outcome(leaves, rule, run.vote),
         "oracle": max((leaf.outcome for leaf in leaves), default=0.0),
         "chosen": chosen,
         "rounds": state.rounds,

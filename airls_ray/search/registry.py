@@ -8,6 +8,7 @@ from importlib import import_module
 
 from airls_ray import doors
 from airls_ray.config.search_section import AlgorithmName, SearchConfig, built_in_searches
+from airls_ray.errors import ConfigError
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.search.algorithm import SEARCH, Algorithm
 from airls_ray.search.searcher import Searcher
@@ -18,6 +19,12 @@ ALGORITHMS: dict[AlgorithmName, Algorithm] = {
     name: import_module(f"{SEARCH.package}.{name}").ALGORITHM for name in built_in_searches()
 }
 """The built-in ones; a request to the endpoint can name no other."""
+
+
+def ready_searches() -> list[AlgorithmName]:
+    """Return the built-in ones that lack nothing: no package, and no file that a setting must name."""
+    config = SearchConfig()
+    return [name for name, one in ALGORITHMS.items() if one.lacks(config) is None]
 
 
 @lru_cache
@@ -45,5 +52,14 @@ def own_of_search(config: SearchConfig) -> list[doors.Door]:
 
 
 def make_searcher(name: AlgorithmName, config: SearchConfig, width: int, how: Aggregate) -> Searcher:
-    """Return the algorithm of a name with the given width."""
-    return algorithm_of(name).build(config, width, how)
+    """Return the algorithm of a name with the given width.
+
+    Raises:
+        ConfigError: it lacks a setting or a package.
+        DataError: a file that it reads is missing or broken.
+    """
+    algorithm = algorithm_of(name)
+    lacking = algorithm.lacks(config)
+    if lacking is not None:
+        raise ConfigError(lacking)
+    return algorithm.build(config, width, how)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+from airls_ray.config.search_section import AnswerRule
 from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.search.tree import Child, Expansion, Node, SearchState, Want
 from airls_ray.seeding import derive_seed
@@ -25,6 +26,11 @@ class Searcher(ABC):
     """Whether `plan` needs the answers of finished responses (`state.answers`): a grader's call a round."""
     aggregate: Aggregate
     """How step scores become the score of a prefix."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it asks for steps behind a step (`Want.lookahead`), which not every engine gives."""
+        return False
 
     @abstractmethod
     def plan(self, state: SearchState) -> list[Want]:
@@ -73,6 +79,10 @@ class Searcher(ABC):
     def vote_weights(self, state: SearchState) -> dict[int, float]:
         """Log-weights of `leaves` in a weighted vote, up to a common constant: their log-scores."""
         return {node: state.log_score(node, self.aggregate) for node in self.leaves(state)}
+
+    def answer_rule(self, state: SearchState) -> AnswerRule | None:
+        """Rule of this problem's answer where problems have different ones; None: that of the run."""
+        return None
 
     def stop(self, state: SearchState) -> None:
         """End the search here (a budget is used up); expansions under way are dropped."""

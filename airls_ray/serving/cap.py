@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from airls_ray.config.search_section import AnswerRule
 from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import Child, Expansion, SearchState, Want
@@ -26,6 +27,15 @@ class Capped(Searcher):
     def reads_answers(self) -> bool:  # type: ignore[override]
         """As of the search that is capped."""
         return self.inner.reads_answers
+
+    @property
+    def looks_ahead(self) -> bool:
+        """As of the search that is capped."""
+        return self.inner.looks_ahead
+
+    def answer_rule(self, state: SearchState) -> AnswerRule | None:
+        """As of the search that is capped."""
+        return self.inner.answer_rule(state)
 
     def vote_weights(self, state: SearchState) -> dict[int, float]:
         """As of the search that is capped."""

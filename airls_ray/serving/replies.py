@@ -167,7 +167,7 @@ def _report(found: Found, scorer: str) -> SearchReport:
     return SearchReport(
         algorithm=job.algorithm,
         budget=job.budget,
-        answer=job.rule,
+        answer=job.rule_of(search),
         aggregate=job.aggregate,
         scorer=scorer,
         seed=job.seed,

@@ -53,6 +53,10 @@ class Job:
     stops: tuple[str, ...]
     truncation: Truncation
 
+    def rule_of(self, search: Search) -> AnswerRule:
+        """How the answer of its search is chosen."""
+        return self.searcher.answer_rule(search.state) or self.rule
+
 
 class SearchService:
     """One policy, one queue of searches; knows no HTTP."""
@@ -113,6 +117,8 @@ class SearchService:
 
     def _job(self, request: CompletionRequest | ChatRequest, problem: str, prompt: tuple[int, ...]) -> Job:
         options, search = request.search, self.config.search
+        if options.answer is not None:
+            search = search.model_copy(update={"answer": options.answer})
         algorithm, budget = self._algorithm(options.algorithm), options.budget or search.budgets[0]
         if budget > self.config.serve.max_budget:
             most = self.config.serve.max_budget
@@ -132,20 +138,20 @@ class SearchService:
             )
         self._require_temperature(temperature)
         aggregate = options.aggregate or self._aggregate
-        longest = self._longest(algorithm, request, len(prompt))
         try:
             searcher = make_searcher(algorithm, search, budget, aggregate)
         except ValueError as error:
             raise bad_request(f"search.budget: {error}", "search.budget") from error
-        except DataError as error:
+        except (ConfigError, DataError) as error:
             raise bad_request(f"search.algorithm: {error}", "search.algorithm") from error
+        longest = self._longest(searcher.looks_ahead, request, len(prompt))
         return Job(
             problem=problem,
             prompt=prompt,
             searcher=Capped(searcher, longest),
             algorithm=algorithm,
             budget=budget,
-            rule=options.answer or search.answer or ALGORITHMS[algorithm].answer,
+            rule=search.answer or ALGORITHMS[algorithm].answer,
             aggregate=aggregate,
             temperature=temperature,
             seed=secrets.randbits(31) if request.seed is None else request.seed,
@@ -184,7 +190,7 @@ class SearchService:
     def answer(self, job: Job, search: Search) -> list[Answer]:
         """Choose among the responses of a job's search; a vote may wait for the graders."""
         answers = choose_answers(
-            search, job.problem, job.rule, job.aggregate, self._codec, self._canonical,
+            search, job.problem, job.rule_of(search), job.aggregate, self._codec, self._canonical,
             vote=self.config.search.vote, count=job.count, stops=job.stops,
         )  # fmt: skip
         self.metrics.search(len(job.prompt), search.ledger.policy_tokens, search.ledger.prm_tokens)
@@ -214,9 +220,7 @@ class SearchService:
             )
         return name
 
-    def _longest(
-        self, algorithm: AlgorithmName, request: CompletionRequest | ChatRequest, prompt: int
-    ) -> int:
+    def _longest(self, looks_ahead: bool, request: CompletionRequest | ChatRequest, prompt: int) -> int:
         """Longest response, such that the engine's context holds whatever a search may try."""
         own, context = self.config.rollout.max_response_tokens, self.config.model.context_tokens
         most = request.longest or own
@@ -226,7 +230,7 @@ class SearchService:
                 "(rollout.max_response_tokens): lower it or leave it out",
                 "max_completion_tokens" if getattr(request, "max_completion_tokens", None) else "max_tokens",
             )
-        room = own if algorithm == "lookahead" else most  # which looks beyond the cap
+        room = own if looks_ahead else most  # which looks beyond the cap
         if prompt + room > context:
             raise bad_request(
                 f"the prompt has {prompt} tokens, and with {room} of a response it does not fit into the "

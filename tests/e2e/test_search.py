@@ -16,7 +16,7 @@ from actors.search.search import run_search
 from airls_ray.config.schema import Config, SearchConfig
 from airls_ray.errors import ConfigError
 from airls_ray.search.records import SEARCH_RECORDS
-from airls_ray.search.registry import ALGORITHMS
+from airls_ray.search.registry import ready_searches
 from tests.e2e.conftest import REPOSITORY, TrainedRun, assert_refused, make_policy
 
 BUDGETS = [2, 4]
@@ -42,7 +42,7 @@ def search(run: TrainedRun, output: Path, resume: bool = False, **fields: Any) -
 def searched(airl_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Folder and summary of every algorithm on the latest checkpoint."""
     output = tmp_path_factory.mktemp("search")
-    return output, search(airl_run, output, algorithms=list(ALGORITHMS))
+    return output, search(airl_run, output, algorithms=ready_searches())
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -57,8 +57,10 @@ def test_every_algorithm_has_a_record_for_every_problem_and_budget(
 ) -> None:
     output, summary = searched
     keys = [(row["algorithm"], row["budget"]) for row in records(output)]
-    assert keys == [(name, budget) for name in ALGORITHMS for budget in BUDGETS for _ in range(PROBLEMS)]
-    assert len(summary["algorithms"]) == len(ALGORITHMS) * len(BUDGETS)
+    assert keys == [
+        (name, budget) for name in ready_searches() for budget in BUDGETS for _ in range(PROBLEMS)
+    ]
+    assert len(summary["algorithms"]) == len(ready_searches()) * len(BUDGETS)
     assert (output / "curves.png").exists()
 
 

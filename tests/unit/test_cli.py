@@ -316,7 +316,7 @@ def test_search_takes_no_prm_beside_a_policy_of_ones_own(fake, tmp_path):
 
 
 def test_search_runs_the_algorithms_and_budgets_that_are_named(fake, tmp_path):
-    from airls_ray.search.registry import ALGORITHMS
+    from airls_ray.search.registry import ready_searches
 
     seen: list[Any] = []
     fake("actors.search.search", run_search=lambda config, *rest: seen.append(config.search) or {})
@@ -324,7 +324,7 @@ def test_search_runs_the_algorithms_and_budgets_that_are_named(fake, tmp_path):
     assert cli.run([*common, "--algorithm", "beam", "--algorithm", "mcts", "--budget", "8"]) == 0
     assert cli.run([*common, "--algorithm", "all"]) == 0
     assert (seen[0].algorithms, seen[0].budgets) == (["beam", "mcts"], [8])
-    assert (seen[1].algorithms, seen[1].budgets) == (list(ALGORITHMS), [16])
+    assert (seen[1].algorithms, seen[1].budgets) == (ready_searches(), [16])
 
 
 def test_an_unknown_algorithm_is_named_with_those_that_exist(tmp_path, capsys):

@@ -17,7 +17,7 @@ from airls_ray.evaluation.scorers import measure_scorers, search_curves
 from airls_ray.evaluation.steps import aggregate_log_scores, log_scores, relative_weights
 from airls_ray.search.particles import ParticleFilter
 from airls_ray.search.records import Leaf, choose
-from airls_ray.search.registry import ALGORITHMS, make_searcher
+from airls_ray.search.registry import make_searcher, ready_searches
 from airls_ray.search.scoring import Continuation, LogProbScorer
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import Child, Expansion, SearchState
@@ -85,7 +85,7 @@ def searched_by(name: AlgorithmName) -> tuple[Searcher, SearchState]:
     return searcher, searched(searcher)
 
 
-@pytest.mark.parametrize("name", list(ALGORITHMS))
+@pytest.mark.parametrize("name", ready_searches())
 def test_every_algorithm_gives_the_response_that_the_prm_ranks_first(name: AlgorithmName) -> None:
     searcher, state = searched_by(name)
     leaves = searcher.leaves(state)
