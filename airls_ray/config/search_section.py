@@ -126,6 +126,15 @@ class InstanceAdaptiveConfig(StrictModel):
     """File of `airls-ray calibrate`; null: the mean score itself is the chance of success."""
 
 
+class ABMCTSConfig(StrictModel):
+    """AB-MCTS of the package treequest (arXiv 2503.04412)."""
+
+    distribution: Literal["gaussian", "beta"] = "gaussian"
+    """[P] Of the scores below a node, from which Thompson sampling draws."""
+    batch: PositiveInt = 1
+    """Steps of a round; more are faster and make the tree wider (treequest advises 5 at most)."""
+
+
 class AutoConfig(StrictModel):
     """The search that a plan names for a problem's difficulty (arXiv 2408.03314)."""
 
@@ -226,6 +235,8 @@ class SearchConfig(StrictModel):
     """Samples until the vote is decided."""
     instance_adaptive: InstanceAdaptiveConfig = InstanceAdaptiveConfig()
     """As many samples as a problem needs."""
+    ab_mcts: ABMCTSConfig = ABMCTSConfig()
+    """Tree search that goes wider or deeper, by a package."""
     auto: AutoConfig = AutoConfig()
     """The search that a plan names for the problem's difficulty."""
     scorers: PositiveInt = 1

@@ -69,7 +69,7 @@ def test_after_the_probe_it_is_the_search_that_it_chose(name: str) -> None:
     inner = make_searcher(name, SearchConfig(), 16, "prod")
     alone, auto = searched_with_seeds_of_prefixes(inner), follow((1.0, inner))
     found = searched_with_seeds_of_prefixes(auto)
-    assert len(inner.leaves(alone)) >= 4
+    assert len(inner.leaves(alone)) > 2
     assert answers_of(auto, found) == answers_of(inner, alone)
 
 

@@ -78,7 +78,7 @@ def test_what_is_no_search_is_one_sentence(own: Path, name: str, said: str) -> N
 
 def test_an_unknown_name_is_a_mistake_of_the_configuration() -> None:
     with pytest.raises(
-        ConfigError, match=r"no search 'rebas' \(did you mean 'rebase'\?\): there are adaptive"
+        ConfigError, match=r"no search 'rebas' \(did you mean 'rebase'\?\): there are ab_mcts"
     ):
         load_config(None, ["search.algorithms=[rebas]"])
 
