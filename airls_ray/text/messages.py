@@ -51,6 +51,15 @@ def own_system(history: Sequence[Message]) -> bool:
     return bool(history) and history[0]["role"] in ("system", "developer")
 
 
+def with_system(details: Mapping[str, Any], system: str) -> dict[str, Any]:
+    """Return a problem's details with a task's system message before its history, unless that has its own."""
+    history = history_of(details)
+    if not system or own_system(history):
+        return dict(details)
+    turns = [{"role": "system", "content": system}, *history]
+    return {**details, GIVEN: details.get(HISTORY), HISTORY: turns}
+
+
 def needs_template(history: Sequence[Message]) -> bool:
     """Whether only a chat template can write it: it has more than a system message before the prompt."""
     return len(history) > own_system(history)

@@ -13,7 +13,7 @@ from airls_ray.errors import ConfigError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import PART, Grade, NeedsWarmUp, Problem, Split, Task, WrapsPrompts
-from airls_ray.text.messages import GIVEN, HISTORY, history_of, own_system
+from airls_ray.text.messages import with_system
 from airls_ray.text.steps import rule_of
 
 if TYPE_CHECKING:
@@ -119,11 +119,12 @@ class MixtureTask:
         task, prompt = self._parts[label], problem.prompt
         system, user = task.wrap(prompt) if isinstance(task, WrapsPrompts) else ("", prompt)
         details = {**problem.details, PART: {"label": label, "prompt": prompt}}
-        history = history_of(details)
-        if system and not own_system(history):
-            details[GIVEN] = details.get(HISTORY)
-            details[HISTORY] = [{"role": "system", "content": system}, *history]
-        return replace(problem, problem_id=f"{label}/{problem.problem_id}", prompt=user, details=details)
+        return replace(
+            problem,
+            problem_id=f"{label}/{problem.problem_id}",
+            prompt=user,
+            details=with_system(details, system),
+        )
 
     def _own(self, problem: Problem) -> tuple[Task, Problem]:
         """Return the part that a problem is of, and the problem as that part gave it."""
