@@ -53,6 +53,8 @@ def make_algorithm(found: Any, options: Mapping[str, Any]) -> Algorithm:
         DoorError: it takes other arguments, or its first round asks for nothing that can be sampled.
     """
     algorithm = found if isinstance(found, Algorithm) else _algorithm_of(found)
+    if algorithm.lacks(SearchConfig()) is not None:
+        return algorithm  # it says so when it is made with a configuration
     searcher = algorithm.build(SearchConfig(), 4, "prod")
     wants = searcher.plan(searcher.start(0))
     if not wants or not all(isinstance(one, Want) for one in wants):
