@@ -87,7 +87,7 @@ class ReplayedTree:
 class TreeMemory:
     """Trees of the problems that are searched now, by their seeds; one that was dropped is made again."""
 
-    def __init__(self, algorithm: Callable[[], TreeAlgorithm], most: int = 256) -> None:
+    def __init__(self, algorithm: Callable[[], TreeAlgorithm], most: int = 1024) -> None:
         """`most`: trees that are kept."""
         self._algorithm, self._most = algorithm, most
         self._trees: dict[int, ReplayedTree] = {}
