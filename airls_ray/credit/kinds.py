@@ -16,7 +16,7 @@ OF_ROLLOUTS = ("outcomes", "groups", "lengths", "truncated")
 """What a rule for rollouts may take: float [N], int64 [N], int64 [N], bool [N]."""
 OF_SCORED = (*OF_ROLLOUTS, "rewards", "step_rows")
 """What a row filter may take: as above, and where a PRM has scored the rollouts float [S] and int64 [S]."""
-OF_OUTCOMES = (*OF_ROLLOUTS, "unanswered", "max_response_tokens")
+OF_OUTCOMES = (*OF_SCORED, "unanswered", "max_response_tokens")
 """What an outcome term may take: as above, bool [N], and a number."""
 
 TRANSFORM = Kind(

@@ -38,12 +38,14 @@ def with_terms(total: Tensor, terms: Sequence[TermConfig], known: Known) -> Tens
     Args:
         total: float [N].
         terms: of the method.
-        known: what `credit.kinds.OF_OUTCOMES` has.
+        known: what `credit.kinds.OF_OUTCOMES` has; no step rewards where there is no PRM.
 
     Raises:
-        DoorError: one raised, or did not return a finite number for each rollout.
+        DoorError: one raised, did not return a finite number for each rollout, or needs step rewards where
+            there are none.
     """
     for one in terms:
+        _check_needs(one, known)
         total = total + one.weight * _called(one, known, total.numel(), "rollouts").to(total.dtype)
     return total
 
@@ -101,10 +103,11 @@ def _called(
     return result
 
 
-def _check_needs(config: FilterConfig, known: Known) -> None:
+def _check_needs(config: TermConfig | FilterConfig, known: Known) -> None:
     missing = [name for name in config.open().needed if name not in known]
     if missing:
-        remedy = "the PRM learns before it scores: leave out prm: true" if config.prm else "name a PRM"
+        early = isinstance(config, FilterConfig) and config.prm
+        remedy = "the PRM learns before it scores: leave out prm: true" if early else "name a PRM"
         raise DoorError(
             f"{config.where}: {config.name} takes {missing[0]!r}, which only a PRM gives "
             f"(method.prm_objective), and there is none here; {remedy}"

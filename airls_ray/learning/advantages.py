@@ -102,6 +102,8 @@ def rollout_rewards(
             "outcomes": outcomes,
             "unanswered": torch.from_numpy(grades["answer"].is_null().to_numpy().copy()),
         }
+        if rewards is not None:
+            known |= {"rewards": rewards.values, "step_rows": unit_rows}
         total = with_terms(total, method.terms, {**known, "max_response_tokens": max_response_tokens})
     return total
 

@@ -136,7 +136,7 @@ def _try_rules(method: MethodConfig, max_response_tokens: int) -> None:
     }
     _twice(method.step_transforms, lambda: transformed(rewards, method.transforms, of_steps))
     more = {"unanswered": outcomes == 0.5, "max_response_tokens": max_response_tokens}
-    _twice(method.outcome_terms, lambda: with_terms(outcomes, method.terms, known | more))
+    _twice(method.outcome_terms, lambda: with_terms(outcomes, method.terms, scored | more))
 
 
 def _twice(named: Sequence[TransformConfig | TermConfig | FilterConfig], call: Any) -> Tensor:

@@ -236,6 +236,7 @@ def test_the_built_ins_are_the_files_of_their_folders() -> None:
         "laser",
         "laser_d",
         "overlong",
+        "par",
     }
     assert names["row filter"] == {"accuracy_band", "prof", "untruncated", "varied_groups"}
     assert names["policy loss"] == {"cispo", "clipped", "dual_clip", "gspo", "prl"}
