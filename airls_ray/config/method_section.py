@@ -66,8 +66,13 @@ class MethodConfig(StrictModel):
     """[DAPO] A response loses up to 1 as it uses up this many tokens before the limit; 0 turns it off."""
     outcome_terms: Annotated[list[TermConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
     """What else is added to the reward of a rollout, after the two above (docs/doors.md)."""
-    outcome_advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
-    """Baseline and scale of a rollout's reward within its group."""
+    outcome_advantage: Literal["grpo", "dr_grpo", "rloo", "none"] = "grpo"
+    """Baseline and scale of a rollout's reward within its group; `none`: the reward as it is, which `whiten`
+    compares with the whole batch [REINFORCE++]."""
+    separate_rewards: bool = False
+    """[GDPO] Each reward of a rollout (the outcome, the PRM's, each term) gets its advantage by itself, and
+    these are added, each times its weight; else the advantage is of their sum. Rewards of `task.reward` then
+    need `normalise: group`."""
     step_weight: Probability = 0.0
     """[C] lambda: A = (1 - lambda) A_outcome + lambda A_step."""
     step_transform: Literal["none", "min_form"] = "none"

@@ -157,6 +157,12 @@ class Config(StrictModel):
                 "method.outcome_weight, step_weight and trajectory_weight are all 0, and there is no "
                 "task.reward and no term in method.outcome_terms, so no reward is left; set one"
             )
+        summed = [one.name for one in self.task.reward if one.normalise != "group"]
+        if method.separate_rewards and summed:
+            raise ValueError(
+                "method.separate_rewards compares each reward within its group by itself, but the reward "
+                f"{summed[0]} of task.reward does not: set normalise: group for it"
+            )
         if self.rollout.max_workers < self.rollout.min_workers:
             raise ValueError(
                 f"rollout.max_workers must be at least rollout.min_workers ({self.rollout.min_workers}), "

@@ -6,7 +6,7 @@ type of the input, so that the result does not depend on the order of rollouts i
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,12 +17,17 @@ STD_EPSILON = 1e-6
 """Added to a group's standard deviation."""
 
 
-def outcome_advantages(outcomes: Tensor, groups: Tensor, how: Literal["grpo", "dr_grpo", "rloo"]) -> Tensor:
+OutcomeAdvantage = Literal["grpo", "dr_grpo", "rloo", "none"]
+"""How a rollout's reward becomes an advantage; see `outcome_advantages`."""
+
+
+def outcome_advantages(outcomes: Tensor, groups: Tensor, how: OutcomeAdvantage) -> Tensor:
     """Compare each outcome with those of its group.
 
     `grpo` (arXiv 2402.03300): (o - mean) / (std + 1e-6), std with Bessel's correction as in TRL and
     verl. `dr_grpo` (2503.20783): o - mean. `rloo` (2402.14740): o - mean of the others. A group whose
-    outcomes are all equal, or that has one rollout only, gets exactly 0.
+    outcomes are all equal, or that has one rollout only, gets exactly 0. `none` (REINFORCE++, 2501.03262,
+    behind which `whiten` comes): o as it is.
 
     Args:
         outcomes: float [N], in [0, 1].
@@ -35,9 +40,11 @@ def outcome_advantages(outcomes: Tensor, groups: Tensor, how: Literal["grpo", "d
     Raises:
         ValueError: an outcome is not finite (a rollout that was not graded), or `how` is unknown.
     """
-    if how not in ("grpo", "dr_grpo", "rloo"):
-        raise ValueError(f"how must be grpo, dr_grpo or rloo, but is {how!r}")
+    if how not in get_args(OutcomeAdvantage):
+        raise ValueError(f"how must be one of {get_args(OutcomeAdvantage)}, but is {how!r}")
     _check_finite(outcomes, "outcome of rollout")
+    if how == "none":
+        return outcomes
     centred, std, count = _centred(outcomes, groups)
     if how == "grpo":
         centred = centred / (std + STD_EPSILON)

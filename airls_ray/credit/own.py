@@ -44,10 +44,25 @@ def with_terms(total: Tensor, terms: Sequence[TermConfig], known: Known) -> Tens
         DoorError: one raised, did not return a finite number for each rollout, or needs step rewards where
             there are none.
     """
+    for one, values in zip(terms, term_values(terms, known, total.numel()), strict=True):
+        total = total + one.weight * values.to(total.dtype)
+    return total
+
+
+def term_values(terms: Sequence[TermConfig], known: Known, rows: int) -> list[Tensor]:
+    """Return what each term says of rollouts, before its weight: float [N] each.
+
+    Args:
+        terms: of the method.
+        known: as for `with_terms`.
+        rows: N.
+
+    Raises:
+        DoorError: as for `with_terms`.
+    """
     for one in terms:
         _check_needs(one, known)
-        total = total + one.weight * _called(one, known, total.numel(), "rollouts").to(total.dtype)
-    return total
+    return [_called(one, known, rows, "rollouts") for one in terms]
 
 
 def kept_rows(filters: Sequence[FilterConfig], known: Known, rows: int) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from airls_ray.config.schema import MethodConfig
 from airls_ray.credit import formulas as credit
-from airls_ray.credit.own import transformed, with_terms
+from airls_ray.credit.own import term_values, transformed
 from airls_ray.data.schemas import REWARD_STEPS as STEPS
 from airls_ray.data.schemas import REWARD_SUM as SUM
 from airls_ray.grading.learned_outcomes import learned_outcomes
@@ -43,8 +46,8 @@ def assign_credit(
     units = to_packed(rollouts["step_ends"]) if rewards is None else rewards
     unit_rows = torch.repeat_interleave(torch.arange(units.rows), units.lengths)
     groups = torch.from_numpy(rollouts["group"].to_numpy().copy())
-    total = rollout_rewards(rollouts, grades, rewards, unit_rows, method, max_response_tokens)
-    outcome = credit.outcome_advantages(total, groups, method.outcome_advantage)
+    parts = reward_parts(rollouts, grades, rewards, unit_rows, method, max_response_tokens)
+    outcome = _outcome_advantages(parts, groups, method)
     # What is brought to the scale of the batch is so over what learns: others must not shift it.
     learns = torch.zeros(units.rows, dtype=torch.bool)
     learns[rows_that_learn(rollouts, method.filters, scores)] = True
@@ -72,6 +75,18 @@ def assign_credit(
     return to_list_column(advantages.float(), units.offsets, pa.list_(pa.float32()))
 
 
+@dataclass(frozen=True)
+class RewardPart:
+    """One reward of the rollouts."""
+
+    values: Tensor
+    """Float [N]."""
+    weight: float = 1.0
+    """Its share in a rollout's reward."""
+    own: bool = False
+    """Whether it is the configuration's own, which has a scale of its own already."""
+
+
 def rollout_rewards(
     rollouts: pa.Table,
     grades: pa.Table,
@@ -83,20 +98,34 @@ def rollout_rewards(
     """The scalar reward of each rollout [N]: outcome, the configuration's own, the PRM's, terms.
 
     R = outcome_weight o + own + trajectory_weight rbar + the method's terms.
+    """
+    return _total(reward_parts(rollouts, grades, rewards, unit_rows, method, max_response_tokens))
+
+
+def reward_parts(
+    rollouts: pa.Table,
+    grades: pa.Table,
+    rewards: PackedColumn | None,
+    unit_rows: Tensor,
+    method: MethodConfig,
+    max_response_tokens: int,
+) -> list[RewardPart]:
+    """The rewards of which `rollout_rewards` is the weighted sum, the outcome first.
+
     Own rewards that are per step are in the steps' advantages, or, where steps have none (`step_weight` 0),
     their sum is in R.
     """
     outcomes = torch.from_numpy(learned_outcomes(grades).to_numpy().copy())
-    total = method.outcome_weight * outcomes
+    parts = [RewardPart(outcomes, method.outcome_weight)]
     if SUM in grades.column_names:
-        total = total + torch.from_numpy(grades[SUM].to_numpy().copy())
+        parts.append(RewardPart(torch.from_numpy(grades[SUM].to_numpy().copy()), own=True))
     if STEPS in grades.column_names and method.step_weight == 0:
         own = to_packed(grades[STEPS])
         rows = torch.repeat_interleave(torch.arange(own.rows), own.lengths)
-        total = total + credit.trajectory_rewards(own.values, rows, own.rows, "sum")
+        parts.append(RewardPart(credit.trajectory_rewards(own.values, rows, own.rows, "sum"), own=True))
     if rewards is not None and method.trajectory_weight > 0:
         whole = credit.trajectory_rewards(rewards.values, unit_rows, rewards.rows, method.trajectory_reward)
-        total = total + method.trajectory_weight * whole
+        parts.append(RewardPart(whole, method.trajectory_weight))
     if method.terms:
         known = rollout_values(rollouts) | {
             "outcomes": outcomes,
@@ -104,7 +133,30 @@ def rollout_rewards(
         }
         if rewards is not None:
             known |= {"rewards": rewards.values, "step_rows": unit_rows}
-        total = with_terms(total, method.terms, {**known, "max_response_tokens": max_response_tokens})
+        values = term_values(
+            method.terms, {**known, "max_response_tokens": max_response_tokens}, outcomes.numel()
+        )
+        parts += [RewardPart(said, one.weight) for one, said in zip(method.terms, values, strict=True)]
+    return parts
+
+
+def _outcome_advantages(parts: Sequence[RewardPart], groups: Tensor, method: MethodConfig) -> Tensor:
+    """Compare the rewards of rollouts within their groups: their sum, or each by itself [N]."""
+    how = method.outcome_advantage
+    if not method.separate_rewards:
+        return credit.outcome_advantages(_total(parts), groups, how)
+    return _total(
+        [
+            part if part.own else replace(part, values=credit.outcome_advantages(part.values, groups, how))
+            for part in parts
+        ]
+    )
+
+
+def _total(parts: Sequence[RewardPart]) -> Tensor:
+    total = parts[0].weight * parts[0].values
+    for part in parts[1:]:
+        total = total + part.weight * part.values.to(total.dtype)
     return total
 
 

@@ -64,7 +64,7 @@ def test_an_outcome_that_was_not_graded_is_an_error_that_names_the_rollout() -> 
 
 
 def test_an_unknown_advantage_is_an_error() -> None:
-    with pytest.raises(ValueError, match="grpo, dr_grpo or rloo"):
+    with pytest.raises(ValueError, match=r"one of .*grpo.*, but is 'ppo'"):
         outcome_advantages(OUTCOMES, ONE_GROUP, "ppo")  # type: ignore[arg-type]
 
 
