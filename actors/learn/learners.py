@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from torch import Tensor
 
 from actors.cluster import cluster
 from actors.cluster.cluster import resolve
@@ -23,6 +24,7 @@ from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.grading.learned_outcomes import with_outcomes
 from airls_ray.learning.advantages import assign_credit
+from airls_ray.learning.alone_logprobs import mean_logprobs_alone, takes_alone
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, kernels, own_device
 from airls_ray.learning.policy import update_policy
@@ -166,6 +168,7 @@ class PolicyLearner(Learner):
             scored,
             self._config.method,
             max_response_tokens=self._config.rollout.max_response_tokens,
+            alone=self._mean_logprobs_alone(table),
         )
         metrics = update_policy(
             self._engine,
@@ -181,6 +184,19 @@ class PolicyLearner(Learner):
         )
         self._version = version
         return metrics
+
+    def _mean_logprobs_alone(self, rollouts: pa.Table) -> Tensor | None:
+        """Mean log-probabilities of the responses without their problems, where a term needs them."""
+        if not takes_alone(self._config.method):
+            return None
+        return mean_logprobs_alone(
+            self._engine,
+            rollouts,
+            self._codec.encode_prompt("") or [self._codec.eos_id],
+            self._learner,
+            temperature=self._config.rollout.temperature,
+            pad_id=self._codec.pad_id,
+        )
 
     def export_weights(self) -> WeightBuffer | None:
         """All weights, or an adapter's alone, in one buffer (rank 0), under names that vLLM loads."""

@@ -14,10 +14,14 @@ OF_STEPS = ("rewards", "step_rows", "groups", "outcomes", "learns")
 """What a credit transform may take: float [S], int64 [S], int64 [N], float [N], bool [N]."""
 OF_ROLLOUTS = ("outcomes", "groups", "lengths", "truncated")
 """What a rule for rollouts may take: float [N], int64 [N], int64 [N], bool [N]."""
-OF_SCORED = (*OF_ROLLOUTS, "rewards", "step_rows")
+OF_PRM = ("rewards", "step_rows")
+"""What only a PRM gives."""
+OF_SCORED = (*OF_ROLLOUTS, *OF_PRM)
 """What a row filter may take: as above, and where a PRM has scored the rollouts float [S] and int64 [S]."""
-OF_OUTCOMES = (*OF_SCORED, "unanswered", "max_response_tokens")
-"""What an outcome term may take: as above, bool [N], and a number."""
+OF_OUTCOMES = (*OF_SCORED, "unanswered", "max_response_tokens", "mean_logprobs", "mean_logprobs_alone")
+"""What an outcome term may take: as above, bool [N], a number, and float [N] of the policy: the mean
+log-probability of a response's tokens behind its problem, and behind an empty one. The last costs a pass of
+the policy, which is made where a term needs it (has no default for it)."""
 
 TRANSFORM = Kind(
     name="credit transform",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from airls_ray.config.method_doors import FilterConfig, TermConfig, TransformConfig
+from airls_ray.credit.kinds import OF_PRM
 from airls_ray.errors import DoorError
 from airls_ray.own_code import call_own, shown
 
@@ -119,7 +120,7 @@ def _called(
 
 
 def _check_needs(config: TermConfig | FilterConfig, known: Known) -> None:
-    missing = [name for name in config.open().needed if name not in known]
+    missing = [name for name in config.open().needed if name in OF_PRM and name not in known]
     if missing:
         early = isinstance(config, FilterConfig) and config.prm
         remedy = "the PRM learns before it scores: leave out prm: true" if early else "name a PRM"

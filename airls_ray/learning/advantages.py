@@ -15,6 +15,8 @@ from airls_ray.credit.own import term_values, transformed
 from airls_ray.data.schemas import REWARD_STEPS as STEPS
 from airls_ray.data.schemas import REWARD_SUM as SUM
 from airls_ray.grading.learned_outcomes import learned_outcomes
+from airls_ray.learning.alone_logprobs import NAME as ALONE
+from airls_ray.learning.alone_logprobs import row_means
 from airls_ray.learning.group_filter import group_numbers, rollout_values, rows_that_learn
 from airls_ray.tensors import PackedColumn, to_list_column, to_packed
 
@@ -26,6 +28,7 @@ def assign_credit(
     method: MethodConfig,
     *,
     max_response_tokens: int,
+    alone: Tensor | None = None,
 ) -> pa.ListArray:
     """Advantages of every step of every rollout, or of every token where the PRM's rewards are per token.
 
@@ -35,6 +38,7 @@ def assign_credit(
         scores: STEP_SCORES, joined by position; None where the method has no PRM.
         method: which rewards become which advantage.
         max_response_tokens: the sampler's limit, for the over-length penalty.
+        alone: float [rows], what `mean_logprobs_alone` gives, where a term takes it.
 
     Returns:
         list<float32> [rows], one value per step or per token.
@@ -46,7 +50,7 @@ def assign_credit(
     units = to_packed(rollouts["step_ends"]) if rewards is None else rewards
     unit_rows = torch.repeat_interleave(torch.arange(units.rows), units.lengths)
     groups = torch.from_numpy(rollouts["group"].to_numpy().copy())
-    parts = reward_parts(rollouts, grades, rewards, unit_rows, method, max_response_tokens)
+    parts = reward_parts(rollouts, grades, rewards, unit_rows, method, max_response_tokens, alone)
     outcome = _outcome_advantages(parts, groups, method)
     # What is brought to the scale of the batch is so over what learns: others must not shift it.
     learns = torch.zeros(units.rows, dtype=torch.bool)
@@ -109,6 +113,7 @@ def reward_parts(
     unit_rows: Tensor,
     method: MethodConfig,
     max_response_tokens: int,
+    alone: Tensor | None = None,
 ) -> list[RewardPart]:
     """The rewards of which `rollout_rewards` is the weighted sum, the outcome first.
 
@@ -130,7 +135,10 @@ def reward_parts(
         known = rollout_values(rollouts) | {
             "outcomes": outcomes,
             "unanswered": torch.from_numpy(grades["answer"].is_null().to_numpy().copy()),
+            "mean_logprobs": row_means(rollouts["logprobs"]),
         }
+        if alone is not None:
+            known[ALONE] = alone
         if rewards is not None:
             known |= {"rewards": rewards.values, "step_rows": unit_rows}
         values = term_values(

@@ -135,7 +135,12 @@ def _try_rules(method: MethodConfig, max_response_tokens: int) -> None:
         "learns": learns,
     }
     _twice(method.step_transforms, lambda: transformed(rewards, method.transforms, of_steps))
-    more = {"unanswered": outcomes == 0.5, "max_response_tokens": max_response_tokens}
+    more = {
+        "unanswered": outcomes == 0.5,
+        "max_response_tokens": max_response_tokens,
+        "mean_logprobs": -0.25 * outcomes - 0.25,
+        "mean_logprobs_alone": -0.5 * outcomes - 0.5,
+    }
     _twice(method.outcome_terms, lambda: with_terms(outcomes, method.terms, scored | more))
 
 

@@ -237,6 +237,7 @@ def test_the_built_ins_are_the_files_of_their_folders() -> None:
         "laser_d",
         "overlong",
         "par",
+        "sar",
     }
     assert names["row filter"] == {"accuracy_band", "prof", "untruncated", "varied_groups"}
     assert names["policy loss"] == {"cispo", "clipped", "dual_clip", "gspo", "prl"}
