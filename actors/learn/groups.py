@@ -56,10 +56,12 @@ class PolicyGroup(LearnerGroup):
         return self.start("replay_log_probs", tables)
 
     def update(
-        self, rollouts: Refs, grades: Any, scores: Refs, reference: Refs, version: int
+        self, problems: pa.Table, rollouts: Refs, grades: Any, scores: Refs, reference: Refs, version: int
     ) -> dict[str, float]:
         """One iteration's optimiser updates; the weights are then those of `version`."""
-        metrics: dict[str, float] = self.finish("update", rollouts, [grades], scores, reference, version)
+        metrics: dict[str, float] = self.finish(
+            "update", problems, rollouts, [grades], scores, reference, version
+        )
         return metrics
 
     def export(self) -> Any:

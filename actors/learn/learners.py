@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from torch import Tensor
 
 from actors.cluster import cluster
 from actors.cluster.cluster import resolve
@@ -24,10 +24,10 @@ from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.grading.learned_outcomes import with_outcomes
 from airls_ray.learning.advantages import assign_credit
-from airls_ray.learning.alone_logprobs import mean_logprobs_alone, takes_alone
 from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, kernels, own_device
 from airls_ray.learning.policy import update_policy
+from airls_ray.learning.policy_reader import PolicyReader
 from airls_ray.learning.replay import ReplaySample
 from airls_ray.learning.save import save_trained
 from airls_ray.models.load import load_policy_module
@@ -153,6 +153,7 @@ class PolicyLearner(Learner):
 
     def update(
         self,
+        problems: pa.Table,
         rollouts: Sequence[Any],
         grades: Sequence[Any],
         scores: Sequence[Any],
@@ -162,13 +163,16 @@ class PolicyLearner(Learner):
         """Assign credit and make the iteration's optimiser updates; the weights are then `version`."""
         table = graded_rollouts(rollouts, grades)
         scored = merge_parts(resolve(scores)) if scores else None
+        temperature = self._config.rollout.temperature
+        reader = PolicyReader(self._engine, self._learner, self._codec, temperature)
         advantages = assign_credit(
             table,
             resolve(grades)[0],
             scored,
             self._config.method,
             max_response_tokens=self._config.rollout.max_response_tokens,
-            alone=self._mean_logprobs_alone(table),
+            alone=reader.mean_logprobs_alone(self._config.method, table),
+            gains=partial(reader.answer_gains, table, problems),
         )
         metrics = update_policy(
             self._engine,
@@ -177,26 +181,13 @@ class PolicyLearner(Learner):
             merge_parts(resolve(reference)) if reference else None,
             self._config.method,
             self._learner,
-            temperature=self._config.rollout.temperature,
+            temperature=temperature,
             max_response_tokens=self._config.rollout.max_response_tokens,
             pad_id=self._codec.pad_id,
             scores=scored,
         )
         self._version = version
         return metrics
-
-    def _mean_logprobs_alone(self, rollouts: pa.Table) -> Tensor | None:
-        """Mean log-probabilities of the responses without their problems, where a term needs them."""
-        if not takes_alone(self._config.method):
-            return None
-        return mean_logprobs_alone(
-            self._engine,
-            rollouts,
-            self._codec.encode_prompt("") or [self._codec.eos_id],
-            self._learner,
-            temperature=self._config.rollout.temperature,
-            pad_id=self._codec.pad_id,
-        )
 
     def export_weights(self) -> WeightBuffer | None:
         """All weights, or an adapter's alone, in one buffer (rank 0), under names that vLLM loads."""

@@ -62,7 +62,7 @@ def run_iteration(
     if not warmup:
         version += 1
         with clock("policy_update"):
-            metrics |= parts.policy.update(rollouts, grades, scores, batch.reference, version)
+            metrics |= parts.policy.update(batch.problems, rollouts, grades, scores, batch.reference, version)
         with clock("sync"):
             stream.push(parts.policy.export(), version)
     tell_outcomes(parts, state.iteration, outcomes)  # before choices that may know of them

@@ -54,7 +54,7 @@ def run_iteration(
     if not warmup:
         version += 1
         with clock("policy_update"):
-            metrics |= parts.policy.update(rollouts, grades, scores, reference, version)
+            metrics |= parts.policy.update(problems, rollouts, grades, scores, reference, version)
         with clock("sync"):
             parts.sync.push(version)
     if config.evaluates_after(state.iteration + 1):

@@ -146,7 +146,7 @@ class Config(StrictModel):
                 "rollout.engine.lora=adapter needs a policy that learns by LoRA: set policy.lora.rank above 0"
             )
         method = self.method
-        if method.step_weight > 0 and not self.uses_prm and not self.task.reward:
+        if method.step_weight > 0 and not self.has_step_rewards and not method.step_transforms:
             raise ValueError(
                 "method.step_weight above 0 needs a PRM, but prm_objective is none, or a reward per step "
                 "(task.reward)"
@@ -232,6 +232,11 @@ class Config(StrictModel):
     def uses_prm(self) -> bool:
         """Whether a PRM scores the rollouts."""
         return self.method.prm_objective.name != "none"
+
+    @property
+    def has_step_rewards(self) -> bool:
+        """Whether a PRM or a reward of the configuration may give steps rewards."""
+        return self.uses_prm or bool(self.task.reward)
 
     @property
     def grades_more(self) -> bool:

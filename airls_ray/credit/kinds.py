@@ -10,8 +10,11 @@ from functools import partial
 from airls_ray.doors import Kind
 from airls_ray.own_code import read_rule
 
-OF_STEPS = ("rewards", "step_rows", "groups", "outcomes", "learns")
-"""What a credit transform may take: float [S], int64 [S], int64 [N], float [N], bool [N]."""
+OF_STEPS = ("rewards", "step_rows", "groups", "outcomes", "learns", "answer_gains")
+"""What a credit transform may take: float [S] (0 where neither a PRM nor a reward gives steps any), int64
+[S], int64 [N], float [N], bool [N], and a function: of the text between a step and the right answer, float
+[S], how much each step but the last raises the answer's probability. Where a transform calls it, it costs a
+pass of the policy over every beginning of every response."""
 OF_ROLLOUTS = ("outcomes", "groups", "lengths", "truncated")
 """What a rule for rollouts may take: float [N], int64 [N], int64 [N], bool [N]."""
 OF_PRM = ("rewards", "step_rows")

@@ -32,6 +32,7 @@ def try_own_code(config: Config, progress: Progress) -> None:
         "max_response_tokens": config.rollout.max_response_tokens,
         "reference": config.uses_reference,
         "refill": config.train.refill_rounds > 0,
+        "step_rewards": config.has_step_rewards,
     }
     run_trial(_MODULE, given, "method", ", ".join(names), progress)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -20,6 +21,9 @@ from airls_ray.learning.alone_logprobs import row_means
 from airls_ray.learning.group_filter import group_numbers, rollout_values, rows_that_learn
 from airls_ray.tensors import PackedColumn, to_list_column, to_packed
 
+AnswerGains = Callable[[str], Tensor]
+"""Of the text between a step and the right answer: float [steps of all rollouts]."""
+
 
 def assign_credit(
     rollouts: pa.Table,
@@ -29,6 +33,7 @@ def assign_credit(
     *,
     max_response_tokens: int,
     alone: Tensor | None = None,
+    gains: AnswerGains | None = None,
 ) -> pa.ListArray:
     """Advantages of every step of every rollout, or of every token where the PRM's rewards are per token.
 
@@ -39,6 +44,7 @@ def assign_credit(
         method: which rewards become which advantage.
         max_response_tokens: the sampler's limit, for the over-length penalty.
         alone: float [rows], what `mean_logprobs_alone` gives, where a term takes it.
+        gains: gives `answer_gains` of all steps, for transforms that call it.
 
     Returns:
         list<float32> [rows], one value per step or per token.
@@ -57,13 +63,17 @@ def assign_credit(
     learns[rows_that_learn(rollouts, method.filters, scores)] = True
     step = None
     step_rewards = _with_own_steps(rewards, units, rollouts, grades)
+    if step_rewards is None and method.transforms:
+        step_rewards = torch.zeros(units.values.numel())
     if step_rewards is not None and method.step_weight > 0:
-        known = {
+        known: dict[str, Any] = {
             "step_rows": unit_rows,
             "groups": group_numbers(rollouts),
             "outcomes": torch.from_numpy(learned_outcomes(grades).to_numpy().copy()),
             "learns": learns,
         }
+        if gains is not None:
+            known["answer_gains"] = lambda intro: _on_units(gains(intro), units, rollouts)
         values = transformed(step_rewards, method.transforms, known)
         step = credit.step_advantages(
             values,
@@ -177,14 +187,17 @@ def _with_own_steps(
     """
     if STEPS not in grades.column_names:
         return None if rewards is None else rewards.values
-    own = to_packed(grades[STEPS])
-    if rewards is None:
-        return own.values
-    if torch.equal(own.offsets, units.offsets):
-        return rewards.values + own.values
+    own = _on_units(to_packed(grades[STEPS]).values, units, rollouts)
+    return own if rewards is None else rewards.values + own
+
+
+def _on_units(values: Tensor, units: PackedColumn, rollouts: pa.Table) -> Tensor:
+    """Values of all steps on the units [S]: as they are, or of tokens at each step's last one."""
     ends = to_packed(rollouts["step_ends"])
+    if torch.equal(ends.offsets, units.offsets):
+        return values
     starts = torch.repeat_interleave(units.offsets[:-1], ends.lengths)
-    return rewards.values.index_add(0, starts + ends.values - 1, own.values)
+    return values.new_zeros(units.values.numel()).index_add(0, starts + ends.values - 1, values)
 
 
 def _tokens_per_unit(rollouts: pa.Table, units: PackedColumn) -> Tensor:

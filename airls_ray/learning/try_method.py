@@ -45,6 +45,7 @@ def try_method(
     *,
     reference: bool,
     refill: bool = False,
+    step_rewards: bool = True,
 ) -> None:
     """Call everything that a method names in its lists, an objective of the user's own, and a loss that
     is not the default.
@@ -55,12 +56,15 @@ def try_method(
         max_response_tokens: the sampler's limit.
         reference: whether the policy's loss gets log-probabilities of a reference model.
         refill: whether groups that filters leave out are replaced, before a PRM has scored.
+        step_rewards: whether a PRM or a reward may give steps rewards.
 
     Raises:
         DoorError: one does not open, raises, hangs, or returns something else than it must.
     """
     if refill:
         _check_refill(method)
+    if not step_rewards:
+        _check_steps(method)
     with deadline():
         _try_objective(method, prm)
     with deadline():
@@ -99,6 +103,15 @@ def _check_refill(method: MethodConfig) -> None:
             )
 
 
+def _check_steps(method: MethodConfig) -> None:
+    made = any("answer_gains" in one.open().needed for one in method.transforms)
+    if method.step_weight > 0 and not made:
+        raise DoorError(
+            "method.step_weight above 0 needs step rewards, which method.step_transforms only change here: "
+            "name a PRM (method.prm_objective), a reward per step (task.reward) or information_gain"
+        )
+
+
 def _try_outcomes(method: MethodConfig) -> None:
     if not method.outcomes.labels:
         return
@@ -133,6 +146,7 @@ def _try_rules(method: MethodConfig, max_response_tokens: int) -> None:
         "groups": known["groups"],
         "outcomes": outcomes,
         "learns": learns,
+        "answer_gains": lambda intro: 0.5 * rewards,
     }
     _twice(method.step_transforms, lambda: transformed(rewards, method.transforms, of_steps))
     more = {
@@ -255,6 +269,7 @@ def _try_given(given: Mapping[str, Any]) -> None:
         given["max_response_tokens"],
         reference=given["reference"],
         refill=given["refill"],
+        step_rewards=given["step_rewards"],
     )
 
 

@@ -225,6 +225,7 @@ def test_the_built_ins_are_the_files_of_their_folders() -> None:
         "clip",
         "delta",
         "gated",
+        "information_gain",
         "largest_return",
         "min_form",
         "renorm",
