@@ -155,9 +155,3 @@ def test_transforms_without_step_rewards_are_refused_before_a_run() -> None:
     with pytest.raises(DoorError, match=r"^method\.step_weight above 0 needs step rewards, which"):
         try_method(method, PRMConfig(), 8, reference=False, step_rewards=False)
     try_method(MethodConfig(**METHOD), PRMConfig(), 8, reference=False, step_rewards=False)
-
-
-def test_the_text_before_the_answer_must_be_said() -> None:
-    method = MethodConfig(**{**METHOD, "step_transforms": ["information_gain"]})
-    with pytest.raises(DoorError, match="information_gain takes 'intro', which nobody gives it"):
-        try_method(method, PRMConfig(), 8, reference=False, step_rewards=False)

@@ -13,7 +13,7 @@ def transform(
     step_rows: Tensor,
     outcomes: Tensor,
     answer_gains: Callable[[str], Tensor],
-    intro: str,
+    intro: str = "",
 ) -> Tensor:
     """Return r + p_t - p_{t-1}, and r + o at the last step [S]; p = exp(mean log pi(answer | q, steps to t)).
 
@@ -26,7 +26,7 @@ def transform(
         outcomes: float [N].
         answer_gains: of the text between a step and the answer, float [S], 0 at a last step. It costs a pass
             of the policy over every beginning of every response.
-        intro: that text, such as a line feed and "#### ".
+        intro: that text, such as a line feed and "#### "; none: the answer stands right behind the step.
     """
     last = torch.ones_like(step_rows, dtype=torch.bool)
     last[:-1] = step_rows[1:] != step_rows[:-1]
