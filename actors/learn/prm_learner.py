@@ -51,6 +51,7 @@ class PRMLearner(Learner):
                 prm.parameterisation,
                 model.dtype,
                 prm.shaping,
+                outcome_beta=prm.outcome_head,
                 attention=model.attention,
                 trust_remote_code=model.trust_remote_code,
                 gradient_checkpointing=self._learner.gradient_checkpointing,
@@ -179,6 +180,7 @@ class PRMServer:
             prm.parameterisation,
             model.dtype,
             prm.shaping,
+            outcome_beta=prm.outcome_head,
             attention=model.attention,
             trust_remote_code=model.trust_remote_code,
         )

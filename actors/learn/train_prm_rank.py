@@ -41,6 +41,7 @@ def train_prm_rank(job: dict[str, Any]) -> None:
                 config.prm.parameterisation,
                 config.model.dtype,
                 config.prm.shaping,
+                outcome_beta=config.prm.outcome_head,
                 attention=config.model.attention,
                 trust_remote_code=config.model.trust_remote_code,
                 gradient_checkpointing=config.prm.learner.gradient_checkpointing,

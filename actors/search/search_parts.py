@@ -91,7 +91,9 @@ class StepScorer:
 
         model, prm = self._config.model, self._config.prm
         device = own_device()
-        module = load_prm_module(folder, prm.parameterisation, model.dtype).to(device)
+        module = load_prm_module(folder, prm.parameterisation, model.dtype, outcome_beta=prm.outcome_head).to(
+            device
+        )
         return PrefixScorer(
             module,
             prm,

@@ -67,6 +67,11 @@ def check_objective(objective: ObjectiveConfig, prm: PRMConfig) -> None:
             f"method.prm_objective={objective.name} needs prm.parameterisation=log_prob (its rewards are "
             "log-ratios), but it is scalar_head"
         )
+    if prm.outcome_head is not None and objective.learns:
+        raise ValueError(
+            f"prm.outcome_head is learned from labels (train-prm), and method.prm_objective={objective.name} "
+            "has none: leave it out, or set method.prm_objective=frozen"
+        )
     if prm.is_teacher and objective.name != "frozen":
         raise ValueError(
             "prm.reward=distillation is of a teacher that does not learn, which only "

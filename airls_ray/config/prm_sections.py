@@ -67,6 +67,9 @@ class PRMConfig(StrictModel):
     pair_by_problem: bool = True
     """[C] Weigh the reference side so that each problem counts as much on both sides; otherwise the
     PRM learns which problems are hard."""
+    outcome_head: PositiveFloat | None = None
+    """beta [BiRM, arXiv 2503.04618: 1]: a scalar head has a second output, how the solution ends, and scores
+    (outcome + beta process) / (1 + beta). For `train-prm`, and a frozen PRM; null: one output."""
     shaping: bool = False
     """[P, Fu et al. 2018] Add h(next) - h(now) to f; scalar head only."""
     repirl: RepirlConfig = RepirlConfig()
@@ -123,6 +126,11 @@ class PRMConfig(StrictModel):
         return "sum" if self.parameterisation == "log_prob" else "mean"
 
     @property
+    def head_outputs(self) -> int:
+        """Outputs of a scalar head."""
+        return 2 if self.shaping or self.outcome_head is not None else 1
+
+    @property
     def is_teacher(self) -> bool:
         """Whether it is a plain language model that the policy is distilled from."""
         return self.reward == "distillation"
@@ -144,6 +152,11 @@ class PRMConfig(StrictModel):
     def _fits(self) -> PRMConfig:
         if self.reward == "distillation" and self.parameterisation != "log_prob":
             raise ValueError("reward=distillation is of a language model: set parameterisation=log_prob")
+        if self.outcome_head is not None and (self.parameterisation != "scalar_head" or self.shaping):
+            raise ValueError(
+                "outcome_head is a second output of a scalar head: set parameterisation=scalar_head and "
+                "shaping=false"
+            )
         if self.shaping and self.parameterisation != "scalar_head":
             raise ValueError("shaping needs parameterisation=scalar_head, but it is log_prob")
         if self.discriminator == "gail" and self.parameterisation != "scalar_head":

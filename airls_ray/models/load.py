@@ -84,6 +84,7 @@ def load_prm_module(
     dtype: DType = "float32",
     shaping: bool = False,
     *,
+    outcome_beta: float | None = None,
     attention: AttentionName = "auto",
     trust_remote_code: bool = False,
     gradient_checkpointing: bool = False,
@@ -91,9 +92,9 @@ def load_prm_module(
 ) -> PRMModule:
     """Load a PRM, or start one from a policy's folder.
 
-    `log_prob`: the causal language model as it is. `scalar_head`: a token classifier with one label
-    (two with `shaping`); a folder without a head (the policy's) gets one of zeros, so that f is 0
-    everywhere at the start.
+    `log_prob`: the causal language model as it is. `scalar_head`: a token classifier with one label (two
+    with `shaping`, or with `outcome_beta`, which is `prm.outcome_head`); a folder without a head (the
+    policy's) gets one of zeros, so that f is 0 everywhere at the start.
 
     Raises:
         ModelError: as `load_policy_module`, or the folder's head has another number of labels.
@@ -107,7 +108,7 @@ def load_prm_module(
             gradient_checkpointing=gradient_checkpointing,
             logit_chunk_mib=logit_chunk_mib,
         )
-    labels = 2 if shaping else 1
+    labels = 2 if shaping or outcome_beta is not None else 1
     check_model_folder(path)
     model, report = _from_pretrained(
         AutoModelForTokenClassification, path, dtype, attention, trust_remote_code, num_labels=labels
@@ -118,7 +119,7 @@ def load_prm_module(
         nn.init.zeros_(model.score.weight)
         if model.score.bias is not None:
             nn.init.zeros_(model.score.bias)
-    return ScalarHeadModule(_prepared(model, gradient_checkpointing))
+    return ScalarHeadModule(_prepared(model, gradient_checkpointing), outcome_beta=outcome_beta)
 
 
 def save_hf(

@@ -19,6 +19,7 @@ from airls_ray.errors import ConfigError
 from airls_ray.models.attention import row_ends
 from airls_ray.models.logits import LogitForm
 from airls_ray.models.token_logprobs import TokenReader, read_in_chunks
+from airls_ray.objectives.outcome_head import combined_logit
 
 
 def hf_name(name: str) -> str | None:
@@ -156,7 +157,21 @@ class PolicyModule(_WrappedModel):
 
 
 class ScalarHeadModule(_WrappedModel):
-    """A token classifier with one label (f), or two with shaping (g and the state value h)."""
+    """A token classifier with one label (f), or two: with shaping g and the state value h; with an outcome
+    head whether a step is right and how the solution ends."""
+
+    def __init__(self, model: Any, *, outcome_beta: float | None = None) -> None:
+        """`outcome_beta`: `prm.outcome_head`."""
+        super().__init__(model)
+        self._outcome_beta = outcome_beta
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Return f of the hidden states [R, hidden] of tokens: fp32 [R]; of an outcome head both combined."""
+        outputs = self.model.score(hidden).float()
+        if self._outcome_beta is None:
+            first: Tensor = outputs[:, 0]
+            return first
+        return combined_logit(outputs[:, 0], outputs[:, 1], self._outcome_beta)
 
     def forward(
         self,
@@ -166,8 +181,13 @@ class ScalarHeadModule(_WrappedModel):
         targets: Tensor,
         attention_mask: Tensor | None = None,
         token_index: Tensor | None = None,
+        *,
+        apart: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return (f [R], h [R] or None), fp32.
+
+        Of an outcome head f is its two outputs combined, and with `apart` the logits of the step and of the
+        outcome are returned.
 
         `f` (with shaping: g) is read AT response token r. `h` is the value of the state BEFORE token
         r, read at the position that predicts it; so the state after a step is the `h` of the next
@@ -176,9 +196,13 @@ class ScalarHeadModule(_WrappedModel):
         if token_index is None:
             raise ValueError("ScalarHeadModule needs token_index")
         hidden = self._hidden(input_ids, position_ids, attention_mask)
+        if self._outcome_beta is not None and not apart:
+            return self.values(hidden[token_index]), None
         f = self.model.score(hidden[token_index]).float()
         if f.shape[1] == 1:
             return f.squeeze(1), None
+        if self._outcome_beta is not None:
+            return f[:, 0], f[:, 1]
         h = self.model.score(hidden[predict_index]).float()
         return f[:, 0], h[:, 1]
 

@@ -36,13 +36,22 @@ class StepLossInputs:
     """int64 [S]: solution of each step within the micro-batch."""
     positions: Tensor
     """int64 [S]: place of each step in its solution, from 0."""
+    outcome_logits: Tensor | None = None
+    """[S], with gradient: the second output of a head that has one (`prm.outcome_head`)."""
 
     @classmethod
-    def of(cls, logits: Tensor, labels: Tensor, step_rows: Tensor, positions: Tensor) -> StepLossInputs:
+    def of(
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        step_rows: Tensor,
+        positions: Tensor,
+        outcome_logits: Tensor | None = None,
+    ) -> StepLossInputs:
         """Make them of labels that are nan where there is none."""
         used = ~labels.isnan()
         weights = used.to(logits.dtype)
-        return cls(logits, labels.where(used, weights), weights, step_rows, positions)
+        return cls(logits, labels.where(used, weights), weights, step_rows, positions, outcome_logits)
 
 
 @dataclass(frozen=True)

@@ -66,14 +66,14 @@ def prm_parameters(config: Config, shape: ModelShape) -> int:
     """Parameters of the PRM: a scalar head in place of the output layer, or a causal language model."""
     if config.prm.parameterisation == "log_prob":
         return shape.parameters
-    return shape.head_parameters(2 if config.prm.shaping else 1)
+    return shape.head_parameters(config.prm.head_outputs)
 
 
 def prm_head(config: Config, shape: ModelShape) -> int:
     """Parameters of the PRM's scalar head, 0 where it has none."""
     if config.prm.parameterisation == "log_prob":
         return 0
-    return (2 if config.prm.shaping else 1) * (shape.hidden + 1)
+    return config.prm.head_outputs * (shape.hidden + 1)
 
 
 def _saved(shape: ModelShape, parameters: int, learner: LearnerConfig, width: int, head: int = 0) -> int:

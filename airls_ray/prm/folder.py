@@ -15,7 +15,17 @@ from airls_ray.tasks.base import WrapsPrompts
 
 FILE = "prm.json"
 _PROBLEM = "{prompt}"
-_FIELDS = ("parameterisation", "action", "log_prob", "search_score", "search_aggregate", "shaping")
+_FIELDS = (
+    "parameterisation",
+    "action",
+    "log_prob",
+    "search_score",
+    "search_aggregate",
+    "shaping",
+    "outcome_head",
+)
+_LATER = ("outcome_head",)
+"""Fields that older folders do not have."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,10 @@ def read_prm_form(folder: Path, config: PRMConfig) -> PRMConfig:
     path = folder / FILE
     try:
         form = json.loads(path.read_text())
-        fields = {**config.model_dump(), **{key: form[key] for key in _FIELDS}}
+        fields = {
+            **config.model_dump(),
+            **{key: form[key] for key in _FIELDS if key in form or key not in _LATER},
+        }
         if fields["action"] == "step":
             fields["reward_unit"] = "step"
         return PRMConfig.model_validate(fields)

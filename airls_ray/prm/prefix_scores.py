@@ -200,8 +200,7 @@ class PrefixScorer:
         )
         flat = hidden.flatten(0, 1)
         if isinstance(self._module, ScalarHeadModule):
-            head = self._module.model.score
-            return head(flat[token_index.to(self._device)]).float().squeeze(1).cpu()
+            return self._module.values(flat[token_index.to(self._device)]).cpu()
         before = flat[(token_index - 1).to(self._device)]
         targets = ids.flatten()[token_index].to(self._device)
         return self._module.token_logprobs(before, targets, temperature=self._temperature)[0].cpu()

@@ -45,7 +45,9 @@ class ProjectScorer:
         form = read_prompt_form(folder) or PromptForm(prompt_template)
         limit = check_model_folder(folder).context_tokens
         self._encoder = StepEncoder.from_folder(folder, form, limit)
-        module = load_prm_module(folder, config.parameterisation, dtype).to(device)
+        module = load_prm_module(folder, config.parameterisation, dtype, outcome_beta=config.outcome_head).to(
+            device
+        )
         self._scorer = PrefixScorer(
             module,
             config,

@@ -16,6 +16,7 @@ from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.labels import measure_step_scores
 from airls_ray.learning.batches import Sequences, add_sums, all_rows, rank_batches, take_values
 from airls_ray.learning.engine import TrainEngine, resolve_layout, share_rows
+from airls_ray.objectives.outcome_head import scored_logits, with_outcome_head
 from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.objectives.step_loss import (
     RESERVED,
@@ -173,13 +174,14 @@ def update_on_labels(
     normaliser, loss_of = batch.normaliser(rows), _checked(step_loss)
 
     def inputs_of(part: TokenBatch) -> StepLossInputs:
-        return _inputs(batch, part, _logits(engine, batch, part, config, temperature))
+        return _inputs(batch, part, *_logits(engine, batch, part, config, temperature))
 
     solutions_of = _solutions(step_loss, engine, batch, rows, batches, inputs_of)
     sums: dict[str, float] = {}
     for number, part in enumerate(batches):
         inputs = inputs_of(part)
         loss, parts = loss_of(known_to(inputs, normaliser, config, solutions_of(part)))
+        loss, parts = with_outcome_head(loss, parts, inputs, normaliser)
         engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
         add_sums(sums, {"loss": loss.detach(), **measured_sums(inputs), **parts})
     norm = engine.step()
@@ -216,7 +218,7 @@ def measure_labels(
     batches = _batches(engine, batch, rows, config, pad_id)
 
     def inputs_of(part: TokenBatch) -> StepLossInputs:
-        return _inputs(batch, part, _logits(engine, batch, part, config, temperature))
+        return _inputs(batch, part, *_logits(engine, batch, part, config, temperature))
 
     solutions_of = _solutions(step_loss, engine, batch, rows, batches, inputs_of)
     sums: dict[str, float] = {}
@@ -225,8 +227,9 @@ def measure_labels(
         for part in batches:
             inputs = inputs_of(part)
             loss, parts = loss_of(known_to(inputs, normaliser, plain, solutions_of(part)))
+            loss, parts = with_outcome_head(loss, parts, inputs, normaliser)
             add_sums(sums, {"loss": loss, **measured_sums(inputs), **parts})
-            logits[batch.labels.positions(part.rows.cpu())] = inputs.logits.cpu()
+            logits[batch.labels.positions(part.rows.cpu())] = scored_logits(inputs, config.outcome_head).cpu()
     scores = share_rows(engine, logits.double(), torch.arange(logits.numel())).sigmoid().numpy()
     measured = measure_step_scores(table, scores, config.search_aggregate)
     return _metrics(engine.sum_over_ranks(sums), "prm") | {f"prm/{k}": v for k, v in measured.items()}
@@ -259,20 +262,28 @@ def _batches(
 
 def _logits(
     engine: TrainEngine, batch: LabelledSequences, part: TokenBatch, config: PRMConfig, temperature: float
-) -> Tensor:
-    """[S]: the head's output at the last token of each step; of a language model log phi - log pi, the logit
-    of the discriminator (AIRL), so that only what teaches it differs from `airl_s`."""
+) -> tuple[Tensor, Tensor | None]:
+    """[S]: the head's output at the last token of each step, and its second one, of the outcome; of a
+    language model log phi - log pi, the logit of the discriminator (AIRL), so that only what teaches it
+    differs from `airl_s`."""
+    if config.outcome_head is not None:
+        process, outcome = engine.forward(part.model_inputs(), apart=True)
+        assert outcome is not None
+        return process[part.step_last], outcome[part.step_last]
     if config.parameterisation == "scalar_head":
-        return engine.forward(part.model_inputs())[0][part.step_last]
+        return engine.forward(part.model_inputs())[0][part.step_last], None
     assert batch.logprobs is not None
     f, log_pi = action_values(engine, part, take_values(batch.logprobs, part), config, temperature)
-    return f - log_pi
+    return f - log_pi, None
 
 
-def _inputs(batch: LabelledSequences, part: TokenBatch, logits: Tensor) -> StepLossInputs:
+def _inputs(
+    batch: LabelledSequences, part: TokenBatch, logits: Tensor, outcome_logits: Tensor | None = None
+) -> StepLossInputs:
     steps = torch.bincount(part.step_rows, minlength=part.rows.numel())
     positions = ranges(torch.zeros_like(steps), steps)
-    return StepLossInputs.of(logits, take_values(batch.labels, part), part.step_rows, positions)
+    labels = take_values(batch.labels, part)
+    return StepLossInputs.of(logits, labels, part.step_rows, positions, outcome_logits)
 
 
 def _metrics(sums: dict[str, float], prefix: str) -> dict[str, float]:
