@@ -51,7 +51,8 @@ class PolicyReader:
         Raises:
             DataError: the intro or an answer cannot be written in the policy's tokens.
         """
-        names, answers = (problems[name].to_pylist() for name in ("problem_id", "answer"))
+        names = problems["problem_id"].to_pylist()
+        answers = [answer or "" for answer in problems["answer"].to_pylist()]
         tokens = {text: self.codec.encode_trace(text)[:-1] for text in {intro, *answers}}
         by_name = {name: tokens[answer] for name, answer in zip(names, answers, strict=True)}
         return answer_gains(

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from airls_ray.config import load_config
 from airls_ray.config.schema import LearnerConfig, PRMConfig
 from airls_ray.errors import ConfigError
+from airls_ray.evaluation.labels import measure_step_scores
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.models.load import load_prm_module, save_hf
 from airls_ray.objectives.outcome_head import combined_logit, outcome_head_error
@@ -137,6 +139,21 @@ def test_training_adds_the_errors_of_both_outputs(folder: Path) -> None:
     )
     assert metrics["train_prm/loss"] == pytest.approx(total / steps, rel=1e-5)
     assert metrics["train_prm/accuracy"] == pytest.approx(right / steps)
+
+
+def test_held_out_figures_are_of_the_combined_score(folder: Path) -> None:
+    table, module = labelled(), module_of(folder)
+    scores: dict[str, list[float]] = {"both": [], "process": []}
+    for row in table.to_pylist():
+        places = [len(row["prompt"]) + end - 1 for end in row["step_ends"]]
+        for process, outcome in outputs_at(module, row["prompt"] + row["response"], places).tolist():
+            scores["both"].append(mixed(process, outcome))
+            scores["process"].append(sigmoid(process))
+    wanted = {name: measure_step_scores(table, np.array(one), "last") for name, one in scores.items()}
+    engine = TorchEngine(module, LearnerConfig())
+    found = measure_labels(engine, table, PRMConfig(**PRM), pad_id=0)
+    assert found["prm/label_auroc"] == pytest.approx(wanted["both"]["label_auroc"])
+    assert wanted["both"]["label_auroc"] != pytest.approx(wanted["process"]["label_auroc"])
 
 
 def test_both_outputs_learn_what_they_are_taught(folder: Path) -> None:
