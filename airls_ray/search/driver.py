@@ -245,7 +245,7 @@ def _child(row: dict[str, Any], item: Continuation, scores: tuple[float, ...], m
         step_ends=item.step_ends[:steps],
         step_log_probs=item.log_probs[:steps],
         ahead=scores[steps:],
-        ahead_tokens=item.step_tokens[steps:],
+        ahead_tokens=item.step_tokens[steps:] if row["ahead"] else (),
     )
 
 

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, log, sqrt
+from math import exp, fsum, inf, log, sqrt
 from typing import Literal
-
-import numpy as np
-from scipy.special import softmax
 
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.search.mcts_tree import Statistics, Tree
@@ -81,12 +78,12 @@ class MCTS(Searcher):
 
     def leaves(self, state: SearchState) -> list[int]:
         """Finished responses; equal siblings are one."""
-        repeated = Tree.of(state).repeated
-        return [node for node in state.finished() if node not in repeated]
+        tree = Tree.of(state)
+        return [node for node in tree.finished if node not in tree.repeated]
 
     def _back_up_last(self, state: SearchState, tree: Tree, known: Statistics) -> None:
-        for node in state.last:
-            value = state.value(node, self.aggregate)
+        values = state.values(state.last, self.aggregate)
+        for node, value in zip(state.last, values, strict=True):
             if node in tree.rollouts:
                 known.back_up(state, state.nodes[node].parent, value)
             elif node not in tree.repeated and (self.value == "prm" or state.nodes[node].finished):
@@ -140,7 +137,7 @@ class MCTS(Searcher):
         self, state: SearchState, tree: Tree, known: Statistics, leaf: int, wants: Sequence[Want]
     ) -> Want | None:
         """What to ask for at `leaf`, or in its place; None: the budget does not allow it."""
-        finished = state.finished()
+        finished = tree.finished
         found = sum(node not in tree.repeated for node in finished)
         places = self.width - found - sum(want.count for want in wants)
         roll = self._rolls_out(known, leaf)
@@ -195,5 +192,8 @@ def puct_bonus(prior: float, parent_visits: int, visits: int) -> float:
 def step_priors(state: SearchState, siblings: Sequence[int]) -> list[float]:
     """Softmax over siblings of the mean log-probability of their tokens."""
     nodes = [state.nodes[node] for node in siblings]
-    means = np.array([node.log_prob / max(len(node.tokens), 1) for node in nodes])
-    return list(softmax(means).tolist())
+    means = [node.log_prob / max(len(node.tokens), 1) for node in nodes]
+    most = max(means)  # of a few numbers: calls of numpy would be most of a descent
+    shares = [exp(mean - most) for mean in means]
+    total = fsum(shares)
+    return [share / total for share in shares]

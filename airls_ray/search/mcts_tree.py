@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airls_ray.evaluation.steps import Aggregate
 from airls_ray.search.tree import ROOT, SearchState
@@ -11,55 +11,78 @@ from airls_ray.search.tree import ROOT, SearchState
 
 @dataclass
 class Tree:
-    """Recomputed from the state in each round."""
+    """Kept with the state while it is searched, and grown by the nodes of each round; made anew where gone.
 
-    children: list[list[int]]
+    To look at all nodes in every round would take most of the time of a long search.
+    """
+
+    children: list[list[int]] = field(default_factory=lambda: [[]])
     """By node: its children without rollouts and without those that repeat an older sibling."""
-    lengths: list[int]
+    lengths: list[int] = field(default_factory=lambda: [0])
     """By node: steps sampled on the way to it, an end of sequence alone included."""
-    steps: int
+    steps: int = 0
     """Steps sampled in all."""
-    sampled: list[int]
+    sampled: list[int] = field(default_factory=lambda: [0])
     """By node: children sampled, equal ones counted, rollouts not."""
-    rollouts: set[int]
+    finished: list[int] = field(default_factory=list)
+    """Nodes whose response is over, oldest first."""
+    rollouts: set[int] = field(default_factory=set)
     """Nodes that are whole responses, sampled to value their parent."""
-    repeated: set[int]
+    repeated: set[int] = field(default_factory=set)
     """Nodes with the tokens of an older sibling."""
-    blocked: set[int]
-    """Nodes that are not selected: closed, chosen already, or with nothing else below."""
+    closed: set[int] = field(default_factory=set)
+    """Nodes with children, all of which are finished or closed."""
+    blocked: set[int] = field(default_factory=set)
+    """Nodes that are not selected in this round: closed, chosen already, or with nothing else below."""
+    seen: set[tuple[int, tuple[int, ...], bool]] = field(default_factory=set)
+    """Parent and tokens of all nodes, and whether they are finished."""
 
     @classmethod
     def of(cls, state: SearchState) -> Tree:
-        """Look at the state."""
-        rollouts = set(_rollouts(state))
-        size = len(state.nodes)
-        tree = cls([[] for _ in range(size)], [0] * size, 0, [0] * size, rollouts, set(), set())
-        expanded = set()
-        seen = set()
-        for at, node in enumerate(state.nodes[1:], 1):
-            steps = max(len(node.ends), 1)
-            tree.steps += steps
-            tree.lengths[at] = tree.lengths[node.parent] + steps
-            key = (node.parent, node.tokens, node.finished)
-            if key in seen:
-                tree.repeated.add(at)
-            elif at not in rollouts:
-                tree.children[node.parent].append(at)
-            seen.add(key)
-            if at not in rollouts:
-                tree.sampled[node.parent] += 1
-                expanded.add(node.parent)
-        for at in reversed(range(len(state.nodes))):
-            if at in expanded and tree._is_used_up(state, at):
-                tree.blocked.add(at)
+        """Look at the state, with nothing blocked but what is closed."""
+        tree = state.memory
+        if not isinstance(tree, cls) or len(tree.children) > len(state.nodes):
+            state.memory = tree = cls()
+        tree.rollouts = set(_rollouts(state))
+        for node in range(len(tree.children), len(state.nodes)):
+            tree._add(state, node)
+        tree.blocked = set(tree.closed)
         return tree
+
+    def _add(self, state: SearchState, at: int) -> None:
+        node = state.nodes[at]
+        steps = len(node.step_ends) or 1
+        self.steps += steps
+        self.children.append([])
+        self.sampled.append(0)
+        self.lengths.append(self.lengths[node.parent] + steps)
+        key = (node.parent, node.tokens, node.finished)
+        if node.finished:
+            self.finished.append(at)
+        if key in self.seen:
+            self.repeated.add(at)
+        elif at not in self.rollouts:
+            self.children[node.parent].append(at)
+        self.seen.add(key)
+        if at not in self.rollouts:
+            self.sampled[node.parent] += 1
+            self._close(state, node.parent)
+
+    def _close(self, state: SearchState, node: int) -> None:
+        """Close a node that has got a child, or open it again, and those above it where that changes it."""
+        while node >= ROOT:
+            closes = self._is_used_up(state, node, self.closed)
+            if closes == (node in self.closed):
+                break
+            (self.closed.add if closes else self.closed.discard)(node)
+            node = state.nodes[node].parent
 
     def block(self, state: SearchState, node: int) -> None:
         """Keep selection away from a node, and from those above it with nothing else left below."""
         self.blocked.add(node)
         while node != ROOT:
             node = state.nodes[node].parent
-            if not self._is_used_up(state, node):
+            if not self._is_used_up(state, node, self.blocked):
                 break
             self.blocked.add(node)
 
@@ -78,8 +101,8 @@ class Tree:
         longest = [node for node in open_leaves if self.lengths[node] == most]
         return max(longest, key=lambda node: (state.log_score(node, how), -node))
 
-    def _is_used_up(self, state: SearchState, node: int) -> bool:
-        return all(child in self.blocked or state.nodes[child].finished for child in self.children[node])
+    def _is_used_up(self, state: SearchState, node: int, without: set[int]) -> bool:
+        return all(child in without or state.nodes[child].finished for child in self.children[node])
 
 
 @dataclass

@@ -47,5 +47,5 @@ class REBASE(Searcher):
 
     def shares(self, state: SearchState, nodes: Sequence[int], room: int) -> list[int]:
         """Return the continuations of each node, `room` together."""
-        scores = np.array([state.value(node, self.score) for node in nodes])
+        scores = np.array(state.values(nodes, self.score))
         return [int(count) for count in rebase_counts(scores, room, self.temperature)]
