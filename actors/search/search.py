@@ -39,8 +39,10 @@ from airls_ray.truncation import Truncation
 _FLAT_SEARCHES = 0.5
 """Share of searches whose responses score the same from which the command says so."""
 
-_NEWER = ("chunk_reset", "adaptive_consistency", "instance_adaptive", "ab_mcts", "auto", "vote")
-"""Sections of `search` that records of older searches do not know of."""
+_NEWER = (
+    "chunk_reset", "adaptive_consistency", "instance_adaptive", "ab_mcts", "auto", "vote", "overlap",
+)  # fmt: skip
+"""Settings of `search` that records of older searches do not know of."""
 
 
 def run_search(

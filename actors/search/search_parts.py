@@ -159,22 +159,33 @@ class ScorerGroup:
         Raises:
             RunError: no scorer is left, or a share was lost too often.
         """
+        return self.begin(items)()
+
+    def begin(self, items: Sequence[Continuation]) -> Callable[[], Scores]:
+        """See `ScoresElsewhere.begin`; what it returns raises as `score` does."""
+        asked = self._ask(items, range(len(items)))
+        return lambda: self._collect(items, asked)
+
+    def _ask(self, items: Sequence[Continuation], left: Sequence[int]) -> list[tuple[Any, list[int], Any]]:
+        """Send each scorer its share of the items in `left`: the scorer, the items, the reference."""
+        actors = list(self._actors)
+        shares = [
+            (actor, [at for at in left if items[at].problem % len(actors) == number])
+            for number, actor in enumerate(actors)
+        ]
+        return [
+            (actor, share, actor.score.remote([items[at] for at in share]))
+            for actor, share in shares
+            if share
+        ]
+
+    def _collect(self, items: Sequence[Continuation], asked: list[tuple[Any, list[int], Any]]) -> Scores:
+        """Wait for all shares; those of scorers that are lost are asked for again."""
         scores: list[tuple[float, ...]] = [()] * len(items)
         costs = [0] * len(items)
-        left = list(range(len(items)))
         losses = 0
-        while left:
-            actors = list(self._actors)
-            shares = [
-                (actor, [at for at in left if items[at].problem % len(actors) == number])
-                for number, actor in enumerate(actors)
-            ]
-            asked = [
-                (actor, share, actor.score.remote([items[at] for at in share]))
-                for actor, share in shares
-                if share
-            ]
-            left = []
+        while asked:
+            left: list[int] = []
             for actor, share, ref in asked:
                 try:
                     answer: Scores = cluster.fetch(ref, self._deadline, "step scoring")
@@ -185,6 +196,7 @@ class ScorerGroup:
                     continue
                 for at, one, cost in zip(share, *answer, strict=True):
                     scores[at], costs[at] = one, cost
+            asked = self._ask(items, left)
         return scores, costs
 
     def forget(self) -> None:

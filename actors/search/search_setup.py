@@ -137,6 +137,7 @@ def start(
     settings = DriverSettings(
         temperature=search.temperature,
         truncation=Truncation.of(search),
+        overlap=search.overlap,
         max_steps=search.max_steps,
         limits=Limits(**search.limits),
         policy_parameters=_parameters(policy, config),

@@ -2,27 +2,28 @@
 
     ask all -> generator.expand (one table) -> scorer.score (one batch) -> tell all
 
+With `overlap` a tick does both, for one half of the live searches each, side by side:
+
+    ask these  -> generator.expand         the next tick scores them
+    those, which the last tick sampled  -> scorer.score -> tell them
+
 Knows neither Ray nor models: generator and scorer are given.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
-from math import fsum
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from airls_ray.data.schemas import EXPANSIONS
-from airls_ray.search.ledger import Ledger, unique_tokens
-from airls_ray.search.live import DriverSettings, Read, Search, SearchProblem, Seconds
-from airls_ray.search.scoring import Continuation, StepScorer
+from airls_ray.search.asks import child_of, expansions_of, pay, sampled
+from airls_ray.search.ledger import unique_tokens
+from airls_ray.search.live import Ask, DriverSettings, Read, Sampled, Search, SearchProblem, Seconds
+from airls_ray.search.scoring import Continuation, Scores, ScoresElsewhere, StepScorer
 from airls_ray.search.searcher import Searcher
-from airls_ray.search.tree import Child, Expansion, Finish
 
 
 class Generator(Protocol):
@@ -33,29 +34,13 @@ class Generator(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Ask:
-    """A node to continue, with what all of its continuations share (walked up the tree once)."""
+@runtime_checkable
+class SamplesElsewhere(Protocol):
+    """A generator that samples while its caller does something else."""
 
-    search: Search
-    expansion: Expansion
-    response: tuple[int, ...]
-    """Tokens of the node's prefix behind the prompt."""
-
-    @classmethod
-    def of(cls, search: Search, expansion: Expansion) -> _Ask:
-        """Walk up the tree."""
-        return cls(search, expansion, tuple(search.state.response(expansion.want.node)))
-
-    @cached_property
-    def prefix(self) -> tuple[int, ...]:
-        """Prompt and response."""
-        return (*self.search.problem.prompt, *self.response)
-
-    @cached_property
-    def ends(self) -> tuple[int, ...]:
-        """Ends of the response's steps."""
-        return tuple(self.search.state.step_ends(self.expansion.want.node))
+    def begin(self, expansions: pa.Table, owners: Sequence[int]) -> Callable[[], pa.Table]:
+        """Begin what `expand` does, and return what waits for its answer. One at a time."""
+        ...
 
 
 class SearchDriver:
@@ -85,16 +70,28 @@ class SearchDriver:
         return Search(problem, searcher, state, settings.limits, settings.temperature, settings.truncation)
 
     def tick(self, live: Sequence[Search]) -> list[Search]:
-        """Run one round of every live search; returns those that are over now."""
+        """Run one round of every live search; returns those that are over now.
+
+        Where halves overlap, a search is sampled in one tick and scored in the next. What was sampled stays
+        with it until it is told: an error loses nothing of it, and another tick goes on from there.
+        """
         started = time.perf_counter()
-        asks = [
-            _Ask.of(search, expansion) for search in live for expansion in search.searcher.ask(search.state)
-        ]
-        if asks:
-            self._answer(asks)
-            self._read_answers([search for search in live if search.searcher.reads_answers])
+        for search in live:
+            if search.done:  # it was stopped between two ticks
+                search.sampled = ()
+        asking = [search for search in live if not search.sampled]
+        if self._overlaps and len(live) > 1:
+            half = (len(live) + 1) // 2
+            scoring = [search for search in live if search.sampled]
+            self._side_by_side(_asks(asking[:half]), scoring)
+        else:
+            self._sample(_asks(asking))
+            self._score([search for search in live if search.sampled])
+        self._read_answers([search for search in live if search.searcher.reads_answers])
         over = []
         for search in live:
+            if search.sampled:
+                continue
             search.ledger.seconds = time.perf_counter() - search.started
             _check_limits(search)
             search.searcher.ask(search.state)  # plans the next round, or finds that there is none
@@ -104,27 +101,63 @@ class SearchDriver:
         self.seconds.total += time.perf_counter() - started
         return over
 
-    def _answer(self, asks: Sequence[_Ask]) -> None:
-        """Sample and score what is asked, and tell it."""
+    @property
+    def _overlaps(self) -> bool:
+        elsewhere = isinstance(self._scorer, ScoresElsewhere) or isinstance(self._generator, SamplesElsewhere)
+        return self._settings.overlap and elsewhere
+
+    def _side_by_side(self, asks: Sequence[Ask], scoring: Sequence[Search]) -> None:
+        """Sample for some searches while what was sampled for others is scored; an error in one does not stop
+        the other."""
+        if not asks or not scoring:
+            self._sample(asks)
+            self._score(scoring)
+        elif isinstance(self._scorer, ScoresElsewhere):
+            scores = self._scorer.begin(_items(scoring))
+            _then(lambda: self._sample(asks), lambda: self._score(scoring, scores))
+        else:
+            assert isinstance(self._generator, SamplesElsewhere)
+            found = self._generator.begin(expansions_of(asks), _owners(asks))
+            _then(lambda: self._score(scoring), lambda: self._sample(asks, found))
+
+    def _sample(self, asks: Sequence[Ask], begun: Callable[[], pa.Table] | None = None) -> None:
+        """Sample what is asked for, or wait for what was begun of it; it stays with its searches."""
+        if not asks:
+            return
         before = time.perf_counter()
-        found = self._generator.expand(_expansions(asks), [ask.search.problem.number for ask in asks])
+        found = self._generator.expand(expansions_of(asks), _owners(asks)) if begun is None else begun()
         self.seconds.generate += time.perf_counter() - before
-        rows = [_ended(asks[row["expansion"]], row) for row in found.to_pylist()]
-        items = [_item(asks[row["expansion"]], row, self._is_blank) for row in rows]
+        by_search: dict[int, list[Sampled]] = {}
+        for one in sampled(asks, found, self._is_blank):
+            by_search.setdefault(id(one.ask.search), []).append(one)
+        for own in by_search.values():
+            own[0].ask.search.sampled = own
+
+    def _score(self, searches: Sequence[Search], begun: Callable[[], Scores] | None = None) -> None:
+        """Score what was sampled for the searches, or wait for what was begun of it, and tell them."""
+        items = _items(searches)
+        if not items:
+            return
         before = time.perf_counter()
-        scores, costs = self._scorer.score(items)
+        scores, costs = self._scorer.score(items) if begun is None else begun()
         self.seconds.score += time.perf_counter() - before
-        children: list[list[Child]] = [[] for _ in asks]
-        for row, item, one, cost in zip(rows, items, scores, costs, strict=True):
-            ask = asks[row["expansion"]]
-            children[row["expansion"]].append(_child(row, item, one, self._settings.max_steps))
-            _pay(ask.search.ledger, row, cost, self._settings)
-        for ask, answer in zip(asks, children, strict=True):
-            state = ask.search.state
-            ask.search.ledger.prefill_tokens += len(ask.prefix)
+        found = iter(list(zip(items, scores, costs, strict=True)))
+        for search in searches:
+            self._tell(search, found)
+            search.sampled = ()
+
+    def _tell(self, search: Search, found: Iterator[tuple[Continuation, tuple[float, ...], int]]) -> None:
+        """Tell a search of its continuations, which are next in `found` with their scores and costs."""
+        ledger, state, settings = search.ledger, search.state, self._settings
+        for one in search.sampled:
+            children = []
+            for row, (item, scores, cost) in zip(one.rows, islice(found, len(one.rows)), strict=True):
+                children.append(child_of(row, item, scores, settings.max_steps))
+                pay(ledger, row, cost, settings)
+            ledger.prefill_tokens += len(one.ask.prefix)
             if not state.rounds:
-                ask.search.ledger.flops += 2.0 * self._settings.policy_parameters * len(ask.prefix)
-            ask.search.searcher.tell(state, ask.expansion.ticket, answer)
+                ledger.flops += 2.0 * settings.policy_parameters * len(one.ask.prefix)
+            search.searcher.tell(state, one.ask.expansion.ticket, children)
 
     def _read_answers(self, searches: Sequence[Search]) -> None:
         """Read what the newly finished responses of some searches answer, all at once."""
@@ -156,6 +189,30 @@ def run_searches(searcher: Searcher, problems: Sequence[SearchProblem], driver: 
     return searches
 
 
+def _asks(searches: Sequence[Search]) -> list[Ask]:
+    return [
+        Ask.of(search, expansion) for search in searches for expansion in search.searcher.ask(search.state)
+    ]
+
+
+def _owners(asks: Sequence[Ask]) -> list[int]:
+    return [ask.search.problem.number for ask in asks]
+
+
+def _items(searches: Sequence[Search]) -> list[Continuation]:
+    return [item for search in searches for one in search.sampled for item in one.items]
+
+
+def _then(here: Callable[[], None], elsewhere: Callable[[], None]) -> None:
+    """Do what is done here, then wait for what was begun elsewhere, also where the first fails."""
+    try:
+        here()
+    except Exception:
+        elsewhere()
+        raise
+    elsewhere()
+
+
 def _check_limits(search: Search) -> None:
     if search.done or not search.state.rounds:
         return
@@ -164,94 +221,3 @@ def _check_limits(search: Search) -> None:
     axis = search.limits.reached(search.ledger)
     if axis is not None:
         search.stop(axis)
-
-
-def _expansions(asks: Sequence[_Ask]) -> pa.Table:
-    columns: dict[str, list[Any]] = {name: [] for name in EXPANSIONS.names}
-    for ask in asks:
-        want, problem = ask.expansion.want, ask.search.problem
-        temperature = ask.search.temperature if want.temperature is None else want.temperature
-        values = (
-            problem.problem_id,
-            problem.prompt,
-            ask.response,
-            want.count,
-            want.whole,
-            want.max_tokens,
-            want.lookahead,
-            temperature,
-            ask.expansion.seed,
-            ask.search.truncation.top_p,
-            ask.search.truncation.top_k,
-            ask.search.truncation.min_p,
-        )
-        for name, value in zip(EXPANSIONS.names, values, strict=True):
-            columns[name].append(value)
-    return pa.table(columns, schema=EXPANSIONS)
-
-
-def _ended(ask: _Ask, row: dict[str, Any]) -> dict[str, Any]:
-    """A continuation without what is behind the end that its search sets; all that was sampled is paid."""
-    end_of, before = ask.search.end_of, len(ask.response)
-    end = None if end_of is None else end_of((*ask.response, *row["tokens"]))
-    if end is None:
-        return row
-    kept = max(end - before, 1)
-    ends = [*(one for one in row["step_ends"] if one < kept), kept]
-    cut = {"tokens": row["tokens"][:kept], "logprobs": row["logprobs"][:kept], "step_ends": ends}
-    return {**row, **cut, "finish": "stop", "ahead": [], "ahead_ends": []}
-
-
-def _item(ask: _Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bool]) -> Continuation:
-    """What the scorer is asked about a continuation."""
-    state, node = ask.search.state, ask.expansion.want.node
-    tokens = row["tokens"]
-    closes = bool(node) and state.nodes[node].finish == "step" and is_blank(tokens)
-    goes_on = closes or state.nodes[node].finish == "partial"
-    open_tokens, open_log_prob = state.last_step(node) if goes_on else (0, 0.0)
-    ends = [len(tokens)] if closes else row["step_ends"]
-    bounds = pairwise([0, *ends])
-    ahead = [len(tokens) + end for end in row["ahead_ends"]]
-    return Continuation(
-        prefix=ask.prefix,
-        tokens=(*tokens, *row["ahead"]),
-        step_ends=(*ends, *ahead),
-        log_probs=(*(fsum(row["logprobs"][start:end]) for start, end in bounds), *[0.0] * len(ahead)),
-        open_tokens=open_tokens,
-        open_log_prob=open_log_prob,
-        keep=len(tokens) if row["finish"] in ("step", "partial") else 0,
-        problem=ask.search.problem.number,
-        prompt_tokens=len(ask.search.problem.prompt),
-        prefix_ends=ask.ends[:-1] if goes_on else ask.ends,
-        over=row["finish"] in ("stop", "length"),
-        closes=closes,
-    )
-
-
-def _child(row: dict[str, Any], item: Continuation, scores: tuple[float, ...], max_steps: int) -> Child:
-    """The continuation as the searcher is told of it."""
-    if len(scores) != len(item.step_ends):
-        raise ValueError(f"a scorer gave {len(scores)} scores for {len(item.step_ends)} steps")
-    finish: Finish = row["finish"]
-    steps = len(item.step_ends) - len(row["ahead_ends"])
-    if finish == "step" and len(item.prefix_ends) + steps >= max_steps:
-        finish = "length"
-    return Child(
-        tokens=tuple(row["tokens"]),
-        log_prob=fsum(item.log_probs[:steps]),
-        scores=scores[:steps],
-        finish=finish,
-        closes=item.closes,
-        step_ends=item.step_ends[:steps],
-        step_log_probs=item.log_probs[:steps],
-        ahead=scores[steps:],
-        ahead_tokens=item.step_tokens[steps:] if row["ahead"] else (),
-    )
-
-
-def _pay(ledger: Ledger, row: dict[str, Any], cost: int, settings: DriverSettings) -> None:
-    """Book one continuation."""
-    ledger.generations += 1 + len(row["ahead_ends"])
-    ledger.policy_tokens += row["sampled"]
-    ledger.prm_tokens += cost
-    ledger.flops += 2.0 * (settings.policy_parameters * row["sampled"] + settings.scorer_parameters * cost)

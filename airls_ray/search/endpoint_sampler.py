@@ -7,7 +7,7 @@ responses by text work with any such endpoint; steps need one that says why it s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import fsum
@@ -42,7 +42,7 @@ class _Sample:
 
 
 class EndpointSampler:
-    """Continues prefixes by an endpoint; implements `search.driver.Generator`."""
+    """Continues prefixes by an endpoint; implements `search.driver.Generator` and `SamplesElsewhere`."""
 
     def __init__(
         self,
@@ -81,6 +81,13 @@ class EndpointSampler:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = list(pool.map(self._continue, range(len(rows)), rows))
         return pa.Table.from_pylist([piece for pieces in found for piece in pieces], schema=CONTINUATIONS)
+
+    def begin(self, expansions: pa.Table, owners: Sequence[int]) -> Callable[[], pa.Table]:
+        """See `SamplesElsewhere.begin`; what it returns raises as `expand` does."""
+        with_one = ThreadPoolExecutor(1)
+        found = with_one.submit(self.expand, expansions, owners)
+        with_one.shutdown(wait=False)
+        return found.result
 
     def _continue(self, number: int, row: dict[str, Any]) -> list[dict[str, Any]]:
         if row["lookahead"]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from airls_ray.search.ledger import Ledger, Limits
+from airls_ray.search.scoring import Continuation
 from airls_ray.search.searcher import Searcher
-from airls_ray.search.tree import SearchState
+from airls_ray.search.tree import Expansion, SearchState
 from airls_ray.truncation import WHOLE, Truncation
 
 
@@ -39,6 +42,9 @@ class DriverSettings:
     """For the ledger's floating-point operations."""
     scorer_parameters: int = 0
     truncation: Truncation = WHOLE
+    overlap: bool = False
+    """Whether one half of the live searches is sampled while the other is scored, where either is done
+    elsewhere."""
 
 
 @dataclass
@@ -58,6 +64,8 @@ class Search:
     stopped_by: str | None = None
     """Axis of the ledger whose limit ended it."""
     started: float = field(default_factory=time.perf_counter)
+    sampled: Sequence[Sampled] = field(default=(), repr=False, compare=False)
+    """What was sampled of the round under way, while it is not scored yet."""
 
     @property
     def done(self) -> bool:
@@ -70,9 +78,49 @@ class Search:
         self.searcher.stop(self.state)
 
 
+@dataclass(frozen=True)
+class Ask:
+    """A node to continue, with what all of its continuations share (walked up the tree once)."""
+
+    search: Search
+    expansion: Expansion
+    response: tuple[int, ...]
+    """Tokens of the node's prefix behind the prompt."""
+
+    @classmethod
+    def of(cls, search: Search, expansion: Expansion) -> Ask:
+        """Walk up the tree."""
+        return cls(search, expansion, tuple(search.state.response(expansion.want.node)))
+
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """Prompt and response."""
+        return (*self.search.problem.prompt, *self.response)
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Ends of the response's steps."""
+        return tuple(self.search.state.step_ends(self.expansion.want.node))
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The continuations of one ask, sampled and not scored yet."""
+
+    ask: Ask
+    rows: Sequence[dict[str, Any]]
+    """Of schema CONTINUATIONS."""
+    items: Sequence[Continuation]
+    """What the scorer is asked about each."""
+
+
 @dataclass
 class Seconds:
-    """Where the time of a driver went."""
+    """Where the time of a driver went.
+
+    Of sampling and scoring side by side one counts whole, and the other as far as it took longer: so they add
+    up to the time that the driver waited.
+    """
 
     generate: float = 0.0
     score: float = 0.0

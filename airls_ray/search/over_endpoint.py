@@ -224,7 +224,10 @@ def _codec(config: Config, tokenizer: Path | str | None) -> Codec:
 def _driver_settings(config: Config) -> DriverSettings:
     search = config.search
     limits = Limits(**search.limits)
-    return DriverSettings(search.temperature, search.max_steps, limits, truncation=Truncation.of(search))
+    cut = Truncation.of(search)
+    return DriverSettings(
+        search.temperature, search.max_steps, limits, truncation=cut, overlap=search.overlap
+    )
 
 
 def _answer_in(text: str) -> str | None:

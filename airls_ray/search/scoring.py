@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from airls_ray.evaluation.steps import ScoreKind
 
@@ -59,6 +59,15 @@ class StepScorer(Protocol):
 
     def score(self, items: Sequence[Continuation]) -> Scores:
         """Score all continuations, as one batch."""
+        ...
+
+
+@runtime_checkable
+class ScoresElsewhere(Protocol):
+    """A scorer that scores while its caller does something else."""
+
+    def begin(self, items: Sequence[Continuation]) -> Callable[[], Scores]:
+        """Begin what `score` does, and return what waits for its answer. One at a time."""
         ...
 
 
