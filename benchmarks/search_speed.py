@@ -1,10 +1,11 @@
-"""Speed of search: many problems at once against one at a time, the driver's share, tokens scored."""
+"""Speed of search: many problems at once, one at a time and in two halves; the driver's share, tokens scored."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,8 @@ def main(
 ) -> None:
     """Problems a second of 64 problems together over those of one at a time, on the same engine, in turn.
 
-    Also the driver's own share of the time, and how many tokens the scorer computed. Some minutes.
+    Then one half of them sampled while the other is scored (search.overlap), in turn with all at once. Also the
+    shares of sampling, scoring and the driver itself, and how many tokens the scorer computed. Some minutes.
     """
     common.use_all_cores()
     from actors.search.search_setup import start
@@ -49,7 +51,7 @@ def main(
     with (
         connected(config),
         closing(start(config, base, prm, problems, codec, progress)) as parts,
-        progress.track("Searching", len(ALGORITHMS) * pairs) as bar,
+        progress.track("Searching", 2 * len(ALGORITHMS) * pairs) as bar,
     ):
         for name in ALGORITHMS:
             figures[name] = measure(parts, name, width, pairs, alone, bar)
@@ -78,11 +80,15 @@ def measure(parts: SearchParts, name: Any, width: int, pairs: int, alone: int, b
     run = Run(name, "prm", width, 0, "best")
     spent: list[Any] = []
     assert isinstance(parts.scorer, ScorerGroup)
+    halves = replace(parts, settings=replace(parts.settings, overlap=True))
 
     def together() -> float:
         _, seconds = search_batch(parts, searcher, run, range(LIVE))
         spent.append(seconds)
         return LIVE / seconds.total
+
+    def in_halves() -> float:
+        return LIVE / search_batch(halves, searcher, run, range(LIVE))[1].total
 
     def one_by_one() -> float:
         total = sum(search_batch(parts, searcher, run, range(at, at + 1))[1].total for at in range(alone))
@@ -93,10 +99,14 @@ def measure(parts: SearchParts, name: Any, width: int, pairs: int, alone: int, b
     after = parts.scorer.tokens()
     measured = common.measure_pairs(together, one_by_one, pairs, bar)
     last = spent[-pairs:]
+    overlapped = common.measure_pairs(in_halves, together, pairs, bar)
     return {
         "problems_per_second": common.Spread.of(measured.ours).figures(),
         "one_at_a_time": common.Spread.of(measured.bare).figures(),
         "ratio": measured.ratio.figures(),
+        "overlap_problems_per_second": common.Spread.of(overlapped.ours).figures(),
+        "overlap_ratio": overlapped.ratio.figures(),
+        "score_share": common.Spread.of([one.score / one.total for one in last]).figures(),
         "driver_share": common.Spread.of([one.driver / one.total for one in last]).figures(),
         "generate_share": common.Spread.of([one.generate / one.total for one in last]).figures(),
         "scored_tokens": after[0] - before[0],
@@ -114,13 +124,24 @@ def report(figures: dict[str, Any], progress: Progress) -> None:
                 name,
                 f"{median(name, 'problems_per_second'):.2f}",
                 f"{median(name, 'ratio'):.1f}",
+                f"{median(name, 'overlap_ratio'):.2f}",
+                f"{median(name, 'score_share'):.1%}",
                 f"{median(name, 'driver_share'):.1%}",
                 figures[name]["scored_tokens"],
                 figures[name]["prefix_tokens"],
             )
             for name in ALGORITHMS
         ],
-        ("", "problems/s", "over one at a time", "driver", "tokens scored", "tokens in prefixes"),
+        (
+            "",
+            "problems/s",
+            "over one at a time",
+            "in halves over all at once",
+            "scoring",
+            "driver",
+            "tokens scored",
+            "tokens in prefixes",
+        ),
     )
     worst = min(median(name, "ratio") for name in ALGORITHMS)
     driver = max(median(name, "driver_share") for name in ALGORITHMS)
