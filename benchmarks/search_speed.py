@@ -1,4 +1,4 @@
-"""Speed of search: many problems at once, one at a time and in two halves; the driver's share, tokens scored."""
+"""Speed of search: many problems at once, one at a time and in halves; the driver's share, tokens scored."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def main(
 ) -> None:
     """Problems a second of 64 problems together over those of one at a time, on the same engine, in turn.
 
-    Then one half of them sampled while the other is scored (search.overlap), in turn with all at once. Also the
-    shares of sampling, scoring and the driver itself, and how many tokens the scorer computed. Some minutes.
+    Then one half of them sampled while the other is scored (search.overlap), in turn with all at once. Also
+    the shares of sampling, scoring and driver, and how many tokens the scorer computed. Some minutes.
     """
     common.use_all_cores()
     from actors.search.search_setup import start
