@@ -82,7 +82,7 @@ class Auto(Searcher):
         ease = float(np.mean([state.value(node, self.aggregate) for node in state.last]))
         choice = bin_of(ease, [one.up_to for one in self.choices])
         state.data.update({_PROBED: len(state.last), _CHOICE: choice, _DATA: {}, _LAG: 1, _SHARED: False})
-        wants = self._chosen(state).searcher.plan(_view(state))
+        wants = self._wants_of_chosen(state)
         if not (len(wants) == 1 and wants[0] == Want(ROOT, wants[0].count, whole=True)):
             return _shifted(state, wants)
         state.data[_SHARED] = True
@@ -93,7 +93,15 @@ class Auto(Searcher):
         return self._plan_choice(state)
 
     def _plan_choice(self, state: SearchState) -> list[Want]:
-        return _shifted(state, self._chosen(state).searcher.plan(_view(state)))
+        return _shifted(state, self._wants_of_chosen(state))
+
+    def _wants_of_chosen(self, state: SearchState) -> list[Want]:
+        """What it plans on its view; what it keeps between rounds is kept on the whole state."""
+        view = _view(state)
+        view.memory = state.memory
+        wants = self._chosen(state).searcher.plan(view)
+        state.memory = view.memory
+        return wants
 
     def _own_leaves(self, state: SearchState) -> list[int]:
         """Finished responses of the chosen search, once there is one."""

@@ -18,7 +18,7 @@ from airls_ray.search.ledger import Limits
 from airls_ray.search.live import DriverSettings, Search, SearchProblem
 from airls_ray.search.over_endpoint import SearchResult
 from airls_ray.search.records import Run, Verdict, make_record
-from airls_ray.search.registry import ALGORITHMS, make_searcher
+from airls_ray.search.registry import make_searcher, ready_searches
 from airls_ray.search.scoring import Continuation, Scores
 from tests.unit.driver_fakes import Sums, Words, blank, problems
 from tests.unit.endpoint_fakes import Digits, FakePolicy, served
@@ -123,7 +123,7 @@ def costs(searches: Sequence[Search]) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(policy_tokens=40)])
 @pytest.mark.parametrize("elsewhere", ["scorer", "policy"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ready_searches())
 def test_trees_records_and_ledgers_are_those_of_all_at_once(
     name: str, elsewhere: str, limits: Limits
 ) -> None:
