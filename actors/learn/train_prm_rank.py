@@ -46,6 +46,7 @@ def train_prm_rank(job: dict[str, Any]) -> None:
                 trust_remote_code=config.model.trust_remote_code,
                 gradient_checkpointing=config.prm.learner.gradient_checkpointing,
                 logit_chunk_mib=config.prm.learner.logit_chunk_mib,
+                head=config.prm.head,
             ),
             job["source"],
             config.prm.learner.lora,

@@ -76,9 +76,15 @@ def with_given_prm(config: Config) -> Config:
     A teacher of distillation is a plain language model and has none.
 
     Raises:
-        ConfigError: the method needs a PRM, but none is given.
+        ConfigError: the method needs a PRM, but none is given; or its form does not learn in the loop.
         ModelError: the folder is no PRM.
     """
+    if config.prm_learns and config.prm.head == "policy":
+        raise ConfigError(
+            "prm.head=policy is a head on a policy that stays as it is, and in the loop the policy learns: "
+            "set prm.head=linear, or train the head by `airls-ray train-prm` and give it as prm.path with "
+            "method.prm_objective=frozen"
+        )
     if config.prm_learns or not config.uses_prm:
         return config
     if config.prm.path is None and config.prm.is_teacher:

@@ -41,6 +41,10 @@ class PRMConfig(StrictModel):
     parameterisation: Literal["log_prob", "scalar_head"] = "log_prob"
     """[C] `scalar_head`: f_t of a token-classification head. `log_prob`: f_t = log phi(C_t) of a
     causal language model, which is 0 in the logit at the start and has f = log pi_expert as optimum."""
+    head: Literal["linear", "policy"] = "linear"
+    """Of a scalar head. `linear`: one layer, whose backbone learns, too. `policy` (SPRM of MetaStone-S1,
+    arXiv 2507.01951): two layers on the second last hidden state of the frozen policy, which alone learn, by
+    `train-prm`; the PRM's folder holds the head and names the policy."""
     discriminator: Literal["airl", "gail"] = "airl"
     """[C] The logit of the discriminator: f - l [P], or f alone as in GAIL (Ho and Ermon 2016, arXiv
     1606.03476), for a scalar head."""
@@ -111,7 +115,7 @@ class PRMConfig(StrictModel):
     reference model. Responses are compared by the logarithms of whole scores; what is shown and shared out by
     is, of `exp_f` and the `product` of densities, the mean over the tokens, which does not fall with
     length."""
-    search_aggregate: Literal["last", "min", "prod", "mean", "odds", "mean_odds"] = "prod"
+    search_aggregate: Literal["last", "min", "prod", "mean", "geometric_mean", "odds", "mean_odds"] = "prod"
     """[C] How step scores become the score of a trace. `odds`: the sigmoid of the sum of their log-odds.
     `mean_odds`: of their mean over the tokens, which for steps that score the mean of f is the rbar of rePIRL
     [P]."""
@@ -159,6 +163,12 @@ class PRMConfig(StrictModel):
             )
         if self.shaping and self.parameterisation != "scalar_head":
             raise ValueError("shaping needs parameterisation=scalar_head, but it is log_prob")
+        if self.head == "policy" and (self.parameterisation != "scalar_head" or self.shaping):
+            raise ValueError("head=policy needs parameterisation=scalar_head and shaping=false; set both")
+        if self.head == "policy" and self.learner.lora.rank:
+            raise ValueError(
+                "head=policy learns on a frozen policy, without adapters: set learner.lora.rank=0"
+            )
         if self.discriminator == "gail" and self.parameterisation != "scalar_head":
             raise ValueError(
                 "discriminator=gail needs parameterisation=scalar_head: the logit would be log phi, below 0"

@@ -200,7 +200,7 @@ class SearchConfig(StrictModel):
     """Settings of the answer rules `hybrid` and `reward_frequency`."""
     abstain: AbstainConfig = AbstainConfig()
     """Summaries count how many problems are answered so, and how many of those rightly."""
-    aggregate: Literal["last", "min", "prod", "mean", "odds", "mean_odds"] | None = None
+    aggregate: Literal["last", "min", "prod", "mean", "geometric_mean", "odds", "mean_odds"] | None = None
     """How step scores become the score of a prefix; null: as the PRM says (`prm.search_aggregate`)."""
     live_problems: PositiveInt = 64
     """Problems that are searched at once: their wishes are merged into one call of the engines and one of

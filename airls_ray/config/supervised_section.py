@@ -39,8 +39,8 @@ class SupervisedPRMConfig(StrictModel):
     step_loss: StepLossConfig = StepLossConfig(name="cross_entropy")
     """How a step's logit is compared with its label: `cross_entropy`, `mean_squared_error`,
     `pqm` (ranked within a solution), `implicit_prm` (their sum is the outcome's logit), `spa_rl`
-    (their sum is the outcome), `implicit_prm_dpo|kto` (solutions compared), or your own
-    (docs/doors.md)."""
+    (their sum is the outcome), `implicit_prm_dpo|kto` (solutions compared), `sprm` (with
+    `prm.head=policy`), or your own (docs/doors.md)."""
     completions: PositiveInt = 8
     """[P] K: completions of every prefix."""
     problems: PositiveInt = 512

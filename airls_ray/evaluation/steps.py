@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Aggregate = Literal["last", "min", "prod", "mean", "odds", "mean_odds", "sum"]
+Aggregate = Literal["last", "min", "prod", "mean", "geometric_mean", "odds", "mean_odds", "sum"]
 ScoreKind = Literal["probability", "token_mean", "step_mean"]
 """What a score of a step is. `probability`: of the step being right, or a score like one. `token_mean`: the
 mean of a density, exp(mean log phi over the step's tokens), so that its log-score is tokens times its
@@ -27,7 +27,7 @@ def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], h
     Args:
         values: [S], steps of all traces one after the other.
         offsets: [rows + 1], trace i has `values[offsets[i]:offsets[i + 1]]`.
-        how: `last`, `min`, `prod`, `mean`, `sum`, `odds` or `mean_odds`: sigmoid of the
+        how: `last`, `min`, `prod`, `mean`, `geometric_mean`, `sum`, `odds` or `mean_odds`: sigmoid of the
             sum or the mean of the scores' log-odds.
 
     Returns:
@@ -53,9 +53,11 @@ def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], h
     if how in ("mean", "sum"):
         total = np.add.reduceat(exact, starts)
         return total / lengths if how == "mean" else total
-    if how in ("odds", "mean_odds"):
+    if how in ("geometric_mean", "odds", "mean_odds"):
         return np.asarray(np.exp(aggregate_log_scores(log_scores(exact), offsets, how)))
-    raise ValueError(f"how must be last, min, prod, mean, odds, mean_odds or sum, but is {how!r}")
+    raise ValueError(
+        f"how must be last, min, prod, mean, geometric_mean, odds, mean_odds or sum, but is {how!r}"
+    )
 
 
 def log_scores(scores: NDArray[np.generic], sizes: NDArray[np.integer] | None = None) -> np.ndarray:
@@ -104,6 +106,8 @@ def aggregate_log_scores(
         return np.minimum.reduceat(logs, starts)
     if how == "prod":
         return np.add.reduceat(logs, starts)
+    if how == "geometric_mean":
+        return np.asarray(np.add.reduceat(logs, starts) / np.diff(offsets))
     if how == "mean":
         return np.asarray(np.logaddexp.reduceat(logs, starts) - np.log(np.diff(offsets)))
     if how in ("odds", "mean_odds"):
@@ -115,7 +119,7 @@ def aggregate_log_scores(
         else:
             total = np.add.reduceat(odds, starts)
         return np.asarray(-np.logaddexp(0.0, -total))
-    raise ValueError(f"how must be last, min, prod, mean, odds or mean_odds, but is {how!r}")
+    raise ValueError(f"how must be last, min, prod, mean, geometric_mean, odds or mean_odds, but is {how!r}")
 
 
 def relative_weights(logs: np.ndarray) -> np.ndarray:

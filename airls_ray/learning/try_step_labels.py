@@ -23,6 +23,7 @@ from airls_ray.objectives.whole_solutions import whole_solutions
 from airls_ray.prm.label_rule import LabelRule
 from airls_ray.prm.step_labels import Completions, distinct_prefixes, label_steps
 from airls_ray.prm.step_labels import known_to as known_to_rule
+from airls_ray.tensors.segments import segment_sum
 from airls_ray.trial import main_of
 
 # Two groups of three rollouts: several steps, one, none; values rise, fall, and are 0 twice in a row.
@@ -110,7 +111,10 @@ def _solutions(first: int, end: int) -> Solutions:
     every = _inputs(0, len(_LABELS))
     whole = whole_solutions(every.logits.detach().double(), every.labels, every.weights, every.step_rows)
     problems = torch.tensor([0, 0, 0, 1, 1])
-    return Solutions(whole.sums, whole.labels.double(), problems, torch.arange(first, end))
+    agrees = (every.logits.detach() > 0) == (whole.labels > 0.5)[every.step_rows]
+    agreeing = segment_sum(agrees.double(), every.step_rows, len(_LABELS))
+    own = torch.arange(first, end)
+    return Solutions(whole.sums, whole.labels.double(), problems, own, agreeing)
 
 
 def _try_given(given: Mapping[str, Any]) -> None:

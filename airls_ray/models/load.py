@@ -26,7 +26,8 @@ from airls_ray.models.attention import (
 )
 from airls_ray.models.check import ModelInfo, check_model_folder
 from airls_ray.models.logits import check_logit_form
-from airls_ray.models.modules import PolicyModule, PRMModule, ScalarHeadModule
+from airls_ray.models.modules import PolicyHeadModule, PolicyModule, PRMModule, ScalarHeadModule
+from airls_ray.models.policy_head import is_policy_head, policy_of, put_head, read_head, save_head
 from airls_ray.text.tokenizer_files import generation_file
 
 DType = Literal["float32", "bfloat16"]
@@ -89,16 +90,20 @@ def load_prm_module(
     trust_remote_code: bool = False,
     gradient_checkpointing: bool = False,
     logit_chunk_mib: int = LOGIT_CHUNK_MIB,
+    head: Literal["linear", "policy"] = "linear",
 ) -> PRMModule:
     """Load a PRM, or start one from a policy's folder.
 
     `log_prob`: the causal language model as it is. `scalar_head`: a token classifier with one label (two
     with `shaping`, or with `outcome_beta`, which is `prm.outcome_head`); a folder without a head (the
-    policy's) gets one of zeros, so that f is 0 everywhere at the start.
+    policy's) gets one of zeros, so that f is 0 everywhere at the start. With `head="policy"`, and for a folder
+    of such a PRM, a frozen policy with a head of two layers (`airls_ray.models.policy_head`).
 
     Raises:
-        ModelError: as `load_policy_module`, or the folder's head has another number of labels.
+        ModelError: as `load_policy_module`, or the folder's head has another number of labels or policy.
     """
+    if is_policy_head(path) or head == "policy":
+        return _load_policy_head(path, dtype, attention, trust_remote_code)
     if parameterisation == "log_prob":
         return load_policy_module(
             path,
@@ -122,6 +127,23 @@ def load_prm_module(
     return ScalarHeadModule(_prepared(model, gradient_checkpointing), outcome_beta=outcome_beta)
 
 
+def _load_policy_head(
+    path: Path | str, dtype: DType, attention: AttentionName, trust_remote_code: bool
+) -> PolicyHeadModule:
+    check_model_folder(path)
+    policy = policy_of(Path(path)) if is_policy_head(path) else str(path)
+    check_model_folder(policy)
+    model, report = _from_pretrained(
+        AutoModelForTokenClassification, policy, dtype, attention, trust_remote_code, num_labels=1
+    )
+    lacking = {key for key in report["missing_keys"] if not key.startswith("score.")}
+    _refuse_missing(policy, lacking, "a model with this backbone")
+    put_head(model, policy)
+    if is_policy_head(path):
+        read_head(model, Path(path))
+    return PolicyHeadModule(_prepared(model, False), policy)
+
+
 def save_hf(
     module: PolicyModule | ScalarHeadModule,
     state_dict: Mapping[str, Tensor] | None,
@@ -130,6 +152,8 @@ def save_hf(
 ) -> None:
     """Save a module with its tokenizer, loadable by `from_pretrained` and by vLLM.
 
+    A head on the frozen policy is saved alone, for `load_prm_module`.
+
     Args:
         module: gives the configuration (its own weights are read only where `state_dict` is None).
         state_dict: full tensors by Hugging Face name, as `TrainEngine.named_weights` yields them.
@@ -137,6 +161,11 @@ def save_hf(
         folder: made if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(module, PolicyHeadModule):
+        weights = dict(module.hf_parameters()) if state_dict is None else state_dict
+        save_head(module.model.config, module.policy, weights, folder)
+        copy_tokenizer(tokenizer_folder, folder)
+        return
     state = None if state_dict is None else {name: value.contiguous() for name, value in state_dict.items()}
     with quiet_transformers():
         module.model.save_pretrained(folder, state_dict=state)

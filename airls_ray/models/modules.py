@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from airls_ray.config.model_sections import LOGIT_CHUNK_MIB, logit_chunk_tokens
@@ -205,6 +206,23 @@ class ScalarHeadModule(_WrappedModel):
             return f[:, 0], f[:, 1]
         h = self.model.score(hidden[predict_index]).float()
         return f[:, 0], h[:, 1]
+
+
+class PolicyHeadModule(ScalarHeadModule):
+    """A head that learns on a frozen policy (`airls_ray.models.policy_head`)."""
+
+    def __init__(self, model: Any, policy: str) -> None:
+        """`policy`: folder or hub name of the backbone."""
+        super().__init__(model)
+        self.policy = policy
+
+    def hf_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the head's alone: the policy has a folder of its own."""
+        yield from self.trainable_parameters()
+
+    def _hidden(self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        with torch.no_grad():  # nothing below the head learns
+            return super()._hidden(input_ids, position_ids, attention_mask)
 
 
 PRMModule = PolicyModule | ScalarHeadModule

@@ -11,6 +11,7 @@ from airls_ray.config.schema import PRMConfig
 from airls_ray.errors import ModelError
 from airls_ray.models.check import check_model_folder
 from airls_ray.models.load import DType, load_prm_module
+from airls_ray.models.policy_head import is_policy_head
 from airls_ray.prm.encoders import PromptTemplate
 from airls_ray.prm.folder import PromptForm, read_prm_form, read_prompt_form
 from airls_ray.prm.items import StepText, fits
@@ -90,6 +91,8 @@ def _refuse_form(folder: Path, config: PRMConfig) -> None:
             f"the PRM {folder} has shaping, which needs the state after each step: train it without"
         )
     architecture = check_model_folder(folder).architecture or ""
+    if is_policy_head(folder):  # holds no backbone
+        return
     if (config.parameterisation == "scalar_head") != architecture.endswith("ForTokenClassification"):
         raise ModelError(
             f"{folder} says parameterisation={config.parameterisation} in its prm.json but holds a "

@@ -1,4 +1,4 @@
-"""The sums of all solutions of an update, for step losses that compare solutions with each other."""
+"""Sums and agreeing steps of all solutions of an update, for step losses that compare or count them."""
 
 from __future__ import annotations
 
@@ -40,12 +40,16 @@ class UpdateSolutions:
         counts = segment_sum(used.double(), owner, labels.rows)
         means = segment_sum(labels.values.double().where(used, 0.0), owner, labels.rows) / counts.clamp(min=1)
         labelled = rows[counts[rows] > 0]
-        sums = torch.zeros(labels.rows, dtype=torch.float64)
+        sums, agreeing = torch.zeros(2, labels.rows, dtype=torch.float64)
         with torch.no_grad():
             for part in parts:
-                given = inputs_of(part)
+                given, rows_of_part = inputs_of(part), part.rows.cpu()
                 of_part = segment_sum(given.logits.double(), given.step_rows, part.rows.numel())
-                sums[part.rows.cpu()] = of_part.cpu()
+                sums[rows_of_part] = of_part.cpu()
+                right = (means[rows_of_part] > 0.5).to(given.logits.device)[given.step_rows]
+                agrees = (given.logits > 0).where(right, given.logits < 0)
+                counted = segment_sum(agrees.double(), given.step_rows, part.rows.numel())
+                agreeing[rows_of_part] = counted.cpu()
         self._places = torch.full((labels.rows,), -1)
         self._places[labelled] = torch.arange(labelled.numel())
         self._all = Solutions(
@@ -53,6 +57,7 @@ class UpdateSolutions:
             labels=means[labelled],
             problems=problems[labelled],
             own=labelled[:0],
+            agreeing=share_rows(engine, agreeing, rows)[labelled],
         )
 
     def of(self, part: TokenBatch) -> Solutions:
@@ -63,4 +68,5 @@ class UpdateSolutions:
             labels=self._all.labels.to(device),
             problems=self._all.problems.to(device),
             own=self._places[part.rows.cpu()].to(device),
+            agreeing=self._all.agreeing.to(device),
         )

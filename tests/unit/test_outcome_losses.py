@@ -91,6 +91,11 @@ def test_contributions_of_repeated_steps_are_found_from_outcomes() -> None:
 
 
 # ------------------------------------------------------------------- solutions against each other
+def agreeing(logits: list[float], outcome: float) -> int:
+    """Steps whose logit has the sign of the outcome."""
+    return sum(x > 0 if outcome > 0.5 else x < 0 for x in logits)
+
+
 def of_update(logits: list[list[float]], outcomes: list[float], problems: list[int]) -> list[Solutions]:
     """What a loss gets of an update in three micro-batches, of which the last is empty, and of it whole."""
     labelled = [row for row, y in enumerate(outcomes) if y == y]
@@ -102,6 +107,7 @@ def of_update(logits: list[list[float]], outcomes: list[float], problems: list[i
             torch.tensor([outcomes[row] for row in labelled], dtype=torch.float64),
             torch.tensor([problems[row] for row in labelled]),
             own[part],
+            torch.tensor([agreeing(logits[row], outcomes[row]) for row in labelled], dtype=torch.float64),
         )
         for part in (slice(0, half), slice(half, None), slice(len(outcomes), None), slice(None))
     ]
@@ -150,7 +156,11 @@ def test_right_solutions_are_compared_with_all_wrong_ones_of_their_problem(count
 def test_a_problem_with_one_kind_of_outcome_has_no_pair() -> None:
     given = inputs([[0.5], [1.0, 2.0], [0.1]], [1.0, 1.0, 0.0])
     update = Solutions(
-        torch.tensor([0.5, 3.0, 0.1]), torch.tensor([1.0, 1, 0]), torch.tensor([0, 0, 1]), torch.arange(3)
+        torch.tensor([0.5, 3.0, 0.1]),
+        torch.tensor([1.0, 1, 0]),
+        torch.tensor([0, 0, 1]),
+        torch.arange(3),
+        torch.tensor([1.0, 2, 0]),
     )
     known = known_to(given, StepNormaliser(3, 3), PRMConfig(), update)
     loss = StepLossConfig(name="implicit_prm_dpo").open()(known)[0]

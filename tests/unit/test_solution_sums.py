@@ -21,9 +21,9 @@ LABELS: list[list[float | None]] = [[None, None, float(row % 3 != 0)] for row in
 
 
 class OneOf(TorchEngine):
-    """A rank whose first sum over ranks, the solutions', is `truth`; keeps what it said and its gradients."""
+    """A rank whose first sums over ranks, the solutions', are `truth`; keeps what it said, its gradients."""
 
-    def __init__(self, folder: Path, rank: int, world_size: int, truth: dict[str, float] | None) -> None:
+    def __init__(self, folder: Path, rank: int, world_size: int, truth: list[dict[str, float]]) -> None:
         module = prm_module(folder, "scalar_head")
         torch.nn.init.ones_(module.model.score.weight)
         super().__init__(module, LearnerConfig(gradient_clip=0.0))
@@ -33,14 +33,14 @@ class OneOf(TorchEngine):
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
         self.said.append(dict(values))
-        return dict(self.truth) if self.truth and len(self.said) == 1 else dict(values)
+        return dict(self.truth[len(self.said) - 1]) if len(self.said) <= len(self.truth) else dict(values)
 
     def step(self) -> float:
         self.gradients = [parameter.grad.clone() for parameter in self._parameters]
         return super().step()
 
 
-@pytest.mark.parametrize("name", ["implicit_prm_dpo", "implicit_prm_kto"])
+@pytest.mark.parametrize("name", ["implicit_prm_dpo", "implicit_prm_kto", "sprm"])
 def test_an_update_that_compares_solutions_does_not_depend_on_ranks_or_microbatches(
     folder: Path, name: str
 ) -> None:
@@ -51,13 +51,15 @@ def test_an_update_that_compares_solutions_does_not_depend_on_ranks_or_microbatc
         loss = StepLossConfig(name=name)
         return update_on_labels(engine, batch, torch.arange(12), settings, pad_id=0, step_loss=loss)
 
-    alone = OneOf(folder, 0, 1, None)
+    alone = OneOf(folder, 0, 1, [])
     whole = updated(alone, 100_000)
-    ranks = [OneOf(folder, rank, 3, alone.said[0]) for rank in range(3)]
+    ranks = [OneOf(folder, rank, 3, alone.said[:2]) for rank in range(3)]
     losses = [updated(engine, 24)["train_prm/loss"] for engine in ranks]
     assert sum(losses) == pytest.approx(whole["train_prm/loss"], rel=1e-5)
     for row in map(str, range(12)):  # each solution was counted by one rank
-        assert sum(engine.said[0][row] for engine in ranks) == pytest.approx(alone.said[0][row], abs=1e-5)
+        for what in range(2):
+            counted = [engine.said[what][row] for engine in ranks]
+            assert sum(counted) == pytest.approx(alone.said[what][row], abs=1e-5)
     assert max(float(part.abs().max()) for part in alone.gradients) > 1e-2
     for expected, *parts in zip(alone.gradients, *(engine.gradients for engine in ranks), strict=True):
         torch.testing.assert_close(torch.stack(parts).mean(0), expected, atol=2e-5, rtol=1e-3)
@@ -65,7 +67,7 @@ def test_an_update_that_compares_solutions_does_not_depend_on_ranks_or_microbatc
 
 def test_a_solution_without_a_label_is_in_no_pair(folder: Path) -> None:
     """The loss by a loop over the pairs of the sums that the ranks share."""
-    batch, engine = LabelledSequences.of(labelled(labels=LABELS)), OneOf(folder, 0, 1, None)
+    batch, engine = LabelledSequences.of(labelled(labels=LABELS)), OneOf(folder, 0, 1, [])
     loss = StepLossConfig(name="implicit_prm_dpo")
     found = update_on_labels(engine, batch, torch.arange(12), config(), pad_id=0, step_loss=loss)
     outcomes = [row[-1] for row in LABELS]
