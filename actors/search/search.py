@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from actors.search.search_parts import ScorerGroup
 from actors.search.search_setup import SearchParts, check_models, start
 from actors.train.evaluate import versions
@@ -33,11 +35,18 @@ from airls_ray.search.summary import flat_share, sample_curves, summarise, table
 from airls_ray.search.try_scorer import try_scorer
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
+from airls_ray.tasks.base import Split
 from airls_ray.text.codec import TextCodec
 from airls_ray.truncation import Truncation
 
 _FLAT_SEARCHES = 0.5
 """Share of searches whose responses score the same from which the command says so."""
+
+_NOT_COMPARED = (
+    *("abstain", "algorithms", "budgets", "keep_nodes", "resources", "scorers", "samples"),
+    "problems_per_call",
+)
+"""Sections and settings of `search` that change no record, or of which a record says what it was."""
 
 _NEWER = (
     "chunk_reset", "adaptive_consistency", "instance_adaptive", "ab_mcts", "auto", "vote", "overlap",
@@ -46,7 +55,12 @@ _NEWER = (
 
 
 def run_search(
-    config: Config, policy: Path, prm: Path | None, output: Path, resume: bool = False
+    config: Config,
+    policy: Path,
+    prm: Path | None,
+    output: Path,
+    resume: bool = False,
+    problems: pa.Table | None = None,
 ) -> dict[str, Any]:
     """Search the task's test problems by every algorithm and budget of `config.search`.
 
@@ -56,6 +70,7 @@ def run_search(
         prm: `prm` folder of a checkpoint; None with the scorers that need none.
         output: folder of records.jsonl, records.parquet, summary.json, curves.png and abstention.png.
         resume: go on with the records that are there.
+        problems: training problems (PROBLEMS) to search instead.
 
     Returns:
         The summary.
@@ -71,10 +86,12 @@ def run_search(
     progress = make_progress()
     try_scorer(config.search.scorer, progress)
     config = check_models(config, policy, prm)
-    problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
+    split: Split = "test" if problems is None else "train"
+    if problems is None:
+        problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
     journal = journals.Journal(output, _settings(config, policy, prm), resume)
     record_doors(output, own_of_search(config.search), progress)
-    check_before(config, progress, splits=("test",), traces=False)
+    check_before(config, progress, splits=(split,), traces=False)
     codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     order = [
         (search_label(name), config.search.scorer.shown, budget, config.seed, problem_id)
@@ -265,16 +282,7 @@ def finish(
 def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
     """What records depend on: a resumed search must have the same."""
     tree = config.model_dump(mode="json", include={"task", "seed", "search", "rollout", "prm"})
-    for name in (
-        "abstain",
-        "algorithms",
-        "budgets",
-        "keep_nodes",
-        "resources",
-        "scorers",
-        "samples",
-        "problems_per_call",
-    ):
+    for name in _NOT_COMPARED:
         tree["search"].pop(name)
     for name in _NEWER:  # as older searches have it
         if getattr(config.search, name) == getattr(SearchConfig(), name):

@@ -21,6 +21,7 @@ from airls_ray.cli import (
     live,
     plan_search,
     score,
+    self_train,
     serve,
     train,
     train_prm,
@@ -63,6 +64,7 @@ app.command("train")(train.train)
 app.command("train-prm")(train_prm.train_prm)
 app.command("evaluate")(evaluate_outputs.evaluate)
 app.command("search")(evaluate.search)
+app.command("self-train")(self_train.self_train)
 app.command("serve")(serve.serve)
 app.command("score")(score.score)
 app.command("evaluate-prm")(evaluate_prm.evaluate_prm)

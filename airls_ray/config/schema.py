@@ -30,6 +30,7 @@ from airls_ray.config.part_sections import RayConfig, ReferenceConfig, SFTConfig
 from airls_ray.config.prm_sections import PrimeConfig, PRMConfig, RepirlConfig
 from airls_ray.config.rollout_section import EngineConfig, FailureConfig, RolloutConfig
 from airls_ray.config.search_section import SearchConfig
+from airls_ray.config.self_train_section import SelfTrainConfig
 from airls_ray.config.serve_section import ServeConfig
 from airls_ray.config.supervised_section import SupervisedPRMConfig
 from airls_ray.config.task_choice import OwnTaskConfig, TaskConfig, parts_of
@@ -107,6 +108,8 @@ class Config(StrictModel):
     """The loop."""
     search: SearchConfig = SearchConfig()
     """Search at test time."""
+    self_train: SelfTrainConfig = SelfTrainConfig()
+    """Rounds of search and learning (`airls-ray self-train`)."""
     serve: ServeConfig = ServeConfig()
     """The endpoint (`airls-ray serve`)."""
     failures: FailureConfig = FailureConfig()

@@ -10,9 +10,13 @@ import torch
 
 from airls_ray.config.schema import LearnerConfig
 from airls_ray.config.supervised_section import StepLossConfig, SupervisedPRMConfig
+from airls_ray.learning.batches import rank_batches
 from airls_ray.learning.engine import TorchEngine
+from airls_ray.objectives.step_loss import StepLossInputs
+from airls_ray.prm.solution_sums import UpdateSolutions
 from airls_ray.prm.supervised import LabelledSequences, measure_labels, update_on_labels
 from airls_ray.prm.update_plan import plan_label_updates
+from airls_ray.tensors import TokenBatch
 from tests.tiny import prm_module
 from tests.unit.test_supervised_prm import config, labelled
 
@@ -63,6 +67,30 @@ def test_an_update_that_compares_solutions_does_not_depend_on_ranks_or_microbatc
     assert max(float(part.abs().max()) for part in alone.gradients) > 1e-2
     for expected, *parts in zip(alone.gradients, *(engine.gradients for engine in ranks), strict=True):
         torch.testing.assert_close(torch.stack(parts).mean(0), expected, atol=2e-5, rtol=1e-3)
+
+
+def test_agreeing_steps_are_counted_solution_by_solution(folder: Path) -> None:
+    batch, engine = LabelledSequences.of(labelled(labels=LABELS)), OneOf(folder, 0, 1, [])
+    rows, logits = torch.arange(12), torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    logits[3, 1] = 0.0
+    parts = rank_batches(engine, batch.sequences, rows, 24, "padded", 0)
+    assert len(parts) > 2
+
+    def inputs_of(part: TokenBatch) -> StepLossInputs:
+        flat = logits[part.rows].flatten()
+        return StepLossInputs.of(
+            flat, torch.zeros_like(flat), part.step_rows, torch.zeros_like(part.step_rows)
+        )
+
+    made = UpdateSolutions(engine, batch.labels, batch.problems, rows, parts, inputs_of)
+    expected = [
+        sum(float(x) > 0 if row[-1] == 1.0 else float(x) < 0 for x in values)
+        for row, values in zip(LABELS, logits, strict=True)
+        if row[-1] is not None
+    ]
+    found = made.of(parts[0])
+    assert found.agreeing.tolist() == expected and len(set(expected)) > 2
+    assert found.sums.tolist() == pytest.approx(logits[:11].double().sum(1).tolist())
 
 
 def test_a_solution_without_a_label_is_in_no_pair(folder: Path) -> None:
