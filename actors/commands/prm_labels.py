@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from airls_ray.data.schemas import PRM_LABELS
 from airls_ray.errors import DataError
 from airls_ray.prm.first_errors import find_first_errors
 from airls_ray.prm.label_rule import LabelRule
+from airls_ray.prm.spoiled import Judge, add_spoiled
 from airls_ray.prm.step_labels import (
     Completed,
     chunks,
@@ -102,7 +104,8 @@ def label_settings(config: Config, policy: str) -> dict[str, Any]:
     """What labels depend on, as plain values."""
     section, keywords = config.supervised_prm, config.model.chat_template_kwargs
     rule: LabelRule = section.labels.open()
-    younger = {"chat_template_kwargs": keywords} if keywords else {}  # older files do not know of them
+    younger: dict[str, Any] = {"chat_template_kwargs": keywords} if keywords else {}  # not in older files
+    younger |= {"spoiled": True} if section.spoiled else {}
     return (
         younger
         | dict(Truncation.of(config.rollout).given())
@@ -200,9 +203,23 @@ def label_chunk(
         cost |= completer.cost
     labels = label_steps(section.labels, known_to(rollouts, completed, first_errors))
     table = _label_table(rollouts, cluster.resolve([grades])[0], labels, problems, codec)
+    if section.spoiled:
+        judge = _judge_of(verifier, problems)
+        table = add_spoiled(table, codec, judge, config.seed, config.rollout.max_response_tokens)
     cost["labelling_rollouts"] = cost["rollouts"] + cost["completions"]
     cost["tokens"] = cost["rollout_tokens"] + cost["completion_tokens"]
     return table, {**cost, "seconds": time.perf_counter() - started}
+
+
+def _judge_of(verifier: VerifierHandle, problems: pa.Table) -> Judge:
+    """What grades responses to problems by their identifiers."""
+    rows = {problem: row for row, problem in enumerate(problems["problem_id"].to_pylist())}
+
+    def judge(asked: Sequence[str], responses: Any, ends: Any) -> list[tuple[float, list[bool] | None]]:
+        grades = verifier.call("judge", problems, [rows[problem] for problem in asked], responses, ends)
+        return list(zip(grades["outcome"].to_pylist(), grades["step_truth"].to_pylist(), strict=True))
+
+    return judge
 
 
 def _label_table(

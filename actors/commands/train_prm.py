@@ -84,7 +84,9 @@ def train_prm(
     sampled = labels is None and steps is None
     loaded = ["supervised_prm.step_loss", *(["task", "supervised_prm.labels"] if sampled else [])]
     named = find_doors(config, *loaded)
-    policy, source = check_sources(config, policy, logprobs=steps is None)
+    policy, source = check_sources(
+        config, policy, logprobs=steps is None and not (sampled and config.supervised_prm.spoiled)
+    )
     try_step_labels(config, progress, rule=sampled)
     found = None if steps is None else _read_steps(config, policy, source, steps, progress)
     given = None if labels is None else read_given_labels(config, policy, labels)

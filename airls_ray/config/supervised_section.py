@@ -40,7 +40,11 @@ class SupervisedPRMConfig(StrictModel):
     """How a step's logit is compared with its label: `cross_entropy`, `mean_squared_error`,
     `pqm` (ranked within a solution), `implicit_prm` (their sum is the outcome's logit), `spa_rl`
     (their sum is the outcome), `implicit_prm_dpo|kto` (solutions compared), `sprm` (with
-    `prm.head=policy`), or your own (docs/doors.md)."""
+    `prm.head=policy`), `cooper` (with `spoiled`), or your own (docs/doors.md)."""
+    spoiled: bool = False
+    """Whether sampled labels get of every solved problem the first right rollout once more with other
+    numbers, where it is wrong then (Cooper, arXiv 2508.05613; for `step_loss=cooper`). Such rows have no
+    log-probabilities."""
     completions: PositiveInt = 8
     """[P] K: completions of every prefix."""
     problems: PositiveInt = 512

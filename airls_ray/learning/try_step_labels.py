@@ -114,7 +114,9 @@ def _solutions(first: int, end: int) -> Solutions:
     agrees = (every.logits.detach() > 0) == (whole.labels > 0.5)[every.step_rows]
     agreeing = segment_sum(agrees.double(), every.step_rows, len(_LABELS))
     own = torch.arange(first, end)
-    return Solutions(whole.sums, whole.labels.double(), problems, own, agreeing)
+    ends = torch.tensor([len(row) for row in _LABELS]).cumsum(0)
+    lasts = every.logits.detach().double()[ends - 1]
+    return Solutions(whole.sums, whole.labels.double(), problems, own, lasts, agreeing)
 
 
 def _try_given(given: Mapping[str, Any]) -> None:

@@ -80,6 +80,8 @@ class Solutions:
     """int64 [U]: a number of its problem."""
     own: Tensor
     """int64 [B]: place among them of each solution of the micro-batch; -1 for one without a label."""
+    lasts: Tensor
+    """float64 [U], without gradient: logit of a solution's last step, before the update."""
     agreeing: Tensor
     """float64 [U]: steps of a solution whose logit is above 0 for a label above 1/2, below 0 for another."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from airls_ray.learning.engine import TrainEngine, share_rows
 from airls_ray.objectives.step_loss import Solutions, StepLossInputs
+from airls_ray.objectives.whole_solutions import last_steps
 from airls_ray.tensors import PackedColumn, TokenBatch
 from airls_ray.tensors.segments import segment_sum
 
@@ -40,12 +41,13 @@ class UpdateSolutions:
         counts = segment_sum(used.double(), owner, labels.rows)
         means = segment_sum(labels.values.double().where(used, 0.0), owner, labels.rows) / counts.clamp(min=1)
         labelled = rows[counts[rows] > 0]
-        sums, agreeing = torch.zeros(2, labels.rows, dtype=torch.float64)
+        sums, lasts, agreeing = torch.zeros(3, labels.rows, dtype=torch.float64)
         with torch.no_grad():
             for part in parts:
                 given, rows_of_part = inputs_of(part), part.rows.cpu()
                 of_part = segment_sum(given.logits.double(), given.step_rows, part.rows.numel())
                 sums[rows_of_part] = of_part.cpu()
+                lasts[rows_of_part] = last_steps(given.logits.double(), given.step_rows, len(of_part)).cpu()
                 right = (means[rows_of_part] > 0.5).to(given.logits.device)[given.step_rows]
                 agrees = (given.logits > 0).where(right, given.logits < 0)
                 counted = segment_sum(agrees.double(), given.step_rows, part.rows.numel())
@@ -57,6 +59,7 @@ class UpdateSolutions:
             labels=means[labelled],
             problems=problems[labelled],
             own=labelled[:0],
+            lasts=share_rows(engine, lasts, rows)[labelled],
             agreeing=share_rows(engine, agreeing, rows)[labelled],
         )
 
@@ -68,5 +71,6 @@ class UpdateSolutions:
             labels=self._all.labels.to(device),
             problems=self._all.problems.to(device),
             own=self._places[part.rows.cpu()].to(device),
+            lasts=self._all.lasts.to(device),
             agreeing=self._all.agreeing.to(device),
         )

@@ -107,6 +107,7 @@ def of_update(logits: list[list[float]], outcomes: list[float], problems: list[i
             torch.tensor([outcomes[row] for row in labelled], dtype=torch.float64),
             torch.tensor([problems[row] for row in labelled]),
             own[part],
+            torch.tensor([logits[row][-1] for row in labelled], dtype=torch.float64),
             torch.tensor([agreeing(logits[row], outcomes[row]) for row in labelled], dtype=torch.float64),
         )
         for part in (slice(0, half), slice(half, None), slice(len(outcomes), None), slice(None))
@@ -160,6 +161,7 @@ def test_a_problem_with_one_kind_of_outcome_has_no_pair() -> None:
         torch.tensor([1.0, 1, 0]),
         torch.tensor([0, 0, 1]),
         torch.arange(3),
+        torch.tensor([0.5, 2.0, 0.1]),
         torch.tensor([1.0, 2, 0]),
     )
     known = known_to(given, StepNormaliser(3, 3), PRMConfig(), update)

@@ -44,7 +44,7 @@ class OneOf(TorchEngine):
         return super().step()
 
 
-@pytest.mark.parametrize("name", ["implicit_prm_dpo", "implicit_prm_kto", "sprm"])
+@pytest.mark.parametrize("name", ["implicit_prm_dpo", "implicit_prm_kto", "sprm", "cooper"])
 def test_an_update_that_compares_solutions_does_not_depend_on_ranks_or_microbatches(
     folder: Path, name: str
 ) -> None:
@@ -57,11 +57,11 @@ def test_an_update_that_compares_solutions_does_not_depend_on_ranks_or_microbatc
 
     alone = OneOf(folder, 0, 1, [])
     whole = updated(alone, 100_000)
-    ranks = [OneOf(folder, rank, 3, alone.said[:2]) for rank in range(3)]
+    ranks = [OneOf(folder, rank, 3, alone.said[:3]) for rank in range(3)]
     losses = [updated(engine, 24)["train_prm/loss"] for engine in ranks]
     assert sum(losses) == pytest.approx(whole["train_prm/loss"], rel=1e-5)
     for row in map(str, range(12)):  # each solution was counted by one rank
-        for what in range(2):
+        for what in range(3):
             counted = [engine.said[what][row] for engine in ranks]
             assert sum(counted) == pytest.approx(alone.said[what][row], abs=1e-5)
     assert max(float(part.abs().max()) for part in alone.gradients) > 1e-2
@@ -69,7 +69,7 @@ def test_an_update_that_compares_solutions_does_not_depend_on_ranks_or_microbatc
         torch.testing.assert_close(torch.stack(parts).mean(0), expected, atol=2e-5, rtol=1e-3)
 
 
-def test_agreeing_steps_are_counted_solution_by_solution(folder: Path) -> None:
+def test_sums_last_steps_and_agreeing_ones_of_every_solution(folder: Path) -> None:
     batch, engine = LabelledSequences.of(labelled(labels=LABELS)), OneOf(folder, 0, 1, [])
     rows, logits = torch.arange(12), torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
     logits[3, 1] = 0.0
@@ -90,6 +90,7 @@ def test_agreeing_steps_are_counted_solution_by_solution(folder: Path) -> None:
     ]
     found = made.of(parts[0])
     assert found.agreeing.tolist() == expected and len(set(expected)) > 2
+    assert found.lasts.tolist() == pytest.approx(logits[:11, 2].double().tolist())
     assert found.sums.tolist() == pytest.approx(logits[:11].double().sum(1).tolist())
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from airls_ray.objectives.whole_solutions import whole_solutions
+from airls_ray.objectives.whole_solutions import pairs_of_problems, whole_solutions
 
 if TYPE_CHECKING:
     from airls_ray.objectives.step_loss import Solutions
@@ -40,11 +39,4 @@ def loss(
             logits with 1.
     """
     sums, _, labelled = whole_solutions(logits, labels, weights, step_rows)
-    mine, others = solutions.own[: sums.numel()][labelled], solutions.problems
-    right = solutions.labels > 0.5
-    paired = (others[mine][:, None] == others) & (right[mine][:, None] != right)
-    pairs = ((others[:, None] == others) & right[:, None] & ~right).sum().clamp(min=1)
-    ahead = sums[labelled][:, None] - solutions.sums.to(sums.dtype)
-    losses = softplus(-beta * ahead.where(right[mine][:, None], -ahead)).where(paired, 0.0).sum() / pairs
-    # A pair occurs twice, with the gradient of one solution each time: half its value, but all its gradient.
-    return losses - losses.detach() / 2.0, {}
+    return pairs_of_problems(sums, labelled, solutions.sums, solutions, beta), {}
