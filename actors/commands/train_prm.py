@@ -28,6 +28,7 @@ from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_p
 from airls_ray.models.check import check_model_folder
 from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.labelled_files import STEP_END, StepFiles, StepLabels, read_step_labels, say_left_out
+from airls_ray.prm.spoiled import refuse_spoiled
 from airls_ray.prm.supervised import (
     LabelledSequences,
     check_form,
@@ -82,10 +83,12 @@ def train_prm(
     started = time.perf_counter()
     progress = progress or make_progress()
     sampled = labels is None and steps is None
+    if not sampled:
+        refuse_spoiled(config, "--labels" if steps is None else "--steps")
     loaded = ["supervised_prm.step_loss", *(["task", "supervised_prm.labels"] if sampled else [])]
     named = find_doors(config, *loaded)
     policy, source = check_sources(
-        config, policy, logprobs=steps is None and not (sampled and config.supervised_prm.spoiled)
+        config, policy, logprobs=steps is None and not config.supervised_prm.spoiled
     )
     try_step_labels(config, progress, rule=sampled)
     found = None if steps is None else _read_steps(config, policy, source, steps, progress)

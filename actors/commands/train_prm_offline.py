@@ -35,6 +35,7 @@ from airls_ray.evaluation.selection import count_problems, measure_controls
 from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.offline import selection_seed, split_stored, updates_of_an_epoch
 from airls_ray.prm.offline_method import OfflineMethod, choose_method
+from airls_ray.prm.spoiled import refuse_spoiled
 from airls_ray.prm.step_labels import label_stored, rule_record
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
@@ -87,6 +88,7 @@ def train_prm_offline(
     started = time.perf_counter()
     progress = progress or make_progress()
     named = find_doors(config, "task", "method.prm_objective" if config.prm_learns else "supervised_prm")
+    refuse_spoiled(config, "--rollouts")
     policy, source = check_models(config, policy)
     if config.prm_learns:
         try_objective(config, progress)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from airls_ray.config.schema import Config
 from airls_ray.data.schemas import PRM_LABELS
-from airls_ray.errors import DataError
+from airls_ray.errors import ConfigError, DataError
 from airls_ray.seeding import derive_seed
 from airls_ray.text.codec import TextCodec
 
@@ -24,6 +25,23 @@ Judge = Callable[[Sequence[str], Sequence[Sequence[int]], Sequence[Sequence[int]
 
 _NUMBER = re.compile(r"\d+")
 _TRIES = 3
+
+
+def refuse_spoiled(config: Config, source: str) -> None:
+    """Refuse `supervised_prm.spoiled` for labels that are not sampled.
+
+    Args:
+        config: with the setting.
+        source: where the labels come from instead.
+
+    Raises:
+        ConfigError: it is set.
+    """
+    if config.supervised_prm.spoiled:
+        raise ConfigError(
+            "supervised_prm.spoiled=true grades what it makes of rollouts that train-prm samples, and these "
+            f"come from {source}: set it to false"
+        )
 
 
 def spoil_numbers(text: str, prompt: str, random: Random) -> str | None:

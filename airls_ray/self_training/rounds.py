@@ -14,7 +14,8 @@ from airls_ray.config.schema import (
     FileTaskConfig,
 )
 from airls_ray.errors import ConfigError
-from airls_ray.prm.forms import check_search_models
+from airls_ray.prm.forms import check_search_models, check_search_score
+from airls_ray.prm.spoiled import refuse_spoiled
 from airls_ray.prm.supervised import check_form
 from airls_ray.search.registry import make_searcher
 
@@ -98,7 +99,11 @@ def check_settings(config: Config, policy: str, prm: Path | None) -> None:
             f"search.scorer={search.scorer.shown} reads no PRM, so none need learn: set self_train.prm=none, "
             "or search.scorer=prm"
         )
-    check_form(config.prm, logprobs=section.prm == "completions")
+    if section.prm == "values":
+        refuse_spoiled(config, "the search (self_train.prm=values)")
+    check_form(config.prm, logprobs=section.prm == "completions" and not config.supervised_prm.spoiled)
+    for temperature in section.balance.temperatures or [search.temperature]:
+        check_search_score(searching(config, temperature), "of later rounds")
 
 
 def searching(config: Config, temperature: float) -> Config:

@@ -14,11 +14,13 @@ import torch
 
 from actors.commands.prm_labels import label_chunk, label_settings
 from actors.commands.train_prm import train_prm
+from actors.commands.train_prm_offline import StoredFiles, train_prm_offline
 from airls_ray.config import Config
 from airls_ray.data.prm_labels import LabelFacts, read_labels, write_labels
 from airls_ray.data.problems import ProblemStream, table_to_problems
 from airls_ray.data.schemas import GRADES, PRM_LABELS, rows_to_table
 from airls_ray.errors import ConfigError
+from airls_ray.prm.labelled_files import StepFiles
 from airls_ray.prm.spoiled import add_spoiled, spoil_numbers
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
@@ -170,6 +172,20 @@ def test_sampled_labels_have_spoiled_rows_where_it_is_asked_for(tmp_path: Path) 
     assert added and {row["problem_id"] for row in added} <= right
     for row in added:
         assert row["response"][-3] % 2 == 0 and row["outcome"] == 0.0 and row["logprobs"] is None
+
+
+@pytest.mark.parametrize("source", ["labels", "steps", "rollouts"])
+def test_labels_that_are_not_sampled_are_not_spoiled(own_policy: Path, tmp_path: Path, source: str) -> None:
+    settings = Config.model_validate(
+        {"method": "orm", "prm": {"parameterisation": "scalar_head"}, "supervised_prm": {"spoiled": True}}
+    )
+    with pytest.raises(ConfigError, match=f"come from --{source}: set it to false"):
+        if source == "rollouts":
+            train_prm_offline(settings, own_policy, tmp_path, StoredFiles([tmp_path / "none.jsonl"]))
+        elif source == "steps":
+            train_prm(settings, own_policy, tmp_path, steps=StepFiles([tmp_path / "none.jsonl"]))
+        else:
+            train_prm(settings, own_policy, tmp_path, labels=tmp_path / "none.parquet")
 
 
 def test_a_prm_of_log_ratios_has_no_use_for_them(own_policy: Path, tmp_path: Path) -> None:

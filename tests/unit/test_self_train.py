@@ -254,7 +254,18 @@ def test_a_round_without_traces_is_one_sentence(run: Run) -> None:
             "reads no PRM, so none need learn: set self_train.prm=none",
         ),
         ({"prm": {"parameterisation": "log_prob", "search_score": "ratio"}}, "have no log-probabilities"),
-        ({"prm": {"action": "token"}}, "train-prm needs prm.action=step"),
+        (
+            {"supervised_prm": {"spoiled": True}},
+            r"come from the search \(self_train\.prm=values\)",
+        ),
+        (
+            {
+                "prm": {"parameterisation": "log_prob", "search_score": "ratio"},
+                "self_train": {"prm": "completions", "balance": {"temperatures": [1.0, 0.5]}},
+            },
+            r"rollout\.temperature=1 with the policy at search\.temperature=0\.5",
+        ),
+        ({"prm": {"action": "token"}}, r"train-prm needs prm\.action=step"),
     ],
 )
 def test_what_a_round_could_not_do_is_said_before_anything_starts(
