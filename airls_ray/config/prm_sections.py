@@ -163,8 +163,11 @@ class PRMConfig(StrictModel):
             )
         if self.shaping and self.parameterisation != "scalar_head":
             raise ValueError("shaping needs parameterisation=scalar_head, but it is log_prob")
-        if self.head == "policy" and (self.parameterisation != "scalar_head" or self.shaping):
-            raise ValueError("head=policy needs parameterisation=scalar_head and shaping=false; set both")
+        second = self.shaping or self.outcome_head is not None
+        if self.head == "policy" and (self.parameterisation != "scalar_head" or second):
+            raise ValueError(
+                "head=policy needs parameterisation=scalar_head, shaping=false and no outcome_head; set these"
+            )
         if self.head == "policy" and self.learner.lora.rank:
             raise ValueError(
                 "head=policy learns on a frozen policy, without adapters: set learner.lora.rank=0"
