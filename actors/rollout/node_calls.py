@@ -1,6 +1,8 @@
 """One call to all workers at once: the driver calls one worker of each node, and that one the node's others.
 
-What a call costs the driver then grows with the nodes, and the nodes' own calls run side by side.
+What a call costs the driver then grows with the nodes, and the nodes' own calls run side by side. Large
+objects go through the nodes in waves: Ray fetches a whole copy from any node that has one, so nodes that all
+ask at once all get theirs from the one that made it, one after the other.
 """
 
 from __future__ import annotations
@@ -12,12 +14,20 @@ from typing import Any
 from actors.cluster import cluster
 from actors.rollout.fleet import Member
 
+_AT_ONCE = 4
+"""Nodes that fetch one object at once from where it was made; more are told in waves."""
 _RELAY_SECONDS = 10.0
 """Beyond the deadline for a worker that waits for others: its answer says which of them hung."""
 
 
 def tell_all(
-    members: Sequence[Member], call: str, arguments: Sequence[Any], deadline_seconds: float, what: str
+    members: Sequence[Member],
+    call: str,
+    arguments: Sequence[Any],
+    deadline_seconds: float,
+    what: str,
+    *,
+    large: bool = False,
 ) -> dict[str, str]:
     """Call a method of all members and wait; a second call must do no harm.
 
@@ -30,6 +40,8 @@ def tell_all(
         arguments: values or references of it.
         deadline_seconds: longest time for one of them.
         what: the call in words.
+        large: whether nodes should get the arguments from each other; each wave of nodes then has the
+            deadline.
 
     Returns:
         By name of each that died, hung or failed: why.
@@ -37,6 +49,25 @@ def tell_all(
     Raises:
         UserError: a worker's own sentence about its input.
     """
+    nodes = by_node(members)
+    failed: dict[str, str] = {}
+    for wave in waves(nodes) if large else [nodes]:
+        failed |= _tell(wave, call, arguments, deadline_seconds, what)
+    return failed
+
+
+def waves(nodes: Sequence[list[Member]]) -> list[Sequence[list[Member]]]:
+    """Nodes that are told together: 1, 2, 4 and so on, as many as have it by then; few are one wave."""
+    if len(nodes) <= _AT_ONCE:
+        return [nodes]
+    starts = [2**wave - 1 for wave in range(len(nodes).bit_length())]
+    return [nodes[start : 2 * start + 1] for start in starts]
+
+
+def _tell(
+    nodes: Sequence[list[Member]], call: str, arguments: Sequence[Any], deadline_seconds: float, what: str
+) -> dict[str, str]:
+    """See `tell_all`."""
     asked = [
         (
             first,
@@ -45,7 +76,7 @@ def tell_all(
         )
         if rest
         else (first, rest, getattr(first.handle, call).remote(*arguments))
-        for first, *rest in by_node(members)
+        for first, *rest in nodes
     ]
     failed: dict[str, str] = {}
     orphans: list[Member] = []

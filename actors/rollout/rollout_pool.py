@@ -147,7 +147,8 @@ class RolloutPool:
         """
         self.fleet.set_weights(weights, version)
         if wait:
-            for member in self._tell_all("update_weights", "weight sync to the rollout workers", weights):
+            what = "weight sync to the rollout workers"
+            for member in self._tell_all("update_weights", what, weights, large=True):
                 member.version = version
             return
         self.fleet.step(self._busy())
@@ -327,11 +328,11 @@ class RolloutPool:
             )
         return job.in_order()
 
-    def _tell_all(self, call: str, what: str, *arguments: Any) -> list[Member]:
+    def _tell_all(self, call: str, what: str, *arguments: Any, large: bool = False) -> list[Member]:
         """Call all ready workers and wait; one that dies leaves, and those that are left are returned."""
         self.fleet.step(self._busy())
         members = list(self.fleet.ready)
-        failed = tell_all(members, call, arguments, self._deadline, what)
+        failed = tell_all(members, call, arguments, self._deadline, what, large=large)
         for member in members:
             if member.name in failed:
                 self._failed(member, failed[member.name])

@@ -35,6 +35,8 @@ COMMANDS = (
     "countdown",
     "chaos",
     "scale",
+    "virtual_scale",
+    "gpu_times",
     "math_grader",
     "answers",
     "code_grader",
