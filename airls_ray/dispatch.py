@@ -52,6 +52,11 @@ class Dispatch:
         return sum(len(share.rows) for share in self._waiting)
 
     @property
+    def has_waiting(self) -> bool:
+        """Whether anything waits, now or for the time at which it may be tried again."""
+        return bool(self._waiting)
+
+    @property
     def running(self) -> int:
         """Rows that workers have."""
         return sum(len(share.rows) for share in self._running.values())

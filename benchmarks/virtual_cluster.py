@@ -32,6 +32,7 @@ class Clock:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self._depth = 0
+        self._news: list[Ref] = []
 
     # ------------------------------------------------------------------ as the module `time`
     def monotonic(self) -> float:
@@ -106,13 +107,15 @@ class Clock:
     def all_ready(self, refs: Sequence[Ref], timeout: float) -> list[Ref]:
         """See `actors.cluster.cluster.all_ready`."""
         with self.aside():
-            woken: list[Ref] = []
-            for ref in refs:
-                ref.tell(woken.append)
-            self._run(lambda: bool(woken) or self._woken(), self.now + timeout)
-            for ref in refs:
-                ref.told = None
-            return [ref for ref in refs if ref.ready] if woken else []
+            if not any(ref.ready for ref in refs):
+                wanted = set(refs)
+                self._news.clear()
+                self._run(lambda: self._woken() or not wanted.isdisjoint(self._news), self.now + timeout)
+            return [ref for ref in refs if ref.ready]
+
+    def came(self, ref: Ref) -> None:
+        """The value of a reference is there."""
+        self._news.append(ref)
 
     def put(self, value: Any) -> Ref:
         """See `actors.cluster.cluster.put`."""
@@ -122,12 +125,11 @@ class Clock:
 class Ref:
     """A reference to a value that is there, or will be."""
 
-    __slots__ = ("_then", "ready", "told", "value")
+    __slots__ = ("_then", "ready", "value")
 
     def __init__(self) -> None:
         """Of a value that is not there yet."""
         self.ready, self.value = False, None
-        self.told: Callable[[Ref], None] | None = None
         self._then: list[Callable[[], None]] = []
 
     @classmethod
@@ -136,12 +138,6 @@ class Ref:
         ref = cls()
         ref.set(value)
         return ref
-
-    def tell(self, who: Callable[[Ref], None]) -> None:
-        """Call `who` with this reference when it is ready, which may be now."""
-        self.told = who
-        if self.ready:
-            who(self)
 
     def then(self, act: Callable[[], None]) -> None:
         """Let `act` happen when the value is there, which may be now."""
@@ -153,8 +149,6 @@ class Ref:
     def set(self, value: Any) -> None:
         """The value is there."""
         self.value, self.ready = value, True
-        if self.told is not None:
-            self.told(self)
         for act in self._then:
             act()
         self._then.clear()
@@ -206,6 +200,7 @@ class VirtualActor:
     def _end(self, ref: Ref, value: Any) -> None:
         self._busy = False
         ref.set(value)
+        self._clock.came(ref)
         self._next()
 
 

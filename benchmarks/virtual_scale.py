@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 SIZES = (8, 64, 256, 1024, 2048)
 FEW = 64
 """Workers of the runs in which one thing changes."""
-TURNS = 8
+TURNS = 6
 """Iterations of these."""
 MIDDLE = 256
 """Workers of the comparison of loops."""
@@ -59,6 +60,7 @@ def main(
     workers: Annotated[
         list[int] | None, typer.Option(help="Rollout workers (may be repeated); by default 8 to 2,048.")
     ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Scenarios that are simulated at once.")] = 2,
 ) -> None:
     """Run the loops with workers, learners and network that take the seconds of the planner's formulas.
 
@@ -71,19 +73,19 @@ def main(
     from airls_ray.console.choose import make_progress
 
     progress = make_progress()
-    sizes = sorted(workers or SIZES)
-    tables = {
-        "sizes": _run(_sizes(sizes), progress),
-        "loops": _run(_loops(), progress),
-        "tails": _run(_tails(), progress),
-        "faults": _run(_faults(), progress),
-    }
+    asked = {
+        "sizes": list(_sizes(sorted(workers or SIZES))), "loops": list(_loops()), "tails": list(_tails()),
+        "faults": list(_faults()),
+    }  # fmt: skip
+    tables = _run(asked, processes, progress)
     for name, rows in tables.items():
-        _show(name, rows, progress)
+        progress.table(name.capitalize(), _cells(rows), COLUMNS)
     for line in aims(tables["sizes"]):
         progress.say(line)
     figures = {name: [row.figures() for row in rows] for name, rows in tables.items()}
-    progress.say(f"written to {common.write_result('virtual_scale', figures)}")
+    for name, rows in tables.items():
+        (common.RESULTS / f"virtual_scale_{name}.md").write_text(markdown(name, rows), encoding="utf-8")
+    progress.say(f"written to {common.write_result('virtual_scale', figures)} and virtual_scale_*.md")
 
 
 def _sizes(sizes: Sequence[int]) -> Iterable[tuple[str, Scenario]]:
@@ -91,7 +93,7 @@ def _sizes(sizes: Sequence[int]) -> Iterable[tuple[str, Scenario]]:
 
     for count in sizes:
         # One iteration of few workers has few responses, so that it takes more of them for a mean.
-        turns = 3 if count > LARGE else 4 if count >= MIDDLE else 16
+        turns = 2 if count > LARGE else 4 if count >= MIDDLE else 10
         yield "synchronous", Scenario(count, turns)
         yield "synchronous, NCCL", Scenario(count, turns, nccl=True)
         yield "asynchronous, 2", Scenario(count, turns + 2, staleness=2)
@@ -104,8 +106,8 @@ def _loops() -> Iterable[tuple[str, Scenario]]:
     for name, lengths in (("even", EVEN), ("heavy", Scenario(1).lengths)):
         # The learners take as long as the workers' mean work: the hardest case for an overlap.
         learning = 45.0 if lengths is EVEN else 200.0
-        for staleness in (0, 1, 2, 3):
-            made = Scenario(MIDDLE, 6, staleness=staleness, lengths=lengths, learning_seconds=learning)
+        for staleness in (0, 1, 2):
+            made = Scenario(MIDDLE, 5, staleness=staleness, lengths=lengths, learning_seconds=learning)
             yield f"{name} lengths, max_staleness {staleness}", made
 
 
@@ -121,7 +123,7 @@ def _tails() -> Iterable[tuple[str, Scenario]]:
             f"asynchronous 2, shares_per_worker {shares}",
             Scenario(FEW, TURNS, staleness=2, shares_per_worker=shares),
         )
-    for groups in (4, 16, 32):
+    for groups in (4, 16):
         yield (
             f"asynchronous 2, {8 * groups} rollouts a worker",
             Scenario(FEW, TURNS, staleness=2, groups_per_worker=groups),
@@ -151,15 +153,29 @@ def _faults() -> Iterable[tuple[str, Scenario]]:
         )
 
 
-def _run(scenarios: Iterable[tuple[str, Scenario]], progress: Progress) -> list[Row]:
+def _run(
+    asked: Mapping[str, Sequence[tuple[str, Scenario]]], processes: int, progress: Progress
+) -> dict[str, list[Row]]:
+    """All scenarios of all tables, the largest first."""
+    each = [one for scenarios in asked.values() for one in scenarios]
+    largest = sorted(range(len(each)), key=lambda at: (-each[at][1].workers, -each[at][1].staleness))
+    rows: dict[int, Row] = {}
+    with ProcessPoolExecutor(processes) as pool:
+        begun = {pool.submit(_outcome, each[at][1]): at for at in largest}
+        for done in as_completed(begun):
+            at = begun[done]
+            rows[at] = Row(*each[at], done.result())
+            seconds = rows[at].outcome.iteration_seconds
+            progress.say(f"{rows[at].scenario.workers} workers, {rows[at].name}: {seconds:.0f} s")
+    left = iter([rows[at] for at in range(len(each))])
+    return {name: [next(left) for _ in scenarios] for name, scenarios in asked.items()}
+
+
+def _outcome(scenario: Scenario) -> Outcome:
     from virtual_loop import simulate
 
-    rows = []
-    for name, scenario in scenarios:
-        with tempfile.TemporaryDirectory(prefix="airls_virtual_") as folder:
-            rows.append(Row(name, scenario, simulate(scenario, Path(folder) / "run")))
-        progress.say(f"{scenario.workers} workers, {name}: {rows[-1].outcome.iteration_seconds:.0f} s")
-    return rows
+    with tempfile.TemporaryDirectory(prefix="airls_virtual_") as folder:
+        return simulate(scenario, Path(folder) / "run")
 
 
 def of_linear(rows: Sequence[Row]) -> Mapping[int, float]:
@@ -184,18 +200,33 @@ def aims(rows: Sequence[Row]) -> Iterable[str]:
                 yield f"of the longest: {longest:.3f} {common.verdict(longest, OF_LONGEST, at_most=True)}"
 
 
-def _show(title: str, rows: Sequence[Row], progress: Progress) -> None:
+COLUMNS = (
+    "run",
+    "workers",
+    "rollouts/s",
+    "of linear",
+    "s an iteration",
+    "of the longest",
+    "workers busy",
+    "sync, s",
+    "wait, s",
+    "driver, cores",
+)
+
+
+def _cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Of a table with `COLUMNS`."""
     linear = {
         (row.name, count): share
         for row in rows
         for count, share in of_linear([one for one in rows if one.name == row.name]).items()
     }
-    cells = [
+    return [
         (
             row.name,
-            row.scenario.workers,
+            str(row.scenario.workers),
             f"{row.outcome.rollouts_per_second:.1f}",
-            f"{linear[row.name, row.scenario.workers]:.3f}" if title == "sizes" else "",
+            f"{linear[row.name, row.scenario.workers]:.3f}",
             f"{row.outcome.iteration_seconds:.0f}",
             f"{row.outcome.of_longest:.2f}",
             f"{row.outcome.busy_share:.2f}",
@@ -205,11 +236,23 @@ def _show(title: str, rows: Sequence[Row], progress: Progress) -> None:
         )
         for row in rows
     ]
-    columns = (
-        "run", "workers", "rollouts/s", "of linear", "s an iteration", "of the longest", "workers busy",
-        "sync, s", "wait, s", "driver, cores",
-    )  # fmt: skip
-    progress.table(title.capitalize(), cells, columns)
+
+
+SHOWN = {
+    "sizes": ("run", "workers", "s an iteration", "of linear", "of the longest", "sync, s", "driver, cores"),
+    "loops": ("run", "s an iteration", "of the longest", "workers busy"),
+    "tails": ("run", "s an iteration", "rollouts/s", "workers busy"),
+    "faults": ("run", "s an iteration", "workers busy", "sync, s", "wait, s"),
+}
+"""Columns of the tables in docs/scale.md."""
+
+
+def markdown(name: str, rows: Sequence[Row]) -> str:
+    """A table as docs/scale.md has it."""
+    places = [COLUMNS.index(column) for column in SHOWN[name]]
+    cells = [[row[at] for at in places] for row in _cells(rows)]
+    lines = [SHOWN[name], ["---"] * len(places), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -198,15 +198,11 @@ class RolloutPool:
             RunError: no worker is left.
             UserError: a worker's own sentence about its input.
         """
-        self.fleet.step(self._busy())
+        busy = self._busy()
+        self.fleet.step(busy)
         now = time.monotonic()
-        # One whose new weights are on their way gets nothing new before it has them: else staleness grows.
-        busy = self._busy() | {member.name for member, _ in self._syncing.values()}
-        for member in self.fleet.ready:
-            share = None if member.name in busy else self._dispatch.take(member.name, now)
-            if share is not None:
-                ref = self._jobs[share.job].submit(member.handle, share.rows)  # type: ignore[index]
-                self._running[ref] = (member, share, now + self._deadline)
+        if self._dispatch.has_waiting:
+            self._hand_out(busy, now)
         if not self._running and not self._syncing:
             self._idle(timeout, now)
             return
@@ -214,6 +210,15 @@ class RolloutPool:
             if ref in self._running or ref in self._syncing:  # else its worker was just lost
                 self._take_in(ref)
         self._end_hung()
+
+    def _hand_out(self, busy: set[str], now: float) -> None:
+        # One whose new weights are on their way gets nothing new before it has them: else staleness grows.
+        busy = busy | {member.name for member, _ in self._syncing.values()}
+        for member in self.fleet.ready:
+            share = None if member.name in busy else self._dispatch.take(member.name, now)
+            if share is not None:
+                ref = self._jobs[share.job].submit(member.handle, share.rows)  # type: ignore[index]
+                self._running[ref] = (member, share, now + self._deadline)
 
     def rest(self) -> bool:
         """Look after the workers while nothing is asked; returns whether one is ready."""
@@ -299,13 +304,10 @@ class RolloutPool:
 
     def _end_hung(self) -> None:
         now = time.monotonic()
-        asked = [(member, until, "its share") for member, _, until in self._running.values()]
-        asked += [(member, until, "its weight sync") for member, until in self._syncing.values()]
-        for member, until, what in asked:
-            if now > until:
-                self._failed(
-                    member, f"{what} took longer than rollout.deadline_seconds ({self._deadline:g} s)"
-                )
+        hung = [(member, "its share") for member, _, until in self._running.values() if now > until]
+        hung += [(member, "its weight sync") for member, until in self._syncing.values() if now > until]
+        for member, what in hung:
+            self._failed(member, f"{what} took longer than rollout.deadline_seconds ({self._deadline:g} s)")
 
     def _busy(self) -> set[str]:
         return {member.name for member, _, _ in self._running.values()}
