@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,11 @@ from airls_ray.planning.costs import Hardware, decode_seconds
 from airls_ray.planning.iteration_times import GPUs, IterationSizes, IterationTimes, iteration_times, splits
 from airls_ray.planning.lengths import ResponseLengths
 from airls_ray.planning.shapes import PUBLISHED
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))  # as for `python benchmarks/NAME.py`
+
+import gpu_times  # noqa: E402
 
 QWEN = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]
 EVEN = ResponseLengths.of_quantiles(1500, 1500, 0.9, 4096)
@@ -71,3 +78,10 @@ def test_no_split_of_the_learners_is_faster() -> None:
         ]
         chosen = iteration_times(QWEN, Hardware(), SIZES, GPUs(8, found.policy, found.prm)).learning
         assert chosen <= 1.03 * min(learning)
+
+
+@pytest.mark.parametrize(("gpus", "asynchronous"), [(64, False), (256, True), (1024, True)])
+def test_the_page_has_the_table_of_the_command(gpus: int, asynchronous: bool) -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert (gpu_times.common.RESULTS / "gpu_times.md").read_text(encoding="utf-8") in page
+    assert f"| {' | '.join(gpu_times.best(gpus, 512, 16, asynchronous).cells())} |\n" in page

@@ -13,11 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from virtual_cluster import Clock, Ref, VirtualActor
 from virtual_loop import Scenario, learner_gpus, simulate
-from virtual_parts import EVEN, PROMPT, SHAPE, Network, weights_size
+from virtual_parts import EVEN, PROMPT, REASONING, SHAPE, Network, weights_size
 
 from airls_ray.errors import ProcessLost
 from airls_ray.planning.costs import Hardware, decode_seconds, prefill_seconds
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SIZE = weights_size()
 
 
@@ -110,7 +111,7 @@ def test_the_synchronous_loop_takes_its_stages_one_after_the_other(tmp_path: Pat
 
 @pytest.mark.parametrize("staleness", [1, 2, 3])
 @pytest.mark.parametrize("learning", [20.0, 60.0])
-def test_the_loop_keeps_to_its_staleness(staleness: int, learning: float, tmp_path: Path) -> None:
+def test_sampling_and_learning_overlap(staleness: int, learning: float, tmp_path: Path) -> None:
     scenario = Scenario(16, 12, lengths=EVEN, learning_seconds=learning, staleness=staleness)
     found = simulate(scenario, tmp_path / "run")
     rollout, grading, learn = share_seconds(), 16 * 64 / (16 * 200.0), learning_seconds(scenario)
@@ -125,6 +126,29 @@ def test_the_loop_keeps_to_its_staleness(staleness: int, learning: float, tmp_pa
     by_hand = (ends[-1] - ends[staleness - 1]) / (12 - staleness)
     # Beyond it: weights that a worker takes between two shares, and the turns of the stream.
     assert by_hand <= found.iteration_seconds < 1.05 * by_hand
+
+
+def test_one_update_of_staleness_does_not_hide_the_longest_share(tmp_path: Path) -> None:
+    scenario = Scenario(16, 8, staleness=1)
+    found = simulate(scenario, tmp_path / "run")
+    longest = []
+    for number in range(1, 8):
+        drawn = [REASONING.draw(64, np.random.default_rng([number, 8 * worker])) for worker in range(16)]
+        shares = [decode_seconds(SHAPE, Hardware(), one, prompt=PROMPT, max_sequences=256) for one in drawn]
+        longest.append(max(shares))
+    # An iteration is sampled when that two before it is trained, so two take as long as both stages of one.
+    learning = sum(found.stages[name] for name in ("log_probs", "prm_update", "prm_score", "policy_update"))
+    by_hand = (np.mean(longest) + learning) / 2
+    assert by_hand > 1.1 * learning  # else the learners would be the bound
+    assert found.iteration_seconds == pytest.approx(by_hand, rel=0.06)
+
+
+def test_whoever_is_free_takes_the_next_share(tmp_path: Path) -> None:
+    scenario = Scenario(16, 3, lengths=EVEN, shares_per_worker=4, slow_nodes=1, slower=2.0, nccl=True)
+    found = simulate(scenario, tmp_path / "run")
+    # 64 shares; in two units of time eight slow workers do one each and eight fast ones two: 48 in four.
+    # Then 16 are left, one for each worker, of which the slow ones take two units.
+    assert found.stages["rollout"] == pytest.approx(6 * share_seconds(16), rel=1e-6)
 
 
 def test_every_rollout_of_an_iteration_is_sampled_once_by_512_workers(tmp_path: Path) -> None:
@@ -149,6 +173,20 @@ def test_a_slow_node_holds_up_the_synchronous_loop_for_the_rest_of_its_share(tmp
     assert found[1] - found[0] == pytest.approx(share_seconds(), rel=1e-6)
 
 
+def test_two_nodes_get_the_weights_one_after_the_other(tmp_path: Path) -> None:
+    found = simulate(Scenario(16, 3, lengths=EVEN), tmp_path / "run")
+    # Out of a GPU, twice over the network, into a GPU.
+    assert found.stages["sync"] == pytest.approx(SIZE / 25e9 + 2 * SIZE / 12.5e9 + SIZE / 25e9, rel=1e-6)
+
+
+def test_sixteen_nodes_get_the_weights_from_each_other(tmp_path: Path) -> None:
+    found = simulate(Scenario(128, 2, lengths=EVEN), tmp_path / "run")
+    copy, load = SIZE / 12.5e9, SIZE / 25e9
+    # Five waves (1, 2, 4, 8 and the last one) at best; 16 copies one after the other at worst.
+    assert 5 * (copy + load) + load <= found.stages["sync"] + 1e-6
+    assert found.stages["sync"] < 2 * load + 16 * copy
+
+
 def test_a_full_store_costs_the_writing_of_the_old_weights(tmp_path: Path) -> None:
     scenario = Scenario(16, 3, lengths=EVEN)
     found = [simulate(replace(scenario, spills=one), tmp_path / str(one)).stages["sync"] for one in (0, 1)]
@@ -169,3 +207,9 @@ def test_a_worker_takes_the_lengths_of_its_groups_wherever_they_go(tmp_path: Pat
     ]
     sampled = [one.busy_share * one.iteration_seconds for one in work]
     assert np.ptp(sampled) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("table", ["sizes", "loops", "tails", "faults"])
+def test_the_page_has_the_tables_of_the_command(table: str) -> None:
+    page = (BENCHMARKS.parent / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert (BENCHMARKS / "results" / f"virtual_scale_{table}.md").read_text(encoding="utf-8") in page
