@@ -96,8 +96,8 @@ def load_prm_module(
 
     `log_prob`: the causal language model as it is. `scalar_head`: a token classifier with one label (two
     with `shaping`, or with `outcome_beta`, which is `prm.outcome_head`); a folder without a head (the
-    policy's) gets one of zeros, so that f is 0 everywhere at the start. With `head="policy"`, and for a folder
-    of such a PRM, a frozen policy with a head of two layers (`airls_ray.models.policy_head`).
+    policy's) gets one of zeros, so that f is 0 everywhere at the start. With `head="policy"`, and for a
+    folder of such a PRM, a frozen policy with a head of two layers (`airls_ray.models.policy_head`).
 
     Raises:
         ModelError: as `load_policy_module`, or the folder's head has another number of labels or policy.
