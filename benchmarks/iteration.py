@@ -1,18 +1,21 @@
-"""A whole training iteration of the demo by stage, and what the driver holds meanwhile."""
+"""A whole training iteration of the demo by stage: seconds, arithmetic, and what the driver holds."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import common
 import typer
 from common import Spread
+from stage_work import matmul_gflops, stage_gflop
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
     from airls_ray.console.progress import Progress
+    from airls_ray.planning.shapes import ModelShape
 
 STAGES = ("rollout", "grade", "reference", "prm_update", "prm_score", "policy_update", "sync", "measure")
 REST = "rest (problems, metrics)"
@@ -47,12 +50,23 @@ def main(
     )
     lines, memory = measure(config, str(base), progress)
     figures = summarise(lines[warm:]) | {"memory": memory}
+    figures["matmul_gflops"] = matmul_gflops(shape_of(config))
+    add_work(figures, lines[warm:], config)
     stages = figures["stages"]
     progress.table(
         "One iteration by stage",
-        [(name, str(stage["seconds"]), f"{stage['share']:.1%}") for name, stage in stages.items()],
-        ("stage", "seconds: median (range)", "share"),
+        [
+            (
+                name,
+                str(stage["seconds"]),
+                f"{stage['share']:.1%}",
+                *((f"{stage['gflop']:.1f}", f"{stage['gflops']:.1f}") if "gflop" in stage else ("", "")),
+            )
+            for name, stage in stages.items()
+        ],
+        ("stage", "seconds: median (range)", "share", "GFLOP", "GFLOP/s"),
     )
+    progress.say(f"a plain product of these widths reaches {figures['matmul_gflops']:.0f} GFLOP/s")
     progress.table(
         "Around it",
         [
@@ -119,6 +133,33 @@ def summarise(lines: list[dict[str, Any]]) -> dict[str, Any]:
         ),
         "iterations": len(lines),
     }
+
+
+def add_work(figures: dict[str, Any], lines: list[dict[str, Any]], config: Config) -> None:
+    """Add the arithmetic on paper to each stage that passes a model, and what it reached of it a second."""
+    from airls_ray.data.problems import ProblemStream
+    from airls_ray.tasks import make_task
+    from airls_ray.text.codec import TextCodec
+
+    groups = config.train.problems_per_iteration
+    task = make_task(config.task)
+    codec = TextCodec.for_model(config.model, str(config.model.path), task)
+    prompts = ProblemStream(task, "train", config.seed).take(groups)["prompt"].to_pylist()
+    prompt = sum(len(codec.encode_prompt(one)) for one in prompts) / groups
+    work = [stage_gflop(shape_of(config), line, groups=groups, prompt=prompt) for line in lines]
+    for name in work[0]:
+        stage = figures["stages"][name]
+        stage["gflop"] = median(one[name] for one in work)
+        stage["gflops"] = stage["gflop"] / stage["seconds"].median
+
+
+def shape_of(config: Config) -> ModelShape:
+    """Shape of the policy, which is the PRM's, too."""
+    from airls_ray.planning.shapes import policy_shape
+
+    shape = policy_shape(config)
+    assert not isinstance(shape, str)
+    return shape
 
 
 def resident_mb(kind: str) -> float:

@@ -17,7 +17,10 @@ import comparison  # noqa: E402
 import iteration  # noqa: E402
 import offline_prm_data  # noqa: E402
 import search_table  # noqa: E402
+import stage_work  # noqa: E402
 import weight_sync  # noqa: E402
+
+from airls_ray.planning.shapes import ModelShape  # noqa: E402
 
 COMMANDS = (
     "rollout",
@@ -113,6 +116,22 @@ def test_stages_and_the_rest_add_up_to_the_iteration():
     assert shares.pop("iteration") == 1.0
     assert sum(shares.values()) == pytest.approx(1.0)
     assert shares[iteration.REST] == pytest.approx(1.5 / 4.5)
+
+
+def test_the_arithmetic_of_a_stage_is_that_of_its_tokens():
+    """Attention left out by a width of no heads: 2 N a token forwards, 6 N where it is learned from."""
+    shape = ModelShape(
+        hidden=8, layers=1, heads=0, kv_heads=0, head_dim=0, intermediate=16, vocab=4, tied=True
+    )
+    parameters = 3 * 8 * 16 + 2 * 8 + 4 * 8  # the gated MLP, two norms, the output layer
+    line = {
+        "policy/rollouts": 4.0, "policy/tokens": 40.0, "policy/sequences": 3.0, "policy/updates": 2.0,
+        "prm/updates": 5.0, "prm/sequences": 6.0,
+    }  # fmt: skip
+    found = stage_work.stage_gflop(shape, line, groups=2, prompt=5.0)
+    tokens = {"rollout": 2 * (40 + 2 * 5), "policy_update": 6 * 45 + 2 * 45 / 2}
+    tokens |= {"prm_update": 6 * 5 * 6 * 15, "prm_score": 2 * 4 * 15}
+    assert found == pytest.approx({name: count * parameters / 1e9 for name, count in tokens.items()})
 
 
 def test_a_verdict_names_its_target():
