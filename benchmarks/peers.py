@@ -1,9 +1,15 @@
-"""An iteration of GRPO here and by TRL, in turns: the same policy, problems, sizes and seed.
+"""An iteration of GRPO here and by TRL, in turns: the same policy, problems, sizes, sampling and seed.
 
-    demo        the demo's warm-started policy of 0.8 M parameters, 64 problems x 4 rollouts
-    pretrained  a model of your own (--model), 8 problems x 4 rollouts
+    demo        the demo's warm-started policy of 0.8 M parameters, 64 problems x 4 rollouts of 37 tokens
+    mixed       a new policy of 15 M parameters, 8 problems x 4 rollouts of 20 to 512 tokens
+                (`mixed_policy.py`)
+    pretrained  a model of your own (--model), 8 problems x 4 rollouts of at most 96 tokens
 
-TRL generates by transformers in its one process, and has an environment of its own (`start.py` makes it).
+TRL generates by transformers in its one process: its use of vLLM wants GPUs. It has an environment of its own
+(`environments.py`). Neither side recomputes activations (TRL's default does), and both learn in float32.
+TRL's micro-batches have a number of rows, padded to the longest response of the iteration; ours have a
+number of tokens. Where the policy solves nothing, both learn from one function (`peers_reward.py`) instead of
+the answers.
 """
 
 from __future__ import annotations
@@ -13,16 +19,19 @@ import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import common
+import mixed_policy
+import peers_reward
 import typer
+from environments import trl_python, with_byte_code
 from processes import Usage, watched
-from start import trl_python, with_byte_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,15 +46,32 @@ class Setting:
     config: Path
     problems: int
     tokens: int
+    """Most of a response."""
     updates: int
+    """Of an iteration, each on its share of the rollouts."""
     rate: float
+    rows: int
+    """Rollouts of one of TRL's micro-batches."""
+    iterations: int
+    """Of a run; the first is counted apart."""
     rollouts: int = 4
+    overrides: tuple[str, ...] = ()
+    """Of our configuration."""
+    reward: str = ""
+    """A function of `peers_reward.py`; empty: the right answer."""
 
 
+SMOLLM = common.ROOT / "configs" / "arithmetic_smollm2.yaml"
 SETTINGS = {
-    "demo": Setting(common.CONFIG, 64, 40, 4, 5e-5),
-    "pretrained": Setting(common.ROOT / "configs" / "arithmetic_smollm2.yaml", 8, 48, 1, 5e-6),
-}
+    "demo": Setting(common.CONFIG, 64, 40, 4, 5e-5, rows=64, iterations=6),
+    "mixed": Setting(
+        common.CONFIG, 8, 512, 2, 1e-5, rows=8, iterations=4, overrides=mixed_policy.SIZES, reward="odd_ones"
+    ),
+    "pretrained": Setting(
+        SMOLLM, 8, 96, 1, 5e-6, rows=8, iterations=3, overrides=("model.context_tokens=256",),
+        reward="odd_ones",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +83,8 @@ class Side:
     iterations: list[float]
     """Seconds of each later iteration."""
     usage: Usage
+    tokens: float
+    """Mean of a response."""
 
 
 TRL_SCRIPT = """
@@ -71,47 +99,66 @@ class Watch(TrainerCallback):
 def right(completions, answer, **_):
     found = [re.findall(r"=(-?\\d+)", one) for one in completions]
     return [float(bool(one) and one[-1] == wanted) for one, wanted in zip(found, answer)]
-size = job["problems"] * job["rollouts"]
+if job["reward"]:
+    sys.path.insert(0, job["rewards"])
+    import peers_reward
+    right = getattr(peers_reward, job["reward"])
+share = job["problems"] * job["rollouts"] // job["updates"]
 trainer = GRPOTrainer(
     model=AutoModelForCausalLM.from_pretrained(job["policy"], dtype="float32"),
     processing_class=AutoTokenizer.from_pretrained(job["policy"]),
     reward_funcs=right,
-    train_dataset=Dataset.from_list(job["rows"]),
+    train_dataset=Dataset.from_list(job["examples"]),
     args=GRPOConfig(output_dir=job["output"], max_steps=job["steps"], seed=0, learning_rate=job["rate"],
-        per_device_train_batch_size=size // job["updates"], steps_per_generation=job["updates"],
-        num_generations=job["rollouts"], max_completion_length=job["tokens"],
-        use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True, logging_steps=10000),
+        per_device_train_batch_size=job["rows"], gradient_accumulation_steps=share // job["rows"],
+        steps_per_generation=job["updates"] * (share // job["rows"]), num_generations=job["rollouts"],
+        max_completion_length=job["tokens"], temperature=1.0, gradient_checkpointing=False,
+        use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True,
+        logging_steps=job["steps"]),
     callbacks=[Watch()],
 )
 trainer.train()
+name = "completions/mean_length"
+print("response tokens", [one[name] for one in trainer.state.log_history if name in one][-1], flush=True)
 """
-"""One generation for every `updates` steps, each of which learns from its share of the rollouts, as here."""
+"""One generation for all updates of an iteration, each of which learns from its share of them, as here."""
 
 
 def main(
-    setting: Annotated[list[str] | None, typer.Option(help="demo or pretrained (may be repeated).")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option(help="demo, mixed or pretrained (may be repeated).")
+    ] = None,
     model: Annotated[str, typer.Option(help="Folder of the pretrained model.")] = "",
     turns: Annotated[int, typer.Option(min=1, help="Runs of each side, in turn.")] = 2,
-    iterations: Annotated[int, typer.Option(min=2, help="Of each run; the first is counted apart.")] = 6,
+    iterations: Annotated[
+        int | None, typer.Option(min=2, help="Of each run, the first counted apart; default: the setting's.")
+    ] = None,
     ours: Annotated[list[str] | None, typer.Option(help="Override of our configuration.")] = None,
 ) -> None:
-    """Time iterations of GRPO by TRL and here, and write `results/peers.json`."""
+    """Time iterations of GRPO by TRL and here, and write `results/peers.json`.
+
+    Settings that are not measured now keep the figures that they have there, with their date.
+    """
     from airls_ray.console.choose import make_progress
 
     progress = make_progress()
+    names = setting or ["demo", "mixed", *(["pretrained"] if model else [])]
+    check_settings(names, model)
     trl_python()
     figures: dict[str, Any] = {}
     rows = []
-    for name in setting or ["demo", *(["pretrained"] if model else [])]:
+    for name in names:
         one = SETTINGS[name]
-        policy = Path(model) if name == "pretrained" else warm_started(one)
+        if iterations is not None:
+            one = replace(one, iterations=iterations)
+        policy = Path(model) if name == "pretrained" else own_policy(name, one)
         sides: dict[str, list[Side]] = {"TRL": [], "airls-ray": []}
         for turn in range(turns):
-            sides["TRL"].append(trl_run(one, policy, iterations))
-            sides["airls-ray"].append(our_run(one, policy, iterations, ours or ()))
+            sides["TRL"].append(trl_run(one, policy))
+            sides["airls-ray"].append(our_run(one, policy, ours or ()))
             last = ", ".join(f"{who} {median(found[-1].iterations):.2f} s" for who, found in sides.items())
             progress.say(f"{name}, turn {turn + 1} of {turns}: an iteration {last}")
-        figures[name] = summary(sides)
+        figures[name] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **summary(sides)}
         for who, found in figures[name]["sides"].items():
             rows.append((name, who, *found.values()))
     columns = (
@@ -121,18 +168,46 @@ def main(
         "iteration, s",
         "processor s / iteration",
         "memory, GiB",
+        "tokens of a response",
     )
     progress.table("GRPO, medians", rows, columns)
-    path = common.write_result("peers", {"iteration": figures})
+    for name, found in figures.items():
+        progress.say(f"{name}: TRL's seconds of an iteration over ours {found['ratio']:.2f}")
+    path = common.write_result("peers", {"iteration": kept_settings() | figures})
     progress.say(f"written to {path}")
 
 
-def warm_started(one: Setting) -> Path:
-    """The demo's warm-started policy."""
+def check_settings(names: Sequence[str], model: str) -> None:
+    """Before anything is measured.
+
+    Raises:
+        ConfigError: no such setting, or `pretrained` without a model.
+    """
+    from airls_ray.errors import ConfigError
+
+    for name in names:
+        if name not in SETTINGS:
+            raise ConfigError(f"--setting {name} is unknown: take one of {', '.join(SETTINGS)}")
+    if "pretrained" in names and not (Path(model) / "config.json").is_file():
+        raise ConfigError(f"--setting pretrained needs --model with a model's folder, but got '{model}'")
+
+
+def kept_settings() -> dict[str, Any]:
+    """Figures of an earlier call, by setting."""
+    path = common.RESULTS / "peers.json"
+    kept: dict[str, Any] = json.loads(path.read_text())["figures"]["iteration"] if path.exists() else {}
+    return kept
+
+
+def own_policy(name: str, one: Setting) -> Path:
+    """The demo's warm-started policy, or the one of mixed lengths; each is made once."""
     from airls_ray.config import load_config
     from airls_ray.console.choose import make_progress
 
-    return common.warm_started_policy(load_config(one.config), make_progress())
+    config = load_config(one.config, list(one.overrides))
+    if name == "mixed":
+        return mixed_policy.mixed_policy(config)
+    return common.warm_started_policy(config, make_progress())
 
 
 def summary(sides: dict[str, list[Side]]) -> dict[str, Any]:
@@ -148,55 +223,62 @@ def summary(sides: dict[str, list[Side]]) -> dict[str, Any]:
                 "iteration_seconds": median(second for one in found for second in one.iterations),
                 "processor_seconds": median(one.usage.processor / (1 + len(one.iterations)) for one in found),
                 "memory_gib": median(one.usage.memory for one in found),
+                "response_tokens": median(one.tokens for one in found),
             }
             for who, found in sides.items()
         },
     }
 
 
-def trl_run(one: Setting, policy: Path, iterations: int) -> Side:
+def trl_run(one: Setting, policy: Path) -> Side:
     """TRL's GRPO trainer."""
     from airls_ray.config import load_config
     from airls_ray.tasks import make_task
 
-    config = load_config(one.config)
+    config = load_config(one.config, list(one.overrides))
     stream = make_task(config.task).problems("train", 0)
-    rows = [
+    examples = [
         {"prompt": problem.prompt, "answer": str(problem.answer)}
-        for problem, _ in zip(stream, range(one.problems * iterations), strict=False)
+        for problem, _ in zip(stream, range(one.problems * one.iterations), strict=False)
     ]
     with tempfile.TemporaryDirectory() as name:
         job, script = Path(name, "job.json"), Path(name, "trl_grpo.py")
         script.write_text(TRL_SCRIPT)
         content = {
-            "policy": str(policy), "output": f"{name}/trl", "rows": rows, "steps": one.updates * iterations,
-            "problems": one.problems, "rollouts": one.rollouts, "updates": one.updates,
-            "tokens": one.tokens, "rate": one.rate,
+            "policy": str(policy), "output": f"{name}/trl", "examples": examples,
+            "steps": one.updates * one.iterations, "problems": one.problems, "rollouts": one.rollouts,
+            "updates": one.updates, "rows": one.rows, "tokens": one.tokens, "rate": one.rate,
+            "reward": one.reward, "rewards": str(Path(peers_reward.__file__).parent),
         }  # fmt: skip
         job.write_text(json.dumps(content))
         start = time.time()
         output, usage = watched([trl_python(), str(script), str(job)], LONGEST, with_byte_code())
     ends = [float(found) for found in re.findall(r"^step ends ([\d.]+)$", output, re.MULTILINE)]
     ends = ends[one.updates - 1 :: one.updates]
-    return Side(ends[0] - start, [b - a for a, b in pairwise(ends)], usage)
+    (tokens,) = re.findall(r"^response tokens ([\d.]+)$", output, re.MULTILINE)
+    return Side(ends[0] - start, [b - a for a, b in pairwise(ends)], usage, float(tokens))
 
 
-def our_run(one: Setting, policy: Path, iterations: int, more: Sequence[str]) -> Side:
+def our_run(one: Setting, policy: Path, more: Sequence[str]) -> Side:
     """`airls-ray train` by GRPO, with next to no search behind it."""
+    reward = f"task.reward=[{{name: '{peers_reward.__file__}:{one.reward}'}}]"
     with tempfile.TemporaryDirectory() as name:
         settings = (
-            f"model.path={policy}", "method=grpo", f"method.updates_per_iteration={one.updates}",
-            f"train.iterations={iterations}", f"train.problems_per_iteration={one.problems}",
-            f"train.rollouts_per_problem={one.rollouts}", f"rollout.max_response_tokens={one.tokens}",
-            f"policy.learning_rate={one.rate}", "search.problems=2", "search.samples=2",
-            f"output={name}", "name=run", *more,
+            *one.overrides, f"model.path={policy}", "method=grpo",
+            f"method.updates_per_iteration={one.updates}", f"train.iterations={one.iterations}",
+            f"train.problems_per_iteration={one.problems}", f"train.rollouts_per_problem={one.rollouts}",
+            f"rollout.max_response_tokens={one.tokens}", f"policy.learning_rate={one.rate}",
+            *((reward, "method.outcome_weight=0") if one.reward else ()), "search.problems=2",
+            "search.samples=2", f"output={name}", "name=run", *more,
         )  # fmt: skip
         command = [sys.executable, "-m", "airls_ray.cli.main", "train", str(one.config), *settings]
         _, usage = watched(command, LONGEST, {**with_byte_code(), "PYTHONUNBUFFERED": "1"})
         lines = Path(name, "run", "metrics.jsonl").read_text().splitlines()
         start = json.loads(Path(name, "run", "summary.json").read_text())["seconds"]["start"]
-    seconds = [json.loads(line)["time/iteration"] for line in lines]
-    return Side(start + seconds[0], seconds[1:], usage)
+    metrics = [json.loads(line) for line in lines]
+    seconds = [one["time/iteration"] for one in metrics]
+    tokens = fmean(one["rollout/response_tokens_mean"] for one in metrics)
+    return Side(start + seconds[0], seconds[1:], usage, tokens)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ environment of its own in `runs/benchmarks/trl`, made at the first call.
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import signal
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +21,8 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from common import CONFIG, ROOT, RUNS, SMALL, new_policy, run, verdict, write_result
+from common import CONFIG, ROOT, SMALL, new_policy, run, verdict, write_result
+from environments import trl_python, with_byte_code
 
 TARGET = 1.7
 """Seconds to the first rollouts of `train` over those of the import, at most."""
@@ -139,27 +138,6 @@ trainer = GRPOTrainer(
 )
 trainer.train()
 """
-
-
-def trl_python() -> str:
-    """The interpreter of TRL's own environment, made at the first call."""
-    folder = RUNS / "trl"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        from importlib.metadata import version
-
-        venv.create(folder, with_pip=True, clear=True)
-        torch, transformers = version("torch").partition("+")[0], version("transformers")
-        wanted = [f"torch=={torch}", f"transformers=={transformers}", "trl", "datasets", "accelerate"]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
-        subprocess.run([str(python), "-c", "import trl, datasets"], check=True, env=with_byte_code())
-        (folder / "ready").touch()
-    return str(python)
-
-
-def with_byte_code() -> dict[str, str]:
-    """The environment without the variable that makes every import compile anew."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def trl_start(policy: Path, work: Path) -> Timed:

@@ -33,6 +33,8 @@ COMMANDS = (
     "methods",
     "uses",
     "search_speed",
+    "peers",
+    "search_peers",
     "prm_scoring",
     "search_curves",
     "countdown",
