@@ -33,6 +33,13 @@ def trl_python() -> str:
     return own_python("trl", ("trl", "datasets", "accelerate"), "trl, datasets")
 
 
+def version_in(python: str, package: str) -> str:
+    """The version of a package in an interpreter's environment."""
+    code = f"from importlib.metadata import version; print(version('{package}'))"
+    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def with_byte_code() -> dict[str, str]:
     """The environment without the variable that makes every import compile anew."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -30,7 +30,7 @@ import common
 import mixed_policy
 import peers_reward
 import typer
-from environments import trl_python, with_byte_code
+from environments import trl_python, version_in, with_byte_code
 from processes import Usage, watched
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def main(
     progress = make_progress()
     names = setting or ["demo", "mixed", *(["pretrained"] if model else [])]
     check_settings(names, model)
-    trl_python()
+    python = trl_python()
     figures: dict[str, Any] = {}
     rows = []
     for name in names:
@@ -158,7 +158,8 @@ def main(
             sides["airls-ray"].append(our_run(one, policy, ours or ()))
             last = ", ".join(f"{who} {median(found[-1].iterations):.2f} s" for who, found in sides.items())
             progress.say(f"{name}, turn {turn + 1} of {turns}: an iteration {last}")
-        figures[name] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **summary(sides)}
+        facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "trl": version_in(python, "trl")}
+        figures[name] = facts | summary(sides)
         for who, found in figures[name]["sides"].items():
             rows.append((name, who, *found.values()))
     columns = (

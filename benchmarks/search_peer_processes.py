@@ -76,8 +76,13 @@ class Peer:
 
 def its_hub(job: dict[str, Any], endpoint: str) -> Peer:
     """Its_hub in its own environment, over a server."""
-    python = own_python("its_hub", ("its_hub[lm]",), "its_hub")
-    return Peer([python, str(HERE / "its_hub_search.py"), json.dumps({**job, "endpoint": endpoint})])
+    command = [its_hub_python(), str(HERE / "its_hub_search.py"), json.dumps({**job, "endpoint": endpoint})]
+    return Peer(command)
+
+
+def its_hub_python() -> str:
+    """The interpreter of its_hub's environment."""
+    return own_python("its_hub", ("its_hub[lm]",), "its_hub")
 
 
 def plain_loop(config: Config, job: dict[str, Any]) -> Peer:

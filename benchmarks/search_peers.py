@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import common
 import typer
-from search_peer_processes import Measured, Peer, its_hub, plain_loop, vllm_server
+from environments import version_in
+from search_peer_processes import Measured, Peer, its_hub, its_hub_python, plain_loop, vllm_server
 from search_speed import prm_like
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def main(
     progress.table(f"{problems} problems at once, width {width}, medians", rows, columns)
     for name, one in figures.items():
         progress.say(f"{name}: here over the better peer {one['ratio']:.2f}")
-    settings = {"problems": problems, "width": width, "turns": turns}
+    version = version_in(its_hub_python(), "its_hub")
+    settings = {"problems": problems, "width": width, "turns": turns, "its_hub": version}
     progress.say(f"written to {common.write_result('search_peers', {**settings, 'search': figures})}")
 
 
