@@ -49,9 +49,8 @@ class Scores(AbstractOutcomeRewardModel, AbstractProcessRewardModel):
             asked = [(talk[0].content, talk[1].content) for talk in messages]
         else:
             asked = [(messages, text) for text in steps]
-        end = self._prm.tokenizer.eos_token
         prompts = [self._prm.ids(prompt) for prompt, _ in asked]
-        found = self._prm.log_probs(prompts, [self._prm.ids(text.removesuffix(end)) for _, text in asked])
+        found = self._prm.log_probs(prompts, [self._prm.ids(text) for _, text in asked])
         return [exp(total / max(tokens, 1) if self._mean else total) for total, tokens in found]
 
     async def ascore(self, messages: Any, steps: Any = None, **_: Any) -> list[float]:
@@ -66,8 +65,11 @@ def main() -> None:
     prm = WholePassPRM(job["prm"])
     end = prm.tokenizer.eos_token
     policy = Policy(job["endpoint"], "none", "policy", temperature=1.0, max_completion_tokens=job["tokens"])
+    # A response that ends with the stop token loses it before it is scored, and an end that costs nothing comes
+    # too early: without its last letter the token is found all the same, and stays.
+    stop = end[:-1]
     steps = StepGeneration(
-        job["steps"], job["step_end"], end, temperature=1.0, include_stop_str_in_output=True
+        job["steps"], job["step_end"], stop, temperature=1.0, include_stop_str_in_output=True
     )
     width, expansion = job["width"], job["expansion"]
     algorithms = {

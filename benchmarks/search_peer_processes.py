@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from airls_ray.config.schema import Config
 
 HERE = Path(__file__).parent
-LONGEST_START = 300.0
+LONGEST_START = 600.0
 Measured = dict[str, Any]
 """Of one search: seconds, problems_per_second, accuracy, scored_tokens."""
 
@@ -125,8 +126,9 @@ def vllm_server(config: Config, policy: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as name:
         template, log = Path(name, "plain.jinja"), Path(name, "log")
         template.write_text("{% for message in messages %}{{ message['content'] }}{% endfor %}")
+        served = with_unknown_words(policy, Path(name, "policy"))
         options = {
-            **engine_settings(config), "model": str(policy), "served-model-name": "policy",
+            **engine_settings(config), "model": str(served), "served-model-name": "policy",
             "host": "127.0.0.1", "port": port, "chat-template": str(template),
             "disable-uvicorn-access-log": True,
         }  # fmt: skip
@@ -144,6 +146,20 @@ def vllm_server(config: Config, policy: Path) -> Iterator[str]:
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
+
+
+def with_unknown_words(policy: Path, folder: Path) -> Path:
+    """Copy a policy; words that its tokenizer does not know are padding there.
+
+    At its start vLLM's server writes an `x` in every chat template, and ends where a tokenizer refuses it.
+    """
+    shutil.copytree(policy, folder)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    pad = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["pad_token"]
+    tokenizer["model"]["unk_token"] = pad
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    return folder
 
 
 def as_flags(option: str, value: object) -> list[str]:

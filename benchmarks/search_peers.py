@@ -12,9 +12,9 @@ own weights: speed does not depend on what it has learned. Both peers score ever
 batches of plain transformers (`whole_pass_prm.py`).
 
 Not the same: its_hub sends text and one request for each sample, limits the tokens of a step and not of a
-response, begins a beam with width / expansion prefixes, copies finished prefixes too, and scores no end of
-sequence. Both peers resample particles at every step, as published; ours when few are left that count. Our
-seconds hold the grading of all responses; the peers' choices are graded afterwards.
+response, begins a beam with width / expansion prefixes, and copies finished prefixes too. Both peers resample
+particles at every step, as published; ours when few are left that count. Our seconds hold the grading of all
+responses; the peers' choices are graded afterwards.
 """
 
 from __future__ import annotations
