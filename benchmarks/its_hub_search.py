@@ -65,8 +65,8 @@ def main() -> None:
     prm = WholePassPRM(job["prm"])
     end = prm.tokenizer.eos_token
     policy = Policy(job["endpoint"], "none", "policy", temperature=1.0, max_completion_tokens=job["tokens"])
-    # A response that ends with the stop token loses it before it is scored, and an end that costs nothing comes
-    # too early: without its last letter the token is found all the same, and stays.
+    # A response that ends with the stop token loses it before it is scored, and an end that costs nothing
+    # comes too early: without its last letter the token is found all the same, and stays.
     stop = end[:-1]
     steps = StepGeneration(
         job["steps"], job["step_end"], stop, temperature=1.0, include_stop_str_in_output=True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from airls_ray.config import load_config
 from airls_ray.errors import ConfigError
@@ -148,6 +148,14 @@ def test_trls_micro_batches_make_up_its_updates(setting):
 def test_a_setting_that_cannot_be_measured_is_refused_before_the_start(names, model, message):
     with pytest.raises(ConfigError, match=message):
         peers.check_settings(names, model)
+
+
+def test_a_served_policy_reads_words_that_it_does_not_know_as_padding(mixed, tmp_path):
+    served = search_peer_processes.with_unknown_words(mixed, tmp_path / "served")
+    before, after = AutoTokenizer.from_pretrained(mixed), AutoTokenizer.from_pretrained(served)
+    text = "1+2*3-4=;" * 100
+    assert after(text)["input_ids"] == before(text)["input_ids"]
+    assert after("1x2")["input_ids"] == [*before("1")["input_ids"], 0, *before("2")["input_ids"]]
 
 
 @pytest.mark.parametrize(
