@@ -137,7 +137,7 @@ def main(
 ) -> None:
     """Time iterations of GRPO by TRL and here, and write `results/peers.json`.
 
-    Settings that are not measured now keep the figures that they have there, with their date.
+    Settings that are not measured now keep the figures that they have there, with their date and machine.
     """
     from airls_ray.console.choose import make_progress
 
@@ -158,7 +158,11 @@ def main(
             sides["airls-ray"].append(our_run(one, policy, ours or ()))
             last = ", ".join(f"{who} {median(found[-1].iterations):.2f} s" for who, found in sides.items())
             progress.say(f"{name}, turn {turn + 1} of {turns}: an iteration {last}")
-        facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "trl": version_in(python, "trl")}
+        facts = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": common.machine(),
+            "trl": version_in(python, "trl"),
+        }
         figures[name] = facts | summary(sides)
         for who, found in figures[name]["sides"].items():
             rows.append((name, who, *found.values()))
