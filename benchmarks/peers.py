@@ -65,7 +65,7 @@ SMOLLM = common.ROOT / "configs" / "arithmetic_smollm2.yaml"
 SETTINGS = {
     "demo": Setting(common.CONFIG, 64, 40, 4, 5e-5, rows=64, iterations=6),
     "mixed": Setting(
-        common.CONFIG, 8, 512, 2, 1e-5, rows=8, iterations=4, overrides=mixed_policy.SIZES, reward="odd_ones"
+        common.CONFIG, 8, 512, 2, 1e-5, rows=8, iterations=3, overrides=mixed_policy.SIZES, reward="odd_ones"
     ),
     "pretrained": Setting(
         SMOLLM, 8, 96, 1, 5e-6, rows=8, iterations=3, overrides=("model.context_tokens=256",),
