@@ -8,6 +8,7 @@
     pretrained_online.json  AIRL-S and GRPO from a pretrained model
     puzzle_search.json  live search on a puzzle by each scorer
     countdown.json      search with four numbers
+    reward_hacking.json policies that learn from a PRM's reward alone
 
 Runs nothing itself: `docs/evidence.md` says which command makes which file.
 """
@@ -29,6 +30,7 @@ SOURCES = (
     "pretrained_online",
     "puzzle_search",
     "countdown",
+    "reward_hacking",
 )
 
 
@@ -55,6 +57,7 @@ def main() -> None:
         "pretrained_online": found["pretrained_online"],
         "puzzle_search": found["puzzle_search"],
         "countdown": found["countdown"],
+        "reward_hacking": found["reward_hacking"],
     }
     progress = make_progress()
     for name, one in tasks.items():
