@@ -97,6 +97,10 @@ _NEWER = (
     ("method", "outcomes", "graded"),
     ("train", "refill_rounds", 0),
     ("reference", "path", None),
+    ("method", "separate_rewards", False),
+    ("prm", "head", "linear"),
+    ("prm", "outcome_head", None),
+    ("rollout.engine", "lora", "merged"),
 )
 """Section, field and default of settings that are younger than the first records."""
 SUPERVISED = Variant("sft", "supervised on the same traces")
@@ -207,7 +211,7 @@ def run_config(
 def key_of(config: Config) -> str:
     """Task, variant, seed and a digest of all settings that decide the result."""
     tree = config.model_dump(mode="json")
-    for where in ("name", "output", "ray", "verifier", "supervised_prm", "serve", "failures"):
+    for where in ("name", "output", "ray", "verifier", "supervised_prm", "serve", "failures", "self_train"):
         tree.pop(where)
     tree["model"].pop("path"), tree["prm"].pop("path")
     for section, name, default in _NEWER:

@@ -142,9 +142,8 @@ class VirtualLearner:
         return 0.0, 0.0
 
     def update(self, *arguments: Any) -> tuple[float, dict[str, float]]:
-        """As `actors/learn/learners.py` and `prm_learner.py`: of the PRM the problems come first."""
-        rollouts = arguments[1] if len(arguments) == 7 else arguments[0]
-        tokens, context = _size(rollouts)
+        """As `actors/learn/learners.py` and `prm_learner.py`: problems, rollouts, and what else they take."""
+        tokens, context = _size(arguments[1])
         seconds = update_seconds(self.shape, self.network.hardware, self.gpus, tokens, context)
         return seconds * self.slower, {}
 
