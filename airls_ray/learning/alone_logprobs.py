@@ -49,17 +49,35 @@ def mean_logprobs_alone(
     place = rollouts.schema.get_field_index("prompt")
     field = rollouts.schema.field(place)
     alone = rollouts.set_column(place, field, pa.array([list(empty_prompt)] * rows, field.type))
+    return mean_logprobs(engine, alone, learner, temperature=temperature, pad_id=pad_id)
+
+
+def mean_logprobs(
+    engine: TrainEngine, table: pa.Table, learner: LearnerConfig, *, temperature: float, pad_id: int
+) -> Tensor:
+    """Mean log-probability of each response's tokens under the engine's model; collective.
+
+    Args:
+        engine: this rank's engine, its module a `PolicyModule`.
+        table: with the columns `prompt`, `response` and `step_ends` of ROLLOUTS, the same on every rank.
+        learner: micro-batches and layout.
+        temperature: the sampler's.
+        pad_id: padding token.
+
+    Returns:
+        float64 [N], nats per token; 0 for a response without tokens. The same on every rank.
+    """
     part = token_logprobs(
         engine,
-        alone,
+        table,
         temperature=temperature,
         tokens_per_microbatch=learner.tokens_per_microbatch,
         pad_id=pad_id,
         layout=learner.layout,
     )
-    means = torch.zeros(rows, dtype=torch.float64)
+    means = torch.zeros(table.num_rows, dtype=torch.float64)
     means[torch.from_numpy(part["row"].to_numpy().copy())] = row_means(part["logprobs"])
-    return share_rows(engine, means, torch.arange(rows))
+    return share_rows(engine, means, torch.arange(table.num_rows))
 
 
 def row_means(column: pa.ChunkedArray) -> Tensor:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from airls_ray.config.schema import LearnerConfig
 from airls_ray.data.schemas import ROLLOUTS
-from airls_ray.learning.alone_logprobs import row_means
-from airls_ray.learning.batches import token_logprobs
-from airls_ray.learning.engine import TrainEngine, share_rows
+from airls_ray.learning.alone_logprobs import mean_logprobs
+from airls_ray.learning.engine import TrainEngine
 from airls_ray.tensors import to_packed
 
 
@@ -49,17 +48,8 @@ def answer_gains(
     gains = torch.zeros(to_packed(rollouts["step_ends"]).values.numel(), dtype=torch.float64)
     if not table.num_rows:
         return gains
-    part = token_logprobs(
-        engine,
-        table,
-        temperature=temperature,
-        tokens_per_microbatch=learner.tokens_per_microbatch,
-        pad_id=pad_id,
-        layout=learner.layout,
-    )
-    own = torch.zeros(table.num_rows, dtype=torch.float64)
-    own[torch.from_numpy(part["row"].to_numpy().copy())] = row_means(part["logprobs"]).exp()
-    rises = share_rows(engine, own, torch.arange(table.num_rows)).diff()
+    means = mean_logprobs(engine, table, learner, temperature=temperature, pad_id=pad_id)
+    rises = means.exp().diff()
     within = owners[1:] == owners[:-1]
     gains[steps[:-1][within]] = rises[within]
     return gains
