@@ -93,10 +93,10 @@ class SimulatedLearner:
         """Nothing."""
 
     def update(self, *arguments: Any) -> dict[str, float]:
-        """Learn: of the PRM (problems come first) or of the policy (rollouts do)."""
+        """Learn, of the PRM or of the policy: both take problems and rollouts first."""
         prm = len(arguments) == 7
         with lasting(self._seconds.prm_update if prm else self._seconds.policy_update):
-            found = self._learn(arguments[1] if prm else arguments[0])
+            found = self._learn(arguments[1])
         if prm:
             return {f"prm/{name}": value for name, value in found.items()}
         self._version = arguments[4]
