@@ -99,7 +99,7 @@ class SimulatedLearner:
             found = self._learn(arguments[1])
         if prm:
             return {f"prm/{name}": value for name, value in found.items()}
-        self._version = arguments[4]
+        self._version = arguments[-1]
         return {f"policy/{name}": value for name, value in found.items()}
 
     def score(self, rollouts: Sequence[Any], *_: Any) -> pa.Table:
