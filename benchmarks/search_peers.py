@@ -19,6 +19,7 @@ responses; the peers' choices are graded afterwards.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -48,8 +49,12 @@ def main(
     problems: Annotated[int, typer.Option(min=1, help="Searched at once.")] = 32,
     width: Annotated[int, typer.Option(min=4, help="Width N, a multiple of 4.")] = 16,
     turns: Annotated[int, typer.Option(min=1, help="Measurements of each side, in turn.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Rollout workers here; each peer has one engine.")] = 1,
 ) -> None:
-    """Time search by its_hub, by a plain loop and here, and write `results/search_peers.json`."""
+    """Time search by its_hub, by a plain loop and here, and write `results/search_peers.json`.
+
+    What was measured with another number of workers stays in the file.
+    """
     common.use_all_cores()
     from airls_ray.config import load_config
     from airls_ray.console.choose import make_progress
@@ -57,7 +62,15 @@ def main(
     from airls_ray.tasks import make_task
 
     progress = make_progress()
-    config = load_config(common.CONFIG, [f"search.live_problems={problems}", f"search.max_steps={STEPS}"])
+    config = load_config(
+        common.CONFIG,
+        [
+            f"search.live_problems={problems}",
+            f"search.max_steps={STEPS}",
+            f"rollout.min_workers={workers}",
+            f"rollout.max_workers={workers}",
+        ],
+    )
     if width % config.search.tree.expansion:
         raise ConfigError(f"--width {width} is no multiple of the beam's {config.search.tree.expansion}")
     policy = common.warm_started_policy(config, progress)
@@ -82,7 +95,10 @@ def main(
         progress.say(f"{name}: here over the better peer {one['ratio']:.2f}")
     version = version_in(its_hub_python(), "its_hub")
     settings = {"problems": problems, "width": width, "turns": turns, "its_hub": version}
-    progress.say(f"written to {common.write_result('search_peers', {**settings, 'search': figures})}")
+    measured = {**settings, "search" if workers == 1 else f"search_{workers}_workers": figures}
+    path = common.RESULTS / "search_peers.json"
+    kept: dict[str, Any] = json.loads(path.read_text())["figures"] if path.exists() else {}
+    progress.say(f"written to {common.write_result('search_peers', {**kept, **measured})}")
 
 
 def summary(found: dict[str, list[Measured]]) -> dict[str, Any]:
