@@ -101,21 +101,6 @@ class RewardPart:
     """Whether it is the configuration's own, which has a scale of its own already."""
 
 
-def rollout_rewards(
-    rollouts: pa.Table,
-    grades: pa.Table,
-    rewards: PackedColumn | None,
-    unit_rows: Tensor,
-    method: MethodConfig,
-    max_response_tokens: int,
-) -> Tensor:
-    """The scalar reward of each rollout [N]: outcome, the configuration's own, the PRM's, terms.
-
-    R = outcome_weight o + own + trajectory_weight rbar + the method's terms.
-    """
-    return _total(reward_parts(rollouts, grades, rewards, unit_rows, method, max_response_tokens))
-
-
 def reward_parts(
     rollouts: pa.Table,
     grades: pa.Table,
@@ -125,7 +110,9 @@ def reward_parts(
     max_response_tokens: int,
     alone: Tensor | None = None,
 ) -> list[RewardPart]:
-    """The rewards of which `rollout_rewards` is the weighted sum, the outcome first.
+    """The rewards whose weighted sum is the scalar reward of a rollout, the outcome first.
+
+    R = outcome_weight o + own + trajectory_weight rbar + the method's terms.
 
     Own rewards that are per step are in the steps' advantages, or, where steps have none (`step_weight` 0),
     their sum is in R.
@@ -162,8 +149,8 @@ def _outcome_advantages(parts: Sequence[RewardPart], groups: Tensor, method: Met
     """Compare the rewards of rollouts within their groups: their sum, or each by itself [N]."""
     how = method.outcome_advantage
     if not method.separate_rewards:
-        return credit.outcome_advantages(_total(parts), groups, how)
-    return _total(
+        return credit.outcome_advantages(total_reward(parts), groups, how)
+    return total_reward(
         [
             part if part.own else replace(part, values=credit.outcome_advantages(part.values, groups, how))
             for part in parts
@@ -171,7 +158,8 @@ def _outcome_advantages(parts: Sequence[RewardPart], groups: Tensor, method: Met
     )
 
 
-def _total(parts: Sequence[RewardPart]) -> Tensor:
+def total_reward(parts: Sequence[RewardPart]) -> Tensor:
+    """Weighted sum of the rewards of each rollout [N]."""
     total = parts[0].weight * parts[0].values
     for part in parts[1:]:
         total = total + part.weight * part.values.to(total.dtype)

@@ -207,10 +207,8 @@ def _then(here: Callable[[], None], elsewhere: Callable[[], None]) -> None:
     """Do what is done here, then wait for what was begun elsewhere, also where the first fails."""
     try:
         here()
-    except Exception:
+    finally:
         elsewhere()
-        raise
-    elsewhere()
 
 
 def _check_limits(search: Search) -> None:

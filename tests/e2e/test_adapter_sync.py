@@ -9,14 +9,14 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM
 
 from actors.rollout.engine import Request, Sample
 from actors.rollout.vllm_engine import VLLMEngine
 from airls_ray.adapter_sync import ENGINE_RANKS
 from airls_ray.config.schema import EngineConfig
 from airls_ray.weights import WeightBuffer, pack_weights
-from tests.e2e.engines import cached_tokens
+from tests.e2e.engines import cached_tokens, save_model
 
 EOS, CONTEXT, RANK, ALPHA = 1, 128, 3, 5.0
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -24,16 +24,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=24, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=1, head_dim=32, max_position_embeddings=CONTEXT,
-            eos_token_id=EOS, pad_token_id=0, bos_token_id=None,
-        )
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return save_model(tmp_path_factory.mktemp("model"), CONTEXT, kv_heads=1)
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from actors.rollout.engine import Request
 from actors.rollout.vllm_engine import VLLMEngine
 from airls_ray.config.schema import EngineConfig
 from airls_ray.errors import RequestRefused
 from airls_ray.truncation import WHOLE, Truncation
-from tests.e2e.engines import cached_tokens
+from tests.e2e.engines import cached_tokens, save_model
 
 EOS = 1
 PREFIX = [2 + at % 20 for at in range(40)]
@@ -24,16 +24,7 @@ PREFIX = [2 + at % 20 for at in range(40)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=24, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=2, head_dim=32, max_position_embeddings=96,
-            eos_token_id=EOS, pad_token_id=0, bos_token_id=None,
-        )
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return save_model(tmp_path_factory.mktemp("model"), context=96)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
@@ -87,3 +89,31 @@ def own_folder(tmp_path: Path, own_policy: Path) -> Callable[..., tuple[Path, di
         return folder, {word: token for token, word in enumerate(words)}
 
     return make
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Return a function that puts a fake module with the given attributes in the place of a real one."""
+
+    def put(name: str, **attributes: Any) -> None:
+        module = types.ModuleType(name)
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return put
+
+
+@pytest.fixture
+def any_folder(monkeypatch):
+    """Folders of models need not exist (tests of the command line)."""
+    from actors.train import launch_checks
+    from airls_ray.models import check
+    from airls_ray.prm import forms
+
+    shown = types.ModuleType("actors.commands.demo")
+    vars(shown)["show_summary"] = lambda summary, progress: None
+    monkeypatch.setitem(sys.modules, "actors.commands.demo", shown)
+    monkeypatch.setattr(launch_checks, "base_policy", lambda config: "policy")
+    monkeypatch.setattr(check, "check_model_folder", lambda *_, **__: None)
+    monkeypatch.setattr(forms, "check_model_folder", lambda *_, **__: None)
+    monkeypatch.setattr(forms, "check_search_models", lambda *_: None)

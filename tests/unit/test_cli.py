@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -12,136 +9,9 @@ import pytest
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config
-from airls_ray.errors import Interrupted, ModelError, ResourceError, RunError
+from tests.unit.cli_fakes import DEMO
 
-pytestmark = pytest.mark.usefixtures("files_parsed_once")
-ROOT = Path(__file__).resolve().parents[2]
-DEMO = str(ROOT / "configs" / "demo_arithmetic.yaml")
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    """Return a function that puts a fake module with the given attributes in the place of a real one."""
-
-    def put(name: str, **attributes: Any) -> None:
-        module = types.ModuleType(name)
-        vars(module).update(attributes)
-        monkeypatch.setitem(sys.modules, name, module)
-
-    return put
-
-
-@pytest.fixture(autouse=True)
-def any_folder(monkeypatch):
-    """Folders of models need not exist."""
-    from actors.train import launch_checks
-    from airls_ray.models import check
-    from airls_ray.prm import forms
-
-    shown = types.ModuleType("actors.commands.demo")
-    vars(shown)["show_summary"] = lambda summary, progress: None
-    monkeypatch.setitem(sys.modules, "actors.commands.demo", shown)
-    monkeypatch.setattr(launch_checks, "base_policy", lambda config: "policy")
-    monkeypatch.setattr(check, "check_model_folder", lambda *_, **__: None)
-    monkeypatch.setattr(forms, "check_model_folder", lambda *_, **__: None)
-    monkeypatch.setattr(forms, "check_search_models", lambda *_: None)
-
-
-def raising(error: BaseException) -> Any:
-    def call(*_: Any) -> dict[str, Any]:
-        raise error
-
-    return call
-
-
-def wrapped(error: BaseException) -> BaseException:
-    """Return an error as Ray gives it: of the same class, the first as `cause`, a traceback as text."""
-
-    class RayTaskError(type(error)):  # type: ignore[misc]
-        pass
-
-    outer = RayTaskError("Traceback (most recent call last):\n  ...")
-    outer.cause = error
-    return outer
-
-
-@pytest.mark.parametrize("arguments", [["trian"], ["train"], ["train", DEMO, "--nope"]])
-def test_wrong_usage_is_one_line_and_code_2(arguments, capsys):
-    assert cli.run(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("Error: ")
-    assert error.count("\n") == 1
-
-
-def test_the_version_is_printed(capsys):
-    assert cli.run(["--version"]) == 0
-    assert capsys.readouterr().out.strip() == "0.1.0"
-
-
-# ------------------------------------------------------------------------------------ failures
-def test_a_wrong_configuration_is_one_sentence_and_code_2(capsys):
-    assert cli.run(["train", DEMO, "rollout.temprature=1"]) == 2
-    captured = capsys.readouterr()
-    assert captured.err == "Error: unknown key rollout.temprature; did you mean rollout.temperature?\n"
-    assert captured.out == ""
-
-
-@pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["plain", "from an actor"])
-def test_a_users_mistake_is_one_sentence_and_code_2(fake, capsys, wrap):
-    fake("actors.train.launch", run_training=raising(wrap(ResourceError("asked for 8 GPUs, there are 2"))))
-    assert cli.run(["train", DEMO]) == 2
-    assert capsys.readouterr().err == "Error: asked for 8 GPUs, there are 2.\n"
-
-
-def test_the_outer_of_two_sentences_is_shown():
-    try:
-        try:
-            raise ModelError("inner")
-        except ModelError as inner:
-            raise RunError("outer") from inner
-    except RunError as error:
-        assert cli.sentence_of(error) == "outer"
-
-
-@pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["plain", "from an actor"])
-def test_a_full_disk_is_one_sentence_and_code_2(fake, capsys, wrap):
-    full = wrap(OSError(errno.ENOSPC, "No space left on device", "runs/x"))
-    fake("actors.train.launch", run_training=raising(full))
-    assert cli.run(["train", DEMO]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("Error: the disk is full while runs/x was written: free some space")
-    assert error.count("\n") == 1
-
-
-def test_ctrl_c_gives_code_130_and_says_how_to_go_on(fake, capsys):
-    fake("actors.train.launch", run_training=raising(Interrupted("--resume goes on with iteration 19 of 60")))
-    assert cli.run(["train", DEMO]) == 130
-    error = capsys.readouterr().err.strip()
-    assert error == "Interrupted: --resume goes on with iteration 19 of 60."
-
-
-def test_wrong_usage_names_the_help_of_its_own_command(capsys):
-    for arguments, command in (
-        (["train"], "airls-ray train"),
-        (["data", "make", "--x"], "airls-ray data make"),
-    ):
-        assert cli.run(arguments) == 2
-        assert f"see {command} --help" in capsys.readouterr().err
-    assert cli.run(["trian"]) == 2
-    assert "see airls-ray --help" in capsys.readouterr().err
-
-
-def test_ctrl_c_elsewhere_gives_code_130(fake, capsys):
-    fake("actors.search.search", run_search=raising(KeyboardInterrupt()))
-    assert cli.run(["search", DEMO, "--policy", "p"]) == 130
-    assert capsys.readouterr().err.strip() == "Interrupted: what was written stays readable."
-
-
-@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "a broken disk")])
-def test_our_own_faults_keep_their_traceback(fake, error):
-    fake("actors.train.launch", run_training=raising(error))
-    with pytest.raises(type(error)):
-        cli.run(["train", DEMO])
+pytestmark = pytest.mark.usefixtures("files_parsed_once", "any_folder")
 
 
 # ------------------------------------------------------------------------------------ commands

@@ -1,4 +1,4 @@
-"""Cooper: the loss over pairs by a loop, right solutions with other numbers, and how labels get them."""
+"""Cooper: right solutions with other numbers, and how labels get them (its loss: test_outcome_losses.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import torch
 
 from actors.commands.prm_labels import label_chunk, label_settings
 from actors.commands.train_prm import train_prm
@@ -25,27 +24,6 @@ from airls_ray.prm.spoiled import add_spoiled, spoil_numbers
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
 from tests.unit.prm_label_fakes import TASK, LocalPool, OddVerifier, config, workers
-from tests.unit.test_outcome_losses import shares, solutions
-
-
-# ------------------------------------------------------------------------------------------ loss
-@pytest.mark.parametrize(("count", "size"), [(12, 4), (1200, 8)])
-def test_right_solutions_are_lifted_above_wrong_ones_by_their_last_steps(count: int, size: int) -> None:
-    problems = [row // size for row in range(count)]
-    (loss,), gradient = shares("cooper", count, problems)
-    logits, outcomes = solutions(count)
-    steps = [torch.tensor(row, dtype=torch.float64, requires_grad=True) for row in logits]
-    pairs = [
-        torch.log(1 + torch.exp(steps[j][-1] - steps[i][-1]))
-        for i in range(count)
-        for j in range(problems[i] * size, (problems[i] + 1) * size)
-        if outcomes[i] > 0.5 >= outcomes[j]
-    ]
-    wanted = torch.stack(pairs).mean()
-    assert loss == pytest.approx(wanted.item(), rel=1e-12)
-    wanted.backward()
-    expected = [x for row in steps for x in (row * 0 if row.grad is None else row.grad).tolist()]
-    assert gradient == pytest.approx(expected, abs=1e-12)
 
 
 # --------------------------------------------------------------------------------------- numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -135,14 +136,23 @@ def shares(name: str, count: int, problems: list[int], **options: Any) -> tuple[
 
 
 @pytest.mark.parametrize(("count", "size"), [(12, 4), (1200, 8)])
-def test_right_solutions_are_compared_with_all_wrong_ones_of_their_problem(count: int, size: int) -> None:
-    """DPO's loss over pairs by a loop, and PyTorch's gradient of it, over the micro-batches of an update."""
+@pytest.mark.parametrize(
+    ("name", "options", "score"),
+    [
+        ("implicit_prm_dpo", {"beta": 0.5}, lambda steps: 0.5 * steps.sum()),
+        ("cooper", {}, lambda steps: steps[-1]),
+    ],
+)
+def test_right_solutions_are_compared_with_all_wrong_ones_of_their_problem(
+    name: str, options: dict[str, float], score: Callable[[torch.Tensor], torch.Tensor], count: int, size: int
+) -> None:
+    """The loss over pairs by a loop, and PyTorch's gradient of it, over the micro-batches of an update."""
     problems = [row // size for row in range(count)]
-    (loss,), gradient = shares("implicit_prm_dpo", count, problems, beta=0.5)
+    (loss,), gradient = shares(name, count, problems, **options)
     logits, outcomes = solutions(count)
     steps = [torch.tensor(row, dtype=torch.float64, requires_grad=True) for row in logits]
     pairs = [
-        -torch.nn.functional.logsigmoid(0.5 * (steps[i].sum() - steps[j].sum()))
+        torch.log(1 + torch.exp(score(steps[j]) - score(steps[i])))
         for i in range(count)
         for j in range(problems[i] * size, (problems[i] + 1) * size)
         if outcomes[i] > 0.5 >= outcomes[j]

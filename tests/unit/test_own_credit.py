@@ -13,7 +13,7 @@ from airls_ray import doors
 from airls_ray.config.schema import MethodConfig
 from airls_ray.credit.own import kept_rows, transformed, with_terms
 from airls_ray.errors import DoorError
-from airls_ray.learning.advantages import assign_credit, rollout_rewards
+from airls_ray.learning.advantages import assign_credit, reward_parts, total_reward
 from airls_ray.learning.group_filter import rollout_values, rows_that_learn
 from tests.tiny import make_rollouts
 from tests.unit.test_advantages import grades_of, scores_of
@@ -171,7 +171,8 @@ def test_a_term_is_added_times_its_weight(own: Path) -> None:
     config = method(outcome_terms=[{"name": f"{own}:cut", "weight": -0.5}])
     grades = grades_of(table, ["1", "1", None])
     rows = torch.zeros(0, dtype=torch.int64)
-    found = rollout_rewards(table, grades, None, rows, config, max_response_tokens=16).tolist()
+    parts = reward_parts(table, grades, None, rows, config, max_response_tokens=16)
+    found = total_reward(parts).tolist()
     wanted = [1 - lengths[0] / 32, -0.5 - lengths[1] / 32, 1 - 5 - lengths[2] / 32]
     assert found == pytest.approx(wanted)
 
