@@ -150,8 +150,7 @@ class _Inputs:
         self.trainer_is_old = method.importance_cap > 0 or method.sequence_mask > 0
         """Else the sampler's log-probabilities are the old ones."""
         self._entropy_gradient = method.entropy_coefficient != 0.0
-        self._old: dict[int, Tensor] = {}
-        self._compared: set[int] = set()
+        self._old: dict[RolloutBatch, Tensor] = {}
         self.difference_sum = 0.0
         self.difference_max = 0.0
 
@@ -162,15 +161,15 @@ class _Inputs:
                 logprobs, _ = self._engine.forward(
                     batch.distinct.model_inputs(), temperature=self._temperature
                 )
-                self._old[id(batch)] = batch.expand(logprobs)
-                self._compare(batch, self._old[id(batch)])
+                self._old[batch] = batch.expand(logprobs)
+                self._compare(batch, self._old[batch])
 
     def kept_rows(self, work: list[list[RolloutBatch]], limit: float) -> Tensor:
         """Rows whose rollouts the sequence mask keeps, known to every rank: bool [rows]."""
         rows = self._sampler.rows
         kept = torch.zeros(rows)
         for batch in (batch for batches in work for batch in batches):
-            difference = self._old[id(batch)] - batch.take(self._sampler)
+            difference = self._old[batch] - batch.take(self._sampler)
             near = near_rollouts(difference, batch.row_offsets, limit).cpu()
             starts = batch.row_offsets[:-1].cpu()
             some = batch.row_offsets.diff().cpu() > 0
@@ -187,11 +186,11 @@ class _Inputs:
         )
         logprobs = batch.expand(logprobs)
         sampler = batch.take(self._sampler)
-        old = self._old.get(id(batch))
+        old = self._old.get(batch)
         if old is None:  # nothing has changed since these rollouts were sampled
             self._compare(batch, logprobs.detach())
             old = logprobs.detach() if self.trainer_is_old else sampler
-            self._old[id(batch)] = old
+            self._old[batch] = old
         return PolicyLossInputs(
             logprobs=logprobs,
             old_logprobs=old,

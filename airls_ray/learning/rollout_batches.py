@@ -20,7 +20,7 @@ from airls_ray.tensors.equal_rows import first_equal_rows
 from airls_ray.tensors.segments import offsets_of, ranges
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is itself, so that it can be a key
 class RolloutBatch:
     """B rollouts with R response tokens, as D distinct sequences with Q response tokens."""
 
