@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -46,6 +47,18 @@ def start_and_end(*arguments: Any, resources: Resources = SMALL) -> tuple[Any, i
     return counter, pid
 
 
+def ends(counter: Any) -> bool:
+    """Whether its process ends within a minute: Ray kills it on its own time, and may serve a call before."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            add(counter)
+        except cluster.ACTOR_FAILURES:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where no block is around the tests."""
@@ -66,16 +79,14 @@ def test_other_resources_get_another_process() -> None:
 
 def test_outside_the_block_a_process_ends_with_its_actor(outside: None) -> None:
     counter, _ = start_and_end()
-    with pytest.raises(cluster.ACTOR_FAILURES):
-        add(counter)
+    assert ends(counter)
 
 
 def test_the_block_ends_what_it_kept(outside: None) -> None:
     with kept_processes():
         counter, _ = start_and_end()
         assert kept.idle() == [counter]
-    with pytest.raises(cluster.ACTOR_FAILURES):
-        add(counter)
+    assert ends(counter)
 
 
 def test_a_process_that_died_is_not_given_to_the_next() -> None:
