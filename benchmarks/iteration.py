@@ -146,7 +146,8 @@ def add_work(figures: dict[str, Any], lines: list[dict[str, Any]], config: Confi
     codec = TextCodec.for_model(config.model, str(config.model.path), task)
     prompts = ProblemStream(task, "train", config.seed).take(groups)["prompt"].to_pylist()
     prompt = sum(len(codec.encode_prompt(one)) for one in prompts) / groups
-    work = [stage_gflop(shape_of(config), line, groups=groups, prompt=prompt) for line in lines]
+    shape, shares = shape_of(config), config.prm.shares
+    work = [stage_gflop(shape, line, groups=groups, prompt=prompt, prm_shares=shares) for line in lines]
     for name in work[0]:
         stage = figures["stages"][name]
         stage["gflop"] = median(one[name] for one in work)

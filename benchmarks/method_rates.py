@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airls_ray.config.schema import Config
     from airls_ray.console.progress import Progress
 
-RATES = (5.0e-5, 1.0e-4, 2.0e-4)
+RATES = (5.0e-5, 1.0e-4)
 RECORDS = common.RESULTS / "method_rates.jsonl"
 """A line a finished run, committed."""
 FOLDER = common.RUNS / "method_rates"

@@ -114,6 +114,7 @@ ABLATIONS: tuple[Variant, ...] = (
         "prime",
     ),
     Variant("airl_no_warmup", "AIRL-S without warm-up", ("prm.warmup_iterations=0",), "airl_s"),
+    Variant("airl_shares", "AIRL-S, PRM updates on a quarter of the batch each", ("prm.shares=4",), "airl_s"),
     Variant("airl_lambda_0", "AIRL-S, lambda 0", ("method.step_weight=0.0",), "airl_s"),
     Variant("airl_lambda_0.5", "AIRL-S, lambda 0.5", ("method.step_weight=0.5",), "airl_s"),
     Variant("airl_lambda_1", "AIRL-S, lambda 1", ("method.step_weight=1.0",), "airl_s"),

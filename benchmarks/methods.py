@@ -99,6 +99,7 @@ _NEWER = (
     ("reference", "path", None),
     ("method", "separate_rewards", False),
     ("prm", "head", "linear"),
+    ("prm", "shares", 1),
     ("prm", "outcome_head", None),
     ("rollout.engine", "lora", "merged"),
 )

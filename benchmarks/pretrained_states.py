@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 """The generator of the solutions that come with the data set."""
-AT_ONCE = 16
-"""Solutions in a pass: their logits are what fills the memory."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\n+")
 
 
@@ -141,55 +139,45 @@ def compute(
 def _of_question(
     network: Any, tokenizer: Any, question: Question, layers: tuple[int, ...]
 ) -> list[dict[str, torch.Tensor]]:
-    solutions = question.solutions
-    parts = [solutions[at : at + AT_ONCE] for at in range(0, len(solutions), AT_ONCE)]
-    return [
-        one
-        for part in parts
-        for one in _of_solutions(network, tokenizer, Question(question.number, question.text, part), layers)
-    ]
-
-
-def _of_solutions(
-    network: Any, tokenizer: Any, question: Question, layers: tuple[int, ...]
-) -> list[dict[str, torch.Tensor]]:
-    import torch
-
+    """One solution after the other: beside the longest of sixteen most tokens would be padding."""
     chat = [{"role": "user", "content": question.text}]
     prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     head = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids.to(network.device)
-    texts = [one.text for one in question.solutions]
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    lengths = [len(ids) for ids in encoded.input_ids]
-    rows = torch.zeros(len(texts), max(lengths), dtype=torch.long)
-    mask = torch.ones(len(texts), head.shape[1] + max(lengths), dtype=torch.long)
-    for row, ids in enumerate(encoded.input_ids):
-        rows[row, : len(ids)] = torch.tensor(ids)
-        mask[row, head.shape[1] + len(ids) :] = 0
     first = network(head, use_cache=True, logits_to_keep=1)
-    cache = first.past_key_values
-    cache.batch_repeat_interleave(len(texts))  # the question is computed once
-    rows, mask = rows.to(network.device), mask.to(network.device)
-    output = network(rows, attention_mask=mask, past_key_values=cache, output_hidden_states=True)
-    begin = first.logits.expand(len(texts), 1, -1)
-    logprobs = torch.log_softmax(torch.cat([begin, output.logits[:, :-1]], 1).float(), -1)
-    logprobs = logprobs.gather(-1, rows[..., None])[..., 0]
-    states = torch.stack([output.hidden_states[layer] for layer in layers], 2)
     found = []
-    for row, offsets in enumerate(encoded.offset_mapping):
-        ends = [_token_at(offsets, end) for end in question.solutions[row].step_ends]
-        starts = [0, *(end + 1 for end in ends[:-1])]
-        parts = [
-            logprobs[row, min(start, end) : end + 1].mean() for start, end in zip(starts, ends, strict=True)
-        ]
+    for solution in question.solutions:
+        encoded = tokenizer(
+            solution.text, return_tensors="pt", add_special_tokens=False, return_offsets_mapping=True
+        )
+        offsets = encoded.offset_mapping[0].tolist()
         found.append(
-            {
-                "states": states[row, ends].half().cpu(),
-                "log_prob": logprobs[row, : lengths[row]].mean().cpu(),
-                "step_log_probs": torch.stack(parts).cpu(),
-            }
+            _of_solution(network, solution, encoded.input_ids.to(network.device), offsets, first, layers)
         )
     return found
+
+
+def _of_solution(
+    network: Any,
+    solution: Solution,
+    ids: torch.Tensor,
+    offsets: list[tuple[int, int]],
+    first: Any,
+    layers: tuple[int, ...],
+) -> dict[str, torch.Tensor]:
+    import torch
+
+    output = network(ids, past_key_values=first.past_key_values, output_hidden_states=True)
+    first.past_key_values.crop(-ids.shape[1])  # the question is computed once
+    logits = torch.cat([first.logits[:, -1:], output.logits[:, :-1]], 1)[0].float()
+    logprobs = logits.gather(-1, ids[0, :, None])[:, 0] - logits.logsumexp(-1)
+    ends = [_token_at(offsets, end) for end in solution.step_ends]
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    means = [logprobs[min(start, end) : end + 1].mean() for start, end in zip(starts, ends, strict=True)]
+    return {
+        "states": torch.stack([output.hidden_states[layer][0, ends] for layer in layers], 1).half().cpu(),
+        "log_prob": logprobs.mean().cpu(),
+        "step_log_probs": torch.stack(means).cpu(),
+    }
 
 
 def _token_at(offsets: list[tuple[int, int]], end: int) -> int:

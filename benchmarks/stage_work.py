@@ -15,7 +15,7 @@ _TRIES = 9
 
 
 def stage_gflop(
-    shape: ModelShape, line: Mapping[str, Any], *, groups: int, prompt: float
+    shape: ModelShape, line: Mapping[str, Any], *, groups: int, prompt: float, prm_shares: int = 1
 ) -> dict[str, float]:
     """GFLOP of each stage that passes a model, from an iteration's line of metrics.
 
@@ -26,6 +26,7 @@ def stage_gflop(
         line: of `metrics.jsonl`.
         groups: of the iteration; a prompt is read once for all of its rollouts.
         prompt: mean tokens.
+        prm_shares: an update of the PRM passes one of so many shares of its sequences.
     """
     rollouts, tokens = line["policy/rollouts"], line["policy/tokens"]
     context = prompt + tokens / rollouts
@@ -37,7 +38,7 @@ def stage_gflop(
         + forward_flops(shape, old, context),
     }
     if "prm/updates" in line:
-        passed = line["prm/updates"] * line["prm/sequences"] * context
+        passed = line["prm/updates"] * line["prm/sequences"] / prm_shares * context
         found["prm_update"] = update_flops(shape, passed, context, checkpointing=False)
         found["prm_score"] = forward_flops(shape, rollouts * context, context)
     return {name: value / GIGA for name, value in found.items()}

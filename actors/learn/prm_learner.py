@@ -27,6 +27,7 @@ from airls_ray.models.lora import load_with_adapters
 from airls_ray.prm.batch import PRMSource, build_prm_batch
 from airls_ray.prm.folder import PromptForm, write_prm_form
 from airls_ray.prm.scores import score_steps
+from airls_ray.prm.shares import problem_shares
 from airls_ray.prm.update import update_prm
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
@@ -128,7 +129,7 @@ class PRMLearner(Learner):
         warmup = iteration < prm.warmup_iterations
         metrics = update_prm(
             self._engine,
-            build_prm_batch(sources, prm, objective),
+            [build_prm_batch(share, prm, objective) for share in problem_shares(sources, prm.shares)],
             prm,
             temperature=self._config.rollout.temperature,
             pad_id=self._codec.pad_id,

@@ -96,7 +96,10 @@ class PRMConfig(StrictModel):
     """Iterations in which only the PRM learns: with an untrained PRM the log-odds reward pays for
     unlikely steps and destroys the policy (docs/methods.md)."""
     updates_per_iteration: PositiveInt = 2
-    """[C] Passes over the PRM batch of an iteration, an optimiser update each."""
+    """[C] Optimiser updates of an iteration, each on its whole PRM batch or on the next of its `shares`."""
+    shares: PositiveInt = 1
+    """[C] Parts of whole problems into which an iteration's PRM batch is cut. Four updates are four passes
+    over the batch with 1, and one pass with 4; the warm-up's updates take turns as well."""
     warmup_updates_per_iteration: PositiveInt = 2
     """[C] The same during the warm-up."""
     replay_iterations: NonNegativeInt = 0

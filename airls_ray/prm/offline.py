@@ -139,7 +139,7 @@ class AdversarialTraining:
         assert self._method.objective is not None
         metrics = update_prm(
             self._engine,
-            build_prm_batch([source], self._config.prm, self._method.objective),
+            [build_prm_batch([source], self._config.prm, self._method.objective)],
             self._config.prm,
             temperature=self._config.rollout.temperature,
             pad_id=self._pad_id,

@@ -3,11 +3,16 @@
     PRM batch -> equal sequences merged -> this rank's micro-batches -> values of the actions
               -> the objective's loss + output L2 + trust region -> one optimiser update a pass
 
+An iteration may come in several batches (`shares.py`), which the updates take in turns.
+
 What differs between objectives is in `airls_ray/prm/objectives/`, one file each, and, as pure functions, in
 `airls_ray/objectives/`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -25,62 +30,73 @@ from airls_ray.tensors import TokenBatch, segment_sum
 
 def update_prm(
     engine: TrainEngine,
-    batch: PRMBatch,
+    batches: Sequence[PRMBatch],
     config: PRMConfig,
     *,
     temperature: float,
     pad_id: int,
     updates: int = 1,
 ) -> dict[str, float]:
-    """Make `updates` optimiser updates, each on the whole batch; collective, same batch on every rank.
+    """Make `updates` optimiser updates, each on the next batch; collective, same batches on every rank.
 
     With `accuracy_ceiling` below 1 a pass without gradients comes first, and all ranks skip the
     updates where both class accuracies were above it.
 
     Args:
         engine: this rank's engine, its module of `config.parameterisation`.
-        batch: from `build_prm_batch`, which names the objective.
+        batches: from `build_prm_batch`, which names the objective; one, or a share of the iteration each.
         config: objective, stabilisers and micro-batches.
         temperature: the sampler's; a log-probability PRM divides its logits by the same, so that its
             logits are 0 where it equals the policy.
         pad_id: padding token.
-        updates: passes over the batch.
+        updates: how many; a batch has its turn again after the last one.
 
     Returns:
-        Of the first pass (when the sequences are new to the PRM) `prm/loss` and what the objective
-        measures (`prm/expert_accuracy, prm/policy_accuracy`, ...); `prm/output_abs_mean`,
+        Of the first pass over each batch (when the sequences are new to the PRM) `prm/loss` and what the
+        objective measures (`prm/expert_accuracy, prm/policy_accuracy`, ...); `prm/output_abs_mean`,
         `prm/output_drift` (root mean square change of the outputs over the updates before the last one;
         with a drift penalty), `prm/gradient_norm` (mean over updates), `prm/updates`, `prm/skipped`
-        (0 or 1), `prm/sequences` (distinct ones: equal sequences are computed once). The same on every
-        rank.
+        (0 or 1), `prm/sequences` (distinct ones of all batches: equal sequences are computed once). The same
+        on every rank.
 
     Raises:
         DoorError: an objective of the user's own failed.
     """
-    work = _Work(engine, batch, config, temperature, pad_id)
-    rows = work.distinct.rows
-    head = {"prm/sequences": float(rows.numel()), "prm/skipped": 0.0, "prm/updates": float(updates)}
-    if rows.numel() == 0:  # for example no problem with both classes: nothing to learn from
+    works = [_Work(engine, batch, config, temperature, pad_id) for batch in batches]
+    works = [work for work in works if work.sequences]
+    head = {
+        "prm/sequences": float(sum(work.sequences for work in works)),
+        "prm/skipped": 0.0,
+        "prm/updates": float(updates),
+    }
+    if not works:  # for example no problem with both classes: nothing to learn from
         return head | {"prm/skipped": 1.0, "prm/updates": 0.0}
     if config.accuracy_ceiling < 1.0:
-        metrics = work.run(learn=False)
-        lowest = min(accuracies_of(metrics, batch.objective.name))
+        metrics = _means([work.run(learn=False) for work in works])
+        lowest = min(accuracies_of(metrics, batches[0].objective.name))
         if lowest > config.accuracy_ceiling:
             return head | metrics | {"prm/skipped": 1.0, "prm/updates": 0.0, "prm/gradient_norm": 0.0}
     if config.drift_penalty > 0:
-        work.remember_outputs()
-    norms = []
-    first: dict[str, float] = {}
-    for _ in range(updates):
-        metrics = work.run(learn=True)
+        for work in works:
+            work.remember_outputs()
+    norms, passes = [], []
+    for number in range(updates):
+        passes.append(works[number % len(works)].run(learn=True))
         norms.append(engine.step())
-        first = first or metrics
-    drift = {key: metrics[key] for key in ("prm/output_drift",) if key in metrics}
+    last = _means(passes[-len(works) :])
+    drift = {key: last[key] for key in ("prm/output_drift",) if key in last}
+    first = _means(passes[: len(works)])
     return head | first | drift | {"prm/gradient_norm": sum(norms) / max(len(norms), 1)}
 
 
+def _means(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Each metric's mean over the batches that have it."""
+    names = dict.fromkeys(name for one in metrics for name in one)
+    return {name: fmean(one[name] for one in metrics if name in one) for name in names}
+
+
 class _Work:
-    """One iteration's batch on this rank."""
+    """A batch on this rank."""
 
     def __init__(
         self, engine: TrainEngine, batch: PRMBatch, config: PRMConfig, temperature: float, pad_id: int
@@ -100,6 +116,11 @@ class _Work:
             pad_id,
         )
         self._before: list[Tensor] = []
+
+    @property
+    def sequences(self) -> int:
+        """Distinct ones that have a weight, on all ranks."""
+        return self.distinct.rows.numel()
 
     def run(self, *, learn: bool) -> dict[str, float]:
         """One pass over the batch, with gradients if `learn`; metrics over all ranks."""

@@ -76,7 +76,7 @@ def train_prm(engine: TrainEngine, config: LearnerConfig, model: Path) -> list[d
     part = token_logprobs(policy, traces, temperature=1.0, tokens_per_microbatch=99, pad_id=0)
     prm = PRMConfig(parameterisation="scalar_head", learner=config.model_dump())
     batch = build_prm_batch([PRMSource(make_rollouts(3, 3), traces, merge_parts([part]))], prm)
-    return [update_prm(engine, batch, prm, temperature=1.0, pad_id=0, updates=3)]
+    return [update_prm(engine, [batch], prm, temperature=1.0, pad_id=0, updates=3)]
 
 
 def weights_of(engine: TrainEngine) -> Weights:

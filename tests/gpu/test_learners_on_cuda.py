@@ -98,5 +98,5 @@ def test_a_prm_update_has_the_cpus_loss(folder: Path, objective: Any) -> None:
     losses = []
     for device in ("cpu", "cuda"):
         engine = TorchEngine(load_prm_module(folder, "log_prob").to(device), LEARNER)
-        losses.append(update_prm(engine, batch, config, temperature=1.0, pad_id=0)["prm/loss"])
+        losses.append(update_prm(engine, [batch], config, temperature=1.0, pad_id=0)["prm/loss"])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)

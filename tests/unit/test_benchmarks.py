@@ -134,6 +134,8 @@ def test_the_arithmetic_of_a_stage_is_that_of_its_tokens():
     tokens = {"rollout": 2 * (40 + 2 * 5), "policy_update": 6 * 45 + 2 * 45 / 2}
     tokens |= {"prm_update": 6 * 5 * 6 * 15, "prm_score": 2 * 4 * 15}
     assert found == pytest.approx({name: count * parameters / 1e9 for name, count in tokens.items()})
+    shared = stage_work.stage_gflop(shape, line, groups=2, prompt=5.0, prm_shares=3)
+    assert shared == pytest.approx(found | {"prm_update": found["prm_update"] / 3})
 
 
 def test_a_verdict_names_its_target():

@@ -264,7 +264,11 @@ def test_metrics_are_numbers_and_a_ceiling_needs_accuracies(folder: Path, own: P
         DoorError, match=r"accuracy_ceiling reads prm/expert_accuracy, which the metrics of .*:Airl"
     ):
         update_prm(
-            engine_of(folder, config), batch_of(folder, named(own, "Airl")), config, temperature=1.0, pad_id=0
+            engine_of(folder, config),
+            [batch_of(folder, named(own, "Airl"))],
+            config,
+            temperature=1.0,
+            pad_id=0,
         )
 
 

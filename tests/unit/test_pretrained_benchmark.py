@@ -42,17 +42,13 @@ def test_steps_are_sentences_and_lines_and_numbers_are_whole() -> None:
     assert parts == ["It costs 1.5 dollars.", "So 3 cost 4.5 dollars.", "The answer is 4.5."]
 
 
-@pytest.mark.parametrize("at_once", [2, 16])
-def test_states_and_log_probabilities_are_those_of_a_plain_pass(
-    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The question is computed once for all solutions, which are padded: neither may show."""
+def test_states_and_log_probabilities_are_those_of_a_plain_pass(tmp_path: Path) -> None:
+    """The question is computed once for all solutions: no solution may show in the next one's."""
     folder = make_text_policy(tmp_path / "policy")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = CHAT
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     question = Question(0, "How many?", tuple(Solution("one", text, None, True) for text in TEXTS))
-    monkeypatch.setattr(pretrained_states, "AT_ONCE", at_once)
     with torch.inference_mode():
         found = pretrained_states._of_question(model, tokenizer, question, (1, 2))
     prompt = tokenizer(f"<user>{question.text}<assistant>", add_special_tokens=False).input_ids

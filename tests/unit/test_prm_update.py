@@ -65,7 +65,7 @@ def batch_of(folder: Path, config: PRMConfig, objective: str) -> PRMBatch:
 
 
 def learn(engine: TorchEngine, batch: PRMBatch, config: PRMConfig, updates: int = 1) -> dict[str, float]:
-    return update_prm(engine, batch, config, temperature=1.0, pad_id=0, updates=updates)
+    return update_prm(engine, [batch], config, temperature=1.0, pad_id=0, updates=updates)
 
 
 def token_values(engine: TorchEngine, table: pa.Table, config: PRMConfig) -> list[list[float]]:

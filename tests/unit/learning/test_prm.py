@@ -118,7 +118,7 @@ def prm_engine(folder: Path, config: PRMConfig) -> TorchEngine:
 def test_a_log_prob_prm_starts_at_logit_zero(folder: Path, action: Any) -> None:
     config = prm_config("log_prob", action=action)
     metrics = update_prm(
-        prm_engine(folder, config), real_batch(folder, config), config, temperature=TEMPERATURE, pad_id=0
+        prm_engine(folder, config), [real_batch(folder, config)], config, temperature=TEMPERATURE, pad_id=0
     )
     assert metrics["prm/logit_abs_mean"] == pytest.approx(0.0, abs=1e-5)
     assert metrics["prm/loss"] == pytest.approx(math.log(2), abs=1e-5)
@@ -128,7 +128,7 @@ def test_a_log_prob_prm_starts_at_logit_zero(folder: Path, action: Any) -> None:
 def test_a_scalar_head_starts_at_minus_the_mean_log_prob(folder: Path) -> None:
     config = prm_config("scalar_head")
     batch = real_batch(folder, config)
-    metrics = update_prm(prm_engine(folder, config), batch, config, temperature=TEMPERATURE, pad_id=0)
+    metrics = update_prm(prm_engine(folder, config), [batch], config, temperature=TEMPERATURE, pad_id=0)
     loss = 0.0
     for row in range(batch.is_expert.numel()):
         chosen = torch.tensor([row])
@@ -151,7 +151,7 @@ def test_updates_lower_the_loss(folder: Path, parameterisation: Any, action: Any
     batch = real_batch(folder, config)
     engine = prm_engine(folder, config)
     losses = [
-        update_prm(engine, batch, config, temperature=TEMPERATURE, pad_id=0, updates=4)["prm/loss"]
+        update_prm(engine, [batch], config, temperature=TEMPERATURE, pad_id=0, updates=4)["prm/loss"]
         for _ in range(3)
     ]
     assert losses[2] < losses[1] < losses[0]
@@ -173,7 +173,7 @@ def test_prm_gradients_do_not_depend_on_ranks(folder: Path, parameterisation: An
             with torch.no_grad():  # off zero, else the backbone has no gradient
                 module.model.score.weight.fill_(0.1)
         engine = FakeRank(module, config.learner, rank, ranks)
-        update_prm(engine, batch, config, temperature=TEMPERATURE, pad_id=0)
+        update_prm(engine, [batch], config, temperature=TEMPERATURE, pad_id=0)
         return engine.gradients
 
     whole = gradients(0, 1)
@@ -185,17 +185,17 @@ def test_an_update_is_skipped_above_the_accuracy_ceiling(folder: Path) -> None:
     open_config = prm_config("log_prob")
     engine = prm_engine(folder, open_config)
     batch = real_batch(folder, open_config)
-    update_prm(engine, batch, open_config, temperature=TEMPERATURE, pad_id=0, updates=12)
-    metrics = update_prm(engine, batch, open_config, temperature=TEMPERATURE, pad_id=0)
+    update_prm(engine, [batch], open_config, temperature=TEMPERATURE, pad_id=0, updates=12)
+    metrics = update_prm(engine, [batch], open_config, temperature=TEMPERATURE, pad_id=0)
     lowest = min(metrics["prm/expert_accuracy"], metrics["prm/policy_accuracy"])
     assert lowest > 0.6
     before = weights_of(engine)
     ceiling = prm_config("log_prob", accuracy_ceiling=0.6)
-    metrics = update_prm(engine, batch, ceiling, temperature=TEMPERATURE, pad_id=0, updates=2)
+    metrics = update_prm(engine, [batch], ceiling, temperature=TEMPERATURE, pad_id=0, updates=2)
     assert (metrics["prm/skipped"], metrics["prm/updates"]) == (1.0, 0.0)
     assert torch.equal(weights_of(engine), before)
     below = prm_config("log_prob", accuracy_ceiling=0.9999)
-    metrics = update_prm(prm_engine(folder, below), batch, below, temperature=TEMPERATURE, pad_id=0)
+    metrics = update_prm(prm_engine(folder, below), [batch], below, temperature=TEMPERATURE, pad_id=0)
     assert metrics["prm/skipped"] == 0.0
 
 
@@ -204,7 +204,7 @@ def test_no_problem_with_both_classes_skips_the_update(folder: Path) -> None:
     traces = make_traces(4).slice(0, 0)
     batch = build_prm_batch([PRMSource(on_policy(folder), traces, logprobs_of(folder, traces))], config)
     engine = prm_engine(folder, config)
-    metrics = update_prm(engine, batch, config, temperature=TEMPERATURE, pad_id=0)
+    metrics = update_prm(engine, [batch], config, temperature=TEMPERATURE, pad_id=0)
     assert metrics["prm/skipped"] == 1.0
     assert engine.updates == 0
 
