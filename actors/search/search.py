@@ -174,7 +174,7 @@ def search_batch(
     for at in batch:
         problem_id = problems["problem_id"][at].as_py()
         seed = derive_seed(config.seed, "search", run.algorithm, run.budget, problem_id)
-        problem = SearchProblem(at, problem_id, prompts[at], seed)
+        problem = SearchProblem(at, problem_id, prompts[at], seed, texts[at].as_py())
         (fitting if len(prompts[at]) <= room else refused).append(problem)
     driver = SearchDriver(
         parts.generator, parts.scorer, parts.codec.is_blank, parts.settings, answer_reader(parts)

@@ -57,12 +57,9 @@ class StepScorer:
     """An actor that holds a PRM, one of this project (new tokens alone are computed) or another's, or a
     scorer of the user's own."""
 
-    def __init__(
-        self, name: str, config: Config, policy: str, prm: str | None, prompts: Sequence[str] | None = None
-    ) -> None:
-        """`policy`: whose tokenizer is used; `prm`: folder of the PRM; `prompts`: texts by problem."""
+    def __init__(self, name: str, config: Config, policy: str, prm: str | None) -> None:
+        """`policy`: whose tokenizer is used; `prm`: folder of the PRM."""
         self._name = name
-        self._prompts = prompts
         self._config = config
         self._policy = policy
         self._prm = prm
@@ -112,7 +109,7 @@ class StepScorer:
 
     def _of_texts(self, scorer: ScoresTexts) -> TextSearchScorer:
         codec = TextCodec.for_model(self._config.model, self._policy, make_task(self._config.task))
-        return TextSearchScorer(scorer, codec, self._prompts)
+        return TextSearchScorer(scorer, codec)
 
     def score(self, items: Sequence[Continuation]) -> Scores:
         """Scores of the steps of all continuations, and the tokens computed for each."""

@@ -93,10 +93,9 @@ def start(
 ) -> SearchParts:
     """Start rollout workers, verifier and scorers side by side; one that dies later is replaced."""
     search = config.search
-    prompts = problems["prompt"].to_pylist() or None
 
     def start_scorer(number: int, name: str = "") -> Any:
-        arguments = (str(number), config, str(policy), None if prm is None else str(prm), prompts)
+        arguments = (str(number), config, str(policy), None if prm is None else str(prm))
         return processes.start_actor(
             "actors.search.search_parts:StepScorer", name, search.resources, *arguments, keep=True
         )

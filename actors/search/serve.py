@@ -29,6 +29,7 @@ from airls_ray.console.progress import Progress
 from airls_ray.data.schemas import PROBLEMS
 from airls_ray.errors import RunError
 from airls_ray.search.driver import SearchDriver
+from airls_ray.search.try_scorer import try_scorer
 from airls_ray.serving.answers import Canonical, reader
 from airls_ray.serving.app import make_app
 from airls_ray.serving.prompts import PromptEncoder
@@ -128,14 +129,15 @@ def run_serve(
         ConfigError: the settings cannot be served, or no token protects an address that others reach.
         RunError: the port is taken, or the deployment fails.
     """
+    progress = make_progress()
     token = read_token(token_file, os.environ)
     check_exposure(host, token)
     check_defaults(config)
+    try_scorer(config.search.scorer, progress)
     config = check_models(config, policy, prm)
     codec = TextCodec.for_model(config.model, policy, make_task(config.task))
     if _starts_cluster(config):
         _check_port(host, port)
-    progress = make_progress()
     model = policy.resolve().name
     with (
         connected(config),

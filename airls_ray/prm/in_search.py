@@ -26,25 +26,11 @@ class TextSearchScorer:
     The tokens of another tokenizer are another cut of the text, so no keys and values can be shared.
     """
 
-    def __init__(
-        self,
-        prm: ScoresTexts,
-        codec: Codec,
-        prompts: Sequence[str] | None = None,
-        kind: ScoreKind = "probability",
-    ) -> None:
-        """Score by `prm`.
-
-        Args:
-            prm: reads texts.
-            codec: of the search's tokens.
-            prompts: texts of the problems by number; None decodes the prompts' tokens.
-            kind: what its scores are.
-        """
+    def __init__(self, prm: ScoresTexts, codec: Codec, kind: ScoreKind = "probability") -> None:
+        """Score by `prm`, which reads texts; `codec`: of the search's tokens; `kind`: what its scores are."""
         self.kind = kind
         self._prm = prm
         self._codec = codec
-        self._prompts = prompts
         self.computed_tokens = 0
         """The policy's tokens of all texts that were scored."""
         self.prefix_tokens = 0
@@ -72,11 +58,7 @@ class TextSearchScorer:
         response = [*item.prefix[item.prompt_tokens :], *item.tokens]
         before = len(item.prefix) - item.prompt_tokens
         ends = [*item.prefix_ends, *(before + end for end in item.step_ends)]
-        problem = (
-            self._codec.decode(item.prefix[: item.prompt_tokens])
-            if self._prompts is None
-            else self._prompts[item.problem]
-        )
+        problem = item.text or self._codec.decode(item.prefix[: item.prompt_tokens])
         return StepText(problem, self._codec.step_texts(response, ends), finished=item.over)
 
     def _alone(self, text: StepText) -> list[float]:

@@ -83,6 +83,7 @@ def _item(ask: Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], boo
         open_log_prob=open_log_prob,
         keep=len(tokens) if row["finish"] in ("step", "partial") else 0,
         problem=ask.search.problem.number,
+        text=ask.search.problem.text,
         prompt_tokens=len(ask.search.problem.prompt),
         prefix_ends=ask.ends[:-1] if goes_on else ask.ends,
         over=row["finish"] in ("stop", "length"),

@@ -24,7 +24,7 @@ class SearchProblem:
     prompt: tuple[int, ...]
     seed: int
     text: str = ""
-    """For who reads answers and does not know the number."""
+    """As its author wrote it: for who reads answers or steps and does not know the number."""
 
 
 Read = Callable[[Sequence[SearchProblem], Sequence[Sequence[int]]], Sequence[str | None]]

@@ -179,7 +179,7 @@ def search_by_endpoint(
     searcher = make_searcher(algorithm, config.search, budget, config.search.aggregate or scoring.aggregate)
     if searcher.looks_ahead:
         raise ConfigError("an endpoint looks no steps ahead: take beam, or another algorithm than lookahead")
-    scorer = TextSearchScorer(scoring.load(), codec, problems, scoring.kind)
+    scorer = TextSearchScorer(scoring.load(), codec, scoring.kind)
     assert isinstance(config.task, FileTaskConfig)
     sampler = EndpointSampler(
         connection,
@@ -197,7 +197,7 @@ def search_by_endpoint(
     )
     turns = [()] * len(problems) if histories is None else histories
     asked = [
-        SearchProblem(at, str(at), tuple(codec.encode_prompt(*one)), derive_seed(seed, "search", at))
+        SearchProblem(at, str(at), tuple(codec.encode_prompt(*one)), derive_seed(seed, "search", at), one[0])
         for at, one in enumerate(zip(problems, turns, strict=True))
     ]
     live = config.search.live_problems

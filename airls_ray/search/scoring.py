@@ -31,6 +31,8 @@ class Continuation:
     """How many of `tokens` may be continued later, so that keys and values up to there are worth keeping."""
     problem: int = 0
     """Number of the problem."""
+    text: str = ""
+    """Text of the problem, for who reads texts; empty: that of the prompt's tokens."""
     prompt_tokens: int = 0
     """How many tokens of `prefix` are the prompt."""
     prefix_ends: tuple[int, ...] = ()

@@ -253,11 +253,6 @@ def check_defaults(config: Config) -> None:
             f"search.scorer={scorer.name} needs known answers, which requests do not have: use prm or "
             "policy_log_prob"
         )
-    if scorer.needs == "texts":
-        raise ConfigError(
-            f"search.scorer={scorer.name} is a critic or a scorer of your own, which the endpoint does not "
-            "take: use prm or policy_log_prob, or search with it (`airls-ray search`)"
-        )
     if config.search.budgets[0] > config.serve.max_budget:
         raise ConfigError(
             f"search.budgets begins with {config.search.budgets[0]}, but serve.max_budget is "

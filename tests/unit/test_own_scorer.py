@@ -156,17 +156,14 @@ def test_its_code_travels_is_recorded_by_searches_alone_and_needs_trust(own: Pat
     assert open_own(copy.search.scorer).score([B]) == [[0.9]]
 
 
-def test_a_search_with_it_needs_no_prm_and_the_endpoint_does_not_serve_it(
+def test_a_search_with_it_needs_no_prm_nor_does_the_endpoint(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airls_ray.prm.forms.check_model_folder", lambda *_, **__: None)
     check_search_models(config_of(f"{own}:digits"), tmp_path, None)
     with pytest.raises(ConfigError, match="no PRM is given"):
         check_search_models(config_of("prm"), tmp_path, None)
-    with pytest.raises(
-        ConfigError, match="is a critic or a scorer of your own, which the endpoint does not take"
-    ):
-        check_defaults(config_of(f"{own}:digits"))
+    check_defaults(config_of(f"{own}:digits"))
 
 
 # ----------------------------------------------------------------------------------------- in searches
@@ -177,7 +174,7 @@ def test_a_scorers_process_reads_the_texts_of_a_search(own: Path, tmp_path: Path
     from airls_ray.text.codec import build_tokenizer
 
     build_tokenizer(make_task(config.task), tmp_path / "policy")
-    actor = StepScorer("0", config, str(tmp_path / "policy"), None, ["What is it?"])
+    actor = StepScorer("0", config, str(tmp_path / "policy"), None)
     actor.start()
     found, costs = actor.score([continuation(codec, STEPS[0], STEPS[1]), continuation(codec, "", STEPS[0])])
     assert found == [(0.6,), (0.3,)]  # the last digits of the new steps

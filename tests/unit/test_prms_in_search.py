@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -71,7 +72,8 @@ def test_a_whole_response_has_a_score_for_each_step(codec: TextCodec) -> None:
 
 def test_given_texts_of_the_problems_are_used(codec: TextCodec) -> None:
     prm = Lengths()
-    TextSearchScorer(prm, codec, ["What is it?"]).score([continuation(codec, "", STEPS[0])])
+    asked = replace(continuation(codec, "", STEPS[0]), text="What is it?")
+    TextSearchScorer(prm, codec).score([asked])
     assert prm.asked[0].problem == "What is it?"
 
 

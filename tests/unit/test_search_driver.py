@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from airls_ray.search.beam import Beam
@@ -121,6 +123,14 @@ def test_unique_tokens_count_shared_beginnings_once() -> None:
     responses = {tuple(search.state.response(leaf)) for leaf in search.state.finished()}
     prefixes = {response[:end] for response in responses for end in range(1, len(response) + 1)}
     assert search.ledger.kv_tokens == len(prefixes) + 2
+
+
+def test_a_scorer_is_told_the_problem_as_its_author_wrote_it() -> None:
+    """Its prompt may have a chat template or a task's words around it."""
+    scorer = Sums()
+    first, second = (replace(one, text=f"question {one.number}") for one in problems(2))
+    run_searches(Beam(4, 2), [first, second], SearchDriver(Words(), scorer, blank, DriverSettings()))
+    assert {(item.problem, item.text) for item in scorer.items} == {(0, "question 0"), (1, "question 1")}
 
 
 def test_searches_by_different_algorithms_share_a_tick() -> None:

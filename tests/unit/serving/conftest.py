@@ -10,7 +10,7 @@ import pytest
 from airls_ray.config.schema import ArithmeticTaskConfig, Config
 from airls_ray.search.driver import SearchDriver
 from airls_ray.search.live import DriverSettings
-from airls_ray.search.scoring import LogProbScorer
+from airls_ray.search.scoring import LogProbScorer, StepScorer
 from airls_ray.serving.answers import Canonical, reader
 from airls_ray.serving.app import make_app
 from airls_ray.serving.prompts import PromptEncoder
@@ -42,6 +42,7 @@ def make(codec: TextCodec) -> Iterator[Make]:
         token: str | None = None,
         is_open: bool = True,
         mend: Callable[[], bool] | None = None,
+        scorer: StepScorer | None = None,
         **sections: dict[str, Any],
     ) -> Endpoint:
         sampler = chains or Chains()
@@ -56,7 +57,7 @@ def make(codec: TextCodec) -> Iterator[Make]:
             tree[name] = {**tree.get(name, {}), **section}
         config = Config.model_validate(tree)
         settings = DriverSettings(temperature=config.search.temperature)
-        driver = SearchDriver(sampler, LogProbScorer(), codec.is_blank, settings, reader(canonical))
+        driver = SearchDriver(sampler, scorer or LogProbScorer(), codec.is_blank, settings, reader(canonical))
         queue = SearchQueue(driver, config.serve.max_live, config.serve.max_queue, mend)
         prompts = PromptEncoder(codec)
         service = SearchService(config, "tiny", codec, prompts, driver, queue, "prod", canonical)
