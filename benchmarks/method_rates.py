@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from airls_ray.console.progress import Progress
 
 RATES = (5.0e-5, 1.0e-4)
+UNTUNED = 1.0e-4
+"""Where the grid was not run: of each method on `quantum_lock` within 0.01 of its best."""
 RECORDS = common.RESULTS / "method_rates.jsonl"
 """A line a finished run, committed."""
 FOLDER = common.RUNS / "method_rates"
@@ -72,18 +74,19 @@ def main(
 
 
 def chosen(task: str, name: str) -> tuple[str, ...]:
-    """The override of the rate that a method has on a task: the best of its grid at the end of training.
+    """The override of the rate that a method has on a puzzle: the best of its grid at the end of training.
 
-    Empty where the grid was not run: the variant's own rate stands.
+    Where the grid was not run it is `UNTUNED`, and none for tasks and variants that have no grid.
     """
+    if task not in PUZZLES or name not in {one.name for one in METHODS}:
+        return ()
     grid = {
         one["rate"]: list(one["validation"].values())[-1]
         for one in read_records()
         if (one["task"], one["variant"]) == (task, name)
     }
-    if set(grid) != set(RATES):
-        return ()
-    return (f"policy.learning_rate={max(grid, key=lambda rate: grid[rate]):g}",)
+    best = max(grid, key=lambda rate: grid[rate]) if set(grid) == set(RATES) else UNTUNED
+    return (f"policy.learning_rate={best:g}",)
 
 
 def read_records() -> list[dict[str, Any]]:

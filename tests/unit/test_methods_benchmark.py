@@ -195,13 +195,14 @@ def test_a_puzzle_takes_the_rate_that_was_best_at_the_end(
         methods.run_config("jugs", 0, method_variants.variant(name), None) for name in ("grpo", "rloo")
     )
     assert tuned.policy.learning_rate == low
-    assert other.policy.learning_rate not in method_rates.RATES  # the configuration's: its grid was not run
+    assert other.policy.learning_rate == method_rates.UNTUNED  # its grid was not run
+    assert method_rates.chosen("arithmetic", "grpo") == method_rates.chosen("jugs", "sft") == ()
 
 
 def test_half_a_grid_chooses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(method_rates, "RECORDS", tmp_path / "rates.jsonl")
     write_rates(method_rates.RECORDS, {method_rates.RATES[0]: 0.9})
-    assert method_rates.chosen("jugs", "grpo") == ()
+    assert method_rates.chosen("jugs", "grpo") == (f"policy.learning_rate={method_rates.UNTUNED:g}",)
 
 
 def test_every_method_of_a_grid_differs_from_its_run_in_rate_and_validation_alone() -> None:
