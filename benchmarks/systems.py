@@ -72,6 +72,15 @@ SYSTEMS: tuple[Variant, ...] = (
     Variant("gspo", "GSPO", ("method.policy_loss=gspo", "method.aggregation=sequence_mean"), "grpo"),
     Variant("cispo", "CISPO", ("method.policy_loss=cispo",), "grpo"),
     Variant("dual_clip", "dual clip", ("method.policy_loss=dual_clip",), "grpo"),
+    Variant("prl", "PRL", ("method.policy_loss=prl", "method.kl_coefficient=0.005"), "grpo"),
+    Variant("reinforce_pp", "REINFORCE++", ("method.outcome_advantage=none", "method.whiten=true"), "grpo"),
+    Variant("sar", "SAR", ("method.outcome_terms=[{name: sar, weight: 0.2}]",), "grpo"),
+    Variant(
+        "par",
+        "PAR by the PRM",
+        ("prm.reward=f", "method.step_weight=0.0", "method.outcome_terms=[par]"),
+        "airl_s",
+    ),
     Variant("vote", "TTRL, outcomes by vote", ("method.outcomes=vote",), "grpo"),
     Variant(
         "refill",
