@@ -72,7 +72,7 @@ def measure(
     from actors.learn.deepspeed_engine import DeepSpeedEngine
     from airls_ray.data.parts import merge_parts
     from airls_ray.learning.advantages import assign_credit
-    from airls_ray.learning.batches import token_logprobs
+    from airls_ray.learning.passes import token_logprobs
     from airls_ray.learning.policy import update_policy
     from airls_ray.models.load import load_policy_module
 

@@ -24,8 +24,8 @@ from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.grading.learned_outcomes import with_outcomes
 from airls_ray.learning.advantages import assign_credit
-from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, kernels, own_device
+from airls_ray.learning.passes import token_logprobs
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.policy_reader import PolicyReader
 from airls_ray.learning.replay import ReplaySample

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig
-from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TrainEngine, share_rows
+from airls_ray.learning.passes import token_logprobs
 from airls_ray.tensors import to_packed
 from airls_ray.tensors.segments import segment_mean
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from airls_ray.data.schemas import TOKEN_LOGPROBS
-from airls_ray.learning.engine import ForwardEngine, resolve_layout
+from airls_ray.learning.engine import ForwardEngine
 from airls_ray.tensors import (
     PackedColumn,
     TokenBatch,
@@ -76,47 +74,10 @@ def all_rows(sequences: Sequences) -> Tensor:
     return torch.arange(sequences.response.rows)
 
 
-def token_logprobs(
-    engine: ForwardEngine,
-    table: pa.Table,
-    *,
-    temperature: float,
-    tokens_per_microbatch: int,
-    pad_id: int,
-    layout: Literal["auto", "padded", "packed"] = "auto",
-) -> pa.Table:
-    """Log-probabilities of every response token under the engine's model, of this rank's rows.
-
-    Returns:
-        TOKEN_LOGPROBS with a first column `row` (int64, position in `table`); `merge_parts` puts the
-        parts of all ranks into the table's order.
-    """
-    sequences = Sequences.of(table)
-    batches = rank_batches(
-        engine, sequences, all_rows(sequences), tokens_per_microbatch, resolve_layout(layout, engine), pad_id
-    )
-    values = []
-    with torch.no_grad():
-        for batch in batches:
-            values.append(engine.forward(batch.model_inputs(), temperature=temperature)[0])
-    return part_table(
-        batches, {"logprobs": (values, [batch.row_offsets for batch in batches])}, TOKEN_LOGPROBS
-    )
-
-
-def part_table(
-    batches: Sequence[TokenBatch],
-    columns: Mapping[str, tuple[Sequence[Tensor], Sequence[Tensor]]],
-    schema: pa.Schema,
-) -> pa.Table:
-    """Make one rank's part of a table of list columns: `columns[name]` = (values, row offsets) per batch."""
-    rows = (
-        torch.cat([batch.rows.cpu() for batch in batches]) if batches else torch.zeros(0, dtype=torch.int64)
-    )
+def part_table(rows: Tensor, columns: Mapping[str, PackedColumn], schema: pa.Schema) -> pa.Table:
+    """Make one rank's part of a table of list columns: `rows` (int64 [B]) of the table, and theirs alone in
+    each of `columns`."""
     arrays: dict[str, pa.Array] = {"row": pa.array(rows.numpy())}
-    for name, (values, offsets) in columns.items():
-        lengths = [part.diff() for part in offsets]
-        ends = torch.cat([torch.zeros(1, dtype=torch.int64), *(part.cpu() for part in lengths)]).cumsum(0)
-        flat = torch.cat([torch.zeros(0), *(part.float().cpu() for part in values)])
-        arrays[name] = to_list_column(flat, ends, schema.field(name).type)
+    for name, column in columns.items():
+        arrays[name] = to_list_column(column.values.float(), column.offsets, schema.field(name).type)
     return pa.table(arrays).replace_schema_metadata(schema.metadata)

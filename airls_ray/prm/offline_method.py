@@ -17,8 +17,8 @@ from airls_ray.data.rollout_files import StoredRollouts, lacking_logprobs
 from airls_ray.data.schemas import TOKEN_LOGPROBS
 from airls_ray.errors import ConfigError
 from airls_ray.evaluation.rollouts import list_column
-from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import ForwardEngine
+from airls_ray.learning.passes import token_logprobs
 from airls_ray.prm.label_rule import LabelRule
 from airls_ray.prm.objective_traits import ObjectiveTraits
 from airls_ray.prm.supervised import check_form

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from airls_ray.config.schema import PRMConfig
 from airls_ray.data.schemas import STEP_SCORES
-from airls_ray.learning.batches import Sequences, all_rows, part_table, rank_batches, take_values
+from airls_ray.learning.batches import Sequences, part_table, take_values
 from airls_ray.learning.engine import ForwardEngine, resolve_layout
+from airls_ray.learning.passes import computed_once
 from airls_ray.objectives.airl import reduce_to_steps, shape_rewards
 from airls_ray.objectives.distillation import distillation_rewards
-from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
+from airls_ray.tensors import PackedColumn, TokenBatch, make_batch, to_packed
 
 
 def action_values(
@@ -27,20 +28,22 @@ def action_values(
         config: parameterisation, action, reduction and shaping.
         temperature: of a log-probability PRM.
     """
+    return prm_values(engine, batch, config, temperature), _per_action(log_pi, batch, config)
+
+
+def prm_values(engine: ForwardEngine, batch: TokenBatch, config: PRMConfig, temperature: float) -> Tensor:
+    """Run the PRM; return f of every action of a micro-batch: [S] steps or [R] tokens."""
     is_step = config.action == "step"
-    how = config.step_reduction
-    action_log_pi = reduce_to_steps(log_pi, batch.step_index, batch.steps, how) if is_step else log_pi
     if config.parameterisation == "log_prob":
         log_phi, _ = engine.forward(batch.model_inputs(), temperature=temperature)
-        f = reduce_to_steps(log_phi, batch.step_index, batch.steps, how) if is_step else log_phi
-        return f, action_log_pi
+        return _per_action(log_phi, batch, config)
     values, state_values = engine.forward(batch.model_inputs())
     f = values[batch.step_last] if is_step else values
     if state_values is not None:
         before = state_values[batch.step_first] if is_step else state_values
         rows = batch.step_rows if is_step else batch.token_rows
         f = shape_rewards(f, before, rows)
-    return f, action_log_pi
+    return f
 
 
 def score_steps(
@@ -74,29 +77,34 @@ def score_steps(
     sequences = Sequences.of(rollouts)
     own: PackedColumn = to_packed(rollouts["logprobs"])
     base = own if base_logprobs is None else to_packed(base_logprobs["logprobs"])
-    layout = resolve_layout(config.learner.layout, engine)
-    batches = rank_batches(
-        engine, sequences, all_rows(sequences), config.learner.tokens_per_microbatch, layout, pad_id
+    actions, rows = computed_once(
+        engine,
+        sequences,
+        sequences.step_ends if config.action == "step" else sequences.response,
+        lambda batch: prm_values(engine, batch, config, temperature),
+        config.learner.tokens_per_microbatch,
+        resolve_layout(config.learner.layout, engine),
+        pad_id,
     )
-    rewards, values, scores = [], [], []
-    with torch.no_grad():
-        for batch in batches:
-            f, log_base = action_values(engine, batch, take_values(base, batch), config, temperature)
-            log_pi = _per_action(take_values(own, batch), batch, config)
-            if config.reward_unit == "token":
-                rewards.append(step_rewards(f, log_base, log_pi, config, log_odds_scale))
-            f, log_base, log_pi = (_per_step(x, batch, config) for x in (f, log_base, log_pi))
-            values.append(f)
-            if config.reward_unit == "step":
-                rewards.append(step_rewards(f, log_base, log_pi, config, log_odds_scale))
-            if config.search_score == "reference_ratio":
-                log_pi = log_base
-            tokens = torch.bincount(batch.step_index, minlength=batch.steps)
-            scores.append(search_scores(f, log_pi, tokens, config))
-    offsets = [_step_offsets(batch) for batch in batches]
-    reward_offsets = [b.row_offsets for b in batches] if config.reward_unit == "token" else offsets
-    columns = {"rewards": (rewards, reward_offsets), "values": (values, offsets), "scores": (scores, offsets)}
-    return part_table(batches, columns, STEP_SCORES)
+    # All rows at once, on the CPU: no model is asked any more.
+    batch = make_batch(sequences.prompt, sequences.response, sequences.step_ends, rows, "packed", pad_id)
+    f = take_values(actions, batch)
+    log_base, log_pi = (_per_action(take_values(column, batch), batch, config) for column in (base, own))
+    if config.reward_unit == "token":
+        rewards = step_rewards(f, log_base, log_pi, config, log_odds_scale)
+    f, log_base, log_pi = (_per_step(values, batch, config) for values in (f, log_base, log_pi))
+    if config.reward_unit == "step":
+        rewards = step_rewards(f, log_base, log_pi, config, log_odds_scale)
+    if config.search_score == "reference_ratio":
+        log_pi = log_base
+    tokens = torch.bincount(batch.step_index, minlength=batch.steps)
+    steps = _step_offsets(batch)
+    columns = {
+        "rewards": PackedColumn(rewards, batch.row_offsets if config.reward_unit == "token" else steps),
+        "values": PackedColumn(f, steps),
+        "scores": PackedColumn(search_scores(f, log_pi, tokens, config), steps),
+    }
+    return part_table(rows, columns, STEP_SCORES)
 
 
 def step_rewards(

@@ -16,8 +16,8 @@ from actors.learn import deepspeed_engine
 from actors.learn.deepspeed_engine import DeepSpeedEngine, init_distributed
 from airls_ray.config.schema import LearnerConfig, LoraConfig, MethodConfig, PRMConfig
 from airls_ray.data.parts import merge_parts
-from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, TrainEngine, TrainModule
+from airls_ray.learning.passes import token_logprobs
 from airls_ray.learning.policy import update_policy
 from airls_ray.learning.save import save_trained
 from airls_ray.models.load import load_policy_module, load_prm_module

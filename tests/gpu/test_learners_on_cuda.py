@@ -12,8 +12,8 @@ import torch
 from airls_ray.config.method_doors import ObjectiveConfig
 from airls_ray.config.schema import LearnerConfig, MethodConfig, PRMConfig
 from airls_ray.data.parts import merge_parts
-from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, TorchEngine, own_device
+from airls_ray.learning.passes import token_logprobs
 from airls_ray.learning.policy import update_policy
 from airls_ray.models.attention import Kernel, set_attention
 from airls_ray.models.load import load_policy_module, load_prm_module

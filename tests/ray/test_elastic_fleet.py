@@ -151,13 +151,13 @@ def test_a_worker_that_joins_late_samples_with_the_current_weights(make_fleet: M
 
 
 def test_a_dead_worker_is_replaced_and_its_groups_come_once(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(maximum=2)
-    pool = RolloutPool(fleet, 60, QUICK)
+    failures = QUICK.model_copy(update={"probe_seconds": 0.2})  # Ray may kill it after its share
+    fleet = make_fleet(maximum=2, failures=failures)
+    pool = RolloutPool(fleet, 60, failures)
     wait_until(lambda: len(fleet.ready) == 2, fleet)
     processes.kill(fleet.ready[1].handle)
     assert groups(pool.generate(problems(5), REQUEST)) == [g for g in range(5) for _ in range(2)]
-    wait_until(lambda: len(fleet.ready) == 2, fleet)
-    assert fleet.deaths == 1
+    wait_until(lambda: fleet.deaths == 1 and len(fleet.ready) == 2, fleet)
 
 
 def test_a_worker_that_hangs_is_ended_and_its_groups_come_once(make_fleet: MakeFleet, tmp_path: Path) -> None:

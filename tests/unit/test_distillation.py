@@ -20,8 +20,8 @@ from airls_ray.config.schema import LearnerConfig, MethodConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.errors import ConfigError, ModelError
 from airls_ray.learning.advantages import assign_credit
-from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import FrozenEngine, TorchEngine
+from airls_ray.learning.passes import token_logprobs
 from airls_ray.models.create import create_policy
 from airls_ray.models.load import load_policy_module
 from airls_ray.objectives.distillation import distillation_rewards

@@ -16,8 +16,8 @@ from airls_ray.config.schema import LearnerConfig, PRMConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
 from airls_ray.evaluation.selection import trace_log_scores
-from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
+from airls_ray.learning.passes import token_logprobs
 from airls_ray.prm.batch import PRMBatch, PRMSource, build_prm_batch
 from airls_ray.prm.scores import score_steps
 from airls_ray.prm.update import update_prm

@@ -12,8 +12,8 @@ import torch
 from airls_ray.config.schema import LearnerConfig, MethodConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS
-from airls_ray.learning.batches import token_logprobs
 from airls_ray.learning.engine import TorchEngine
+from airls_ray.learning.passes import token_logprobs
 from airls_ray.learning.policy import update_policy
 from airls_ray.tensors import to_packed
 from tests.tiny import make_rollouts, policy_module
