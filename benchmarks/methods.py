@@ -196,6 +196,7 @@ def run_config(
     from airls_ray.config import load_config
 
     overrides = [
+        "prm.shares=1",  # as all records but those of the ablation on it
         *overrides_of(one),
         *method_rates.chosen(task, one.name),
         *more,

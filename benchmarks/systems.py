@@ -143,6 +143,7 @@ def run_config(task: str, seed: int, one: Variant) -> Config:
     from airls_ray.config import load_config
 
     overrides = [
+        "prm.shares=1",
         *(overrides_of(variant(one.of)) if one.of else ()),
         *RATE,
         *one.overrides,
