@@ -127,13 +127,15 @@ class PRMLearner(Learner):
                 )
             )
         warmup = iteration < prm.warmup_iterations
+        updates = prm.warmup_updates_per_iteration if warmup else prm.updates_per_iteration
+        shares = problem_shares(sources, min(prm.shares, updates))  # all that was sampled is learned from
         metrics = update_prm(
             self._engine,
-            [build_prm_batch(share, prm, objective) for share in problem_shares(sources, prm.shares)],
+            [build_prm_batch(share, prm, objective) for share in shares],
             prm,
             temperature=self._config.rollout.temperature,
             pad_id=self._codec.pad_id,
-            updates=prm.warmup_updates_per_iteration if warmup else prm.updates_per_iteration,
+            updates=updates,
         )
         self._replay.add(iteration, sources[0].rollouts, traces)
         return metrics

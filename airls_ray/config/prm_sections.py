@@ -99,7 +99,7 @@ class PRMConfig(StrictModel):
     """[C] Optimiser updates of an iteration, each on its whole PRM batch or on the next of its `shares`."""
     shares: PositiveInt = 1
     """[C] Parts of whole problems into which an iteration's PRM batch is cut. Four updates are four passes
-    over the batch with 1, and one pass with 4; the warm-up's updates take turns as well."""
+    over the batch with 1, and one pass with 4. Never more than the updates, in the warm-up neither."""
     warmup_updates_per_iteration: PositiveInt = 2
     """[C] The same during the warm-up."""
     replay_iterations: NonNegativeInt = 0

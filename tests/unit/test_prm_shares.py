@@ -124,3 +124,11 @@ def test_the_trust_region_is_of_the_iterations_start(folder: Path) -> None:
     batches = [build_prm_batch(share, config) for share in problem_shares([real_source(folder)], 2)]
     metrics = update_prm(engine_of(folder, config), batches, config, temperature=1.0, pad_id=0, updates=2)
     assert metrics["prm/output_drift"] > 0.0
+
+
+def test_shares_of_an_objective_without_traces(folder: Path) -> None:
+    rollouts = make_rollouts(6, 4)
+    empty = TOKEN_LOGPROBS.empty_table()
+    whole = PRMSource(rollouts, make_traces(6).slice(0, 0), empty, logprobs_of(folder, rollouts))
+    shares = problem_shares([whole], 3)
+    assert [len(set(one.rollouts["problem_id"].to_pylist())) for (one,) in shares] == [2, 2, 2]
