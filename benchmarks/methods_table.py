@@ -200,7 +200,7 @@ def prm_rows(table: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     scored = {name: row for name, row in table.items() if "best_of_n_16_base" in row}
     if not scored:
         return []
-    control = next(iter(scored.values()))
+    control = max(scored.values(), key=lambda row: row["seeds"])  # it is measured along with every PRM
     rows: list[tuple[str, ...]] = [
         (
             "policy log-probability (control)",
@@ -258,22 +258,25 @@ def draw(path: Path, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> N
     shown = {task: table for task, table in tables.items() if table}
     if not shown:
         return
-    longest = max(len(table) for table in shown.values())
     columns = min(len(shown), 3)
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(5.2 * columns, (0.9 + 0.34 * longest) * rows), layout="constrained")
+    sizes = [len(table) for table in shown.values()]
+    longest = [max(sizes[start : start + columns]) for start in range(0, len(sizes), columns)]
+    heights = [0.9 + 0.34 * size for size in longest]
+    figure = Figure(figsize=(5.2 * columns, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = figure.subplots(
+        len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": heights}
+    ).flat
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
-    for axes, (task, table) in zip(panels, shown.items(), strict=False):
+    for at, (axes, (task, table)) in enumerate(zip(panels, shown.items(), strict=False)):
         names = list(table)[::-1]
         for place, name in enumerate(names):
             row = table[name]
             axes.barh(place, row["sampled"], 0.7, color=COLOURS[name])
             if "sampled_low" in row:
                 axes.plot([row["sampled_low"], row["sampled_high"]], [place, place], "k-", linewidth=1.2)
-        axes.set_ylim(len(names) - 0.4 - longest, len(names) - 0.4)
+        axes.set_ylim(len(names) - 0.4 - longest[at // columns], len(names) - 0.4)
         axes.set_yticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
         if "base" in table:
             axes.axvline(table["base"]["sampled"], color="#777777", linewidth=0.8, linestyle="--")

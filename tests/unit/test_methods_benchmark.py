@@ -126,6 +126,15 @@ def test_the_control_stands_first_among_the_prms() -> None:
     assert prm[:5] == ("AIRL-S", "0.950", "-", "0.600", "0.900")
 
 
+def test_the_control_is_that_of_the_most_seeds() -> None:
+    more = [record("airl_s", seed, 0.8) for seed in range(2)]
+    for one in more:
+        one["search_base"] = {**one["search_base"], "policy_log_prob": 0.4}
+    table = methods_table.summarise([record("prime", 0, 0.8), *more], "arithmetic")
+    control, *_ = methods_table.prm_rows(table)
+    assert control[4] == "0.400"
+
+
 def test_a_table_without_a_base_yet_is_drawn(tmp_path: Path) -> None:
     """The first record may be that of supervised training, which measures no base."""
     first = record("sft", 0, 0.9, accuracy={"trained": {"sampled": 0.9, "greedy": 1.0}})
