@@ -27,8 +27,12 @@ def main(
     problems: Annotated[
         int, typer.Option(min=4, help="Problems of an iteration (fewer for a long look at the memory).")
     ] = 64,
+    grpo: Annotated[
+        bool, typer.Option(help="Of GRPO in the same sizes: what AIRL-S is compared with.")
+    ] = False,
 ) -> None:
     """Seconds of each stage of an AIRL-S iteration on the demo's configuration, with all its actors."""
+    name = "iteration_grpo" if grpo else "iteration"
     common.use_all_cores()
     from airls_ray.config import load_config
     from airls_ray.console.choose import make_progress
@@ -38,7 +42,7 @@ def main(
     config = load_config(
         common.CONFIG,
         [
-            "name=iteration",
+            f"name={name}",
             f"output={common.RUNS}",
             f"model.path={base}",
             "prm.warmup_iterations=0",
@@ -46,6 +50,7 @@ def main(
             f"train.iterations={warm + iterations}",
             f"train.checkpoint_every={warm + iterations}",
             f"train.rollouts_every={warm + iterations}",
+            *(("method.name=grpo", "method.step_weight=0.0") if grpo else ()),
         ],
     )
     lines, memory = measure(config, str(base), progress)
@@ -83,7 +88,7 @@ def main(
         ],
         ("", "value"),
     )
-    progress.say(f"written to {common.write_result('iteration', _plain(figures))}")
+    progress.say(f"written to {common.write_result(name, _plain(figures))}")
 
 
 def measure(

@@ -40,7 +40,7 @@ def merge_equal_sequences(batch: PRMBatch) -> DistinctSequences:
     weights = batch.weights
     first = _first_equal(batch)
     owner = torch.repeat_interleave(torch.arange(weights.rows), weights.lengths)
-    place = torch.arange(weights.values.numel()) - weights.offsets[owner] + weights.offsets[first[owner]]
+    place = weights.positions(first)
     expert = batch.is_expert[owner]
     sides = [
         torch.zeros_like(weights.values).index_add(0, place[side], weights.values[side])
