@@ -6,6 +6,7 @@ Nothing heavy is imported at module level, so that `--help` is instant.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -162,6 +163,13 @@ def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> 
     path = folder / f"{name}.json"
     files.write_text(path, files.to_json(record, indent=2) + "\n")
     return path
+
+
+def kept_figures(name: str) -> dict[str, Any]:
+    """Figures of an earlier call of a benchmark that measures a part at a time; empty where there is none."""
+    path = RESULTS / f"{name}.json"
+    kept: dict[str, Any] = json.loads(path.read_text())["figures"] if path.exists() else {}
+    return kept
 
 
 def machine() -> dict[str, Any]:

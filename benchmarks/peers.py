@@ -178,7 +178,7 @@ def main(
     progress.table("GRPO, medians", rows, columns)
     for name, found in figures.items():
         progress.say(f"{name}: TRL's seconds of an iteration over ours {found['ratio']:.2f}")
-    path = common.write_result("peers", {"iteration": kept_settings() | figures})
+    path = common.write_result("peers", {"iteration": common.kept_figures("peers").get("iteration", {}) | figures})
     progress.say(f"written to {path}")
 
 
@@ -195,13 +195,6 @@ def check_settings(names: Sequence[str], model: str) -> None:
             raise ConfigError(f"--setting {name} is unknown: take one of {', '.join(SETTINGS)}")
     if "pretrained" in names and not (Path(model) / "config.json").is_file():
         raise ConfigError(f"--setting pretrained needs --model with a model's folder, but got '{model}'")
-
-
-def kept_settings() -> dict[str, Any]:
-    """Figures of an earlier call, by setting."""
-    path = common.RESULTS / "peers.json"
-    kept: dict[str, Any] = json.loads(path.read_text())["figures"]["iteration"] if path.exists() else {}
-    return kept
 
 
 def own_policy(name: str, one: Setting) -> Path:

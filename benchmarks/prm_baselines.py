@@ -56,7 +56,8 @@ def main(
     """Train every PRM on the same rollouts of one base policy, and let each choose among 16 samples.
 
     About half an hour a task and seed on two cores. Finished PRMs are kept under
-    runs/benchmarks/prm_baselines, and the command goes on from them.
+    runs/benchmarks/prm_baselines, and the command goes on from them. Tasks that are not asked for keep their
+    figures.
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     from airls_ray.console.choose import make_progress
@@ -64,11 +65,11 @@ def main(
     progress = make_progress()
     sizes = {"problems": problems, "completions": completions, "epochs": epochs}
     recipes = [one for one in RECIPES if not only or one.name in only]
-    figures: dict[str, Any] = {"sizes": {**sizes, "rollouts": problems * ROLLOUTS}, "tasks": {}}
+    figures = {"tasks": common.kept_figures("prm_baselines").get("tasks", {})}
     for name in task or PUZZLES:
-        figures["tasks"][name] = run_task(name, recipes, range(seeds), sizes, threads, progress)
+        found = run_task(name, recipes, range(seeds), sizes, threads, progress)
+        figures["tasks"][name] = {"sizes": {**sizes, "rollouts": problems * ROLLOUTS}, **found}
         common.write_result("prm_baselines", figures)
-    for name, found in figures["tasks"].items():
         show(name, found, progress)
 
 

@@ -37,7 +37,8 @@ def main(
 ) -> None:
     """Search with the base policy of each puzzle by every algorithm and compare the scorers at equal width.
 
-    About an hour a puzzle on two cores after `prm_baselines.py`; what is there is used again.
+    About an hour a puzzle on two cores after `prm_baselines.py`; what is there is used again, and
+    puzzles that are not asked for keep their figures.
     """
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
     from airls_ray.config import load_config
@@ -45,7 +46,7 @@ def main(
 
     progress = make_progress()
     sizes = {"problems": training_problems, "completions": 4, "epochs": 3}
-    figures: dict[str, Any] = {}
+    figures = common.kept_figures("puzzle_search")
     for name in task or TASKS:
         job = job_of(name, sizes, THREADS, progress)
         folder = FOLDER / job.folder.name
