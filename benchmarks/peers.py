@@ -178,7 +178,8 @@ def main(
     progress.table("GRPO, medians", rows, columns)
     for name, found in figures.items():
         progress.say(f"{name}: TRL's seconds of an iteration over ours {found['ratio']:.2f}")
-    path = common.write_result("peers", {"iteration": common.kept_figures("peers").get("iteration", {}) | figures})
+    kept = common.kept_figures("peers").get("iteration", {})
+    path = common.write_result("peers", {"iteration": kept | figures})
     progress.say(f"written to {path}")
 
 
