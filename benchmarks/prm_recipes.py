@@ -64,6 +64,29 @@ RECIPES = (
         "pqm", "PQM on hard labels, scalar head",
         ("method=orm", *SCALAR, "supervised_prm.step_loss=pqm"), _FAST, "math_shepherd_hard",
     ),
+    Recipe("er_prm", "ER-PRM, log phi - log pi", ("method=orm", *RATIO), _SLOW, "er_prm"),
+    Recipe(
+        "pav", "PAV's progress, log phi - log pi",
+        ("method=orm", *RATIO, "supervised_prm.step_loss=mean_squared_error"), _SLOW, "process_advantage",
+    ),
+    Recipe(
+        "effective", "StepWiser's effective progress, log phi - log pi", ("method=orm", *RATIO), _SLOW,
+        "relative_effective",
+    ),
+    Recipe(
+        "implicit_dpo", "implicit PRM by DPO",
+        ("method=orm", *RATIO, "supervised_prm.step_loss=implicit_prm_dpo"), _SLOW, "outcome",
+        ("odds", *AGGREGATES),
+    ),
+    Recipe(
+        "implicit_kto", "implicit PRM by KTO",
+        ("method=orm", *RATIO, "supervised_prm.step_loss=implicit_prm_kto"), _SLOW, "outcome",
+        ("odds", *AGGREGATES),
+    ),
+    Recipe(
+        "spa_rl", "SPA-RL, scalar head", ("method=orm", *SCALAR, "supervised_prm.step_loss=spa_rl"), _FAST,
+        "outcome", ("odds", *AGGREGATES),
+    ),
     Recipe("truth", "true step labels, scalar head (upper bound)", ("method=orm", *SCALAR), _FAST, TRUTH),
     Recipe("truth_ratio", "true step labels, log phi - log pi", ("method=orm", *RATIO), _SLOW, TRUTH),
 )  # fmt: skip
