@@ -148,8 +148,8 @@ def use_all_cores() -> int:
 
 def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write `results/NAME.json`: the figures, and what they depend on."""
-    from actors.train.evaluate import versions
     from airls_ray import files
+    from airls_ray.version import versions
 
     record = {
         "benchmark": name,

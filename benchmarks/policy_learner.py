@@ -13,9 +13,11 @@ from common import Pairs, Spread
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
     from airls_ray.config.schema import Config
     from airls_ray.console.progress import Progress
+    from airls_ray.models.load import DType
 
 TARGET = 0.9
 SIZES = {"0.8 M": (common.SMALL, 15), "4.8 M": (common.MEDIUM, 7)}
@@ -150,7 +152,14 @@ class Lists:
 class PlainLoop:
     """What one writes without this project: a Hugging Face model, padded batches, AdamW."""
 
-    def __init__(self, folder: Path, config: Config, pad_id: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        pad_id: int,
+        dtype: DType = "float32",
+        device: torch.device | str = "cpu",
+    ) -> None:
         """Load the model; the optimiser is the fused one, the fastest of PyTorch's."""
         import torch
         from transformers import AutoModelForCausalLM
@@ -158,7 +167,11 @@ class PlainLoop:
         from airls_ray.models.load import quiet_transformers
 
         with quiet_transformers():
-            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        self.model = model.to(device).train()
+        self.device = device
+        if config.policy.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()
         self.parameters = list(self.model.parameters())
         learner = config.policy
         self.optimizer = torch.optim.AdamW(
@@ -191,15 +204,16 @@ class PlainLoop:
         ids = pad_sequence(texts, batch_first=True, padding_value=self.pad_id)
         old = torch.zeros(ids.shape)
         mask = torch.zeros(ids.shape)
+        advantage = torch.tensor(rollouts.advantages[rows])[:, None]
         for row, (prompt, sampled) in enumerate(zip(prompts, rollouts.logprobs[rows], strict=True)):
             span = slice(len(prompt), len(prompt) + len(sampled))
             old[row, span] = torch.tensor(sampled)
             mask[row, span] = 1.0
+        ids, old, mask, advantage = (one.to(self.device) for one in (ids, old, mask, advantage))
         # Padding on the right and causal attention: no token sees padding, so no mask is needed.
         logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1]
         logprobs = torch.log_softmax(logits.float(), -1).gather(-1, ids[:, 1:, None]).squeeze(-1)
         ratio = torch.exp(logprobs - old[:, 1:])
-        advantage = torch.tensor(rollouts.advantages[rows])[:, None]
         method = self.config.method
         clipped = ratio.clamp(1.0 - method.clip_low, 1.0 + method.clip_high)
         return -(torch.minimum(ratio * advantage, clipped * advantage) * mask[:, 1:]).sum()

@@ -12,7 +12,6 @@ from actors.cluster import cluster
 from actors.commands.prm_labels import SEED_PATH, make_labels
 from actors.commands.samplers import sampler_demands
 from actors.learn.ray_train import Line, RankRun, run_ranks
-from actors.train.evaluate import versions
 from actors.train.launch_checks import check_lengths, record_doors
 from actors.train.start import connected
 from airls_ray import files
@@ -40,6 +39,7 @@ from airls_ray.prm.update_plan import plan_label_updates
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.tokenizer_files import require_same_tokens
+from airls_ray.version import versions
 
 LABELS, STEP_LABELS = "labels.parquet", "step_labels.parquet"
 METRICS, SUMMARY, PRM = "metrics.jsonl", "train_prm.json", "prm"

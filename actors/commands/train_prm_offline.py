@@ -13,7 +13,6 @@ import pyarrow as pa
 from actors.cluster import cluster
 from actors.commands.train_prm import LABELS, METRICS, PRM, SUMMARY, check_models, curve_points, fit
 from actors.learn.ray_train import Line, RankRun
-from actors.train.evaluate import versions
 from actors.train.launch_checks import record_doors
 from actors.train.start import connected
 from airls_ray import files
@@ -40,6 +39,7 @@ from airls_ray.prm.step_labels import label_stored, rule_record
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.tokenizer_files import require_same_tokens
+from airls_ray.version import versions
 
 ROLLOUTS, TRACES = "rollouts.parquet", "traces.parquet"
 

