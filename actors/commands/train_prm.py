@@ -25,6 +25,7 @@ from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels, write
 from airls_ray.errors import DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob
 from airls_ray.models.check import check_model_folder
+from airls_ray.prm.consensus import keep_agreeing, open_judge
 from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.labelled_files import STEP_END, StepFiles, StepLabels, read_step_labels, say_left_out
 from airls_ray.prm.spoiled import refuse_spoiled
@@ -41,7 +42,8 @@ from airls_ray.text.codec import TextCodec
 from airls_ray.text.tokenizer_files import require_same_tokens
 from airls_ray.version import versions
 
-LABELS, STEP_LABELS = "labels.parquet", "step_labels.parquet"
+LABELS, STEP_LABELS, AGREED = "labels.parquet", "step_labels.parquet", "agreed_labels.parquet"
+VERDICTS = "verdicts.jsonl"
 METRICS, SUMMARY, PRM = "metrics.jsonl", "train_prm.json", "prm"
 _COMPARED_ROWS = 50
 
@@ -57,10 +59,11 @@ def train_prm(
     """Label rollouts of `policy` (or take labels that are there) and leave a PRM of them in `output/prm`.
 
     `output` also gets `labels.parquet` with `labels.json` (unless `labels` were given; of `steps`:
-    `step_labels.*`), `metrics.jsonl` (a line per update), `train_prm.json` (what is returned) and, if code of
-    the user's own is loaded, `doors.json`. `output/prm` appears when all is done, and
-    labels are written as they are sampled: a call with the same settings goes on from there. Joins the Ray
-    cluster that is connected, else connects for the time of the call.
+    `step_labels.*`; with a judge its `verdicts.jsonl`, and `agreed_labels.*`, which are learned from),
+    `metrics.jsonl` (a line per update), `train_prm.json` (what is returned) and, if code of the user's own is
+    loaded, `doors.json`. `output/prm` appears when all is done, and labels and verdicts are written as they
+    come: a call with the same settings goes on from there. Joins the Ray cluster that is connected, else
+    connects for the time of the call.
 
     Args:
         config: task, engine, learner, `prm` and `supervised_prm`.
@@ -85,12 +88,17 @@ def train_prm(
     sampled = labels is None and steps is None
     if not sampled:
         refuse_spoiled(config, "--labels" if steps is None else "--steps")
-    loaded = ["supervised_prm.step_loss", *(["task", "supervised_prm.labels"] if sampled else [])]
+    loaded = [
+        "supervised_prm.step_loss",
+        "supervised_prm.consensus",
+        *(["task", "supervised_prm.labels"] if sampled else []),
+    ]
     named = find_doors(config, *loaded)
     policy, source = check_sources(
         config, policy, logprobs=steps is None and not config.supervised_prm.spoiled
     )
     try_step_labels(config, progress, rule=sampled)
+    judge = open_judge(config, progress, sampled=sampled)
     found = None if steps is None else _read_steps(config, policy, source, steps, progress)
     given = None if labels is None else read_given_labels(config, policy, labels)
     if found is not None:
@@ -120,6 +128,12 @@ def train_prm(
         for demands in ([run.demand], [] if given else sampler_demands(config)):
             cluster.require_resources(demands, config.ray.resources_deadline_seconds)
         table, facts = given or make_labels(config, policy, file, progress)
+        consensus = config.supervised_prm.consensus
+        if judge is not None and consensus is not None:
+            table, facts = keep_agreeing(table, facts, consensus, judge, output / VERDICTS, progress)
+            file = output / AGREED
+            write_labels(table, file, facts)
+            run.job["labels"] = str(file)
         run.job["prompt"] = PromptForm.of(config, facts.settings.get(STEP_END, ""))
         learn, held_out = split_by_problem(table, config.supervised_prm.held_out, config.seed)
         labelled = time.perf_counter()

@@ -189,6 +189,15 @@ class ScorerConfig(KnownDoorConfig):
         return found
 
 
+class ConsensusConfig(ScorerConfig):
+    """The judge whose first wrong step must be that of the labels."""
+
+    where: ClassVar[str] = "supervised_prm.consensus"
+    unopened: ClassVar[str] = ""
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """A step that scores below it is wrong to the judge."""
+
+
 class TrackerConfig(DoorConfig):
     """A tracker."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from airls_ray.config.base import StrictModel
-from airls_ray.config.door_section import NameOrSection
+from airls_ray.config.door_section import ConsensusConfig, NameOrSection
 
 
 class LabelRuleConfig(NameOrSection):
@@ -41,6 +41,10 @@ class SupervisedPRMConfig(StrictModel):
     `pqm` (ranked within a solution), `implicit_prm` (their sum is the outcome's logit), `spa_rl`
     (their sum is the outcome), `implicit_prm_dpo|kto` (solutions compared), `sprm` (with
     `prm.head=policy`), `cooper` (with `spoiled`), or your own (docs/doors.md)."""
+    consensus: ConsensusConfig | None = None
+    """A critic (`{name: think_prm, options: {endpoint: ...}}`) or your own scorer that judges what is
+    labelled: rollouts whose first wrong step is another to it than by the labels are left out (arXiv
+    2501.07301)."""
     spoiled: bool = False
     """Whether sampled labels get of every solved problem the first right rollout once more with other
     numbers, where it is wrong then (Cooper, arXiv 2508.05613; for `step_loss=cooper`). Such rows have no
