@@ -33,6 +33,7 @@ TASKS = ("arithmetic", "countdown")
 ITERATIONS = 24
 RATE = ("policy.learning_rate=1.0e-4", "prm.warmup_iterations=4")
 """Of every run; a warm-up is part of the iterations."""
+FOUR = ("method.updates_per_iteration=4",)
 PROBABILITY = ("prm.reward=probability",)
 
 SYSTEMS: tuple[Variant, ...] = (
@@ -69,10 +70,13 @@ SYSTEMS: tuple[Variant, ...] = (
         "grpo",
     ),
     Variant("laser_d", "LASER-D", ("method.outcome_terms=[{name: laser_d, weight: 0.5}]",), "grpo"),
-    Variant("gspo", "GSPO", ("method.policy_loss=gspo", "method.aggregation=sequence_mean"), "grpo"),
-    Variant("cispo", "CISPO", ("method.policy_loss=cispo",), "grpo"),
-    Variant("dual_clip", "dual clip", ("method.policy_loss=dual_clip",), "grpo"),
-    Variant("prl", "PRL", ("method.policy_loss=prl", "method.kl_coefficient=0.005"), "grpo"),
+    # Steps of 6 tokens, as the tasks' are; in the published 256 a response here would be one step.
+    Variant(
+        "prl",
+        "PRL",
+        ("method.policy_loss={name: prl, options: {step_tokens: 6}}", "method.kl_coefficient=0.005"),
+        "grpo",
+    ),
     Variant("reinforce_pp", "REINFORCE++", ("method.outcome_advantage=none", "method.whiten=true"), "grpo"),
     Variant("sar", "SAR", ("method.outcome_terms=[{name: sar, weight: 0.2}]",), "grpo"),
     Variant(
@@ -88,6 +92,16 @@ SYSTEMS: tuple[Variant, ...] = (
         ("method.drop_constant_groups=true", "train.refill_rounds=2"),
         "grpo",
     ),
+    # What goes by the ratio to the policy that sampled is GRPO itself with one update an iteration.
+    Variant("grpo_updates", "GRPO, four updates", FOUR, "grpo"),
+    Variant(
+        "gspo_updates",
+        "GSPO, four updates",
+        ("method.policy_loss=gspo", "method.aggregation=sequence_mean", *FOUR),
+        "grpo",
+    ),
+    Variant("cispo_updates", "CISPO, four updates", ("method.policy_loss=cispo", *FOUR), "grpo"),
+    Variant("dual_clip_updates", "dual clip, four updates", ("method.policy_loss=dual_clip", *FOUR), "grpo"),
     Variant("prioritised", "prioritised problems", ("train.problem_sampler=prioritised",), "grpo"),
 )
 
