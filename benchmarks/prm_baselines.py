@@ -170,7 +170,9 @@ def training_of(job: Job, recipe: Recipe, rate: float, seed: int) -> tuple[Confi
         *([] if recipe.labels in (None, TRACES) else ["supervised_prm.labels=outcome"]),
     ]  # fmt: skip
     config = load_config(config_path(job.task), overrides)
-    engine = TorchEngine(load_prm_module(job.base, config.prm.parameterisation), config.prm.learner)
+    text_head = bool(config.supervised_prm.text_loss)
+    module = load_prm_module(job.base, config.prm.parameterisation, text_head=text_head)
+    engine = TorchEngine(module, config.prm.learner)
     training: Any
     if recipe.labels is None:
         method = choose_method(config, job.samples.stored)

@@ -55,6 +55,14 @@ RECIPES = (
     Recipe("orm", "outcomes, scalar head", ("method=orm", *SCALAR), _FAST, "outcome"),
     Recipe("soft", "Math-Shepherd soft, scalar head", ("method=orm", *SCALAR), _FAST, "math_shepherd_soft"),
     Recipe(
+        "soft_text", "the same and the text's loss (GRM)",
+        ("method=orm", *SCALAR, "supervised_prm.text_loss=0.01"), _FAST, "math_shepherd_soft",
+    ),
+    Recipe(
+        "soft_more_text", "the same, weight 0.3",
+        ("method=orm", *SCALAR, "supervised_prm.text_loss=0.3"), _FAST, "math_shepherd_soft",
+    ),
+    Recipe(
         "soft_ratio", "Math-Shepherd soft, log phi - log pi", ("method=orm", *RATIO), _SLOW,
         "math_shepherd_soft",
     ),
@@ -88,5 +96,9 @@ RECIPES = (
         "outcome", ("odds", *AGGREGATES),
     ),
     Recipe("truth", "true step labels, scalar head (upper bound)", ("method=orm", *SCALAR), _FAST, TRUTH),
+    Recipe(
+        "truth_more_text", "the same and the text's loss (GRM), weight 0.3",
+        ("method=orm", *SCALAR, "supervised_prm.text_loss=0.3"), _FAST, TRUTH,
+    ),
     Recipe("truth_ratio", "true step labels, log phi - log pi", ("method=orm", *RATIO), _SLOW, TRUTH),
 )  # fmt: skip

@@ -25,12 +25,13 @@ from airls_ray.data.prm_labels import LabelFacts, read_facts, read_labels, write
 from airls_ray.errors import DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob
 from airls_ray.models.check import check_model_folder
+from airls_ray.objectives.text_loss import check_text_loss
 from airls_ray.prm.consensus import keep_agreeing, open_judge
 from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.labelled_files import STEP_END, StepFiles, StepLabels, read_step_labels, say_left_out
+from airls_ray.prm.labelled_sequences import LabelledSequences
 from airls_ray.prm.spoiled import refuse_spoiled
 from airls_ray.prm.supervised import (
-    LabelledSequences,
     check_form,
     require_logprobs,
     split_by_problem,
@@ -94,6 +95,7 @@ def train_prm(
         *(["task", "supervised_prm.labels"] if sampled else []),
     ]
     named = find_doors(config, *loaded)
+    check_text_loss(config.supervised_prm.text_loss, config.prm)
     policy, source = check_sources(
         config, policy, logprobs=steps is None and not config.supervised_prm.spoiled
     )

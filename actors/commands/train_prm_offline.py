@@ -31,6 +31,8 @@ from airls_ray.data.rollout_files import (
     write_stored,
 )
 from airls_ray.evaluation.selection import count_problems, measure_controls
+from airls_ray.objectives.text_loss import check_text_loss
+from airls_ray.prm.consensus import refuse_judge
 from airls_ray.prm.folder import PromptForm
 from airls_ray.prm.offline import selection_seed, split_stored, updates_of_an_epoch
 from airls_ray.prm.offline_method import OfflineMethod, choose_method
@@ -89,6 +91,8 @@ def train_prm_offline(
     progress = progress or make_progress()
     named = find_doors(config, "task", "method.prm_objective" if config.prm_learns else "supervised_prm")
     refuse_spoiled(config, "--rollouts")
+    refuse_judge(config, "--rollouts")
+    check_text_loss(config.supervised_prm.text_loss, config.prm, adversarial=config.prm_learns)
     policy, source = check_models(config, policy)
     if config.prm_learns:
         try_objective(config, progress)

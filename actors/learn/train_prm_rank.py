@@ -47,6 +47,7 @@ def train_prm_rank(job: dict[str, Any]) -> None:
                 gradient_checkpointing=config.prm.learner.gradient_checkpointing,
                 logit_chunk_mib=config.prm.learner.logit_chunk_mib,
                 head=config.prm.head,
+                text_head=bool(config.supervised_prm.text_loss),
             ),
             job["source"],
             config.prm.learner.lora,

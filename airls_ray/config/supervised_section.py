@@ -45,6 +45,9 @@ class SupervisedPRMConfig(StrictModel):
     """A critic (`{name: think_prm, options: {endpoint: ...}}`) or your own scorer that judges what is
     labelled: rollouts whose first wrong step is another to it than by the labels are left out (arXiv
     2501.07301)."""
+    text_loss: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Weight w of a language model's loss on right solutions beside that of the steps, (1 - w) times, so that
+    a scalar head's model keeps what it knew (GRM, arXiv 2406.10216; 0.01 [P]). 0: none."""
     spoiled: bool = False
     """Whether sampled labels get of every solved problem the first right rollout once more with other
     numbers, where it is wrong then (Cooper, arXiv 2508.05613; for `step_loss=cooper`). Such rows have no

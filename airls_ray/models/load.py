@@ -28,6 +28,7 @@ from airls_ray.models.check import ModelInfo, check_model_folder
 from airls_ray.models.logits import check_logit_form
 from airls_ray.models.modules import PolicyHeadModule, PolicyModule, PRMModule, ScalarHeadModule
 from airls_ray.models.policy_head import is_policy_head, policy_of, put_head, read_head, save_head
+from airls_ray.models.text_head import put_text_head
 from airls_ray.text.tokenizer_files import generation_file
 
 DType = Literal["float32", "bfloat16"]
@@ -91,13 +92,15 @@ def load_prm_module(
     gradient_checkpointing: bool = False,
     logit_chunk_mib: int = LOGIT_CHUNK_MIB,
     head: Literal["linear", "policy"] = "linear",
+    text_head: bool = False,
 ) -> PRMModule:
     """Load a PRM, or start one from a policy's folder.
 
     `log_prob`: the causal language model as it is. `scalar_head`: a token classifier with one label (two
     with `shaping`, or with `outcome_beta`, which is `prm.outcome_head`); a folder without a head (the
     policy's) gets one of zeros, so that f is 0 everywhere at the start. With `head="policy"`, and for a
-    folder of such a PRM, a frozen policy with a head of two layers (`airls_ray.models.policy_head`).
+    folder of such a PRM, a frozen policy with a head of two layers (`airls_ray.models.policy_head`). With
+    `text_head` a linear head keeps the language model's output layer beside it, for a loss on texts.
 
     Raises:
         ModelError: as `load_policy_module`, or the folder's head has another number of labels or policy.
@@ -124,7 +127,22 @@ def load_prm_module(
         nn.init.zeros_(model.score.weight)
         if model.score.bias is not None:
             nn.init.zeros_(model.score.bias)
-    return ScalarHeadModule(_prepared(model, gradient_checkpointing), outcome_beta=outcome_beta)
+    module = ScalarHeadModule(_prepared(model, gradient_checkpointing), outcome_beta=outcome_beta)
+    if text_head:
+        put_text_head(module, _output_layer(model, path, dtype, attention, trust_remote_code))
+    return module
+
+
+def _output_layer(
+    model: Any, path: Path | str, dtype: DType, attention: AttentionName, trust_remote_code: bool
+) -> nn.Module | None:
+    """The output layer of the language model in `path`; None where it is the input embedding."""
+    if model.config.get_text_config().tie_word_embeddings:
+        return None
+    whole, report = _from_pretrained(AutoModelForCausalLM, path, dtype, attention, trust_remote_code)
+    _refuse_missing(path, report["missing_keys"], "a causal language model (supervised_prm.text_loss)")
+    layer: nn.Module = whole.get_output_embeddings()
+    return layer
 
 
 def _load_policy_head(

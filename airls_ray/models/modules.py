@@ -165,6 +165,9 @@ class ScalarHeadModule(_WrappedModel):
         """`outcome_beta`: `prm.outcome_head`."""
         super().__init__(model)
         self._outcome_beta = outcome_beta
+        self.text_head: nn.Module | None = None
+        """Output layer of the language model that the backbone was (`airls_ray.models.text_head`); no part of
+        what is saved."""
 
     def values(self, hidden: Tensor) -> Tensor:
         """Return f of the hidden states [R, hidden] of tokens: fp32 [R]; of an outcome head both combined."""
@@ -184,11 +187,13 @@ class ScalarHeadModule(_WrappedModel):
         token_index: Tensor | None = None,
         *,
         apart: bool = False,
+        text_index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return (f [R], h [R] or None), fp32.
 
         Of an outcome head f is its two outputs combined, and with `apart` the logits of the step and of the
-        outcome are returned.
+        outcome are returned. With `text_index` (int64 [K], of response tokens) the second value is their
+        log-probabilities [K] by the text head, in nats.
 
         `f` (with shaping: g) is read AT response token r. `h` is the value of the state BEFORE token
         r, read at the position that predicts it; so the state after a step is the `h` of the next
@@ -200,12 +205,22 @@ class ScalarHeadModule(_WrappedModel):
         if self._outcome_beta is not None and not apart:
             return self.values(hidden[token_index]), None
         f = self.model.score(hidden[token_index]).float()
+        if text_index is not None:
+            return f[:, 0], self._text_logprobs(hidden[predict_index[text_index]], targets[text_index])
         if f.shape[1] == 1:
             return f.squeeze(1), None
         if self._outcome_beta is not None:
             return f[:, 0], f[:, 1]
         h = self.model.score(hidden[predict_index]).float()
         return f[:, 0], h[:, 1]
+
+    def _text_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        assert self.text_head is not None
+        read = TokenReader(LogitForm.of(self.model.config))
+        most = logit_chunk_tokens(self.model.config.get_text_config().vocab_size, LOGIT_CHUNK_MIB)
+        if most is None or targets.numel() <= most:
+            return read(self.text_head, hidden, targets)[0]
+        return read_in_chunks(self.text_head, hidden, targets, read, most)[0]
 
 
 class PolicyHeadModule(ScalarHeadModule):

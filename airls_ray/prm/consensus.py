@@ -76,6 +76,19 @@ def open_judge(config: Config, progress: Progress, *, sampled: bool) -> Judge | 
     return judge
 
 
+def refuse_judge(config: Config, option: str) -> None:
+    """Refuse a judge where what is learned has no labels of steps.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if config.supervised_prm.consensus is not None:
+        raise ConfigError(
+            f"supervised_prm.consensus compares labels of steps, which {option} does not have: leave it out, "
+            "or learn from sampled labels, --labels or --steps"
+        )
+
+
 def first_wrong(wrong: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the position of the first wrong step of each solution, counted from 0; -1 where none is.
 

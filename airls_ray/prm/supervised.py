@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,7 @@ from airls_ray.config.schema import PRMConfig
 from airls_ray.config.supervised_section import StepLossConfig
 from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.labels import measure_step_scores
-from airls_ray.learning.batches import Sequences, add_sums, all_rows, rank_batches, take_values
+from airls_ray.learning.batches import add_sums, all_rows, rank_batches, take_values
 from airls_ray.learning.engine import TrainEngine, resolve_layout, share_rows
 from airls_ray.objectives.outcome_head import scored_logits, with_outcome_head
 from airls_ray.objectives.own_loss import CheckedLoss
@@ -22,61 +21,20 @@ from airls_ray.objectives.step_loss import (
     RESERVED,
     Solutions,
     StepLossInputs,
-    StepNormaliser,
     known_to,
     measured_sums,
 )
 from airls_ray.objectives.step_loss_kind import takes_solutions
+from airls_ray.objectives.text_loss import text_loss
+from airls_ray.prm.labelled_sequences import LabelledSequences
 from airls_ray.prm.scores import action_values
 from airls_ray.prm.solution_sums import UpdateSolutions
 from airls_ray.seeding import derive_seed
-from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
+from airls_ray.tensors import TokenBatch
 from airls_ray.tensors.segments import ranges
 
 _NAMES = {"correct": "accuracy", "label": "label_mean", "logit_abs": "logit_abs_mean"}
 CROSS_ENTROPY = StepLossConfig(name="cross_entropy")
-
-
-@dataclass(frozen=True)
-class LabelledSequences:
-    """Labelled rollouts as packed tensors."""
-
-    sequences: Sequences
-    labels: PackedColumn
-    """A value per step; nan where there is no label."""
-    problems: Tensor
-    """int64, a number of each row's problem."""
-    logprobs: PackedColumn | None = None
-    """A value per response token, of the policy that sampled; None where a row has none."""
-
-    @classmethod
-    def of(cls, table: pa.Table) -> LabelledSequences:
-        """Read a PRM_LABELS table."""
-        column = table["labels"].combine_chunks()
-        filled = pa.ListArray.from_arrays(
-            pc.subtract(column.offsets, column.offsets[0]),
-            pc.fill_null(pc.list_flatten(column), float("nan")),
-        )
-        numbers = table["problem_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-        return cls(
-            Sequences.of(table),
-            to_packed(filled),
-            torch.tensor(numbers, dtype=torch.int64),
-            None if table["logprobs"].null_count else to_packed(table["logprobs"]),
-        )
-
-    @property
-    def rows_with_labels(self) -> Tensor:
-        """int64, the rows that have a label at all."""
-        owner = torch.repeat_interleave(torch.arange(self.labels.rows), self.labels.lengths)
-        return torch.unique(owner[~self.labels.values.isnan()])
-
-    def normaliser(self, rows: Tensor) -> StepNormaliser:
-        """What shares of a loss over all of `rows` are divided by."""
-        taken = self.labels.take(rows)
-        owner = torch.repeat_interleave(torch.arange(taken.rows), taken.lengths)
-        labelled = owner[~taken.values.isnan()]
-        return StepNormaliser(max(labelled.numel(), 1), max(labelled.unique().numel(), 1))
 
 
 def check_form(config: PRMConfig, *, logprobs: bool = True) -> None:
@@ -148,6 +106,7 @@ def update_on_labels(
     pad_id: int,
     step_loss: StepLossConfig = CROSS_ENTROPY,
     temperature: float = 1.0,
+    text_weight: float = 0.0,
 ) -> dict[str, float]:
     """Make one optimiser update on the labelled steps of `rows`; collective, the same on every rank.
 
@@ -161,11 +120,13 @@ def update_on_labels(
         pad_id: padding token.
         step_loss: how logits are compared with labels.
         temperature: the sampler's, of a log-probability PRM.
+        text_weight: `supervised_prm.text_loss`; the module has a text head then.
 
     Returns:
         `train_prm/loss` (of the cross-entropy nats per labelled step), `train_prm/accuracy`,
         `train_prm/label_mean`, `train_prm/logit_abs_mean`, what the loss itself sums as a mean over the
-        labelled steps, `train_prm/gradient_norm`, `train_prm/tokens` (prompt and response).
+        labelled steps, `train_prm/text_loss` with a text weight, `train_prm/gradient_norm`,
+        `train_prm/tokens` (prompt and response).
 
     Raises:
         DoorError: a loss of the user's own failed.
@@ -177,11 +138,19 @@ def update_on_labels(
         return _inputs(batch, part, *_logits(engine, batch, part, config, temperature))
 
     solutions_of = _solutions(step_loss, engine, batch, rows, batches, inputs_of)
+    right = int(batch.right[rows].sum())
     sums: dict[str, float] = {}
     for number, part in enumerate(batches):
-        inputs = inputs_of(part)
+        text: Tensor | None = None
+        if text_weight:
+            inputs, text = _with_text(engine, batch, part, right)
+        else:
+            inputs = inputs_of(part)
         loss, parts = loss_of(known_to(inputs, normaliser, config, solutions_of(part)))
         loss, parts = with_outcome_head(loss, parts, inputs, normaliser)
+        if text is not None:
+            loss = (1.0 - text_weight) * loss + text_weight * text
+            parts = {**parts, "text_loss": text.detach()}
         engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
         add_sums(sums, {"loss": loss.detach(), **measured_sums(inputs), **parts})
     norm = engine.step()
@@ -277,6 +246,18 @@ def _logits(
     return f - log_pi, None
 
 
+def _with_text(
+    engine: TrainEngine, batch: LabelledSequences, part: TokenBatch, right: int
+) -> tuple[StepLossInputs, Tensor]:
+    """The head's inputs of the step loss and the share of the text's loss, from one pass; `right` solutions
+    are in the whole update."""
+    is_right = batch.right.to(part.rows.device)[part.rows][part.token_rows]
+    index = is_right.nonzero().squeeze(1)
+    f, logprobs = engine.forward(part.model_inputs(), text_index=index)
+    assert logprobs is not None
+    return _inputs(batch, part, f[part.step_last]), text_loss(logprobs, part.token_rows[index], right)
+
+
 def _inputs(
     batch: LabelledSequences, part: TokenBatch, logits: Tensor, outcome_logits: Tensor | None = None
 ) -> StepLossInputs:
@@ -287,7 +268,10 @@ def _inputs(
 
 
 def _metrics(sums: dict[str, float], prefix: str) -> dict[str, float]:
-    """The loss as it is, all else as means over the labelled steps."""
+    """The losses as they are, all else as means over the labelled steps."""
     weight = max(sums["weight"], 1.0)
-    means = {_NAMES.get(name, name): sums[name] / weight for name in sums if name not in ("loss", "weight")}
-    return {f"{prefix}/{name}": value for name, value in {"loss": sums["loss"], **means}.items()}
+    losses = {name: sums[name] for name in ("loss", "text_loss") if name in sums}
+    means: dict[str, float] = {
+        _NAMES.get(name, name): sums[name] / weight for name in sums if name not in (*losses, "weight")
+    }
+    return {f"{prefix}/{name}": value for name, value in (losses | means).items()}

@@ -14,8 +14,8 @@ from torch import Tensor
 from airls_ray.config.schema import Config
 from airls_ray.errors import DataError
 from airls_ray.learning.engine import TrainEngine
+from airls_ray.prm.labelled_sequences import LabelledSequences
 from airls_ray.prm.supervised import (
-    LabelledSequences,
     check_form,
     measure_labels,
     update_on_labels,
@@ -94,6 +94,7 @@ class LabelTraining:
             pad_id=self._pad_id,
             step_loss=self._step_loss,
             temperature=self._config.rollout.temperature,
+            text_weight=self._config.supervised_prm.text_loss,
         )
 
     def measure(self) -> dict[str, float]:

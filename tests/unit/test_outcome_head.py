@@ -21,8 +21,9 @@ from airls_ray.models.load import load_prm_module, save_hf
 from airls_ray.objectives.outcome_head import combined_logit, outcome_head_error
 from airls_ray.objectives.step_loss import StepLossInputs
 from airls_ray.prm.folder import FILE, read_prm_form, write_prm_form
+from airls_ray.prm.labelled_sequences import LabelledSequences
 from airls_ray.prm.prefix_scores import PrefixScorer
-from airls_ray.prm.supervised import LabelledSequences, measure_labels, update_on_labels
+from airls_ray.prm.supervised import measure_labels, update_on_labels
 from airls_ray.search.scoring import Continuation
 from tests.unit.test_supervised_prm import NONE, labelled
 

@@ -18,7 +18,8 @@ from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.try_step_labels import try_step_loss
 from airls_ray.objectives.step_loss import StepLossInputs, StepNormaliser, known_to
 from airls_ray.objectives.step_loss_kind import takes_solutions
-from airls_ray.prm.supervised import LabelledSequences, measure_labels, update_on_labels
+from airls_ray.prm.labelled_sequences import LabelledSequences
+from airls_ray.prm.supervised import measure_labels, update_on_labels
 from airls_ray.prm.training import LabelTraining, run_epochs
 from tests.tiny import prm_module
 from tests.unit.test_supervised_prm import config as prm_config

@@ -22,9 +22,10 @@ from airls_ray.models.load import load_prm_module
 from airls_ray.prm.folder import PromptForm, write_prm_form
 from airls_ray.prm.forms import choose_form
 from airls_ray.prm.items import StepText
+from airls_ray.prm.labelled_sequences import LabelledSequences
 from airls_ray.prm.load import load_step_scorer
 from airls_ray.prm.prefix_scores import PrefixScorer
-from airls_ray.prm.supervised import LabelledSequences, update_on_labels
+from airls_ray.prm.supervised import update_on_labels
 from airls_ray.search.scoring import Continuation
 from tests.tiny import make_policy_folder, make_text_policy
 from tests.unit.test_supervised_prm import config, labelled

@@ -13,8 +13,9 @@ from airls_ray.config.supervised_section import StepLossConfig, SupervisedPRMCon
 from airls_ray.learning.batches import rank_batches
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.objectives.step_loss import StepLossInputs
+from airls_ray.prm.labelled_sequences import LabelledSequences
 from airls_ray.prm.solution_sums import UpdateSolutions
-from airls_ray.prm.supervised import LabelledSequences, measure_labels, update_on_labels
+from airls_ray.prm.supervised import measure_labels, update_on_labels
 from airls_ray.prm.update_plan import plan_label_updates
 from airls_ray.tensors import TokenBatch
 from tests.tiny import prm_module

@@ -20,8 +20,8 @@ from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.labels import measure_labels_themselves, measure_log_prob, measure_step_scores
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.objectives.step_loss import StepLossInputs, StepNormaliser, known_to, measured_sums
+from airls_ray.prm.labelled_sequences import LabelledSequences
 from airls_ray.prm.supervised import (
-    LabelledSequences,
     check_form,
     measure_labels,
     split_by_problem,
