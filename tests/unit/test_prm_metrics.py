@@ -18,7 +18,9 @@ from airls_ray.evaluation.prm_metrics import (
     cross_fitted,
     drift_slope,
     expected_calibration_error,
+    flawed_but_right,
     length_correlation,
+    lowest_at_last,
     measure_first_errors,
     measure_step_rows,
     partial_rank_correlation,
@@ -182,6 +184,27 @@ def test_a_score_that_is_no_probability_is_an_error() -> None:
 
 
 # ------------------------------------------------------------------------------------ biases
+def test_the_share_of_lowest_last_steps_is_that_of_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 4, size) / 4 for size in rng.integers(1, 7, 3000)]
+    several = [row for row in rows if len(row) > 1]
+    expected = sum(row[-1] < min(row[:-1]) for row in several) / len(several)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    assert lowest_at_last(np.concatenate(rows), offsets) == pytest.approx(expected, abs=1e-12)
+    assert math.isnan(lowest_at_last(np.array([0.5]), np.array([0, 1])))
+
+
+def test_right_answers_by_a_wrong_step_are_counted_and_those_that_are_found() -> None:
+    offsets = np.array([0, 2, 4, 6, 8, 10])
+    labels = np.array([1, 0, 0, 1, 0, 0, 1, 1, np.nan, 0])
+    outcomes = np.array([1, 1, 0, 1, np.nan])
+    scores = np.array([0.9, 0.4, 0.9, 0.5, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1])
+    found = flawed_but_right(scores, offsets, labels, outcomes, 0.5)
+    assert found == {"rows": 2, "found": 0.5}  # the first two; a score at the threshold is right
+    none = flawed_but_right(scores, offsets, np.ones(10), outcomes, 0.5)
+    assert none["rows"] == 0 and math.isnan(none["found"])
+
+
 def test_length_correlation_equals_pearson() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 8, 30)

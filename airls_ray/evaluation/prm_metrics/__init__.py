@@ -8,7 +8,9 @@ best_of_n     accuracy against samples          measure     all but the last, of
 from airls_ray.evaluation.prm_metrics.best_of_n import SampleScores, sample_values, summarise_values
 from airls_ray.evaluation.prm_metrics.biases import (
     drift_slope,
+    flawed_but_right,
     length_correlation,
+    lowest_at_last,
     partial_rank_correlation,
     step_drift,
 )
@@ -29,7 +31,9 @@ __all__ = [
     "cross_fitted",
     "drift_slope",
     "expected_calibration_error",
+    "flawed_but_right",
     "length_correlation",
+    "lowest_at_last",
     "measure_first_errors",
     "measure_prmbench",
     "measure_step_rows",

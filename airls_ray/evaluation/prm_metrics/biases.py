@@ -24,6 +24,51 @@ def length_correlation(scores: NDArray[np.float64], offsets: NDArray[np.int64], 
     return correlation(aggregate_steps(scores, offsets, how), np.diff(offsets))
 
 
+def lowest_at_last(scores: NDArray[np.float64], offsets: NDArray[np.int64]) -> float:
+    """Share of the solutions of two steps and more whose one lowest score stands at the last step.
+
+    A PRM for which that is most of them judges answers, not steps ("Lessons", arXiv 2501.07301). nan where
+    every solution has one step.
+
+    Args:
+        scores: [S].
+        offsets: [rows + 1].
+    """
+    several = np.diff(offsets) > 1
+    if not several.any():
+        return nan
+    ends = offsets[1:] - 1
+    earlier = np.where(np.isin(np.arange(len(scores)), ends), np.inf, scores)
+    lowest_before = np.minimum.reduceat(earlier, offsets[:-1])
+    return float((scores[ends] < lowest_before)[several].mean())
+
+
+def flawed_but_right(
+    scores: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    labels: NDArray[np.float64],
+    outcomes: NDArray[np.float64],
+    threshold: float,
+) -> dict[str, float]:
+    """What a PRM makes of solutions whose answer is right and of which a step is wrong (arXiv 2501.07301).
+
+    Args:
+        scores: [S].
+        offsets: [rows + 1].
+        labels: [S], 1 right, 0 wrong, nan unknown.
+        outcomes: [rows], nan where unknown.
+        threshold: steps that score below it are called wrong.
+
+    Returns:
+        `rows`, how many there are, and `found`, the share of them of which any step is called wrong; nan
+        where there is none.
+    """
+    flawed = np.logical_or.reduceat(labels == 0, offsets[:-1]) & (outcomes > 0.5)
+    called = np.logical_or.reduceat(scores < threshold, offsets[:-1])
+    found = float(called[flawed].mean()) if flawed.any() else nan
+    return {"rows": int(flawed.sum()), "found": found}
+
+
 def step_drift(
     scores: NDArray[np.float64], offsets: NDArray[np.int64], labels: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:

@@ -14,7 +14,9 @@ from airls_ray.data.step_files import CORRECT, StepRow
 from airls_ray.evaluation.prm_metrics.best_of_n import AGGREGATES
 from airls_ray.evaluation.prm_metrics.biases import (
     drift_slope,
+    flawed_but_right,
     length_correlation,
+    lowest_at_last,
     partial_rank_correlation,
     step_drift,
 )
@@ -67,7 +69,8 @@ def measure_step_rows(
         `rows`, `problems`, `steps`; `first_error` (rows without a classification, where there are any; see
         `measure_first_errors`); `prmbench` (rows with one; see `measure_prmbench`); `labels`, of all rows and
         by subset (see `_label_figures`); `reliability` and `drift` (tables as lists); `drift_slope`,
-        `length_correlation`, `trace_auroc` and `trace_auroc_within` (problems) by aggregation;
+        `lowest_at_last`, `flawed_but_right` (with outcomes), `length_correlation`, `trace_auroc` and
+        `trace_auroc_within` (problems) by aggregation;
         `partial_rank_correlation` by number of tokens, where there are partial scores (see there; groups are
         steps at one place of one problem's solutions).
     """
@@ -91,11 +94,15 @@ def measure_step_rows(
         "reliability": _lists(reliability_table(columns.scores[known], right)),
         "drift": _lists(step_drift(columns.scores, columns.offsets, columns.labels)),
         "drift_slope": drift_slope(columns.scores, columns.offsets, columns.labels),
+        "lowest_at_last": lowest_at_last(columns.scores, columns.offsets),
         "length_correlation": {
             how: length_correlation(columns.scores, columns.offsets, how) for how in AGGREGATES
         },
     }
     if graded.any():
+        summary["flawed_but_right"] = flawed_but_right(
+            columns.scores, columns.offsets, columns.labels, columns.outcomes, threshold
+        )
         summary["trace_auroc"] = {
             how: auroc(values[graded], columns.outcomes[graded] > 0.5) for how, values in aggregated.items()
         }

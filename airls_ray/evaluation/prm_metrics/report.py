@@ -221,7 +221,13 @@ def _trace_table(summary: Mapping[str, Any]) -> Table:
         [how, value, over_all.get(how), within.get(how)]
         for how, value in summary["length_correlation"].items()
     ]
-    title = f"Scores of solutions; scores of right steps drift by {summary['drift_slope']:+.3g} a place"
+    title = (
+        f"Scores of solutions; scores of right steps drift by {summary['drift_slope']:+.3g} a place, and "
+        f"{summary['lowest_at_last']:.0%} are lowest at the last step"
+    )
+    flawed = summary.get("flawed_but_right", {"rows": 0})
+    if flawed["rows"]:
+        title += f"; of {flawed['rows']} right answers by a wrong step {flawed['found']:.0%} are found"
     return Table(
         title,
         rows,
