@@ -9,18 +9,59 @@ import typer
 
 def list_doors(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="One kind, such as reward.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[KIND]",
+            help="One kind, such as reward; or systems: those of papers.",
+            show_default=False,
+        ),
+    ] = None,
+    word: Annotated[
+        str | None, typer.Argument(metavar="[WORD]", help="Only what has this word.", show_default=False)
     ] = None,
 ) -> None:
     """Print what a configuration can name: built-in and installed ones, and what one of your own must be."""
     from airls_ray.doors import KINDS, builtins, entry_points, kind_of
 
+    if kind == SYSTEMS:
+        list_systems(word)
+        return
     for name in [kind] if kind is not None else KINDS:
         found = kind_of(name)
         lines = builtins(found)
         lines |= {key: f"{one.value} (entry point)" for key, one in entry_points(found).items()}
+        lines = {key: line for key, line in lines.items() if _has(word, f"{key} {line}")}
         typer.echo(f"{found.name}")
-        width = max(map(len, lines))
+        width = max(map(len, lines), default=0)
         for key, line in lines.items():
             typer.echo(f"  {key:<{width}}  {line}")
         typer.echo(f"  Your own: file.py:NAME or package.module:NAME; {found.remedy}")
+    if kind is None:
+        typer.echo("The systems of neighbouring papers, and their names here: airls-ray list systems [WORD]")
+
+
+SYSTEMS = "systems"
+
+
+def list_systems(word: str | None) -> None:
+    """Print the systems of papers, each with the line that runs it.
+
+    Raises:
+        ConfigError: none has the word.
+    """
+    from airls_ray.errors import ConfigError
+    from airls_ray.systems import find_systems
+
+    found = find_systems(word)
+    if not found:
+        raise ConfigError(
+            f"no system has '{word}' in its name, paper or settings: airls-ray list systems prints all, and "
+            "docs/systems.md names what is left out"
+        )
+    for one in found:
+        typer.echo(f"{one.name} ({', '.join(f'arXiv {paper}' for paper in one.papers) or 'common practice'})")
+        typer.echo(f"    {one.line}")
+
+
+def _has(word: str | None, text: str) -> bool:
+    return word is None or word.lower() in text.lower()
