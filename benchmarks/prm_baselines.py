@@ -92,7 +92,9 @@ def job_of(task: str, sizes: dict[str, int], threads: int, progress: Progress) -
     from airls_ray.config import load_config
 
     config = load_config(config_path(task), [f"supervised_prm.problems={sizes['problems']}"])
-    folder = FOLDER / f"{task}_{common.digest(json.dumps([sizes, config.model_dump(mode='json')]))}"
+    # Settings that are younger than a folder, and as they were without them, leave it as it is.
+    given = config.model_dump(mode="json", exclude_defaults=True)
+    folder = FOLDER / f"{task}_{common.digest(json.dumps([sizes, given]))}"
     base = common.warm_started_policy(config, progress)
     samples = sample(config, base, folder, sizes["completions"], progress)
     torch.set_num_threads(threads)
