@@ -130,6 +130,11 @@ SYSTEMS: tuple[System, ...] = (
     _train("DAPO, overlong filtering", ("2503.14476",), "method.row_filters=untruncated"),
     _train("REINFORCE++", ("2501.03262",), "method=grpo method.outcome_advantage=none method.whiten=true"),
     _train("GDPO", ("2601.05242",), "method=grpo method.separate_rewards=true method.whiten=true"),
+    _train(
+        "Pass@k Training",
+        ("2508.10751",),
+        "method=grpo method.outcome_advantage=pass_at_k method.pass_at_k=2",
+    ),
     _train("dual clip", ("1912.09729",), "method.policy_loss=dual_clip"),
     _train("PRL", ("2601.10201",), "method=grpo method.policy_loss=prl method.kl_coefficient=0.005"),
     _train("GSPO", ("2507.18071",), "method=grpo method.policy_loss=gspo method.aggregation=sequence_mean"),

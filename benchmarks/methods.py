@@ -98,6 +98,7 @@ _NEWER = (
     ("train", "refill_rounds", 0),
     ("reference", "path", None),
     ("method", "separate_rewards", False),
+    ("method", "pass_at_k", 4),
     ("prm", "head", "linear"),
     ("prm", "shares", 1),
     ("prm", "outcome_head", None),

@@ -78,6 +78,12 @@ SYSTEMS: tuple[Variant, ...] = (
         "grpo",
     ),
     Variant("reinforce_pp", "REINFORCE++", ("method.outcome_advantage=none", "method.whiten=true"), "grpo"),
+    Variant(
+        "pass_at_2",
+        "Pass@k Training, K = 2",
+        ("method.outcome_advantage=pass_at_k", "method.pass_at_k=2"),
+        "grpo",
+    ),
     Variant("sar", "SAR", ("method.outcome_terms=[{name: sar, weight: 0.2}]",), "grpo"),
     Variant(
         "par",
@@ -202,6 +208,7 @@ def report(records: Sequence[Mapping[str, Any]], progress: Progress) -> None:
             runs = [found for found in records if (found["task"], found["system"]) == (task, one.name)]
             if not runs:
                 continue
+            any_right = fmean(fmean(int(count) > 0 for count in found["right_of_8"]) for found in runs)
             low, high = methods_table.interval([found["right_of_8"] for found in runs], 8)
             within = [found["auroc_within"] for found in runs if found["auroc_within"] is not None]
             figure = {
@@ -210,12 +217,23 @@ def report(records: Sequence[Mapping[str, Any]], progress: Progress) -> None:
                 "trained": fmean(found["trained"] for found in runs),
                 "low": low,
                 "high": high,
+                "any_of_8": any_right,
                 "length": fmean(found["length"] for found in runs),
                 "auroc_within": fmean(within) if within else None,
             }
             figures.setdefault(task, {})[one.name] = figure
             rows.append((one.label, *figure.values()))
-        columns = ("", "seeds", "base", "trained", "95 % from", "to", "tokens", "AUROC within problems")
+        columns = (
+            "",
+            "seeds",
+            "base",
+            "trained",
+            "95 % from",
+            "to",
+            "any of 8",
+            "tokens",
+            "AUROC within problems",
+        )
         progress.table(f"{task}: {ITERATIONS} iterations of each", rows, columns)
     path = common.write_result("systems", {"iterations": ITERATIONS, "tasks": figures})
     draw(path.with_suffix(".png"), figures)

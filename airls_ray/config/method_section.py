@@ -66,9 +66,12 @@ class MethodConfig(StrictModel):
     """[DAPO] A response loses up to 1 as it uses up this many tokens before the limit; 0 turns it off."""
     outcome_terms: Annotated[list[TermConfig], BeforeValidator(one_alone)] = Field(default_factory=list)
     """What else is added to the reward of a rollout, after the two above (docs/doors.md)."""
-    outcome_advantage: Literal["grpo", "dr_grpo", "rloo", "none"] = "grpo"
-    """Baseline and scale of a rollout's reward within its group; `none`: the reward as it is, which `whiten`
+    outcome_advantage: Literal["grpo", "dr_grpo", "rloo", "pass_at_k", "none"] = "grpo"
+    """Baseline and scale of a rollout's reward within its group; `pass_at_k`: what it adds to the best of K
+    (arXiv 2508.10751), for a policy that is searched with; `none`: the reward as it is, which `whiten`
     compares with the whole batch [REINFORCE++]."""
+    pass_at_k: PositiveInt = 4
+    """K of `outcome_advantage: pass_at_k`; below `train.rollouts_per_problem`."""
     separate_rewards: bool = False
     """[GDPO] Each reward of a rollout (the outcome, the PRM's, each term) gets its advantage by itself, and
     these are added, each times its weight; else the advantage is of their sum. Rewards of `task.reward` then

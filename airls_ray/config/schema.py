@@ -176,6 +176,12 @@ class Config(StrictModel):
                 "train.problems_per_iteration must be a multiple of method.updates_per_iteration "
                 f"({self.method.updates_per_iteration}), but is {self.train.problems_per_iteration}"
             )
+        if method.outcome_advantage == "pass_at_k" and method.pass_at_k >= self.train.rollouts_per_problem:
+            raise ValueError(
+                "method.pass_at_k must be below train.rollouts_per_problem "
+                f"({self.train.rollouts_per_problem}), but is {method.pass_at_k}: all rollouts of a problem "
+                "are one set then, and none adds anything to it"
+            )
         check_objective(self.method.prm_objective, self.prm)
         if self.train.max_staleness > 0 and self.method.importance_cap == 0:
             raise ValueError(

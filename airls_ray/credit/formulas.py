@@ -11,28 +11,30 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from airls_ray.credit.pass_at_k import pass_at_k_advantages
 from airls_ray.tensors.segments import segment_mean, segment_sum
 
 STD_EPSILON = 1e-6
 """Added to a group's standard deviation."""
 
 
-OutcomeAdvantage = Literal["grpo", "dr_grpo", "rloo", "none"]
+OutcomeAdvantage = Literal["grpo", "dr_grpo", "rloo", "pass_at_k", "none"]
 """How a rollout's reward becomes an advantage; see `outcome_advantages`."""
 
 
-def outcome_advantages(outcomes: Tensor, groups: Tensor, how: OutcomeAdvantage) -> Tensor:
+def outcome_advantages(outcomes: Tensor, groups: Tensor, how: OutcomeAdvantage, k: int = 4) -> Tensor:
     """Compare each outcome with those of its group.
 
     `grpo` (arXiv 2402.03300): (o - mean) / (std + 1e-6), std with Bessel's correction as in TRL and
     verl. `dr_grpo` (2503.20783): o - mean. `rloo` (2402.14740): o - mean of the others. A group whose
-    outcomes are all equal, or that has one rollout only, gets exactly 0. `none` (REINFORCE++, 2501.03262,
-    behind which `whiten` comes): o as it is.
+    outcomes are all equal, or that has one rollout only, gets exactly 0. `pass_at_k` (2508.10751): see
+    `pass_at_k_advantages`. `none` (REINFORCE++, 2501.03262, behind which `whiten` comes): o as it is.
 
     Args:
         outcomes: float [N], in [0, 1].
         groups: int64 [N].
         how: see above.
+        k: of `pass_at_k`.
 
     Returns:
         float [N].
@@ -45,6 +47,8 @@ def outcome_advantages(outcomes: Tensor, groups: Tensor, how: OutcomeAdvantage) 
     _check_finite(outcomes, "outcome of rollout")
     if how == "none":
         return outcomes
+    if how == "pass_at_k":
+        return pass_at_k_advantages(outcomes, groups, k)
     centred, std, count = _centred(outcomes, groups)
     if how == "grpo":
         centred = centred / (std + STD_EPSILON)

@@ -147,15 +147,13 @@ def reward_parts(
 
 def _outcome_advantages(parts: Sequence[RewardPart], groups: Tensor, method: MethodConfig) -> Tensor:
     """Compare the rewards of rollouts within their groups: their sum, or each by itself [N]."""
-    how = method.outcome_advantage
+
+    def compared(values: Tensor) -> Tensor:
+        return credit.outcome_advantages(values, groups, method.outcome_advantage, method.pass_at_k)
+
     if not method.separate_rewards:
-        return credit.outcome_advantages(total_reward(parts), groups, how)
-    return total_reward(
-        [
-            part if part.own else replace(part, values=credit.outcome_advantages(part.values, groups, how))
-            for part in parts
-        ]
-    )
+        return compared(total_reward(parts))
+    return total_reward([part if part.own else replace(part, values=compared(part.values)) for part in parts])
 
 
 def total_reward(parts: Sequence[RewardPart]) -> Tensor:
