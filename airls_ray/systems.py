@@ -137,8 +137,13 @@ SYSTEMS: tuple[System, ...] = (
     ),
     _train("dual clip", ("1912.09729",), "method.policy_loss=dual_clip"),
     _train("PRL", ("2601.10201",), "method=grpo method.policy_loss=prl method.kl_coefficient=0.005"),
-    _train("GSPO", ("2507.18071",), "method=grpo method.policy_loss=gspo method.aggregation=sequence_mean"),
-    _train("CISPO", ("2506.13585",), "method.policy_loss=cispo"),
+    _train(
+        "GSPO",
+        ("2507.18071",),
+        "method=grpo method.policy_loss=gspo method.aggregation=sequence_mean method.clip_low=3.0e-4 "
+        "method.clip_high=4.0e-4",
+    ),
+    _train("CISPO", ("2506.13585",), "method.policy_loss=cispo method.clip_low=1.0"),
     _train("Clip and Delta", ("2410.15115",), "'method.step_transforms=[clip, delta]'"),
     _train("G-RA, gated step rewards", ("2508.10548",), "method.step_transforms=gated"),
     _train("PPR, ReNorm", ("2509.25598",), "method.step_transforms=renorm"),

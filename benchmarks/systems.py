@@ -103,10 +103,21 @@ SYSTEMS: tuple[Variant, ...] = (
     Variant(
         "gspo_updates",
         "GSPO, four updates",
-        ("method.policy_loss=gspo", "method.aggregation=sequence_mean", *FOUR),
+        (
+            "method.policy_loss=gspo",
+            "method.aggregation=sequence_mean",
+            "method.clip_low=3.0e-4",
+            "method.clip_high=4.0e-4",
+            *FOUR,
+        ),
         "grpo",
     ),
-    Variant("cispo_updates", "CISPO, four updates", ("method.policy_loss=cispo", *FOUR), "grpo"),
+    Variant(
+        "cispo_updates",
+        "CISPO, four updates",
+        ("method.policy_loss=cispo", "method.clip_low=1.0", *FOUR),
+        "grpo",
+    ),
     Variant("dual_clip_updates", "dual clip, four updates", ("method.policy_loss=dual_clip", *FOUR), "grpo"),
     Variant("prioritised", "prioritised problems", ("train.problem_sampler=prioritised",), "grpo"),
 )
