@@ -235,13 +235,14 @@ def prm_rows(table: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def markdown(task: str, table: Mapping[str, Mapping[str, Any]]) -> str:
     """Both tables of a task."""
-    parts = [f"### {task}: policies", _table(policy_columns(task), policy_rows(table, task))]
+    parts = [f"### {task}: policies", as_table(policy_columns(task), policy_rows(table, task))]
     if rows := prm_rows(table):
-        parts += [f"### {task}: PRMs on the base policy's samples", _table(PRM_COLUMNS, rows)]
+        parts += [f"### {task}: PRMs on the base policy's samples", as_table(PRM_COLUMNS, rows)]
     return "\n\n".join(parts)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 RECORDS = common.RESULTS / "systems_runs.jsonl"
 TASKS = ("arithmetic", "countdown")
 """One right way, and many."""
+SEEDS = 3
+"""Most that the table looks for."""
 ITERATIONS = 24
 RATE = ("policy.learning_rate=1.0e-4", "prm.warmup_iterations=4")
 """Of every run; a warm-up is part of the iterations."""
@@ -160,13 +162,19 @@ def main(
             records[key] = {"key": key, **run(name, seed, one, config, progress)}
             with RECORDS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(records[key], separators=(",", ":")) + "\n")
-    report([records[key] for key in _keys(wanted) if key in records], progress)
+    report(current_records(records, max(seeds, SEEDS)), progress)
 
 
 def read_records() -> dict[str, dict[str, Any]]:
     """Finished runs by key."""
     lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
     return {record["key"]: record for record in map(json.loads, lines)}
+
+
+def current_records(records: Mapping[str, dict[str, Any]], seeds: int) -> list[dict[str, Any]]:
+    """Finished runs of the settings as they are now, also of tasks and systems that were not asked for."""
+    every = ((task, seed, one) for task in TASKS for one in SYSTEMS for seed in range(seeds))
+    return [records[key] for key in (methods.key_of(run_config(*one)) for one in every) if key in records]
 
 
 def run_config(task: str, seed: int, one: Variant) -> Config:
@@ -210,45 +218,50 @@ def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) 
     }
 
 
+COLUMNS = ("system", "seeds", "base", "trained (95 %)", "any of 8", "tokens", "AUROC within problems")
+
+
 def report(records: Sequence[Mapping[str, Any]], progress: Progress) -> None:
-    """A table a task, the picture, and the result file."""
+    """A table a task, also as Markdown, the picture, and the result file."""
     figures: dict[str, Any] = {}
+    texts: list[str] = []
     for task in dict.fromkeys(record["task"] for record in records):
-        rows = []
         for one in SYSTEMS:
             runs = [found for found in records if (found["task"], found["system"]) == (task, one.name)]
-            if not runs:
-                continue
-            any_right = fmean(fmean(int(count) > 0 for count in found["right_of_8"]) for found in runs)
-            low, high = methods_table.interval([found["right_of_8"] for found in runs], 8)
-            within = [found["auroc_within"] for found in runs if found["auroc_within"] is not None]
-            figure = {
-                "seeds": len(runs),
-                "base": fmean(found["base"] for found in runs),
-                "trained": fmean(found["trained"] for found in runs),
-                "low": low,
-                "high": high,
-                "any_of_8": any_right,
-                "length": fmean(found["length"] for found in runs),
-                "auroc_within": fmean(within) if within else None,
-            }
-            figures.setdefault(task, {})[one.name] = figure
-            rows.append((one.label, *figure.values()))
-        columns = (
-            "",
-            "seeds",
-            "base",
-            "trained",
-            "95 % from",
-            "to",
-            "any of 8",
-            "tokens",
-            "AUROC within problems",
-        )
-        progress.table(f"{task}: {ITERATIONS} iterations of each", rows, columns)
+            if runs:
+                figures.setdefault(task, {})[one.name] = figure_of(runs)
+        rows = [cells(one.label, figures[task][one.name]) for one in SYSTEMS if one.name in figures[task]]
+        title = f"{task}: {ITERATIONS} iterations of each"
+        progress.table(title, rows, COLUMNS)
+        texts += [f"### {title}", methods_table.as_table(COLUMNS, rows)]
     path = common.write_result("systems", {"iterations": ITERATIONS, "tasks": figures})
+    path.with_suffix(".md").write_text("\n\n".join(texts) + "\n")
     draw(path.with_suffix(".png"), figures)
-    progress.say(f"written to {path} and .png")
+    progress.say(f"written to {path}, .md and .png")
+
+
+def figure_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of a system, with the interval of the accuracy over problems."""
+    low, high = methods_table.interval([found["right_of_8"] for found in runs], 8)
+    within = [found["auroc_within"] for found in runs if found["auroc_within"] is not None]
+    return {
+        "seeds": len(runs),
+        "base": fmean(found["base"] for found in runs),
+        "trained": fmean(found["trained"] for found in runs),
+        "low": low,
+        "high": high,
+        "any_of_8": fmean(fmean(int(count) > 0 for count in found["right_of_8"]) for found in runs),
+        "length": fmean(found["length"] for found in runs),
+        "auroc_within": fmean(within) if within else None,
+    }
+
+
+def cells(label: str, found: Mapping[str, Any]) -> list[str]:
+    """A row of the table."""
+    accuracy = f"{found['trained']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
+    within = "-" if found["auroc_within"] is None else f"{found['auroc_within']:.3f}"
+    numbers = (f"{found['any_of_8']:.3f}", f"{found['length']:.1f}", within)
+    return [label, str(found["seeds"]), f"{found['base']:.3f}", accuracy, *numbers]
 
 
 def draw(path: Path, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -270,10 +283,6 @@ def draw(path: Path, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
         axes.set(xlabel=f"sampled accuracy on {task} (dashed: base)")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
-
-
-def _keys(wanted: Sequence[tuple[str, int, Variant]]) -> list[str]:
-    return [methods.key_of(run_config(*one)) for one in wanted]
 
 
 if __name__ == "__main__":
