@@ -21,9 +21,9 @@ from prm_recipes import RECIPES
 from search_comparison import WITHOUT_MODEL, Models, compare
 
 FOLDER = common.RUNS / "puzzle_search"
-SCORERS = {"prm": "airl_s", "math_shepherd": "soft_ratio", "step_truth": "truth_ratio"}
-"""Recipe of `prm_recipes.py` by scorer: without labels, the best labelled one, the better of the truth."""
-TASKS = ("quantum_lock", "jugs")
+SCORERS = {"prm": "airl_s", "repirl": "repirl", "math_shepherd": "soft_ratio", "step_truth": "truth_ratio"}
+"""Recipes of `prm_recipes.py`: two without labels, one of sampled labels, the better of the true steps."""
+TASKS = ("quantum_lock", "word_ladder")
 THREADS = 2
 
 

@@ -16,16 +16,24 @@ TARGETS = {"3 numbers": 0.97, "4 numbers": 0.60}
 """Of the best algorithm, by part of the benchmark."""
 SCORERS = {
     "prm": "PRM of AIRL-S",
+    "repirl": "PRM of rePIRL",
     "math_shepherd": "Math-Shepherd PRM",
     "step_truth": "PRM on true step labels",
     "policy_log_prob": "policy log-probability (control)",
     "oracle": "truth of the steps",
 }
 STYLES = {
-    "prm": "-", "math_shepherd": "--", "step_truth": (0, (5, 1, 1, 1)), "policy_log_prob": ":",
-    "oracle": (0, (1, 3)),
+    "prm": "-", "repirl": (0, (3, 1)), "math_shepherd": "--", "step_truth": (0, (5, 1, 1, 1)),
+    "policy_log_prob": ":", "oracle": (0, (1, 3)),
 }  # fmt: skip
-MARKERS = {"prm": "o", "math_shepherd": "s", "step_truth": "^", "policy_log_prob": "x", "oracle": "*"}
+MARKERS = {
+    "prm": "o",
+    "repirl": "D",
+    "math_shepherd": "s",
+    "step_truth": "^",
+    "policy_log_prob": "x",
+    "oracle": "*",
+}
 PICTURED = ("beam", "rebase", "mcts")
 """Algorithms of the panel that compares scorers."""
 COLOURS = {
