@@ -156,7 +156,9 @@ SYSTEMS: tuple[System, ...] = (
     _train("CAPO", ("2508.02298",), "method.step_transforms=capo"),
     _train("PAR", ("2502.18770",), "method.outcome_terms=par"),
     _train("SAR", ("2509.05489",), "method.outcome_terms=sar"),
-    _train("IGPO", ("2510.14967",), "method.step_transforms=information_gain"),
+    _train(
+        "IGPO", ("2510.14967",), "method=grpo method.step_transforms=information_gain method.step_weight=1"
+    ),
     # Rewards that a policy makes itself
     _train("TTRL", ("2504.16084",), "method=grpo method.outcomes=vote"),
     _train(

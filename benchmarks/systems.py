@@ -86,6 +86,18 @@ SYSTEMS: tuple[Variant, ...] = (
         ("method.outcome_advantage=pass_at_k", "method.pass_at_k=2"),
         "grpo",
     ),
+    Variant(
+        "reinforce_pp_baseline",
+        "REINFORCE++ with a baseline",
+        ("method.outcome_advantage=dr_grpo", "method.whiten=true"),
+        "grpo",
+    ),
+    Variant(
+        "igpo",
+        "IGPO, information gain of steps",
+        ("method.step_transforms=[information_gain]", "method.step_weight=1.0"),
+        "grpo",
+    ),
     Variant("sar", "SAR", ("method.outcome_terms=[{name: sar, weight: 0.2}]",), "grpo"),
     Variant(
         "par",
@@ -122,6 +134,7 @@ SYSTEMS: tuple[Variant, ...] = (
     ),
     Variant("dual_clip_updates", "dual clip, four updates", ("method.policy_loss=dual_clip", *FOUR), "grpo"),
     Variant("prioritised", "prioritised problems", ("train.problem_sampler=prioritised",), "grpo"),
+    Variant("learnability", "problems by learnability", ("train.problem_sampler=learnability",), "grpo"),
 )
 
 
