@@ -132,9 +132,10 @@ def run(command: Callable[..., None]) -> None:
         sys.exit(2)
 
 
-def use_all_cores() -> int:
-    """Give this process the threads and the waiting that the actors have; call before torch is imported."""
-    threads = os.cpu_count() or 1
+def use_all_cores(threads: int | None = None) -> int:
+    """Give this process the threads (by default all cores) and the waiting that the actors have; call before
+    torch is imported. Threads that spin while they wait make a process ten times as slow beside others."""
+    threads = threads or os.cpu_count() or 1
     if "torch" in sys.modules:
         raise RuntimeError("use_all_cores must be called before torch is imported")
     os.environ.update(

@@ -10,7 +10,6 @@ Sampling runs on the rollout workers; training runs in this process, by the upda
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +58,7 @@ def main(
     runs/benchmarks/prm_baselines, and the command goes on from them. Tasks that are not asked for keep their
     figures.
     """
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    common.use_all_cores(threads)
     from airls_ray.console.choose import make_progress
 
     progress = make_progress()

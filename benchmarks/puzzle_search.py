@@ -8,7 +8,6 @@ prm_baselines.py chose rate, epoch and aggregation of each PRM on validation pro
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +39,7 @@ def main(
     About an hour a puzzle on two cores after `prm_baselines.py`; what is there is used again, and
     puzzles that are not asked for keep their figures.
     """
-    os.environ["OMP_NUM_THREADS"] = str(THREADS)
+    common.use_all_cores(THREADS)
     from airls_ray.config import load_config
     from airls_ray.console.choose import make_progress
 
