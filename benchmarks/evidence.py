@@ -85,6 +85,9 @@ def policy_row(row: dict[str, Any]) -> dict[str, Any]:
         "low": row.get("sampled_low"),
         "high": row.get("sampled_high"),
         "greedy": row["greedy"],
+        "any_of_16": row.get("pass_16"),
+        "any_of_16_low": row.get("pass_16_low"),
+        "any_of_16_high": row.get("pass_16_high"),
         "rollouts": row.get("rollouts", 0),
     }
 

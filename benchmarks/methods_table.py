@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import comb
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -55,14 +56,20 @@ def counts_text(groups: Sequence[int], outcomes: Sequence[float]) -> str:
     return "".join(DIGITS[counts[group]] for group in sorted(counts))
 
 
-def interval(texts: Sequence[str], samples: int = 16) -> tuple[float, float]:
-    """95 % interval of the sampled accuracy by resampling runs, and problems within them.
+def pass_at(text: str, k: int, samples: int = 16) -> list[float]:
+    """Of each problem the chance that any of `k` of its samples is right, unbiased (Chen et al. 2021)."""
+    by_count = [1.0 - comb(samples - right, k) / comb(samples, k) for right in range(samples + 1)]
+    return [by_count[DIGITS.index(digit)] for digit in text]
+
+
+def interval(texts: Sequence[str], samples: int = 16, k: int = 1) -> tuple[float, float]:
+    """95 % interval of pass@k (the sampled accuracy) by resampling runs, and problems within them.
 
     Two levels, since the problems of a run are independent but the run itself is one draw.
     """
     import numpy as np
 
-    runs = [np.array([DIGITS.index(digit) for digit in text]) / samples for text in texts]
+    runs = [np.array(pass_at(text, k, samples)) for text in texts]
     rng = np.random.default_rng(0)
     means = [
         fmean(
@@ -93,6 +100,8 @@ def summarise(records: Sequence[Record], task: str) -> dict[str, dict[str, Any]]
             "seeds": len({record["seed"] for record in trained}),
             **{way: fmean(r["accuracy"]["base"][way] for r in trained) for way in ("sampled", "greedy")},
         }
+        if known := [r["search_base"]["oracle"] for r in trained if "oracle" in r.get("search_base", {})]:
+            table["base"]["pass_16"] = fmean(known)
     for name in LABELS:
         if runs := [record for record in found if record["variant"] == name]:
             table[name] = _row(runs, task)
@@ -101,8 +110,12 @@ def summarise(records: Sequence[Record], task: str) -> dict[str, dict[str, Any]]
 
 def _row(runs: Sequence[Record], task: str) -> dict[str, Any]:
     low, high = interval([run["right_of_16"] for run in runs])
+    any_low, any_high = interval([run["right_of_16"] for run in runs], k=16)
     row: dict[str, Any] = {
         "seeds": len(runs),
+        **{f"pass_{k}": fmean(fmean(pass_at(run["right_of_16"], k)) for run in runs) for k in (4, 16)},
+        "pass_16_low": any_low,
+        "pass_16_high": any_high,
         "sampled": fmean(run["accuracy"]["trained"]["sampled"] for run in runs),
         "sampled_low": low,
         "sampled_high": high,
@@ -158,6 +171,8 @@ def policy_columns(task: str) -> tuple[str, ...]:
         "seeds",
         "sampled (95 % interval)",
         "greedy",
+        "any of 4",
+        "any of 16 (95 % interval)",
         f"rollouts to {REACH[task]:g}",
         f"seconds to {REACH[task]:g}",
         "warnings",
@@ -168,14 +183,15 @@ def policy_rows(table: Mapping[str, Mapping[str, Any]], task: str) -> list[tuple
     """A row a policy."""
     rows: list[tuple[str, ...]] = []
     for name, row in table.items():
-        between = f" ({row['sampled_low']:.3f}-{row['sampled_high']:.3f})" if "sampled_low" in row else ""
         hits = f"{row['reached']} of {row['seeds']}: " if row.get("reached") else ""
         rows.append(
             (
                 LABELS[name],
                 str(row["seeds"]),
-                f"{row['sampled']:.3f}{between}",
+                f"{row['sampled']:.3f}{_between(row, 'sampled')}",
                 f"{row['greedy']:.3f}",
+                _number(row.get("pass_4")),
+                _number(row.get("pass_16")) + _between(row, "pass_16"),
                 f"{hits}{row['rollouts_to_reach']:,.0f}" if hits else "-",
                 f"{row['seconds_to_reach']:.0f}" if hits else "-",
                 ", ".join(row.get("warnings", [])) or "-",
@@ -245,6 +261,11 @@ def as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _between(row: Mapping[str, Any], name: str) -> str:
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return "" if low is None else f" ({low:.3f}-{high:.3f})"
 
 
 def _number(value: float | None) -> str:

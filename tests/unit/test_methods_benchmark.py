@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -55,6 +56,15 @@ def test_keys_tell_settings_apart_but_not_places() -> None:
 def test_counts_are_a_digit_a_problem() -> None:
     groups, outcomes = [0] * 16 + [1] * 16, [1.0] * 16 + [1.0] * 3 + [0.0] * 13
     assert methods_table.counts_text(groups, outcomes) == "g3"
+
+
+@pytest.mark.parametrize("k", [1, 4, 16])
+def test_any_of_k_is_the_share_of_sets_with_a_right_one(k: int) -> None:
+    rights = (0, 1, 5, 16)
+    text = "".join(methods_table.DIGITS[right] for right in rights)
+    sets = [list(one) for one in itertools.islice(itertools.combinations(range(16), k), 20000)]
+    expected = [sum(min(one) < right for one in sets) / len(sets) for right in rights]
+    assert methods_table.pass_at(text, k) == pytest.approx(expected)
 
 
 def test_the_interval_of_equal_problems_is_a_point() -> None:
@@ -153,7 +163,10 @@ def test_labelling_cost_is_shown() -> None:
 def test_markdown_and_picture_are_made(tmp_path: Path) -> None:
     table = methods_table.summarise([record("airl_s", 0, 0.8), record("grpo", 0, 0.6)], "arithmetic")
     text = methods_table.markdown("arithmetic", table)
-    assert "| AIRL-S | 1 | 0.800 (0.500-0.500) | 0.800 | 1 of 1: 50 | 5 | - |" in text
+    assert (
+        "| AIRL-S | 1 | 0.800 (0.500-0.500) | 0.800 | 0.962 | 1.000 (1.000-1.000) | 1 of 1: 50 | 5 | - |"
+        in text
+    )
     methods_table.draw(tmp_path / "picture.png", {"arithmetic": table, "countdown": {}})
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
