@@ -87,6 +87,12 @@ SYSTEMS: tuple[Variant, ...] = (
         "grpo",
     ),
     Variant(
+        "airl_s_pass_at_2",
+        "AIRL-S and Pass@k Training, K = 2",
+        ("method.outcome_advantage=pass_at_k", "method.pass_at_k=2"),
+        "airl_s",
+    ),
+    Variant(
         "reinforce_pp_baseline",
         "REINFORCE++ with a baseline",
         ("method.outcome_advantage=dr_grpo", "method.whiten=true"),
