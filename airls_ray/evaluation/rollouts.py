@@ -42,7 +42,8 @@ def step_tokens(rollouts: pa.Table) -> np.ndarray:
 
 
 def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]:
-    """Outcome, length, truncation, sampler entropy estimate and share of groups without variance.
+    """Outcome, length, truncation, sampler entropy estimate, shares of groups without variance and of those
+    with a right rollout.
 
     `grade/REASON_share`: responses that were graded, and those with an outcome of 0 for a reason of the
     grader (`timeout`, `crashed`, `raised`) or of the task (`unparsable`, `wrong_answer`, ...);
@@ -66,6 +67,7 @@ def summarise_rollouts(rollouts: pa.Table, grades: pa.Table) -> dict[str, float]
         "grade/no_answer_share": float(no_answer.mean()),
         "outcome/mean": float(outcomes.mean()),
         "groups/constant_share": float((spread < 1e-12).mean()),
+        "groups/solved_share": float((np.bincount(inverse, outcomes > 0.5) > 0).mean()),
         "rollout/response_tokens_mean": float(lengths.mean()),
         "rollout/response_tokens": float(lengths.sum()),
         "rollout/steps_mean": float(steps.mean()),

@@ -117,6 +117,11 @@ DETAILS = [
         "Share of problems whose rollouts all have the same outcome",
         at_least=0.0,
     ),
+    Panel(
+        "Solved problems",
+        {"groups/solved_share": "share"},
+        "Share of problems that any of their rollouts solves: what is left to search in",
+    ),
 ]
 
 STAGES = {

@@ -86,6 +86,22 @@ def collapsed_entropy(lines: Sequence[Line]) -> str | None:
     )
 
 
+def narrowing_policy(lines: Sequence[Line]) -> str | None:
+    """Fewer problems than at the start are solved by any of their rollouts; the outcome did not fall."""
+    training = [line for line in lines if line.get("phase", "train") == "train"]
+    solved, outcome = _numbers(training, "groups/solved_share"), _change(lines, "outcome/mean")
+    if outcome is None or outcome[1] < outcome[0] or len(solved) < SHORT + 2 * LONG:
+        return None
+    before, after = fmean(solved[:SHORT]), fmean(solved[-2 * LONG :])
+    if after > before - 0.1:
+        return None
+    return (
+        f"the problems that any of their rollouts solves went from {before:.0%} to {after:.0%} while the "
+        "outcome did not fall: the policy narrows, and a search will find less. Set "
+        "method.outcome_advantage=pass_at_k, add method.entropy_coefficient, or lower policy.learning_rate"
+    )
+
+
 def collapsed_weights(lines: Sequence[Line]) -> str | None:
     """One failed rollout has nearly all the importance weight (rePIRL)."""
     sizes = _last(lines, "prm/effective_sample_size", SHORT)
@@ -119,6 +135,7 @@ CHECKS: Mapping[str, Callable[[Sequence[Line]], str | None]] = {
     "falling outcome": falling_outcome,
     "drifting length": drifting_length,
     "collapsed entropy": collapsed_entropy,
+    "narrowing policy": narrowing_policy,
     "collapsed weights": collapsed_weights,
     "flat scores": flat_scores,
 }

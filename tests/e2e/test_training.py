@@ -61,9 +61,10 @@ def test_every_iteration_is_a_line_with_the_metrics_of_its_phase(airl_run: Train
     assert [line["phase"] for line in airl_run.metrics] == ["warmup"] + ["train"] * 5
     assert [line["policy/version"] for line in airl_run.metrics] == [0, 1, 2, 3, 4, 5]
     always = {
-        "outcome/mean", "groups/constant_share", "rollout/response_tokens_mean", "rollout/steps_mean",
-        "rollout/truncated_share", "rollout/log_prob_mean", "prm/loss", "prm/expert_accuracy",
-        "prm/policy_accuracy", "prm/step_auroc", "prm/trace_auroc", "prm/trace_auroc_within",
+        "outcome/mean", "groups/constant_share", "groups/solved_share", "rollout/response_tokens_mean",
+        "rollout/steps_mean", "rollout/truncated_share", "rollout/log_prob_mean", "prm/loss",
+        "prm/expert_accuracy", "prm/policy_accuracy", "prm/step_auroc", "prm/trace_auroc",
+        "prm/trace_auroc_within",
         "prm/step_auroc_within", "policy_log_prob/trace_auroc_within", "policy_log_prob/step_auroc",
         "policy_log_prob/trace_auroc", "time/rollout", "time/grade", "time/reference", "time/prm_update",
         "time/prm_score", "time/measure", "time/iteration", "tokens_per_second/rollout",

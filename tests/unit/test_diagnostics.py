@@ -18,6 +18,7 @@ def healthy(step: int) -> Metrics:
     return {
         "phase": "train",
         "outcome/mean": 0.4 + 0.008 * step + noise,
+        "groups/solved_share": 0.7 + noise,
         "prm/reward_mean": 0.01 * step + noise,
         "prm/expert_accuracy": 0.7,
         "prm/policy_accuracy": 0.65,
@@ -35,6 +36,7 @@ FAILURES: dict[str, Callable[[int], Metrics]] = {
     "falling outcome": lambda step: {"outcome/mean": max(0.4 - 0.03 * step, 0.02), "prm/reward_mean": 0.0},
     "drifting length": lambda step: {"rollout/response_tokens_mean": 36.0 * 1.03**step},
     "collapsed entropy": lambda step: {"policy/entropy": 0.3 * 0.8**step},
+    "narrowing policy": lambda step: {"groups/solved_share": 0.8 - 0.008 * step},
     "collapsed weights": lambda step: {"prm/effective_sample_size": 1.1},
     "flat scores": lambda step: {"prm/score_spread": 1e-7},
 }

@@ -157,6 +157,21 @@ def test_every_zero_that_is_the_graders_is_in_the_metrics():
         assert found[f"grade/{name}_share"] == pytest.approx(0.2)
 
 
+def test_a_group_is_solved_by_any_of_its_rollouts_and_constant_by_all_alike():
+    outcomes = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.4, 0.2]
+    size = len(outcomes)
+    columns = {
+        "group": pa.array(np.repeat(np.arange(4), 2)),
+        "response": pa.array([[1]] * size, pa.list_(pa.int32())),
+        "step_ends": pa.array([[1]] * size, pa.list_(pa.int32())),
+        "logprobs": pa.array([[0.0]] * size, pa.list_(pa.float32())),
+        "finish": pa.array(["stop"] * size).dictionary_encode().cast(ROLLOUTS.field("finish").type),
+    }
+    grades = results_to_table([GradeResult(one, "1", None, "graded") for one in outcomes])
+    found = summarise_rollouts(pa.table(columns), grades)
+    assert (found["groups/solved_share"], found["groups/constant_share"]) == (0.5, 0.5)
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="AIRLS_RAY_TEST_DATA is not set")
 def test_gold_answers_of_math500_equal_themselves():
     rows = [json.loads(line) for line in (DATA / "math/math500_test.jsonl").open()]
