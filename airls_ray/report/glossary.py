@@ -38,6 +38,7 @@ GLOSSARY = {
     "Entropy": "How undecided the policy is about the next token, in nats; near 0 it always says the same.",
     "Gradient norm": "Length of the policy's gradient before it is clipped.",
     "Response length": "Tokens of a response.",
+    "Solved problems": "Share of problems that any of their rollouts solves: what a search could find.",
     "Groups without variance": "Share of problems whose rollouts all have one outcome: they teach nothing.",
     "Warm-up": "First iterations, in which the PRM learns and the policy does not yet.",
     "Evaluation": "Accuracy on held-out problems that is measured during the training.",
