@@ -40,7 +40,7 @@ COLOURS = {
     "best_of_n": "#000000", "beam": "#0072b2", "lookahead": "#56b4e9", "dvts": "#332288",
     "early_rejection": "#999933", "rebase": "#d55e00", "ets": "#e69f00", "particle_filter": "#009e73",
     "particle_gibbs": "#882255", "mcts": "#cc79a7", "chunk_reset": "#44aa99",
-    "adaptive_consistency": "#aa4499", "instance_adaptive": "#117733",
+    "adaptive_consistency": "#aa4499", "instance_adaptive": "#117733", "ab_mcts": "#661100",
 }  # fmt: skip
 COLUMNS = ("algorithm", "scorer", "N", "accuracy (95 %)", "any right", "policy tokens", "scorer tokens")
 
