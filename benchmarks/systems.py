@@ -284,7 +284,7 @@ def cells(label: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def draw(path: Path, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-    """Accuracy of each system with its interval, a panel a task; a line where the base is."""
+    """Accuracy of each system with its interval and any of 8, a panel a task; a line where the base is."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -297,9 +297,10 @@ def draw(path: Path, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
         for at, one in enumerate(reversed(list(found.values()))):
             axes.plot([one["low"], one["high"]], [at, at], color="#0072b2", linewidth=2)
             axes.plot(one["trained"], at, "o", color="#0072b2")
+            axes.plot(one["any_of_8"], at, "o", markerfacecolor="none", color="#d55e00")
         axes.set_yticks(range(len(found)), [labels[name] for name in reversed(list(found))])
         axes.axvline(fmean(one["base"] for one in found.values()), color="#777777", linestyle="--")
-        axes.set(xlabel=f"sampled accuracy on {task} (dashed: base)")
+        axes.set(title=f"{task} (dashed: base)", xlabel="one sample (dot, 95 %), any of 8 (ring)")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
 
