@@ -181,7 +181,7 @@ def _judged(
     table: pa.Table, named: ConsensusConfig, judge: Judge, file: Path, progress: Progress
 ) -> list[list[float]]:
     """The judge's scores of every row, those in `file` taken as they are."""
-    head = {"judge": _record(named), "labels": _fingerprint(table)}
+    head = {"judge": _record(named), "solutions": _fingerprint(table)}
     rows = _read(file, head)
     items = [
         StepText(problem, steps, where=f"row {number}")
@@ -202,16 +202,21 @@ def _read(file: Path, head: dict[str, Any]) -> list[list[float]]:
     """Scores of an earlier call; a new file gets its first line.
 
     Raises:
-        DataError: they are of other labels or of another judge.
+        DataError: they are of other solutions or of another judge, or the file is broken.
     """
     if not file.exists():
         files.append(file, (json.dumps(head) + "\n").encode())
         return []
-    first, *lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    if first != head:
-        other = ", ".join(name for name in head if first.get(name) != head[name])
+    try:
+        first, *lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    except ValueError as error:
         raise DataError(
-            f"{file} holds scores that were given with another {other}: give another --output, or delete it"
+            f"{file} cannot be read ({error}): delete it, and the judge is asked again"
+        ) from error
+    if first != head:
+        other = " and other ".join(name for name in head if first.get(name) != head[name])
+        raise DataError(
+            f"{file} holds scores of another call (other {other}): give another --output, or delete it"
         )
     return [line["scores"] for line in lines]
 
@@ -223,7 +228,7 @@ def _record(named: ConsensusConfig) -> dict[str, Any]:
 
 
 def _fingerprint(table: pa.Table) -> str:
-    """What tells one table of labels from another."""
+    """What tells the solutions of one table from those of another; their labels may change."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("prompt_text", "step_texts"):
         digest.update(json.dumps(table[name].to_pylist()).encode())

@@ -116,10 +116,22 @@ def test_an_interrupted_judge_is_asked_for_the_rest_alone(tmp_path: Path) -> Non
     assert table.num_rows == 75
 
 
-def test_verdicts_of_other_labels_are_refused(tmp_path: Path) -> None:
-    keep(Judge(SCORES), tmp_path / "verdicts.jsonl")
-    with pytest.raises(DataError, match=r"verdicts\.jsonl holds scores .* another labels"):
-        keep(Judge(SCORES), tmp_path / "verdicts.jsonl", {"both right": [1.0, 1.0]})
+def test_verdicts_on_other_solutions_are_refused_and_on_other_labels_taken(tmp_path: Path) -> None:
+    file = tmp_path / "verdicts.jsonl"
+    keep(Judge(SCORES), file)
+    again = Judge(SCORES)
+    keep(again, file, {name: [1.0] * len(row) for name, row in ROWS.items()})
+    assert again.asked == 0
+    with pytest.raises(DataError, match=r"verdicts\.jsonl holds scores .* \(other solutions\)"):
+        keep(Judge(SCORES), file, {"both right": [1.0, 1.0]})
+
+
+def test_a_broken_file_of_verdicts_is_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "verdicts.jsonl"
+    keep(Judge(SCORES), file)
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(DataError, match=r"cannot be read .* delete it"):
+        keep(Judge(SCORES), file)
 
 
 def test_nothing_left_is_said(tmp_path: Path) -> None:

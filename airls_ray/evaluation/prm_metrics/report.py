@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -221,10 +222,9 @@ def _trace_table(summary: Mapping[str, Any]) -> Table:
         [how, value, over_all.get(how), within.get(how)]
         for how, value in summary["length_correlation"].items()
     ]
-    title = (
-        f"Scores of solutions; scores of right steps drift by {summary['drift_slope']:+.3g} a place, and "
-        f"{summary['lowest_at_last']:.0%} are lowest at the last step"
-    )
+    title = f"Scores of solutions; scores of right steps drift by {summary['drift_slope']:+.3g} a place"
+    if isfinite(summary["lowest_at_last"]):
+        title += f", {summary['lowest_at_last']:.0%} of the solutions have their lowest at the last step"
     flawed = summary.get("flawed_but_right", {"rows": 0})
     if flawed["rows"]:
         title += f"; of {flawed['rows']} right answers by a wrong step {flawed['found']:.0%} are found"
