@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import comb
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -57,9 +56,14 @@ def counts_text(groups: Sequence[int], outcomes: Sequence[float]) -> str:
 
 
 def pass_at(text: str, k: int, samples: int = 16) -> list[float]:
-    """Of each problem the chance that any of `k` of its samples is right, unbiased (Chen et al. 2021)."""
-    by_count = [1.0 - comb(samples - right, k) / comb(samples, k) for right in range(samples + 1)]
-    return [by_count[DIGITS.index(digit)] for digit in text]
+    """Of each problem the chance that any of `k` of its samples is right, unbiased."""
+    import numpy as np
+
+    from airls_ray.evaluation.ranking import best_of_k
+
+    outcomes = np.tri(samples + 1, samples, -1)  # as many ones in a row as its number
+    by_count = best_of_k(outcomes, outcomes, k)
+    return [float(by_count[DIGITS.index(digit)]) for digit in text]
 
 
 def interval(texts: Sequence[str], samples: int = 16, k: int = 1) -> tuple[float, float]:

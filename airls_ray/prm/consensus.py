@@ -107,10 +107,10 @@ def first_wrong(wrong: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return found
 
 
-def agreeing(
-    labels: np.ndarray, scores: np.ndarray, counts: np.ndarray, threshold: float = 0.5
-) -> np.ndarray:
-    """Return which solutions have the same first wrong step, or none, by both: bool [N].
+def first_errors(
+    labels: np.ndarray, scores: np.ndarray, counts: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first wrong step of each solution by its labels and by the judge, as `first_wrong` does.
 
     Args:
         labels: float64 [S]; a label of 0 is a wrong step, nan none at all.
@@ -118,8 +118,7 @@ def agreeing(
         counts: int64 [N], steps of each solution.
         threshold: of the scores.
     """
-    same: np.ndarray = first_wrong(labels <= 0.0, counts) == first_wrong(scores < threshold, counts)
-    return same
+    return first_wrong(labels <= 0.0, counts), first_wrong(scores < threshold, counts)
 
 
 def keep_agreeing(
@@ -152,8 +151,8 @@ def keep_agreeing(
     counts = pc.list_value_length(table["step_texts"]).to_numpy().astype(np.int64)
     scores = np.array([one for row in _judged(table, named, judge, file, progress) for one in row])
     labels, _ = list_column(table["labels"])
-    kept = agreeing(labels.astype(np.float64), scores, counts, named.threshold)
-    by_labels, by_judge = first_wrong(labels <= 0.0, counts), first_wrong(scores < named.threshold, counts)
+    by_labels, by_judge = first_errors(labels.astype(np.float64), scores, counts, named.threshold)
+    kept = by_labels == by_judge
     found = {
         "consensus_judged": len(kept),
         "consensus_kept": int(kept.sum()),

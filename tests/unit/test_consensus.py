@@ -16,7 +16,7 @@ from airls_ray.console.progress import QuietProgress
 from airls_ray.data.prm_labels import LabelFacts
 from airls_ray.data.schemas import PRM_LABELS
 from airls_ray.errors import ConfigError, DataError
-from airls_ray.prm.consensus import agreeing, first_wrong, keep_agreeing, open_judge
+from airls_ray.prm.consensus import first_errors, first_wrong, keep_agreeing, open_judge
 from airls_ray.prm.items import StepText
 
 NAMED = ConsensusConfig(name="gen_orm", options={"endpoint": "http://127.0.0.1:1/v1"})
@@ -91,7 +91,9 @@ def test_the_first_wrong_step_is_that_of_a_loop() -> None:
 
 def test_a_score_at_the_threshold_counts_as_right_and_a_small_share_of_completions_too() -> None:
     counts = np.array([2, 2])
-    assert agreeing(np.array([0.125, 1, 1, 0]), np.array([0.5, 1, 1, 0.49]), counts).tolist() == [True, True]
+    labels, scores = np.array([0.125, 1, 1, 0]), np.array([0.5, 1, 1, 0.49])
+    by_labels, by_judge = first_errors(labels, scores, counts, 0.5)
+    assert by_labels.tolist() == by_judge.tolist() == [-1, 1]
 
 
 def test_what_both_say_alike_is_kept_and_the_others_are_counted_by_their_kind(tmp_path: Path) -> None:
