@@ -37,6 +37,8 @@ class Variant:
     """Whether it trains with the Math-Shepherd PRM."""
     small_prm: bool = False
     """Whether its PRM starts from a smaller policy, warm-started on the same traces."""
+    teacher: str | None = None
+    """For a distillation: the variant whose trained policy, of the same seed, is its PRM."""
 
 
 OUTCOME_ONLY = ("method.updates_per_iteration=1", "method.step_weight=0.0")

@@ -37,6 +37,17 @@ RATE = ("policy.learning_rate=1.0e-4", "prm.warmup_iterations=4")
 """Of every run; a warm-up is part of the iterations."""
 FOUR = ("method.updates_per_iteration=4",)
 PROBABILITY = ("prm.reward=probability",)
+TEACHER = (
+    "prm.reward=distillation",
+    "prm.action=token",
+    "prm.reward_unit=token",
+    "prm.parameterisation=log_prob",
+    "method.step_weight=1.0",
+    "method.step_baseline=none",
+    "method.step_return=immediate",
+    "method.updates_per_iteration=1",
+)
+"""What a task's configuration sets for AIRL-S, as a distillation has it."""
 
 SYSTEMS: tuple[Variant, ...] = (
     Variant("grpo", "GRPO", of="grpo"),
@@ -72,6 +83,11 @@ SYSTEMS: tuple[Variant, ...] = (
         "grpo",
     ),
     Variant("laser_d", "LASER-D", ("method.outcome_terms=[{name: laser_d, weight: 0.5}]",), "grpo"),
+    Variant("laser", "LASER", ("method.outcome_terms=[{name: laser, weight: 0.5}]",), "grpo"),
+    # The cosine is the whole reward, as in the paper.
+    Variant(
+        "cosine", "cosine reward", ("method.outcome_terms=[cosine]", "method.outcome_weight=0.0"), "grpo"
+    ),
     # Steps of 6 tokens, as the tasks' are; in the published 256 a response here would be one step.
     Variant(
         "prl",
@@ -117,6 +133,13 @@ SYSTEMS: tuple[Variant, ...] = (
         "DAPO's dynamic sampling",
         ("method.drop_constant_groups=true", "train.refill_rounds=2"),
         "grpo",
+    ),
+    Variant("opd", "on-policy distillation of AIRL-S", ("method.name=opd", *TEACHER), teacher="airl_s"),
+    Variant(
+        "exopd",
+        "ExOPD of AIRL-S",
+        ("method.name=exopd", *TEACHER, "prm.distillation_scale=1.25"),
+        teacher="airl_s",
     ),
     # What goes by the ratio to the policy that sampled is GRPO itself with one update an iteration.
     Variant("grpo_updates", "GRPO, four updates", FOUR, "grpo"),
@@ -218,6 +241,9 @@ def run_config(task: str, seed: int, one: Variant) -> Config:
 
 def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) -> dict[str, Any]:
     """Train (or go on); what the table needs."""
+    if one.teacher is not None:
+        path = str(trained_policy(task, seed, variant_named(one.teacher), progress))
+        config = config.model_copy(update={"prm": config.prm.model_copy(update={"path": path})})
     summary, folder, _ = methods.trained(task, one, config, progress)
     lines = folder.read_metrics()
     last = lines[-5:]
@@ -235,6 +261,19 @@ def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) 
         "auroc_within": summary.get("prm", {}).get("trace_auroc_within"),
         "seconds": round(summary["seconds"]["train"], 1),
     }
+
+
+def trained_policy(task: str, seed: int, one: Variant, progress: Progress) -> Path:
+    """The policy that a system trained; trains it where the run is not on this machine."""
+    _, folder, _ = methods.trained(task, one, run_config(task, seed, one), progress)
+    checkpoint = folder.latest_checkpoint()
+    assert checkpoint is not None
+    return checkpoint / "policy"
+
+
+def variant_named(name: str) -> Variant:
+    """The system of that name."""
+    return next(one for one in SYSTEMS if one.name == name)
 
 
 COLUMNS = ("system", "seeds", "base", "trained (95 %)", "any of 8", "tokens", "AUROC within problems")
