@@ -20,7 +20,26 @@ if TYPE_CHECKING:
 CONFIG = common.ROOT / "configs" / "countdown_search.yaml"
 FOLDER = common.RUNS / "countdown"
 BUDGETS = (4, 16, 64)
-EXPERT = ("sft.detour_share=0", "sft.iterations=700", "sft.learner.lr_decay_updates=700", "seed=1")
+SECOND_PART = (
+    "task.traces_per_problem=64",
+    "sft.detour_share=0.1",
+    "sft.iterations=2000",
+    "sft.learner.optimizer=muon",
+    "sft.learner.lr_decay_updates=2000",
+    "seed=2",
+)
+"""Settings of the warm start's second part, which goes on from the first with fresh problems, while the rate
+falls. A trace is any of a problem's solutions, not the first that the solver finds: of the problems that are
+hardest to hit, those with a single one, it begins anywhere. What a step gives was learned from detours by
+then; a few keep it, since whoever samples them misses the target on purpose."""
+EXPERT = (
+    "task.traces_per_problem=64",
+    "sft.detour_share=0",
+    "sft.iterations=600",
+    "sft.learner.optimizer=muon",
+    "sft.learner.lr_decay_updates=600",
+    "seed=1",
+)
 """Settings of the PRM's start: a language model of the solutions alone, from scratch (log pi_E, the optimum
 of AIRL's f). A PRM that starts from the policy learns slowly, probably because the gradient of a logarithm
 vanishes where the probability is near 1, as that of most results is under the policy (docs/search.md)."""
@@ -124,9 +143,13 @@ def train(files: Path | None, progress: Progress) -> tuple[Models, dict[str, flo
     from actors.train.launch import run_training
     from airls_ray.runs.run_folder import RunFolder
 
-    base, expert = FOLDER / "warm_start", FOLDER / "expert"
+    first, base, expert = FOLDER / "first_part", FOLDER / "warm_start", FOLDER / "expert"
     cost = {}
-    for name, folder, overrides in (("warm start", base, ()), ("expert model", expert, EXPERT)):
+    for name, folder, overrides in (
+        ("warm start", first, ()),
+        ("its second part", base, (f"model.path={first}", *SECOND_PART)),
+        ("expert model", expert, EXPERT),
+    ):
         if not (folder / "sft.json").exists():
             run_sft(settings(4, files, *overrides), folder, progress, resume=True)
         cost[name] = json.loads((folder / "sft.json").read_text())["seconds"]

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from airls_ray.config.schema import LearnerConfig
 from airls_ray.errors import RunError
-from airls_ray.learning.engine import TrainModule, learning_rate, make_adamw
+from airls_ray.learning.engine import TrainModule
+from airls_ray.learning.optimizers import learning_rate, make_adamw, muon_groups, set_learning_rate
 from airls_ray.models.lora import low_rank_updates, merged_weight, named_adapter_weights
 
 _NO_CLIPPING = 1e30  # DeepSpeed computes the norm only where it clips
@@ -121,7 +122,7 @@ class DeepSpeedEngine:
         settings = deepspeed_settings(config, self.world_size, bfloat16=bfloat16)
         self._engine, self._optimizer, _, _ = _deepspeed().initialize(
             model=module,
-            optimizer=make_adamw(weights, config),
+            optimizer=_make_optimizer(module, config),
             config=settings,
             dist_init_required=False,
         )
@@ -150,8 +151,7 @@ class DeepSpeedEngine:
     def step(self) -> float:
         """Clip, step, zero the gradients; return the global gradient norm before clipping."""
         norm = self._clip() if self.stage == 0 else None
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.updates)
+        set_learning_rate(self._optimizer.param_groups, learning_rate(self.config, self.updates))
         self._engine.step()
         self.updates += 1
         return float(self._engine.get_global_grad_norm() if norm is None else norm)
@@ -192,7 +192,7 @@ class DeepSpeedEngine:
         return _deepspeed().zero.GatheredParameters(parameters)
 
     def save_state(self, folder: Path) -> None:
-        """Write this rank's fp32 master weights, AdamW moments and update count.
+        """Write this rank's fp32 master weights, the optimiser's moments and the update count.
 
         Plain tensors and numbers, so that loading needs no pickle of classes.
         """
@@ -203,7 +203,7 @@ class DeepSpeedEngine:
             "world_size": self.world_size,
             "stage": self.stage,
             "masters": [master.detach() for master in masters],
-            "moments": [dict(self._adamw.state[master]) for master in masters],
+            "moments": [dict(self._inner.state[master]) for master in masters],
         }
         torch.save(state, folder / f"rank_{self.rank}.pt")
 
@@ -232,24 +232,33 @@ class DeepSpeedEngine:
         with torch.no_grad():
             for master, value, moments in zip(masters, state["masters"], state["moments"], strict=True):
                 master.copy_(value)
-                self._adamw.state[master] = {
+                self._inner.state[master] = {
                     name: one.to(master.device) if torch.is_tensor(one) else one
                     for name, one in moments.items()
                 }
 
     @property
-    def _adamw(self) -> torch.optim.Optimizer:
+    def _inner(self) -> torch.optim.Optimizer:
         """The PyTorch optimiser inside DeepSpeed's."""
         return self._engine.basic_optimizer  # type: ignore[no-any-return]
 
     def _masters(self) -> list[Tensor]:
-        """The tensors that AdamW updates: this rank's fp32 partitions, or at stage 0 the weights."""
+        """The tensors that the optimiser updates: this rank's fp32 partitions, or at stage 0 the weights."""
         if self.stage == 0:
             return list(self._parameters)
         for name in ("single_partition_of_fp32_groups", "fp32_groups_flat_partition"):
             if hasattr(self._optimizer, name):
                 return list(getattr(self._optimizer, name))
         return list(self._optimizer.fp32_partitioned_groups_flat)
+
+
+def _make_optimizer(module: TrainModule, config: LearnerConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return make_adamw([parameter for _, parameter in module.trainable_parameters()], config)
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam  # compiles its kernels
+
+    optimizer: torch.optim.Optimizer = MuonWithAuxAdam(muon_groups(module.trainable_parameters(), config))
+    return optimizer
 
 
 def close_distributed() -> None:

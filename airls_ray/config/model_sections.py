@@ -135,14 +135,17 @@ class LoraConfig(StrictModel):
 class LearnerConfig(StrictModel):
     """A DeepSpeed learner: optimiser, sharding and micro-batches."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the matrices of the layers, AdamW for embeddings, output layer, heads and vectors. Its
+    step has the size of AdamW's, so the settings below serve both. On a CPU it needs a C++ compiler."""
     learning_rate: PositiveFloat = 2e-4
-    """AdamW learning rate after warm-up."""
+    """Learning rate after warm-up."""
     lr_warmup_updates: NonNegativeInt = 0
     """Updates over which the learning rate rises linearly from 0."""
     lr_decay_updates: NonNegativeInt = 0
     """Updates (counted from the first) over which the learning rate falls linearly to a tenth; 0: flat."""
     weight_decay: NonNegativeFloat = 0.0
-    """AdamW weight decay."""
+    """Decoupled weight decay, in units of the learning rate."""
     adam_betas: tuple[Probability, Probability] = (0.9, 0.95)
     """AdamW beta 1 and beta 2."""
     gradient_clip: NonNegativeFloat = 1.0
@@ -183,13 +186,29 @@ class LearnerConfig(StrictModel):
             )
         return self
 
+    def check_muon(self, where: str, dtype: str) -> None:
+        """Raise ValueError where `optimizer=muon` does not go with the rest; `where` names the section."""
+        if self.optimizer != "muon":
+            return
+        if self.lora.rank:
+            raise ValueError(
+                f"{where}.optimizer=muon is for whole matrices, but lora.rank is {self.lora.rank}: set "
+                "optimizer=adamw, or lora.rank=0"
+            )
+        # At the others DeepSpeed clips what Muon made of the gradients, which leaves next to nothing.
+        if self.zero_stage > (1 if dtype == "bfloat16" else 0):
+            raise ValueError(
+                f"{where}.optimizer=muon needs zero_stage 0, or 1 with model.dtype=bfloat16, but zero_stage "
+                f"is {self.zero_stage} and model.dtype {dtype}"
+            )
+
 
 class SFTLearnerConfig(LearnerConfig):
     """The learner of the warm start, with its own defaults (a subclass, so that a file that sets one key
     of the section keeps the others)."""
 
     learning_rate: PositiveFloat = 1e-3
-    """AdamW learning rate after warm-up."""
+    """Learning rate after warm-up."""
     lr_warmup_updates: NonNegativeInt = 50
     """Updates over which the learning rate rises linearly from 0."""
 
@@ -207,7 +226,7 @@ class PRMLearnerConfig(LearnerConfig):
     """The learner of the PRM, with its own defaults."""
 
     learning_rate: PositiveFloat = 3e-4
-    """AdamW learning rate after warm-up."""
+    """Learning rate after warm-up."""
 
 
 class VerifierResources(Resources):

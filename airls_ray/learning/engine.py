@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from airls_ray.config.schema import LearnerConfig
+from airls_ray.learning.optimizers import learning_rate, make_optimizers, set_learning_rate
 from airls_ray.models.attention import attention_of, packs_well
 from airls_ray.models.lora import low_rank_updates, merged_weight, named_adapter_weights
 from airls_ray.models.modules import PolicyModule, ScalarHeadModule
@@ -70,32 +71,6 @@ class TrainEngine(ForwardEngine, Protocol):
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote with the same number of ranks; collective."""
         ...
-
-
-_LAST_SHARE = 0.1
-"""What a decayed learning rate keeps: updates never stop having an effect."""
-
-
-def learning_rate(config: LearnerConfig, update: int) -> float:
-    """Learning rate of optimiser update `update` (from 0).
-
-    A linear rise over the warm-up; from the first update on a linear fall to a tenth, where
-    `lr_decay_updates` is set.
-    """
-    rise = min(1.0, (update + 1) / config.lr_warmup_updates) if config.lr_warmup_updates else 1.0
-    done = min(1.0, update / config.lr_decay_updates) if config.lr_decay_updates else 0.0
-    return config.learning_rate * rise * (1.0 - (1.0 - _LAST_SHARE) * done)
-
-
-def make_adamw(parameters: list[nn.Parameter], config: LearnerConfig) -> torch.optim.AdamW:
-    """Return AdamW in its fused form: one kernel per step, the fastest on CPU as on a GPU."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=learning_rate(config, 0),
-        betas=config.adam_betas,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
 
 
 def max_over_ranks(engine: TrainEngine, value: float) -> float:
@@ -165,7 +140,7 @@ class TorchEngine(FrozenEngine):
         self.config = config
         self.updates = 0
         self._parameters = [parameter for _, parameter in module.trainable_parameters()]
-        self.optimizer = make_adamw(self._parameters, config)
+        self.optimizers = make_optimizers(module.trainable_parameters(), config)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradients of a micro-batch."""
@@ -175,10 +150,10 @@ class TorchEngine(FrozenEngine):
         """Clip, step, zero the gradients; return the gradient norm before clipping."""
         limit = self.config.gradient_clip or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.updates)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            set_learning_rate(optimizer.param_groups, learning_rate(self.config, self.updates))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         return norm
 
@@ -200,11 +175,13 @@ class TorchEngine(FrozenEngine):
     def save_state(self, folder: Path) -> None:
         """Write optimiser state and update count to `folder/rank_0.pt`."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = {"optimizer": self.optimizer.state_dict(), "updates": self.updates}
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        state = {"optimizers": optimizers, "updates": self.updates}
         torch.save(state, folder / "rank_0.pt")
 
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote."""
         state = torch.load(folder / "rank_0.pt", weights_only=True)
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.updates = state["updates"]

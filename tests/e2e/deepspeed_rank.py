@@ -38,6 +38,8 @@ def lora_of(kind: str) -> LoraConfig:
 def learner(stage: int = 0, ranks: int = 1, kind: str = "policy") -> LearnerConfig:
     """Small micro-batches, so that gradients accumulate and some rank runs out of rows."""
     return LearnerConfig(
+        optimizer="muon" if kind.endswith("muon") else "adamw",
+        weight_decay=0.1 if kind.endswith("muon") else 0.0,
         offload_optimizer=kind == "offload",
         lora=lora_of(kind),
         learning_rate=1e-3,
@@ -125,6 +127,16 @@ def sharding_of(kind: str) -> AbstractContextManager[Any]:
     return patch.object(deepspeed_engine, "deepspeed_settings", all_sharded)
 
 
+def muon_in(kind: str) -> AbstractContextManager[Any]:
+    """`muon`: DeepSpeed's iteration in fp32. In its bfloat16, noise in what a gradient of low rank leaves out
+    grows to the size of the update, and no two implementations agree."""
+    if kind != "muon":
+        return nullcontext()
+    from deepspeed.runtime.zero.muon import original_muon
+
+    return patch.object(original_muon, "ns_compute_dtype", lambda *_: torch.float32)
+
+
 def run_case(kind: str, stage: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train by one kind and ZeRO stage."""
     from deepspeed.utils import safe_get_full_grad
@@ -172,7 +184,7 @@ def main() -> None:
     results = {}
     for case in args.cases:
         kind, stage = case.split(":")
-        with sharding_of(kind):
+        with sharding_of(kind), muon_in(kind):
             results[case] = run_case(kind, int(stage), args)
     torch.save(results, args.out / f"result_{args.rank}.pt")
 

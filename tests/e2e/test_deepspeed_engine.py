@@ -20,14 +20,15 @@ from tests.e2e.deepspeed_rank import Weights, learner, load, record_gradients, t
 from tests.tiny import make_policy_folder, make_rollouts
 
 ONE_RANK = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:0", "prm:3", "bf16:0", "bf16:2", "bf16:3"]
-ONE_RANK += ["lora:0", "offload:2", "chunks:3"]
+ONE_RANK += ["lora:0", "offload:2", "chunks:3", "muon:0"]
 MANY = ["bf16_many:0", "bf16_many:2", "bf16_many:3"]
 ONE_RANK += MANY
 TWO_RANKS = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:2", "prm:3"]
 TWO_RANKS += ["lone:0", "lone:1", "lone:2", "lone:3", "offload:2", "offload:3"]
 TWO_RANKS += ["chunks:0", "chunks:2", "chunks:3"]
-TWO_RANKS += ["lora:0", "lora:2", "lora:3", "lora_prm:2", "lora_prm:3"]
-WITH_STATE = ("policy", "lora:", "offload")
+TWO_RANKS += ["lora:0", "lora:2", "lora:3", "lora_prm:2", "lora_prm:3", "muon:0"]
+TWO_RANKS += ["bf16_muon:1"]
+WITH_STATE = ("policy", "lora:", "offload", "muon", "bf16_muon")
 ROOT = Path(__file__).parents[2]
 
 
@@ -78,10 +79,38 @@ def plain(model: Path) -> dict[str, tuple[list[dict[str, float]], Weights, Weigh
         engine = TorchEngine(load(model, kind), learner())
         gradients = record_gradients(engine, lambda parameter: parameter.grad)
         expected[kind] = (train(engine, learner(), kind=kind), weights_of(engine), gradients)
+    muon = TorchEngine(load(model, "muon"), learner(kind="muon"))
+    muon.optimizers[0] = ExactMuon(muon.optimizers[0].param_groups[0]["params"])
+    gradients = record_gradients(muon, lambda parameter: parameter.grad)
+    expected["muon"] = (train(muon, muon.config, kind="muon"), weights_of(muon), gradients)
     for kind in ("prm", "lora_prm"):
         engine = TorchEngine(load(model, kind), learner())
         expected[kind] = (train_prm(engine, learner(), model), weights_of(engine), {})
     return {**expected, "offload": expected["policy"], "chunks": expected["policy"]}
+
+
+class ExactMuon(torch.optim.Optimizer):
+    """Muon by singular values in float64: Newton-Schulz's five polynomials change nothing else.
+
+    Of the paper (arXiv 2502.16982, eq. 1 to 4): momentum 0.95 with Nesterov's step, weight decay by the
+    learning rate, and an update whose root mean square is AdamW's.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 0.0})
+        self.momentum = {one: torch.zeros_like(one, dtype=torch.float64) for one in parameters}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for one in group["params"]:
+                momentum = self.momentum[one].mul_(0.95).add_(0.05 * one.grad.double())
+                u, s, v = torch.linalg.svd(0.05 * one.grad.double() + 0.95 * momentum, full_matrices=False)
+                s = s / s.norm()
+                for _ in range(5):
+                    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+                update = 0.2 * max(one.shape) ** 0.5 * (u * s) @ v
+                one.copy_(one.double() * (1 - 0.1 * group["lr"]) - group["lr"] * update)
 
 
 def assert_same(result: dict[str, Any], expected: tuple[list[dict[str, float]], Weights, Weights]) -> None:
@@ -102,7 +131,7 @@ def test_one_rank_learns_as_plain_pytorch_does(one_rank: Any, plain: Any, case: 
     assert_same(one_rank[0][case], plain[case.split(":")[0]])
 
 
-@pytest.mark.parametrize("case", TWO_RANKS)
+@pytest.mark.parametrize("case", [case for case in TWO_RANKS if not case.startswith("bf16")])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_ranks_learn_as_one_does(two_ranks: Any, plain: Any, case: str, rank: int) -> None:
     assert_same(two_ranks[rank][case], plain[case.split(":")[0]])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from airls_ray.config.schema import LearnerConfig, LoraConfig
 from airls_ray.errors import ConfigError
-from airls_ray.learning.engine import learning_rate
+from airls_ray.learning.optimizers import learning_rate
 from airls_ray.models.load import load_policy_module
 from airls_ray.models.lora import load_with_adapters
 from airls_ray.models.modules import PolicyModule

@@ -13,7 +13,8 @@ from airls_ray.config.schema import LearnerConfig, MethodConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, TOKEN_LOGPROBS
 from airls_ray.learning.batches import Sequences
-from airls_ray.learning.engine import TorchEngine, learning_rate
+from airls_ray.learning.engine import TorchEngine
+from airls_ray.learning.optimizers import learning_rate
 from airls_ray.learning.passes import token_logprobs
 from airls_ray.tensors import make_batch, to_packed
 from tests.tiny import make_rollouts, policy_module
