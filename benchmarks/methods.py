@@ -55,6 +55,7 @@ _NEWER = (
     *((learner, "offload_optimizer", False) for learner in _LEARNERS),
     *((learner, "lora", _NO_LORA) for learner in _LEARNERS),
     *((learner, "logit_chunk_mib", 512) for learner in _LEARNERS),
+    *((learner, "optimizer", "adamw") for learner in _LEARNERS),
     ("policy", "lr_decay_updates", 0),
     ("policy", "compile", False),
     ("prm.learner", "lr_decay_updates", 0),

@@ -71,7 +71,7 @@ def _show_memory(plan: Plan, progress: Progress) -> None:
             ]
             for name, one in plan.memory.items()
         ]  # fmt: skip
-        columns = ("of one", "weights", "gradients", "AdamW", "activations*", "logits*", "buffers*",
+        columns = ("of one", "weights", "gradients", "optimiser", "activations*", "logits*", "buffers*",
                    "step or sync", "peak*")  # fmt: skip
         gpu = f", a GPU has {plan.gpu_memory / 2**30:g}" if _has_gpus(plan) else ""
         progress.table(f"Memory in GiB (* estimates{gpu})", rows, columns)

@@ -222,9 +222,8 @@ class Config(StrictModel):
             raise ValueError(
                 "train.iterations is 0 and no PRM learns before them; raise it or prm.warmup_iterations"
             )
-        learners = {"policy": self.policy, "prm.learner": self.prm.learner, "sft.learner": self.sft.learner}
-        for where, learner in learners.items():
-            learner.check_muon(where, self.model.dtype)
+        for where, one in zip(("policy", "prm.learner", "sft.learner"), learners, strict=True):
+            one.check_muon(where, self.model.dtype)
         detours = isinstance(self.task, CountdownTaskConfig | OwnTaskConfig)
         if self.sft.detour_share > 0 and not detours:  # before any process starts
             raise ValueError(

@@ -66,7 +66,8 @@ def layer_matrices(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]
 
     The rest is what Muon is not for: embeddings, the output layer, heads, and all vectors.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in named:
         (matrices if parameter.ndim == 2 and _IN_A_LAYER.search(name) else others).append(parameter)
     return matrices, others

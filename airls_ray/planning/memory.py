@@ -21,6 +21,7 @@ from airls_ray.planning.shapes import ModelShape
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 MOMENTS = 8  # AdamW's two, in fp32 whatever the weights are
+MUON_SAVES = 4  # Muon has one, of the layers' matrices
 CONTEXT = GIB  # CUDA context, NCCL and kernels of one process; on a CPU its libraries
 BUCKET = 500_000_000  # DeepSpeed's default reduce_bucket_size, in elements
 LIVE = 1_000_000_000  # its default stage3_max_live_parameters and sub_group_size, in elements
@@ -40,7 +41,7 @@ class Memory:
     context: int = CONTEXT
     gradients: int = 0
     optimizer: int = 0
-    """fp32 master weights and AdamW moments."""
+    """fp32 master weights and the optimiser's moments."""
     activations: int = 0
     logits: int = 0
     buffers: int = 0
@@ -144,7 +145,8 @@ def learner_memory(
     """Return the memory of one rank of a DeepSpeed learner as `actors/learn/deepspeed_engine.py` sets it up.
 
     With P parameters of w bytes, N ranks (bfloat16 has at least stage 1; 12 P / N are fp32 masters,
-    which fp32 weights have too, and two moments; sizes seen in the tensors of two real ranks on a CPU):
+    which fp32 weights have too, and two moments, of which Muon has one for the layers' matrices; sizes
+    seen in the tensors of two real ranks on a CPU):
     stage 0 (fp32 only): weights, gradients 4 P each, moments 8 P.
     stage 1 bfloat16 (BF16_Optimizer): weights 2 P, gradients 2 P and summed in fp32 4 P, 12 P / N.
     stage 1 fp32: weights and gradients w P each, 12 P / N, a copy of the own gradients at the step.
@@ -179,6 +181,8 @@ def learner_memory(
     share = -(-learns // ranks)
     masters = 4 * share if stage else 0
     moments = MOMENTS * (share if stage else learns)
+    if learner.optimizer == "muon":
+        moments -= MUON_SAVES * (shape.layer_matrices // ranks if stage else shape.layer_matrices)
     gradients = 4 * share if stage >= 2 else width * learns
     update = 4 * (min(share, LIVE) if stage == 3 else share) if stage else 0
     bucket = width * (BUCKET if on_gpu else min(BUCKET, learns)) if stage else 0

@@ -76,6 +76,11 @@ class ModelShape:
             "gate_proj": (h, f), "up_proj": (h, f), "down_proj": (f, h),
         }  # fmt: skip
 
+    @property
+    def layer_matrices(self) -> int:
+        """Parameters of all linear layers inside the transformer layers, without biases."""
+        return self.layers * sum(rows * columns for rows, columns in self.linear_layers.values())
+
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
         """Parameters of LoRA's A [rank, inputs] and B [outputs, rank] on `targets`, in all layers."""
         sizes = [sum(self.linear_layers[name]) for name in targets if name in self.linear_layers]
