@@ -64,7 +64,8 @@ def main(
         typer.Option(help="Folder of cd3_test.jsonl and cd4_test.jsonl; without it, problems are generated."),
     ] = None,
     numbers: Annotated[
-        list[int] | None, typer.Option(help="3 or 4 (may be repeated); by default both.")
+        list[int] | None,
+        typer.Option(help="3 or 4 (may be repeated), the other's figures stay; by default both."),
     ] = None,
     problems: Annotated[int, typer.Option(min=1, help="Test problems for every algorithm.")] = 1000,
     full: Annotated[
@@ -87,11 +88,11 @@ def main(
         )
         models = replace(models, prms={**models.prms, "math_shepherd": folder})
         cost |= more
-    figures = {
+    figures = common.kept_figures("countdown") | {
         f"{count} numbers": measure(count, files, problems, full, models, cost)
         for count in sorted(numbers or (3, 4))
     }
-    path = search_table.write("countdown", figures, progress)
+    path = search_table.write("countdown", dict(sorted(figures.items())), progress)
     progress.say(f"written to {path}, .md and .png")
 
 
