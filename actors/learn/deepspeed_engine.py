@@ -255,7 +255,8 @@ class DeepSpeedEngine:
 def _make_optimizer(module: TrainModule, config: LearnerConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
         return make_adamw([parameter for _, parameter in module.trainable_parameters()], config)
-    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam  # compiles its kernels
+    module.check_compiler("learner.optimizer=muon", "adamw")  # DeepSpeed compiles its kernels
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     optimizer: torch.optim.Optimizer = MuonWithAuxAdam(muon_groups(module.trainable_parameters(), config))
     return optimizer

@@ -61,13 +61,19 @@ class _WrappedModel(nn.Module):
         Raises:
             ConfigError: there is no C++ compiler, which a CPU needs.
         """
-        on_gpu = next(self.parameters()).is_cuda
-        if not on_gpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-            raise ConfigError(
-                "learner.compile needs a C++ compiler on a CPU: install g++, or set it to false"
-            )
+        self.check_compiler("learner.compile", "false")
         for layer in self.model.base_model.layers:
             layer.compile(dynamic=True)
+
+    def check_compiler(self, setting: str, other: str) -> None:
+        """Look for what torch.compile needs; `other` is the value of `setting` that does without.
+
+        Raises:
+            ConfigError: the weights are on a CPU, and there is no C++ compiler.
+        """
+        on_gpu = next(self.parameters()).is_cuda
+        if not on_gpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise ConfigError(f"{setting} needs a C++ compiler on a CPU: install g++, or set it to {other}")
 
     def _hidden(self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Return the backbone's last hidden states, flattened to [B * T, hidden].

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from airls_ray.config.schema import LearnerConfig, LoraConfig
+from airls_ray.config.schema import LoraConfig
 from airls_ray.errors import ConfigError
-from airls_ray.learning.optimizers import learning_rate
 from airls_ray.models.load import load_policy_module
 from airls_ray.models.lora import load_with_adapters
 from airls_ray.models.modules import PolicyModule
@@ -88,14 +87,3 @@ def test_compiling_without_a_compiler_says_what_to_install(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*install g\+\+"):
         policy(tmp_path).compile_layers()
-
-
-def test_learning_rate_falls_to_a_tenth_and_stays() -> None:
-    config = LearnerConfig(learning_rate=1.0, lr_decay_updates=10)
-    rates = [learning_rate(config, update) for update in (0, 5, 10, 30)]
-    assert rates == pytest.approx([1.0, 0.55, 0.1, 0.1])
-
-
-def test_decay_and_warm_up_multiply() -> None:
-    config = LearnerConfig(learning_rate=2.0, lr_warmup_updates=4, lr_decay_updates=10)
-    assert learning_rate(config, 1) == pytest.approx(2.0 * 0.5 * 0.91)

@@ -1,4 +1,4 @@
-"""Muon: which weights it takes, how far it moves them, and what it needs."""
+"""The learning rate over the updates. Muon: which weights it takes, how far it moves them, what it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airls_ray.config import load_config
 from airls_ray.config.schema import LearnerConfig
 from airls_ray.errors import ConfigError
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.learning.optimizers import layer_matrices, make_optimizers, muon_groups
+from airls_ray.learning.optimizers import layer_matrices, learning_rate, make_optimizers, muon_groups
 from airls_ray.planning.memory import learner_memory
 from airls_ray.planning.shapes import parse_shape
 from tests.tiny import make_policy_folder, policy_module, prm_module
@@ -25,6 +25,22 @@ MUON = LearnerConfig(optimizer="muon", learning_rate=1e-2, weight_decay=0.1)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_policy_folder(tmp_path_factory.mktemp("policy"))
+
+
+def test_the_learning_rate_rises_linearly_and_stays() -> None:
+    config = LearnerConfig(learning_rate=1.0, lr_warmup_updates=4)
+    assert [learning_rate(config, update) for update in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_learning_rate_falls_to_a_tenth_and_stays() -> None:
+    config = LearnerConfig(learning_rate=1.0, lr_decay_updates=10)
+    rates = [learning_rate(config, update) for update in (0, 5, 10, 30)]
+    assert rates == pytest.approx([1.0, 0.55, 0.1, 0.1])
+
+
+def test_decay_and_warm_up_multiply() -> None:
+    config = LearnerConfig(learning_rate=2.0, lr_warmup_updates=4, lr_decay_updates=10)
+    assert learning_rate(config, 1) == pytest.approx(2.0 * 0.5 * 0.91)
 
 
 def test_the_matrices_are_the_linear_layers_inside_the_layers(folder: Path) -> None:

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from airls_ray.config.schema import LearnerConfig, MethodConfig
+from airls_ray.config.schema import MethodConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, TOKEN_LOGPROBS
 from airls_ray.learning.batches import Sequences
 from airls_ray.learning.engine import TorchEngine
-from airls_ray.learning.optimizers import learning_rate
 from airls_ray.learning.passes import token_logprobs
 from airls_ray.tensors import make_batch, to_packed
 from tests.tiny import make_rollouts, policy_module
@@ -31,11 +30,6 @@ from tests.unit.learning.fakes import (
 
 
 # ------------------------------------------------------------------------------------ engine
-def test_the_learning_rate_rises_linearly_and_stays() -> None:
-    config = LearnerConfig(learning_rate=1.0, lr_warmup_updates=4)
-    assert [learning_rate(config, update) for update in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-
-
 def test_a_reloaded_engine_continues_as_if_never_stopped(folder: Path, tmp_path: Path) -> None:
     table = on_policy(folder)
     config = learner(lr_warmup_updates=3)
