@@ -147,14 +147,16 @@ def use_all_cores(threads: int | None = None) -> int:
     return threads
 
 
-def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Write `results/NAME.json`: the figures, and what they depend on."""
+def write_result(
+    name: str, figures: dict[str, Any], folder: Path = RESULTS, *, script: str | None = None
+) -> Path:
+    """Write `results/NAME.json`: the figures, and what they depend on; by default NAME.py made it."""
     from airls_ray import files
     from airls_ray.version import versions
 
     record = {
         "benchmark": name,
-        "command": " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{script or name}.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),

@@ -88,7 +88,8 @@ def main(
         ],
         ("", "value"),
     )
-    progress.say(f"written to {common.write_result(name, _plain(figures))}")
+    path = common.write_result(name, _plain(figures), script="iteration")
+    progress.say(f"written to {path}")
 
 
 def measure(

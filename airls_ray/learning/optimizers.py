@@ -17,7 +17,8 @@ Named = Iterable[tuple[str, nn.Parameter]]
 
 MUON_MOMENTUM = 0.95
 """As published, with Nesterov's step and five Newton-Schulz iterations."""
-_IN_A_LAYER = re.compile(r"\.\d+\.")
+_IN_A_LAYER = re.compile(r"\blayers\.\d+\.")
+"""Not any number: a head of two layers has `score.0.weight`."""
 _LAST_SHARE = 0.1
 """What a decayed learning rate keeps: updates never stop having an effect."""
 

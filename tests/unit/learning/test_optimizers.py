@@ -59,6 +59,12 @@ def test_a_scalar_head_is_no_matrix_of_a_layer(folder: Path) -> None:
     assert any(one.ndim == 2 and one.shape[0] == 1 for one in others)
 
 
+def test_a_head_of_two_layers_is_no_matrix_of_a_layer() -> None:
+    named = [(name, torch.nn.Parameter(torch.zeros(4, 4))) for name in ("score.0.weight", "model.layers.0.w")]
+    matrices, others = layer_matrices(named)
+    assert [matrices, others] == [[named[1][1]], [named[0][1]]]
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(64, 256), (256, 64), (128, 128)])
 def test_an_update_has_the_size_of_adamws(rows: int, columns: int) -> None:
     """0.2 times the learning rate, as root mean square; Newton-Schulz comes within a fifth of orthogonal."""
