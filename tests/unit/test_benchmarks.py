@@ -143,6 +143,11 @@ def test_a_verdict_names_its_target():
     assert common.verdict(3.1, 3.0, at_most=True) == "<= 3 MISSED"
 
 
+def test_a_result_of_another_name_says_which_program_made_it(tmp_path):
+    record = json.loads(common.write_result("iteration_grpo", {}, tmp_path, script="iteration").read_text())
+    assert record["command"].startswith("python benchmarks/iteration.py")
+
+
 def test_a_result_file_says_what_it_depends_on(tmp_path):
     path = common.write_result("rollout", {"ratio": 1.0}, tmp_path)
     record = json.loads(path.read_text())
