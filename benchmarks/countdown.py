@@ -38,7 +38,6 @@ EXPERT = (
     "sft.iterations=600",
     "sft.learner.optimizer=muon",
     "sft.learner.lr_decay_updates=600",
-    "seed=1",
 )
 """Settings of the PRM's start: a language model of the solutions alone, from scratch (log pi_E, the optimum
 of AIRL's f). A PRM that starts from the policy learns slowly, probably because the gradient of a logarithm
@@ -101,20 +100,33 @@ def measure(
 ) -> dict[str, Any]:
     """Search problems of so many numbers; returns what the tables need."""
     config = settings(count, files, f"search.problems={problems}")
-    folder = FOLDER / f"search{count}"
-    figures = compare(config, models, BUDGETS, folder / str(problems))
+    figures = compare(config, models, BUDGETS, search_folder(count) / str(problems))
     seconds = {f"search, {scorer}": seconds for scorer, seconds in figures.pop("seconds").items()}
     if full and problems < ALL:
         best = max(
             (row for row in figures["rows"] if row["scorer"] == "prm"), key=lambda row: row["accuracy"]
         )
-        whole = settings(count, files, f"search.problems={ALL}")
-        summary = search(
-            whole, "prm", models.policy, models.prms["prm"], [best["algorithm"]], BUDGETS[-1:], folder / "all"
-        )
+        summary = search_all(count, files, models, best["algorithm"])
         figures["all_problems"] = summary["algorithms"]
         seconds["search, all problems"] = summary["seconds"]["total"]
     return {**figures, "cost_seconds": {**cost, **seconds}}
+
+
+def search_all(count: int, files: Path | None, models: Models, algorithm: str) -> dict[str, Any]:
+    """Search all public problems at the largest budget by one algorithm."""
+    config = settings(count, files, f"search.problems={ALL}")
+    output = all_folder(count, algorithm)
+    return search(config, "prm", models.policy, models.prms["prm"], [algorithm], BUDGETS[-1:], output)
+
+
+def search_folder(count: int) -> Path:
+    """Where the searches of so many numbers lie."""
+    return FOLDER / f"search{count}"
+
+
+def all_folder(count: int, algorithm: str) -> Path:
+    """Where `search_all` leaves its records."""
+    return search_folder(count) / f"all_{algorithm}"
 
 
 def settings(count: int, files: Path | None, *overrides: str) -> Config:
@@ -138,29 +150,42 @@ def settings(count: int, files: Path | None, *overrides: str) -> Config:
 
 
 # -------------------------------------------------------------------------------------- training
-def train(files: Path | None, progress: Progress) -> tuple[Models, dict[str, float]]:
-    """Return the policy and the PRM for both counts of numbers, and the seconds that each part took."""
+def train(files: Path | None, progress: Progress, seed: int = 0) -> tuple[Models, dict[str, float]]:
+    """Return the policy and the PRM for both counts of numbers, and the seconds that each part took.
+
+    `seed` is that of the PRM: of its start, the expert model, and of its training. The policy is the same.
+    """
     from actors.commands.sft import run_sft
     from actors.train.launch import run_training
     from airls_ray.runs.run_folder import RunFolder
 
-    first, base, expert = FOLDER / "first_part", FOLDER / "warm_start", FOLDER / "expert"
+    first, base, expert = FOLDER / "first_part", FOLDER / "warm_start", expert_folder(seed)
     cost = {}
     for name, folder, overrides in (
         ("warm start", first, ()),
         ("its second part", base, (f"model.path={first}", *SECOND_PART)),
-        ("expert model", expert, EXPERT),
+        ("expert model", expert, (*EXPERT, f"seed={1 + 100 * seed}")),
     ):
         if not (folder / "sft.json").exists():
             run_sft(settings(4, files, *overrides), folder, progress, resume=True)
         cost[name] = json.loads((folder / "sft.json").read_text())["seconds"]
-    config = settings(4, files, f"model.path={base}", f"prm.path={expert}", "search.problems=200")
+    prm = (f"name={_named('countdown_search', seed)}", f"seed={seed}", f"prm.path={expert}")
+    config = settings(4, files, f"model.path={base}", *prm, "search.problems=200")
     run = RunFolder(config.output / config.name)
     summary = run.read_summary() or run_training(config, resume=run.config_file.exists())
     cost["PRM"] = sum(summary["seconds"][part] for part in ("start", "train", "search"))
     checkpoint = run.latest_checkpoint()
     assert checkpoint is not None
     return Models(base, {"prm": checkpoint / "prm"}), cost
+
+
+def expert_folder(seed: int) -> Path:
+    """The model from which the PRM of that seed starts."""
+    return FOLDER / _named("expert", seed)
+
+
+def _named(part: str, seed: int) -> str:
+    return f"{part}_seed_{seed}" if seed else part
 
 
 if __name__ == "__main__":

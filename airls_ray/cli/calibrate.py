@@ -13,7 +13,8 @@ def calibrate(
         list[Path],
         typer.Argument(
             metavar="RECORDS...",
-            help="records.parquet of `airls-ray search` by best_of_n, on problems for validation.",
+            help="records.parquet of `airls-ray search` by best_of_n (others are left out), on problems for "
+            "validation.",
             show_default=False,
         ),
     ],
@@ -36,17 +37,17 @@ def calibrate(
     import pyarrow.parquet as pq
 
     from airls_ray.errors import ConfigError, DataError
-    from airls_ray.evaluation.calibrators import FILE, fit_records, write_calibrator
+    from airls_ray.evaluation.calibrators import FILE, fit_records, samples_of, write_calibrator
 
     if method == "quantile" and not 0.0 < level < 1.0:
         raise ConfigError(f"--level must lie between 0 and 1, but is {level:g}")
     rows = []
     for path in records:
         try:
-            rows += pq.read_table(path, columns=["leaves"]).to_pylist()
+            rows += pq.read_table(path, columns=["algorithm", "budget", "leaves"]).to_pylist()
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} cannot be read as records of a search: {error}") from None
-    found = fit_records(rows, method, level, pilot)
+    found = fit_records(samples_of(rows), method, level, pilot)
     target = output / FILE if output.is_dir() else output
     write_calibrator(found, target)
     typer.echo(

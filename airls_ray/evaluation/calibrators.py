@@ -129,6 +129,19 @@ def fit_records(
     return Calibrator(method, level if method == "quantile" else None, pilot, corners, values, len(kept))
 
 
+def samples_of(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the records of Best-of-N at its largest width: what other searches finish was chosen by scores.
+
+    Raises:
+        DataError: none is of it.
+    """
+    whole = [record for record in records if record["algorithm"] == "best_of_n"]
+    if not whole:
+        raise DataError("no record is of best_of_n, whose responses nothing has chosen: search by it, too")
+    widest = max(record["budget"] for record in whole)
+    return [record for record in whole if record["budget"] == widest]
+
+
 def write_calibrator(calibrator: Calibrator, path: Path) -> None:
     """Write it as JSON."""
     files.write_text(path, json.dumps(asdict(calibrator), indent=2) + "\n")

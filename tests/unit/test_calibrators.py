@@ -21,6 +21,7 @@ from airls_ray.evaluation.calibrators import (
     isotonic,
     isotonic_quantile,
     read_calibrator,
+    samples_of,
     write_calibrator,
 )
 from airls_ray.search.instance_adaptive import InstanceAdaptive
@@ -118,6 +119,14 @@ def test_a_score_is_of_the_first_responses_and_a_success_of_all() -> None:
 def test_too_few_responses_are_one_sentence() -> None:
     with pytest.raises(DataError, match="no record has 9 finished responses"):
         fit_records(records(), "isotonic", pilot=9)
+
+
+def test_only_the_widest_samples_are_learned_from() -> None:
+    widths = [("beam", 64), ("best_of_n", 4), ("best_of_n", 16), ("best_of_n", 16)]
+    rows = [{"algorithm": name, "budget": width, "leaves": []} for name, width in widths]
+    assert samples_of(rows) == rows[2:]
+    with pytest.raises(DataError, match="no record is of best_of_n"):
+        samples_of(rows[:1])
 
 
 def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
