@@ -171,8 +171,13 @@ def training_of(job: Job, recipe: Recipe, rate: float, seed: int) -> tuple[Confi
         *([] if recipe.labels in (None, TRACES) else ["supervised_prm.labels=outcome"]),
     ]  # fmt: skip
     config = load_config(config_path(job.task), overrides)
-    text_head = bool(config.supervised_prm.text_loss)
-    module = load_prm_module(job.base, config.prm.parameterisation, text_head=text_head)
+    module = load_prm_module(
+        job.base,
+        config.prm.parameterisation,
+        outcome_beta=config.prm.outcome_head,
+        head=config.prm.head,
+        text_head=bool(config.supervised_prm.text_loss),
+    )
     engine = TorchEngine(module, config.prm.learner)
     training: Any
     if recipe.labels is None:

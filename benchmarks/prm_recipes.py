@@ -7,8 +7,9 @@ from dataclasses import dataclass
 AGGREGATES = ("min", "prod", "mean", "last")
 SCALAR = ("prm.parameterisation=scalar_head", "prm.search_score=auto", "prm.log_prob=auto", "prm.reward=f")
 RATIO = ("prm.parameterisation=log_prob", "prm.search_score=ratio", "prm.log_prob=sum")
-TRUTH, TRACES = "truth", "traces"
-"""What is no label rule: the truth of the steps; no labels, but the traces as text to be likely."""
+TRUTH, TRACES, SPOILED = "truth", "traces", "spoiled"
+"""What is no label rule: the truth of the steps; no labels, but the traces as text to be likely; outcomes,
+and right rollouts with other numbers."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Recipe:
     overrides: tuple[str, ...]
     rates: tuple[float, ...]
     labels: str | None = None
-    """The label rule, `TRUTH` or `TRACES`; None: by the method's objective, from traces and outcomes."""
+    """The label rule, or `TRUTH`, `TRACES`, `SPOILED`; None: by the method's objective on what is stored."""
     aggregates: tuple[str, ...] = AGGREGATES
     """Tried, the best on validation problems is taken."""
 
@@ -94,6 +95,21 @@ RECIPES = (
     Recipe(
         "spa_rl", "SPA-RL, scalar head", ("method=orm", *SCALAR, "supervised_prm.step_loss=spa_rl"), _FAST,
         "outcome", ("odds", *AGGREGATES),
+    ),
+    Recipe("omega", "OmegaPRM, scalar head", ("method=orm", *SCALAR), _FAST, "omega_prm"),
+    Recipe(
+        "birm", "BiRM, scalar head",
+        ("method=orm", *SCALAR, "prm.outcome_head=1.0", "supervised_prm.step_loss=mean_squared_error"), _FAST,
+        "math_shepherd_soft",
+    ),
+    Recipe(
+        "sprm", "SPRM, a head on the frozen policy",
+        ("method=orm", *SCALAR, "prm.head=policy", "supervised_prm.step_loss=sprm"), _FAST, "outcome",
+        (*AGGREGATES, "geometric_mean"),
+    ),
+    Recipe(
+        "cooper", "Cooper with spoiled solutions, scalar head",
+        ("method=orm", *SCALAR, "supervised_prm.step_loss=cooper"), _FAST, SPOILED, ("last",),
     ),
     Recipe("truth", "true step labels, scalar head (upper bound)", ("method=orm", *SCALAR), _FAST, TRUTH),
     Recipe(

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prm_recipes import RECIPES, TRACES, TRUTH
+from prm_recipes import RECIPES, SPOILED, TRACES, TRUTH
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from airls_ray.config.schema import Config
     from airls_ray.console.progress import Progress
@@ -71,8 +73,9 @@ def sample(config: Config, base: Path, folder: Path, completions: int, progress:
                     )
                     write_labels(table, file, LabelFacts({"sampled": name}, cost))
     soft = read_labels(values)
-    rules = {one.labels for one in RECIPES if one.labels not in (None, TRUTH, TRACES)}
+    rules = {one.labels for one in RECIPES if one.labels not in (None, SPOILED, TRUTH, TRACES)}
     learn = {rule: labelled_by(rule, soft) for rule in rules if rule is not None}
+    learn[SPOILED] = with_spoiled(learn["outcome"], config, task, codec)
     learn[TRUTH] = with_labels(soft, soft["step_truth"].combine_chunks().cast(pa.list_(pa.int8())))
     facts = read_facts(values)
     return Samples(
@@ -102,7 +105,49 @@ def labelled_by(rule: str, soft: pa.Table) -> pa.Table:
     known = known_to(soft, None)
     values, _ = list_column(soft["labels"])
     known |= {"values": values.astype("float64"), "correct": (values > 0).astype("int64")}
+    known |= {"completions": known["last"] ^ True, "first_errors": first_errors_of(known)}
     return with_labels(soft, label_steps(LabelRuleConfig(name=rule), known))
+
+
+def first_errors_of(known: dict[str, Any]) -> NDArray[np.int64]:
+    """Where OmegaPRM's binary search ends, asked of the same completions as the other rules."""
+    import numpy as np
+
+    from airls_ray.prm.first_errors import find_first_errors
+
+    steps = np.bincount(known["step_rows"], minlength=len(known["outcomes"]))
+    starts = np.cumsum(steps) - steps
+    return find_first_errors(
+        steps,
+        known["outcomes"],
+        known["groups"],
+        lambda rollouts, positions: known["values"][starts[rollouts] + positions] > 0,
+    )
+
+
+def with_spoiled(table: pa.Table, config: Config, task: Any, codec: TextCodec) -> pa.Table:
+    """The rollouts by their outcomes and, of each solved problem, a right one with other numbers (Cooper)."""
+    import pyarrow as pa
+
+    from actors.commands.prm_labels import training_problems
+    from airls_ray.grading.worker import judge
+    from airls_ray.prm.spoiled import add_spoiled
+
+    problems = {row["problem_id"]: row for row in training_problems(config, codec).to_pylist()}
+
+    def judged(asked: Any, responses: Any, ends: Any) -> list[tuple[float, list[bool] | None]]:
+        verdicts = []
+        for problem, response, steps in zip(asked, responses, ends, strict=True):
+            given = [problems[problem][name] for name in ("prompt", "answer", "details")]
+            verdict = judge(task, [*given, codec.decode(response), codec.step_texts(response, steps)])
+            verdicts.append((verdict[0], verdict[2]))
+        return verdicts
+
+    # What is made of a rollout was not sampled, so that nobody knows its log-probabilities.
+    place = table.schema.get_field_index("logprobs")
+    unknown = pa.nulls(table.num_rows, table.schema.field(place).type)
+    plain = table.set_column(place, table.schema.field(place), unknown)
+    return add_spoiled(plain, codec, judged, config.seed, config.rollout.max_response_tokens)
 
 
 def with_labels(table: pa.Table, labels: pa.Array) -> pa.Table:
