@@ -39,6 +39,8 @@ class Variant:
     """Whether its PRM starts from a smaller policy, warm-started on the same traces."""
     teacher: str | None = None
     """For a distillation: the variant whose trained policy, of the same seed, is its PRM."""
+    wrapped_by: str | None = None
+    """A task that makes problems of those of another one, its option `task`."""
 
 
 OUTCOME_ONLY = ("method.updates_per_iteration=1", "method.step_weight=0.0")

@@ -84,6 +84,16 @@ SYSTEMS: tuple[Variant, ...] = (
     ),
     Variant("laser_d", "LASER-D", ("method.outcome_terms=[{name: laser_d, weight: 0.5}]",), "grpo"),
     Variant("laser", "LASER", ("method.outcome_terms=[{name: laser, weight: 0.5}]",), "grpo"),
+    Variant(
+        "gdpo",
+        "GDPO of outcome and LASER",
+        (
+            "method.outcome_terms=[{name: laser, weight: 0.5}]",
+            "method.separate_rewards=true",
+            "method.whiten=true",
+        ),
+        "grpo",
+    ),
     # The cosine is the whole reward, as in the paper.
     Variant(
         "cosine", "cosine reward", ("method.outcome_terms=[cosine]", "method.outcome_weight=0.0"), "grpo"
@@ -164,6 +174,7 @@ SYSTEMS: tuple[Variant, ...] = (
     Variant("dual_clip_updates", "dual clip, four updates", ("method.policy_loss=dual_clip", *FOUR), "grpo"),
     Variant("prioritised", "prioritised problems", ("train.problem_sampler=prioritised",), "grpo"),
     Variant("learnability", "problems by learnability", ("train.problem_sampler=learnability",), "grpo"),
+    Variant("prefix_rl", "PrefixRL", of="grpo", wrapped_by="prefix_rl"),
 )
 
 
@@ -236,7 +247,12 @@ def run_config(task: str, seed: int, one: Variant) -> Config:
     ]
     config = load_config(config_path(task), overrides)
     learning = {"iterations": ITERATIONS - config.warmup_iterations, "keep_checkpoints": 1}
-    return config.model_copy(update={"train": config.train.model_copy(update=learning)})
+    config = config.model_copy(update={"train": config.train.model_copy(update=learning)})
+    if one.wrapped_by is None:
+        return config
+    inner = {"name": task, **config.task.model_dump(mode="json", exclude_defaults=True)}
+    wrapped = {"task": {"name": one.wrapped_by, "options": {"task": inner}}}
+    return type(config).model_validate(config.model_dump(mode="json") | wrapped)
 
 
 def run(task: str, seed: int, one: Variant, config: Config, progress: Progress) -> dict[str, Any]:
