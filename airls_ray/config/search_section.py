@@ -93,6 +93,9 @@ class MCTSConfig(StrictModel):
     widening: bool = True
     """Whether a node gets more children when nothing is left to expand; else the search ends there, often
     long before its budget."""
+    widening_power: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """[C] a: a node with n visits gets more children on the way down while it has fewer than n^a (progressive
+    widening); 0: only when nothing is left to expand."""
 
 
 class ChunkResetConfig(StrictModel):

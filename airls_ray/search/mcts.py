@@ -54,6 +54,9 @@ class MCTS(Searcher):
     """Leaves of a round. Those already chosen count as a visit of value 0 (virtual loss)."""
     widening: bool = True
     """Whether a search with all its nodes closed goes on; else it ends, whatever it may still spend."""
+    widening_power: float = 0.0
+    """a: selection stops at a node with n visits that has fewer than n^a sampled children, which gets more;
+    0: it always goes on to a leaf."""
 
     def plan(self, state: SearchState) -> list[Want]:
         """The next leaves."""
@@ -94,6 +97,8 @@ class MCTS(Searcher):
         while ROOT not in tree.blocked:
             node = ROOT
             while tree.children[node]:
+                if self.widening_power and tree.sampled[node] < known.count(node) ** self.widening_power:
+                    return node
                 open_children = [child for child in tree.children[node] if child not in tree.blocked]
                 node = self._best_child(state, tree, known, node, open_children)
             if not state.nodes[node].finished:

@@ -194,6 +194,20 @@ def test_a_closed_root_with_enough_children_leaves_the_widening_to_the_best_one(
     assert asked(mcts, state) == [(2, 3, False)]
 
 
+def test_a_node_gets_more_children_on_the_way_down_while_it_has_few_for_its_visits():
+    mcts = MCTS(20, expansion=2, selection="uct", aggregate="last", exploration=0.0, widening_power=0.9)
+    state = mcts.start(0)
+    tell(mcts, state, step(0.9), step(0.1))
+    assert asked(mcts, state) == [(1, 2, False)]  # the root has 2 children and 2 visits, 2^0.9 = 1.87
+    tell(mcts, state, step(0.8), step(0.7))
+    assert asked(mcts, state) == [(ROOT, 2, False)]  # 2 and 4, 4^0.9 = 3.48
+    tell(mcts, state, step(0.3, token=20), step(0.2, token=21))
+    # The root has 4 and 6, 6^0.9 = 5.02, and gets two more; then 6 and 8, and node 1 has 2 and 3, 3^0.9 = 2.69.
+    assert asked(mcts, state) == [(ROOT, 2, False)]
+    tell(mcts, state, step(0.3, token=22), step(0.2, token=23))
+    assert asked(mcts, state) == [(ROOT, 2, False)]  # 8^0.9 = 6.5
+
+
 def test_equal_siblings_count_once():
     mcts = MCTS(8, expansion=3, selection="uct", aggregate="last")
     state = mcts.start(0)

@@ -17,6 +17,7 @@ def build(config: SearchConfig, width: int, how: Aggregate) -> MCTS:
         mcts.value,
         how,
         widening=mcts.widening,
+        widening_power=mcts.widening_power,
     )
 
 
