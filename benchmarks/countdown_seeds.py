@@ -105,7 +105,7 @@ def response_logprobs(model: Path, samples: Samples, config: Config, codec: Text
     from airls_ray.models.load import load_policy_module
 
     found = token_logprobs(
-        FrozenEngine(load_policy_module(model)),
+        FrozenEngine(load_policy_module(model, config.model.dtype)),
         samples.rows,
         temperature=config.rollout.temperature,
         tokens_per_microbatch=config.prm.learner.tokens_per_microbatch,

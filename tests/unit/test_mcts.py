@@ -22,6 +22,9 @@ VARIANTS = [
     {"selection": "puct", "value": "rollout"},
     {"selection": "puct", "parallel": 3},
     {"selection": "uct", "value": "rollout", "parallel": 3},
+    {"selection": "puct", "widening_power": 0.7},
+    {"selection": "uct", "widening_power": 0.7, "parallel": 3},
+    {"selection": "uct", "value": "rollout", "widening_power": 0.7},
 ]
 """Searches with every setting."""
 
@@ -363,7 +366,7 @@ def test_a_search_that_runs_short_goes_straight_down():
 # Whole searches
 
 
-@pytest.mark.parametrize("variant", [each for each in VARIANTS if each.get("value") != "rollout"])
+@pytest.mark.parametrize("variant", [one for one in VARIANTS if not {"value", "widening_power"} & set(one)])
 def test_it_finds_every_response_of_a_small_tree_that_it_can_afford(variant: dict[str, Any]):
     mcts = MCTS(27, expansion=3, **variant)
     state = search(mcts, EveryLetter(letters=3, max_steps=3))
