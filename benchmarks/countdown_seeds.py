@@ -64,11 +64,13 @@ def main(
     samples = read_samples(countdown.all_folder(NUMBERS, ALGORITHM) / "records.parquet", codec)
 
     figures = {"policy": choosing(samples, samples.log_probs)}
-    for seed, models in enumerate(trained):
-        for name, model in (("expert", countdown.expert_folder(seed)), ("prm", models.prms["prm"])):
-            scores = response_logprobs(model, samples, config, codec)
-            # As search_score=product does: half the sum, which ranks the same.
-            figures[f"{name}, seed {seed}"] = choosing(samples, scores + samples.log_probs)
+    with progress.track("Scoring the samples", 2 * seeds) as bar:
+        for seed, models in enumerate(trained):
+            for name, model in (("expert", countdown.expert_folder(seed)), ("prm", models.prms["prm"])):
+                scores = response_logprobs(model, samples, config, codec)
+                # As search_score=product does: half the sum, which ranks the same.
+                figures[f"{name}, seed {seed}"] = choosing(samples, scores + samples.log_probs)
+                bar.advance(1)
     shown = [[name, *(f"{value:.3f}" for value in found.values())] for name, found in figures.items()]
     progress.table(f"countdown, {NUMBERS} numbers", shown, ("chosen by", *figures["policy"]))
     progress.say(f"written to {common.write_result('countdown_seeds', figures)}")

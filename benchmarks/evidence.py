@@ -7,7 +7,8 @@
     pretrained_prm.json the same from a pretrained model
     pretrained_online.json  AIRL-S and GRPO from a pretrained model
     puzzle_search.json  live search on a puzzle by each scorer
-    countdown.json      search with four numbers
+    countdown.json      search with three and four numbers
+    countdown_seeds.json  the PRM of three seeds choosing among the same samples
     reward_hacking.json policies that learn from a PRM's reward alone
 
 Runs nothing itself: `docs/evidence.md` says which command makes which file.
@@ -30,6 +31,7 @@ SOURCES = (
     "pretrained_online",
     "puzzle_search",
     "countdown",
+    "countdown_seeds",
     "reward_hacking",
 )
 
@@ -57,6 +59,7 @@ def main() -> None:
         "pretrained_online": found["pretrained_online"],
         "puzzle_search": found["puzzle_search"],
         "countdown": found["countdown"],
+        "countdown_seeds": found["countdown_seeds"],
         "reward_hacking": found["reward_hacking"],
     }
     progress = make_progress()

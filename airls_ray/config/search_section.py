@@ -82,18 +82,19 @@ class ParticleConfig(StrictModel):
 class MCTSConfig(StrictModel):
     """Monte Carlo tree search over steps."""
 
-    expansion: PositiveInt = 4
-    """Children of a node that is expanded."""
+    expansion: PositiveInt = 2
+    """Children that a node gets at a time."""
     selection: Literal["uct", "puct"] = "puct"
     """How a child is chosen on the way down."""
-    exploration: NonNegativeFloat = 1.0
-    """Weight of the exploration term."""
+    exploration: NonNegativeFloat = 0.1
+    """[C] Weight of the exploration term. Scores of prefixes differ by a tenth or so: at a weight of 1 the term
+    decides alone."""
     value: Literal["prm", "rollout"] = "prm"
     """Value of a new leaf: its score, or that of a whole response continued from it."""
     widening: bool = True
     """Whether a node gets more children when nothing is left to expand; else the search ends there, often
     long before its budget."""
-    widening_power: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    widening_power: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.7
     """[C] a: a node with n visits gets more children on the way down while it has fewer than n^a (progressive
     widening); 0: only when nothing is left to expand."""
 

@@ -37,7 +37,9 @@ class MCTS(Searcher):
     Equal siblings count once, and a finished response is a leaf whose value is backed up again when selection
     comes back to it: without an expansion, and once a round at most, so that selection ends. A node below
     which all responses are finished is closed: it is not selected any more. When nothing is left to expand, a
-    node gets more children (`_to_widen`).
+    node gets more children (`_to_widen`); with `widening_power` also on the way down.
+
+    Defaults are the textbook's; those of a run are `search.mcts`.
     """
 
     width: int
