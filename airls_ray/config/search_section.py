@@ -87,8 +87,8 @@ class MCTSConfig(StrictModel):
     selection: Literal["uct", "puct"] = "puct"
     """How a child is chosen on the way down."""
     exploration: NonNegativeFloat = 0.1
-    """[C] Weight of the exploration term. Scores of prefixes differ by a tenth or so: at a weight of 1 the term
-    decides alone."""
+    """[C] Weight of the exploration term. Scores of prefixes differ by a tenth or so: at a weight of 1 this
+    term decides alone."""
     value: Literal["prm", "rollout"] = "prm"
     """Value of a new leaf: its score, or that of a whole response continued from it."""
     widening: bool = True
