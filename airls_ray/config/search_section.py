@@ -137,6 +137,8 @@ class ABMCTSConfig(StrictModel):
     """[P] Of the scores below a node, from which Thompson sampling draws."""
     batch: PositiveInt = 1
     """Steps of a round; more are faster and make the tree wider (treequest advises 5 at most)."""
+    value: Literal["prm", "rollout"] = "rollout"
+    """[C] Score of a node: that of a response which goes on from it, or of its prefix."""
 
 
 class AutoConfig(StrictModel):

@@ -6,7 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -106,15 +106,16 @@ def test_the_tree_is_the_one_of_a_library_that_is_never_made_again(
         assert tree_without_bridge(make, state, batch) == told
 
 
+@pytest.mark.parametrize("value", ["prm", "rollout"])
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_saved_state_goes_on_and_numpys_own_generator_is_left_alone(
-    make: Callable[[], TreeAlgorithm],
+    make: Callable[[], TreeAlgorithm], value: Literal["prm", "rollout"]
 ) -> None:
     np.random.seed(5)
     expected = np.random.random(3)
     np.random.seed(5)
-    plain = run(ABMCTS(8, make, 2), seed=1)
-    saved = run(ABMCTS(8, make, 2), seed=1, save=True, shuffle=0)
+    plain = run(ABMCTS(8, make, 2, value=value), seed=1)
+    saved = run(ABMCTS(8, make, 2, value=value), seed=1, save=True, shuffle=0)
     assert np.random.random(3) == pytest.approx(expected, abs=0.0)
     assert json.dumps(saved.to_json()) == json.dumps(plain.to_json())
 
@@ -144,6 +145,46 @@ def test_it_asks_for_the_steps_of_so_many_responses(make: Callable[[], TreeAlgor
         deepest = max(len(state.path(node)) for node in range(len(state.nodes)))
         assert len(finished) == width or asked >= int(width * mean) or "closed" in state.data
         assert asked <= width * (deepest + 1)
+
+
+class Remembers(ByScores):
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, float]] = []
+
+    def tell(self, state: Grown, trial_id: str, result: tuple[int, float]) -> Grown:
+        self.told.append(result)
+        return super().tell(state, trial_id, result)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_node_is_scored_by_a_response_that_goes_on_from_it(batch: int) -> None:
+    for seed in range(8):
+        library = Remembers()
+        state = run(ABMCTS(8, lambda made=library: made, batch, "last", "rollout"), seed=seed, end=0.2)
+        whole: dict[int, int] = {}
+        for at, node in enumerate(state.nodes):
+            if node.finished:
+                whole.setdefault(node.parent, at)  # the first one behind a node is its rollout
+        assert {node for node, _ in library.told} >= set(whole) - {0}
+        for node, score in library.told:
+            judged = node if state.nodes[node].finished else whole[node]
+            assert score == pytest.approx(state.value(judged, "last"))
+
+
+@pytest.mark.parametrize("width", [1, 2, 8, 32])
+@pytest.mark.parametrize("make", MAKERS)
+def test_rollouts_and_steps_cost_no_more_than_so_many_responses(
+    make: Callable[[], TreeAlgorithm], width: int
+) -> None:
+    for seed in range(4):
+        state = run(ABMCTS(width, make, value="rollout"), seed=seed, max_steps=5, end=0.0)
+        told = [node for batch in state.data["told"] for node in batch]
+        again = len(told) - len(set(told))
+        spent = sum(len(node.ends) for node in state.nodes) + again
+        assert 5 * (width - 1) < spent <= 5 * width
+        assert len(state.finished()) + again >= width
 
 
 def test_a_search_without_a_response_completes_its_deepest_prefix() -> None:
@@ -180,7 +221,7 @@ def test_a_finished_response_that_is_chosen_counts_as_its_own_child() -> None:
 @pytest.mark.parametrize("distribution", ["gaussian", "beta"])
 def test_the_library_goes_where_the_scores_are(distribution: str) -> None:
     """Of four first letters one is right: chance would go on behind it in a quarter of the steps."""
-    config = SearchConfig.model_validate({"ab_mcts": {"distribution": distribution}})
+    config = SearchConfig.model_validate({"ab_mcts": {"distribution": distribution, "value": "prm"}})
     right = [FIRST_LETTER] * 6
     behind = chosen = 0
     for seed in range(12):

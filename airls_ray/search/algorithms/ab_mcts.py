@@ -12,7 +12,7 @@ from airls_ray.search.treequest_bridge import ab_mcts_a, lacks_treequest
 def build(config: SearchConfig, width: int, how: Aggregate) -> ABMCTS:
     """Return the search with the given width."""
     section = config.ab_mcts
-    return ABMCTS(width, partial(ab_mcts_a, section.distribution), section.batch, how)
+    return ABMCTS(width, partial(ab_mcts_a, section.distribution), section.batch, how, section.value)
 
 
 def lacks(config: SearchConfig) -> str | None:
