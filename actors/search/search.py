@@ -48,9 +48,7 @@ _NOT_COMPARED = (
 )
 """Sections and settings of `search` that change no record, or of which a record says what it was."""
 
-_NEWER = (
-    "chunk_reset", "adaptive_consistency", "instance_adaptive", "ab_mcts", "auto", "vote", "overlap",
-)  # fmt: skip
+_NEWER = ("chunk_reset", "adaptive_consistency", "instance_adaptive", "auto", "vote", "overlap")
 """Settings of `search` that records of older searches do not know of."""
 
 
