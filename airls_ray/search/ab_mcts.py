@@ -110,10 +110,10 @@ class ABMCTS(Searcher):
         if self.value == "rollout":
             if not finished:
                 return min(self.batch, self.width)
-            mean = sum(_steps(state, node) for node in finished) / len(finished)
+            mean = max(sum(_steps(state, node) for node in finished) / len(finished), 1.0)
             again = asked - len({node for batch in told for node in batch})
             spent = sum(len(node.ends) for node in state.nodes) + again
-            return max(min(self.batch, int((self.width * mean - spent) / mean)), 0)
+            return max(min(self.batch, int(self.width - spent / mean + 1e-9)), 0)
         lengths = [len(state.path(node)) for node in finished or range(len(state.nodes))]
         depth = sum(lengths) / len(lengths) if finished else max(lengths) + 1
         left = int(self.width * depth - asked)
