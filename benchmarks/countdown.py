@@ -103,13 +103,16 @@ def measure(
     figures = compare(config, models, BUDGETS, search_folder(count) / str(problems))
     seconds = {f"search, {scorer}": seconds for scorer, seconds in figures.pop("seconds").items()}
     if full and problems < ALL:
-        best = max(
-            (row for row in figures["rows"] if row["scorer"] == "prm"), key=lambda row: row["accuracy"]
-        )
+        best = max((row for row in figures["rows"] if row["scorer"] == "prm"), key=accurate_and_cheap)
         summary = search_all(count, files, models, best["algorithm"])
         figures["all_problems"] = summary["algorithms"]
         seconds["search, all problems"] = summary["seconds"]["total"]
     return {**figures, "cost_seconds": {**cost, **seconds}}
+
+
+def accurate_and_cheap(row: Mapping[str, Any]) -> tuple[float, float]:
+    """What the best algorithm has most of: accuracy; of equal ones that with the fewest tokens."""
+    return row["accuracy"], -(row["policy_tokens"] + row["prm_tokens"])
 
 
 def search_all(count: int, files: Path | None, models: Models, algorithm: str) -> dict[str, Any]:
