@@ -47,12 +47,12 @@ def main(
         Path | None,
         typer.Option(help="Folder of cd3_test.jsonl and cd4_test.jsonl; without it, problems are generated."),
     ] = None,
-    problems: Annotated[int, typer.Option(min=1, help="Test problems.")] = 300,
-    validation: Annotated[int, typer.Option(min=8, help="Validation problems, generated anew.")] = 200,
+    problems: Annotated[int, typer.Option(min=1, help="Test problems.")] = 100,
+    validation: Annotated[int, typer.Option(min=8, help="Validation problems, generated anew.")] = 100,
 ) -> None:
     """Search validation problems, learn a calibration and a plan from them, and use both on test problems.
 
-    Twenty minutes on two cores after `benchmarks/countdown.py` with the same files, whose policy and PRM are
+    Twelve minutes on two cores after `benchmarks/countdown.py` with the same files, whose policy and PRM are
     used.
     """
     common.use_all_cores()

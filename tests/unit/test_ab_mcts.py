@@ -234,6 +234,24 @@ def test_the_library_goes_where_the_scores_are(distribution: str) -> None:
     assert chosen > 100 and behind / chosen > 0.38  # five standard deviations of chance
 
 
+@needs_treequest
+def test_the_library_goes_where_the_rollouts_score() -> None:
+    """Responses that begin with one of four letters are right: chance would extend those in a quarter."""
+
+    def score(response: tuple[int, ...]) -> float:
+        return float(letters_of(response)[0] == FIRST_LETTER)
+
+    behind = extended = 0
+    for seed in range(12):
+        searcher = make_searcher("ab_mcts", SearchConfig(), 16, "last")
+        state = run(searcher, seed=seed, step_tokens=1, max_steps=6, end=0.0, score=score)
+        told = {node for batch in state.data["told"] for node in batch}
+        deeper = [state.path(node)[0] for node in told if state.nodes[node].parent]
+        behind += sum(letters_of(state.nodes[first].tokens) == (FIRST_LETTER,) for first in deeper)
+        extended += len(deeper)
+    assert extended > 40 and behind / extended > 0.55  # chance would be 0.25
+
+
 def test_without_the_package_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the package treequest: pip install treequest"):
