@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.rollout.engine import Engine, Request, Sample
+from actors.rollout.engine import GREEDY_BELOW, Engine, Request, Sample
 from airls_ray.data.schemas import CONTINUATIONS
 from airls_ray.text.codec import TextCodec
-from airls_ray.truncation import Truncation
+from airls_ray.truncation import WHOLE, Truncation
 
 
 @dataclass
@@ -26,6 +26,7 @@ class _Piece:
     finish: str
     sampled: int
     ahead: list[int]
+    ahead_logprobs: list[float]
     ahead_ends: list[int]
     ahead_open: bool
 
@@ -92,7 +93,7 @@ def _piece(
         finish = "step" if len(tokens) < room else "length"  # nothing could follow
     else:  # no tokens were left: of the step, of the response, or of the piece that was asked for
         finish = "length" if sampled >= limit else "partial"
-    return _Piece(number, index, tokens, logprobs, ends, finish, sampled, [], [], finish == "step")
+    return _Piece(number, index, tokens, logprobs, ends, finish, sampled, [], [], [], finish == "step")
 
 
 def _look_ahead(
@@ -106,24 +107,33 @@ def _look_ahead(
     stops: Sequence[int],
 ) -> None:
     """Add one greedy step to every piece that still wants one."""
-    going = []
+    going, requests = [], []
     for piece in pieces:
         row = rows[piece.expansion]
         used = len(row["response"]) + len(piece.tokens) + len(piece.ahead)
         if step < row["lookahead"] and piece.ahead_open and used < max_response_tokens:
-            going.append((piece, [*row["prompt"], *row["response"], *piece.tokens, *piece.ahead], used))
-    requests = [
-        Request(prompt, 1, 0.0, min(max_response_tokens - used, max_step_tokens), 0, stops)
-        for _, prompt, used in going
-    ]
-    for (piece, _, _), [sample] in zip(going, engine.run(requests) if requests else [], strict=True):
+            going.append((piece, used))
+            prompt = [*row["prompt"], *row["response"], *piece.tokens, *piece.ahead]
+            most = min(max_response_tokens - used, max_step_tokens)
+            temperature, truncation = _greedy(row["temperature"])
+            requests.append(Request(prompt, 1, temperature, most, 0, stops, truncation))
+    for (piece, used), [sample] in zip(going, engine.run(requests) if requests else [], strict=True):
         found = _piece(
             codec, piece.expansion, 0, sample, False, len(sample.tokens), max_response_tokens - used
         )
         piece.ahead_ends.append(len(piece.ahead) + len(found.tokens))
         piece.ahead += found.tokens
+        piece.ahead_logprobs += found.logprobs
         piece.sampled += found.sampled
         piece.ahead_open = found.finish == "step"
+
+
+def _greedy(temperature: float) -> tuple[float, Truncation]:
+    """Temperature and truncation that draw the most probable token, whose log-probability is that at the
+    temperature given: an engine's own greedy choice has those at temperature 1."""
+    if temperature < GREEDY_BELOW or temperature == 1.0:
+        return 0.0, WHOLE
+    return temperature, Truncation(top_k=1)
 
 
 def _array(column: list[Any], kind: pa.DataType) -> pa.Array:

@@ -128,14 +128,15 @@ CONTINUATIONS = _versioned(
         ("step_ends", pa.list_(pa.int32())),
         ("finish", pa.dictionary(pa.int8(), pa.string())),
         ("ahead", pa.list_(pa.int32())),
+        ("ahead_logprobs", pa.list_(pa.float32())),
         ("ahead_ends", pa.list_(pa.int32())),
         ("sampled", pa.int32()),
     ],
 )
 """The continuations of expansion `expansion` (its row). `step_ends`: exclusive ends in `tokens`. `finish`:
 "step" (a step is over), "partial" (cut by `max_tokens`), "stop" (the response is over), "length" (no tokens
-were left). `ahead`: tokens looked ahead, with the ends of their steps. `sampled`: tokens that it cost, those
-cut off and looked ahead included."""
+were left). `ahead`: tokens looked ahead, with their log-probabilities and the ends of their steps. `sampled`:
+tokens that it cost, those cut off and looked ahead included."""
 
 GRADES = _versioned(
     "grades",

@@ -61,7 +61,7 @@ def _ended(ask: Ask, row: dict[str, Any]) -> dict[str, Any]:
     kept = max(end - before, 1)
     ends = [*(one for one in row["step_ends"] if one < kept), kept]
     cut = {"tokens": row["tokens"][:kept], "logprobs": row["logprobs"][:kept], "step_ends": ends}
-    return {**row, **cut, "finish": "stop", "ahead": [], "ahead_ends": []}
+    return {**row, **cut, "finish": "stop", "ahead": [], "ahead_logprobs": [], "ahead_ends": []}
 
 
 def _item(ask: Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bool]) -> Continuation:
@@ -72,13 +72,12 @@ def _item(ask: Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], boo
     goes_on = closes or state.nodes[node].finish == "partial"
     open_tokens, open_log_prob = state.last_step(node) if goes_on else (0, 0.0)
     ends = [len(tokens)] if closes else row["step_ends"]
-    bounds = pairwise([0, *ends])
     ahead = [len(tokens) + end for end in row["ahead_ends"]]
     return Continuation(
         prefix=ask.prefix,
         tokens=(*tokens, *row["ahead"]),
         step_ends=(*ends, *ahead),
-        log_probs=(*(fsum(row["logprobs"][start:end]) for start, end in bounds), *[0.0] * len(ahead)),
+        log_probs=(*_sums(row["logprobs"], ends), *_sums(row["ahead_logprobs"], row["ahead_ends"])),
         open_tokens=open_tokens,
         open_log_prob=open_log_prob,
         keep=len(tokens) if row["finish"] in ("step", "partial") else 0,
@@ -89,6 +88,11 @@ def _item(ask: Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], boo
         over=row["finish"] in ("stop", "length"),
         closes=closes,
     )
+
+
+def _sums(log_probs: Sequence[float], ends: Sequence[int]) -> list[float]:
+    """Of the tokens of each step."""
+    return [fsum(log_probs[start:end]) for start, end in pairwise([0, *ends])]
 
 
 def child_of(row: dict[str, Any], item: Continuation, scores: tuple[float, ...], max_steps: int) -> Child:
@@ -112,9 +116,12 @@ def child_of(row: dict[str, Any], item: Continuation, scores: tuple[float, ...],
     )
 
 
-def pay(ledger: Ledger, row: dict[str, Any], cost: int, settings: DriverSettings) -> None:
-    """Book one continuation."""
-    ledger.generations += 1 + len(row["ahead_ends"])
+def pay(ledger: Ledger, row: dict[str, Any], item: Continuation, cost: int, settings: DriverSettings) -> None:
+    """Book one continuation, and every step looked ahead behind it; its own prefix is its expansion's."""
+    looked = len(row["ahead_ends"])
+    ledger.generations += 1 + looked
+    behind = len(item.prefix) + len(row["tokens"])
+    ledger.prefill_tokens += sum(behind + start for start in (0, *row["ahead_ends"])[:looked])
     ledger.policy_tokens += row["sampled"]
     ledger.prm_tokens += cost
     ledger.flops += 2.0 * (settings.policy_parameters * row["sampled"] + settings.scorer_parameters * cost)

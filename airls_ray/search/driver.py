@@ -153,7 +153,7 @@ class SearchDriver:
             children = []
             for row, (item, scores, cost) in zip(one.rows, islice(found, len(one.rows)), strict=True):
                 children.append(child_of(row, item, scores, settings.max_steps))
-                pay(ledger, row, cost, settings)
+                pay(ledger, row, item, cost, settings)
             ledger.prefill_tokens += len(one.ask.prefix)
             if not state.rounds:
                 ledger.flops += 2.0 * settings.policy_parameters * len(one.ask.prefix)

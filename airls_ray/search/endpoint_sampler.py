@@ -103,7 +103,7 @@ class EndpointSampler:
                 raise
             # Others of its problem are shorter: this prefix alone ends, where the model's context does.
             end = {"tokens": [self._codec.eos_id], "logprobs": [0.0], "step_ends": [1], "finish": "length"}
-            none = {"ahead": [], "ahead_ends": [], "sampled": 0}
+            none = {"ahead": [], "ahead_logprobs": [], "ahead_ends": [], "sampled": 0}
             return [{"expansion": number, "index": at, **end, **none} for at in range(row["count"])]
         samples = [self._sample(choice, row["whole"]) for choice in choices]
         return [
@@ -202,6 +202,7 @@ class EndpointSampler:
             "step_ends": ends,
             "finish": finish,
             "ahead": [],
+            "ahead_logprobs": [],
             "ahead_ends": [],
             "sampled": sample.sampled,
         }

@@ -65,6 +65,7 @@ class Words:
                         "step_ends": ends,
                         "finish": finish,
                         "ahead": ahead,
+                        "ahead_logprobs": [-0.2] * len(ahead),
                         "ahead_ends": [2] if ahead else [],
                         "sampled": len(tokens) + len(ahead),
                     }

@@ -41,7 +41,8 @@ class Script(FakeEngine):
         return [[self._cut(self._script(request), request)] * request.samples for request in requests]
 
     def _script(self, request: Request) -> Sample:
-        tokens = [*(self.greedy if request.temperature == 0 else self.tokens), self.eos]
+        greedy = request.temperature == 0 or request.truncation.top_k == 1
+        tokens = [*(self.greedy if greedy else self.tokens), self.eos]
         return Sample(tokens, [-0.5] * len(tokens), "stop")
 
 
@@ -114,6 +115,22 @@ def test_what_is_looked_ahead_is_greedy_and_apart(codec: TextCodec) -> None:
     assert (row["ahead"], row["ahead_ends"]) == (ahead * 2, [len(ahead), 2 * len(ahead)])
     assert row["sampled"] == len(step) + 2 * len(ahead)
     assert list(engine.asked[-1].prompt) == [5, 6, *step, *ahead]
+
+
+def test_steps_looked_ahead_have_the_log_probabilities_that_the_engine_gave(codec: TextCodec) -> None:
+    step, ahead = codec.encode_trace("1+2=3;")[:-1], codec.encode_trace("9;")[:-1]
+    row = one(expand(Script(step, codec.eos_id, greedy=ahead), codec, wants(lookahead=2), 40, 40))
+    assert row["ahead_logprobs"] == [-0.5] * 2 * len(ahead)
+
+
+@pytest.mark.parametrize(("temperature", "asked", "top_k"), [(1.0, 0.0, 0), (0.0, 0.0, 0), (0.5, 0.5, 1)])
+def test_looking_ahead_has_the_log_probabilities_of_the_temperature(
+    codec: TextCodec, temperature: float, asked: float, top_k: int
+) -> None:
+    step = codec.encode_trace("1+2=3;")[:-1]
+    engine = Script(step, codec.eos_id, greedy=step)
+    expand(engine, codec, wants(lookahead=1, temperature=temperature), 40, 40)
+    assert (engine.asked[-1].temperature, engine.asked[-1].truncation.top_k) == (asked, top_k)
 
 
 def test_nothing_is_looked_ahead_behind_an_end(codec: TextCodec) -> None:

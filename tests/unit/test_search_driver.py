@@ -66,6 +66,21 @@ def test_steps_looked_ahead_count_in_the_value_of_their_node_alone() -> None:
     assert search.state.step_scores(child)[0] == own
 
 
+def test_a_scorer_is_told_the_log_probabilities_of_steps_looked_ahead() -> None:
+    scorer = Sums()
+    run(Beam(1, 1, lookahead=1), Words(steps=2), scorer=scorer)
+    assert scorer.items[0].log_probs == pytest.approx((-0.3, -0.4))  # 3 tokens of -0.1, and 2 of -0.2
+
+
+def test_every_step_looked_ahead_is_given_its_whole_prefix() -> None:
+    plain, ahead = (run(Beam(2, 1, lookahead=steps), Words(steps=2))[0] for steps in (0, 1))
+    nodes = ahead.state.nodes
+    behind = [
+        2 + len(ahead.state.response(at)) for at, node in enumerate(nodes) if at and node.finish == "step"
+    ]
+    assert ahead.ledger.prefill_tokens == plain.ledger.prefill_tokens + sum(behind)
+
+
 def test_scores_of_a_path_are_those_of_the_whole_response() -> None:
     for generator in (Words(steps=3), Words(steps=3, end_alone=True)):
         [search] = run(Beam(4, 2), generator)

@@ -83,6 +83,7 @@ class Chains:
             "step_ends": ends,
             "finish": finish,
             "ahead": [],
+            "ahead_logprobs": [],
             "ahead_ends": [],
             "sampled": len(tokens),
         }
