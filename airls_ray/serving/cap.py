@@ -79,7 +79,7 @@ class Capped(Searcher):
     def _end(self, child: Child, used: int) -> Child:
         full = used + len(child.tokens) >= self.most
         return (
-            replace(child, finish="length", ahead=())
+            replace(child, finish="length", ahead=(), ahead_tokens=())
             if full and child.finish in ("step", "partial")
             else child
         )

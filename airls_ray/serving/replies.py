@@ -36,7 +36,7 @@ class SearchReport(BaseModel):
     score: float | None
     """Of the first choice."""
     scores: list[float | None]
-    """Of all choices."""
+    """Of all choices that differ."""
     finished_responses: int
     rounds: int
     stopped_by: str | None
@@ -98,15 +98,24 @@ class Found:
     job: Job
     search: Search
     answers: Sequence[Answer]
+    """At least one, at most `n`."""
+
+    def all_choices(self) -> list[Answer]:
+        """Return `n` answers, the last one again where the search found fewer."""
+        return [*self.answers, *[self.answers[-1]] * (self.job.count - len(self.answers))]
 
 
 class Replies:
     """All that is sent about the answers to one request."""
 
     def __init__(self, chat: bool, model: str, scorer: str, found: Sequence[Found]) -> None:
-        """`chat`: the form; `found`: by prompt."""
+        """`chat`: the form; `found`: by prompt. With several prompts each has `n` choices, since clients tell
+        by position whose they are."""
         self._chat = chat
-        self._answers = [answer for one in found for answer in one.answers]
+        several = len(found) > 1
+        self._answers = [
+            answer for one in found for answer in (one.all_choices() if several else one.answers)
+        ]
         self._fields = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),

@@ -12,6 +12,7 @@ from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
 from airls_ray.search.early_rejection import EarlyRejection
 from airls_ray.search.searcher import Searcher
+from airls_ray.search.tree import Child
 from airls_ray.serving.cap import Capped
 from tests.unit.search_fakes import run
 from tests.unit.serving.fakes import Chains, Make, fields, until
@@ -71,6 +72,16 @@ def test_the_temperature_is_the_requests_or_the_configurations(
 
 
 # ------------------------------------------------------------------------------------- limits
+def test_nothing_is_looked_ahead_behind_a_response_that_the_cap_ended() -> None:
+    capped = Capped(Beam(1, 1, lookahead=1), 2)
+    state = capped.start(0)
+    [asked] = capped.ask(state)
+    child = Child((5, 6), -1.0, (0.5,), "step", ahead=(0.25,), ahead_tokens=(3,))
+    capped.tell(state, asked.ticket, [child])
+    [_, node] = state.nodes
+    assert (node.finish, node.ahead, node.ahead_tokens) == ("length", (), ())
+
+
 @pytest.mark.parametrize("algorithm", ["best_of_n", "beam", "dvts", "early_rejection", "lookahead"])
 @pytest.mark.parametrize("most", [1, 6, 8, 12])
 def test_a_response_is_no_longer_than_max_tokens(make: Make, algorithm: str, most: int) -> None:

@@ -186,6 +186,30 @@ def test_a_stream_is_the_whole_answer_step_by_step(make: Make) -> None:
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
+class FirstHasOne(Chains):
+    """Prompts that begin as the first one did have one response alone."""
+
+    def step(self, seen: list[int], row: dict[str, Any], new: int, seed: list[int]) -> list[int]:
+        self.digits = 1 if row["prompt"][0] == self.rows[0]["prompt"][0] else 10
+        return super().step(seen, row, new, seed)
+
+
+def test_every_one_of_several_prompts_has_n_choices_where_clients_look_for_them(make: Make) -> None:
+    endpoint = make(FirstHasOne(steps=2))
+    search = {"algorithm": "mcts", "budget": 4}
+    body = endpoint.post(prompt=["1+1=", "7+3*4="], n=2, search=search).json()
+    texts = [choice["text"] for choice in body["choices"]]
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
+    assert texts[0] == texts[1] != texts[2] != texts[3]
+    assert [len(report["scores"]) for report in body["search"]] == [1, 2]
+
+
+def test_one_prompt_has_no_choice_twice(make: Make) -> None:
+    endpoint = make(FirstHasOne(steps=2))
+    body = endpoint.post(prompt="1+1=", n=2, search={"algorithm": "mcts", "budget": 4}).json()
+    assert len(body["choices"]) == 1
+
+
 def test_replies_and_events_are_what_the_types_of_openai_take(make: Make) -> None:
     from openai.types import Completion
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
