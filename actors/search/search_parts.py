@@ -180,15 +180,15 @@ class ScorerGroup:
         """Wait for all shares; those of scorers that are lost are asked for again."""
         scores: list[tuple[float, ...]] = [()] * len(items)
         costs = [0] * len(items)
-        losses = 0
+        tries = 0
         while asked:
+            tries += 1
             left: list[int] = []
             for actor, share, ref in asked:
                 try:
                     answer: Scores = cluster.fetch(ref, self._deadline, "step scoring")
                 except ProcessLost as error:
-                    losses += 1
-                    self._replace(actor, error, losses)
+                    self._replace(actor, error, tries)
                     left += share
                     continue
                 for at, one, cost in zip(share, *answer, strict=True):
@@ -216,8 +216,12 @@ class ScorerGroup:
         )
         return sum(one for one, _ in found), sum(other for _, other in found)
 
-    def _replace(self, actor: Any, error: ProcessLost, losses: int) -> None:
-        """Put another scorer in the place of one that died or hung, or go on without it."""
+    def _replace(self, actor: Any, error: ProcessLost, tries: int) -> None:
+        """Put another scorer in the place of one that died or hung, or go on without it.
+
+        `tries`: how often the batch was asked for. Several that are lost at once, as with their node, are one
+        loss.
+        """
         processes.kill(actor)
         at = self._actors.index(actor)
         if self._restart is None:
@@ -227,8 +231,8 @@ class ScorerGroup:
             return
         logging.getLogger(__name__).warning("%s; a step scorer is started again", error)
         self._actors[at] = self._restart()
-        if losses >= self._attempts:
-            raise RunError(f"step scorers were lost {losses} times in one batch, the last time: {error}")
+        if tries >= self._attempts:
+            raise RunError(f"step scorers were lost {tries} times in one batch, the last time: {error}")
 
 
 class OracleScorer:

@@ -32,7 +32,7 @@ class AdaptiveConsistency(Searcher):
     def plan(self, state: SearchState) -> list[Want]:
         """More samples, unless there are enough or the vote is decided."""
         sampled = len(state.finished())
-        if sampled >= self.width or self._is_decided(state):
+        if sampled >= self.width or (sampled and self._is_decided(state)):
             return []
         count = self.batch if sampled else fewest_votes(self.threshold)
         return [Want(ROOT, min(count, self.width - sampled), whole=True)]

@@ -113,7 +113,8 @@ def search_task_by_endpoint(
 def _grade(
     problems: Sequence[Problem], found: Sequence[SearchResult], pool: GraderPool
 ) -> list[tuple[float, list[float]]]:
-    """Return for each problem the outcome of the chosen response (0: there is none), and those of all."""
+    """Return for each problem the outcome of the chosen response (the mean of all that tie; 0: there is
+    none), and those of all."""
     requests = [
         GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), one.response)
         for problem, result in zip(problems, found, strict=True)
@@ -123,7 +124,7 @@ def _grade(
     judged = []
     for result in found:
         outcomes = [next(grades).outcome for _ in result.candidates]
-        chosen = 0.0 if result.best is None else outcomes[result.candidates.index(result.best)]
+        chosen = sum(share * one for share, one in zip(result.chances, outcomes, strict=True))
         judged.append((chosen, outcomes))
     return judged
 

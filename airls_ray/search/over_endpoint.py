@@ -27,7 +27,7 @@ from airls_ray.search.endpoint_sampler import EndpointSampler
 from airls_ray.search.ledger import Limits
 from airls_ray.search.live import DriverSettings, Search, SearchProblem
 from airls_ray.search.own_scorer import open_own
-from airls_ray.search.records import Leaf, choose
+from airls_ray.search.records import Leaf, chances, choose
 from airls_ray.search.registry import algorithm_of, make_searcher
 from airls_ray.search.searcher import Searcher
 from airls_ray.seeding import derive_seed
@@ -74,6 +74,8 @@ class SearchResult:
     """The ledger of the search (`airls_ray.search.ledger`): generations, policy_tokens, seconds and more."""
     sure: bool = True
     """Whether `best` reaches what `search.abstain` asks for; not where there is none."""
+    chances: tuple[float, ...] = ()
+    """Of each candidate to be chosen, with sum 1: those that tie share it; `best` is the oldest of them."""
 
     @property
     def response(self) -> str:
@@ -263,10 +265,12 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
         or searcher.answer_rule(state)
         or algorithm_of(config.search.algorithms[0]).answer
     )
-    chosen = choose(leaves, rule, config.search.vote)
+    vote = config.search.vote
+    chosen = choose(leaves, rule, vote)
     best = None if chosen is None else candidates[chosen]
+    shares = tuple(chances(leaves, rule, vote).tolist()) if leaves else ()
     sure = best is not None and _is_sure(best, candidates, config.search.abstain)
-    return SearchResult(problem, best, tuple(candidates), search.ledger.figures(), sure)
+    return SearchResult(problem, best, tuple(candidates), search.ledger.figures(), sure, shares)
 
 
 def _is_sure(best: Candidate, candidates: Sequence[Candidate], abstain: AbstainConfig) -> bool:

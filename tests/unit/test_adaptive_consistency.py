@@ -117,6 +117,10 @@ def test_the_first_round_can_decide_and_the_next_ones_have_a_batch() -> None:
         assert sampled == min(4 + 8 * (found.state.rounds - 1), 40)
 
 
+def test_a_threshold_of_0_is_reached_by_the_first_sample() -> None:
+    assert {len(one.state.finished()) for one in search(width=9, threshold=0.0)} == {1}
+
+
 def test_without_any_answer_all_samples_are_made() -> None:
     found = search(lambda asked, responses: [None] * len(responses), width=9)
     assert {len(one.state.finished()) for one in found} == {9}

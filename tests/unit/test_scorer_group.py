@@ -75,6 +75,13 @@ def test_a_batch_that_kills_every_scorer_is_given_up_and_the_next_one_is_scored(
     assert group.score(ITEMS) == (SCORES, [1] * 4)
 
 
+def test_scorers_that_are_lost_together_are_one_loss(killed: list[Any]) -> None:
+    lost = [Scorer(losses=1) for _ in range(3)]
+    group = ScorerGroup(lost, 60, Scorer, attempts=3)
+    assert group.score(ITEMS) == (SCORES, [1] * 4)
+    assert killed == lost
+
+
 def test_without_replacement_the_others_take_over(killed: list[Any]) -> None:
     group = ScorerGroup([Scorer(losses=1), Scorer()], 60)
     assert group.score(ITEMS) == (SCORES, [1] * 4)

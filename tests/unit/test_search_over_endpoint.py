@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,12 @@ import airls_ray
 from airls_ray.config.schema import FileTaskConfig, PRMConfig
 from airls_ray.errors import ConfigError, DataError, ModelError, RunError
 from airls_ray.evaluation import endpoint
+from airls_ray.grading.pool import GradeRequest
 from airls_ray.prm.folder import write_prm_form
 from airls_ray.prm.items import StepText
+from airls_ray.search.endpoint_task import _grade
 from airls_ray.search.over_endpoint import SearchResult, scoring_of
+from airls_ray.tasks.base import Problem
 from airls_ray.tasks.families.file import FileTask
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.make_tokenizer import train_tokenizer
@@ -188,6 +192,35 @@ def test_a_vote_counts_answers() -> None:
     answers = [one.answer for one in result.candidates]
     assert result.best is not None
     assert answers.count(result.best.answer) == max(answers.count(one) for one in answers)
+
+
+class Flat(Digits):
+    """Scores every step alike."""
+
+    @staticmethod
+    def one(step: str) -> float:
+        return 0.5
+
+
+def test_candidates_that_tie_share_the_choice_and_the_oldest_is_given() -> None:
+    [result, _] = search(FakePolicy(), Flat(), budget=4)
+    assert result.chances == pytest.approx([1 / len(result.candidates)] * len(result.candidates))
+    assert result.best is result.candidates[0]
+
+
+def test_the_outcome_of_a_problem_is_the_mean_of_the_candidates_that_tie() -> None:
+    found = search(FakePolicy(), Flat(), budget=8)
+    right = found[0].candidates[-1].answer
+
+    def grade(requests: Sequence[GradeRequest]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(outcome=float(f"boxed{{{right}}}" in one.response)) for one in requests]
+
+    problems = [Problem(str(at), text, str(right)) for at, text in enumerate(PROBLEMS)]
+    pool: Any = SimpleNamespace(grade=grade)
+    for (outcome, outcomes), result in zip(_grade(problems, found, pool), found, strict=True):
+        answers = [one.answer for one in result.candidates]
+        assert outcomes == [float(answer == right) for answer in answers]
+        assert outcome == pytest.approx(answers.count(right) / len(answers))
 
 
 # ---------------------------------------------------------------------------------------- refusals
