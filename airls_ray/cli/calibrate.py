@@ -44,7 +44,7 @@ def calibrate(
     rows = []
     for path in records:
         try:
-            rows += pq.read_table(path, columns=["algorithm", "budget", "leaves"]).to_pylist()
+            rows += pq.read_table(path, columns=["algorithm", "scorer", "budget", "leaves"]).to_pylist()
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} cannot be read as records of a search: {error}") from None
     found = fit_records(samples_of(rows), method, level, pilot)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 from airls_ray.data.rows import Row, kind_of, optional_text, outcome_of, read_rows, scores_of, text_of
 from airls_ray.errors import DataError
@@ -36,16 +37,25 @@ def read_sample_files(paths: Sequence[Path]) -> dict[str, dict[str, list[Sample]
     Records of a search (`records.parquet`, with `leaves`) give a sample for each finished response.
 
     Returns:
-        For each search of records (by algorithm, budget and seed; "" for rows of samples) the samples of each
-        problem. All in the order in which they are first seen.
+        For each search of records (by algorithm, budget, seed and scorer; "" for rows of samples) the samples
+        of each problem. All in the order in which they are first seen.
 
     Raises:
-        DataError: one sentence with the file, the line (JSONL) or row and what is wrong.
+        DataError: one sentence with the file, the line (JSONL) or row and what is wrong; a search's record of
+            a problem comes twice.
     """
     searches: dict[str, dict[str, list[Sample]]] = {}
+    searched: set[tuple[str, Any]] = set()
     for path in paths:
         for where, row in read_rows(path):
-            problems = searches.setdefault(_search(row), {})
+            name = _search(row)
+            if name and (name, row.get("problem_id")) in searched:
+                raise DataError(
+                    f"{where}: {name}, has a record of problem {row.get('problem_id')!r} already: give the "
+                    "records of a search once"
+                )
+            searched.add((name, row.get("problem_id")))
+            problems = searches.setdefault(name, {})
             for sample in _samples(where, row):
                 problems.setdefault(sample.problem_id, []).append(sample)
     return {name: problems for name, problems in searches.items() if problems}
@@ -55,7 +65,8 @@ def _search(row: Row) -> str:
     """Name of the search that a record is of; a sample is of none."""
     if "leaves" not in row:
         return ""
-    return f"{row.get('algorithm')} with N = {row.get('budget')}, seed {row.get('seed')}"
+    named = f"{row.get('algorithm')} with N = {row.get('budget')}, seed {row.get('seed')}"
+    return f"{named}, by {row['scorer']}" if row.get("scorer") else named
 
 
 def _samples(where: str, row: Row) -> list[Sample]:

@@ -39,6 +39,8 @@ class Calibrator:
     """In [0, 1], not falling."""
     problems: int
     """From how many it was learned."""
+    scorer: str = ""
+    """Whose scores these are, as `search.scorer` names it; empty: unknown, as in files of before."""
 
     def __call__(self, score: float) -> float:
         """Return the probability of success, in [0, 1]."""
@@ -126,18 +128,26 @@ def fit_records(
     if method == "quantile":
         fitted = isotonic_quantile(scores, successes, level)
     corners, values = (tuple(float(one) for one in column) for column in fitted)
-    return Calibrator(method, level if method == "quantile" else None, pilot, corners, values, len(kept))
+    quantile_of = level if method == "quantile" else None
+    scorer = str(records[0].get("scorer") or "")
+    return Calibrator(method, quantile_of, pilot, corners, values, len(kept), scorer)
 
 
 def samples_of(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the records of Best-of-N at its largest width: what other searches finish was chosen by scores.
 
     Raises:
-        DataError: none is of it.
+        DataError: none is of it, or they have several scorers.
     """
     whole = [record for record in records if record["algorithm"] == "best_of_n"]
     if not whole:
         raise DataError("no record is of best_of_n, whose responses nothing has chosen: search by it, too")
+    scorers = sorted({str(record.get("scorer")) for record in whole})
+    if len(scorers) > 1:
+        raise DataError(
+            f"the records have several scorers ({', '.join(scorers)}), and a score means something else by "
+            "each: calibrate one at a time"
+        )
     widest = max(record["budget"] for record in whole)
     return [record for record in whole if record["budget"] == widest]
 

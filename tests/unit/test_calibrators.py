@@ -12,6 +12,7 @@ from scipy.optimize import isotonic_regression, linprog
 
 from airls_ray.cli import main as cli
 from airls_ray.config import load_config
+from airls_ray.config.door_section import ScorerConfig
 from airls_ray.config.load import with_absolute_paths
 from airls_ray.config.search_section import SearchConfig
 from airls_ray.errors import DataError
@@ -127,6 +128,19 @@ def test_only_the_widest_samples_are_learned_from() -> None:
     assert samples_of(rows) == rows[2:]
     with pytest.raises(DataError, match="no record is of best_of_n"):
         samples_of(rows[:1])
+
+
+def test_scores_of_several_scorers_are_refused() -> None:
+    rows = [{"algorithm": "best_of_n", "budget": 4, "scorer": name} for name in ("prm", "policy_log_prob")]
+    with pytest.raises(DataError, match=r"several scorers \(policy_log_prob, prm\)"):
+        samples_of(rows)
+
+
+def test_a_calibration_of_another_scorer_is_refused(tmp_path: Path) -> None:
+    write_calibrator(fit_records(records(), "isotonic"), tmp_path / "c.json")
+    config = settings(tmp_path / "c.json").model_copy(update={"scorer": ScorerConfig(name="policy_log_prob")})
+    with pytest.raises(DataError, match=r"the scores of prm mean, and search\.scorer is policy_log_prob"):
+        make_searcher("instance_adaptive", config, 16, "last")
 
 
 def test_a_calibration_survives_its_file(tmp_path: Path) -> None:

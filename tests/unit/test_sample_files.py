@@ -25,6 +25,22 @@ def test_samples_are_gathered_by_problem_in_order(tmp_path: Path) -> None:
     assert problems["q"][0].answer is None
 
 
+RECORD = {"algorithm": "beam", "budget": 2, "seed": 0, "scorer": "prm", "problem_id": "p", "leaves": [SAMPLE]}
+
+
+def test_searches_that_differ_in_the_scorer_alone_are_two(tmp_path: Path) -> None:
+    other = RECORD | {"scorer": "policy_log_prob"}
+    found = read_sample_files([write(tmp_path / "a.jsonl", RECORD, other)])
+    assert [len(problems["p"]) for problems in found.values()] == [1, 1]
+
+
+def test_records_that_are_given_twice_are_refused(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", RECORD, RECORD | {"problem_id": "q"})
+    second = write(tmp_path / "b.jsonl", RECORD | {"problem_id": "q"})
+    with pytest.raises(DataError, match=r"b\.jsonl, line 1: .* has a record of problem 'q' already"):
+        read_sample_files([first, second])
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
