@@ -23,6 +23,7 @@ from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
 from airls_ray.data.problems import ProblemStream
+from airls_ray.runs.checkpoint_record import fingerprints
 from airls_ray.search import journal as journals
 from airls_ray.search.driver import SearchDriver, run_searches
 from airls_ray.search.live import Read, Search, SearchProblem, Seconds
@@ -50,6 +51,9 @@ _NOT_COMPARED = (
 
 _NEWER = ("chunk_reset", "adaptive_consistency", "instance_adaptive", "auto", "vote", "overlap")
 """Settings of `search` that records of older searches do not know of."""
+
+_NEWER_THAN_JOURNALS = ("models", "dtype", "prompt_template")
+"""What the first line of older journals lacks."""
 
 
 def run_search(
@@ -87,7 +91,7 @@ def run_search(
     split: Split = "test" if problems is None else "train"
     if problems is None:
         problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
-    journal = journals.Journal(output, _settings(config, policy, prm), resume)
+    journal = journals.Journal(output, _settings(config, policy, prm), resume, newer=_NEWER_THAN_JOURNALS)
     record_doors(output, own_of_search(config.search), progress)
     check_before(config, progress, splits=(split,), traces=False)
     codec = TextCodec.for_model(config.model, policy, make_task(config.task))
@@ -296,4 +300,17 @@ def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
     }
     if config.model.chat_template_kwargs:
         tree["chat_template_kwargs"] = config.model.chat_template_kwargs
-    return {**tree, "policy": str(policy), "prm_folder": None if prm is None else str(prm)}
+    read = {
+        "policy": policy,
+        "prm": prm,
+        "search.instance_adaptive.calibration": config.search.instance_adaptive.calibration,
+        "search.auto.plan": config.search.auto.plan,
+    }
+    return {
+        **tree,
+        "policy": str(policy),
+        "prm_folder": None if prm is None else str(prm),
+        "models": fingerprints(read),
+        "dtype": config.model.dtype,
+        "prompt_template": config.model.prompt_template,
+    }

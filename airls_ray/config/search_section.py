@@ -37,8 +37,10 @@ def built_in_searches() -> list[AlgorithmName]:
 
 
 def search_label(name: AlgorithmName) -> str:
-    """What records, tables and curves call an algorithm: the end of its name."""
-    return name.rpartition(":")[2]
+    """What records, tables and curves call an algorithm: the end of its name, or the whole of it where a
+    built-in algorithm is called like that end."""
+    end = name.rpartition(":")[2]
+    return name if end in built_in_searches() else end
 
 
 class TreeConfig(StrictModel):

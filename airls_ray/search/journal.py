@@ -31,8 +31,16 @@ def key_of(record: Mapping[str, Any]) -> Key:
 class Journal:
     """`records.jsonl` in the output folder. A batch of records is written at once or not at all."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], resume: bool, newer: Sequence[str] = ()
+    ) -> None:
         """Open the journal of a search with these settings (JSON values); its first line holds them.
+
+        Args:
+            folder: of `records.jsonl`.
+            settings: what the records depend on.
+            resume: go on with the records that are there.
+            newer: settings that older journals do not hold, and whose records are taken all the same.
 
         Raises:
             DataError: at a resume, the journal is of other settings or broken; else, one is there already.
@@ -47,7 +55,7 @@ class Journal:
         if not resume:
             raise DataError(f"{folder} holds a search already: go on with --resume, or give another --output")
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        if not lines or lines[0].rstrip("\n") != head:
+        if not lines or not _same(lines[0], settings, newer):
             raise DataError(
                 f"{self._path} is of a search with other settings or models, so it cannot be resumed: take "
                 "the settings of then, or give another --output"
@@ -75,6 +83,16 @@ class Journal:
         pq.write_table(records_table([self.records[key] for key in order]), part)
         part.replace(path)
         return path
+
+
+def _same(head: str, settings: Mapping[str, Any], newer: Sequence[str]) -> bool:
+    """Whether the first line of a journal holds these settings, but for newer ones that it lacks."""
+    try:
+        found = json.loads(head)["settings"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    known = {name: value for name, value in settings.items() if name in found or name not in newer}
+    return bool(found == json.loads(json.dumps(known)))
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from airls_ray.serving.errors import (
     ApiError,
     bad_request,
     engine_failed,
+    slow_body,
     too_large,
     too_slow,
     wrong_token,
@@ -117,12 +118,18 @@ class _Endpoint:
         self._answers = ThreadPoolExecutor(service.config.serve.max_live, "answers")
 
     async def complete(self, request: Request) -> Response:
-        parsed = parse(CompletionRequest, await self._body(request))
-        return await self._generate(request, parsed)
+        until = self._deadline()
+        return await self._generate(
+            request, parse(CompletionRequest, await self._body(request, until)), until
+        )
 
     async def chat(self, request: Request) -> Response:
-        parsed = parse(ChatRequest, await self._body(request))
-        return await self._generate(request, parsed)
+        until = self._deadline()
+        return await self._generate(request, parse(ChatRequest, await self._body(request, until)), until)
+
+    def _deadline(self) -> float:
+        """Of a request that begins now, in the loop's seconds."""
+        return asyncio.get_running_loop().time() + self._service.config.serve.deadline_seconds
 
     async def models(self, request: Request) -> Response:
         return _json({"object": "list", "data": [self._model()]})
@@ -152,22 +159,29 @@ class _Endpoint:
         body = {"status": "failing" if failing else "ok", "live": live, "waiting": waiting}
         return _json(body, 503 if failing else 200)
 
-    async def _body(self, request: Request) -> bytes:
-        limit = self._service.config.serve.max_body_bytes
+    async def _body(self, request: Request, until: float) -> bytes:
+        serve = self._service.config.serve
+        limit = serve.max_body_bytes
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > limit:
             raise too_large(limit)
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise too_large(limit)
+        try:
+            async with asyncio.timeout_at(until):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large(limit)
+        except TimeoutError as error:
+            raise slow_body(serve.deadline_seconds) from error
         return bytes(body)
 
-    async def _generate(self, request: Request, parsed: CompletionRequest | ChatRequest) -> Response:
+    async def _generate(
+        self, request: Request, parsed: CompletionRequest | ChatRequest, until: float
+    ) -> Response:
         service = self._service
         jobs = await asyncio.to_thread(service.prepare, parsed)
-        found = await self._search(request, jobs)
+        found = await self._search(request, jobs, until)
         chat = isinstance(parsed, ChatRequest)
         replies = Replies(chat, service.model, service.config.search.scorer.shown, found)
         if not parsed.stream:
@@ -177,10 +191,8 @@ class _Endpoint:
             events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
 
-    async def _search(self, request: Request, jobs: Sequence[Job]) -> list[Found]:
+    async def _search(self, request: Request, jobs: Sequence[Job], until: float) -> list[Found]:
         """Wait for the searches and their answers; whatever ends the wait, the searches end with it."""
-        seconds = self._service.config.serve.deadline_seconds
-        until = asyncio.get_running_loop().time() + seconds
         futures: list[Future[Search]] = []
         try:
             for job in jobs:
@@ -190,7 +202,7 @@ class _Endpoint:
             choosing = self._answers.submit(self._choose, jobs, searches)
             return await _wait(asyncio.wrap_future(choosing), request, until)
         except TimeoutError as error:
-            raise too_slow(seconds) from error
+            raise too_slow(self._service.config.serve.deadline_seconds) from error
         except (ApiError, ClientDisconnect):
             raise
         except REFUSALS as error:

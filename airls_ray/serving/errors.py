@@ -68,6 +68,12 @@ def too_slow(seconds: float) -> ApiError:
     return ApiError(504, message, "timeout_error", code="deadline_exceeded")
 
 
+def slow_body(seconds: float) -> ApiError:
+    """The deadline passed before the request was there."""
+    message = f"the request's body did not come within {seconds:g} s"
+    return ApiError(408, message, "timeout_error", code="deadline_exceeded")
+
+
 def engine_failed() -> ApiError:
     """An engine or a scorer failed; the endpoint's log says how."""
     return ApiError(

@@ -87,6 +87,7 @@ def test_two_searches_of_one_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="must not name anything twice"):
         load_config(None, ["search.algorithms=[a.py:mine, b.py:mine]"])
     assert search_label("/some/where/own.py:mine") == "mine" and search_label("beam") == "beam"
+    assert search_label("own.py:beam") == "own.py:beam"  # or it would be taken for the built-in one
 
 
 def test_what_was_loaded_can_be_recorded(own: Path) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from actors.search.search import _settings
+from airls_ray.config.schema import Config
 from airls_ray.errors import DataError
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
@@ -116,6 +118,31 @@ def test_the_journal_goes_on_where_it_was(tmp_path: Path) -> None:
     Journal(tmp_path, {"a": 1}, resume=False).add([record(0), record(1)])
     again = Journal(tmp_path, {"a": 1}, resume=True)
     assert list(again.records) == [key_of(record(0)), key_of(record(1))]
+
+
+def test_a_setting_that_older_journals_lack_is_compared_where_it_is_known(tmp_path: Path) -> None:
+    Journal(tmp_path / "old", {"a": 1}, resume=False).add([record(0)])
+    assert Journal(tmp_path / "old", {"a": 1, "models": "x"}, resume=True, newer=["models"]).records
+    Journal(tmp_path / "new", {"a": 1, "models": "x"}, resume=False)
+    with pytest.raises(DataError, match="other settings or models"):
+        Journal(tmp_path / "new", {"a": 1, "models": "y"}, resume=True, newer=["models"])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "plan.json"])
+def test_other_weights_or_another_plan_at_the_same_path_are_another_search(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for file in ("model.safetensors", "plan.json"):
+        (tmp_path / file).write_bytes(b"then")
+    config = Config.model_validate({"search": {"auto": {"plan": tmp_path / "plan.json"}}})
+    before = _settings(config, tmp_path, None)
+    assert _settings(config, tmp_path, None) == before
+    (tmp_path / name).write_bytes(b"now!")
+    assert _settings(config, tmp_path, None) != before
+
+
+def test_the_words_of_a_prompt_are_part_of_a_search(tmp_path: Path) -> None:
+    chat = Config.model_validate({"model": {"prompt_template": "chat"}})
+    assert _settings(chat, tmp_path, None) != _settings(Config(), tmp_path, None)
 
 
 def test_half_a_line_is_dropped_and_the_next_one_is_whole(tmp_path: Path) -> None:

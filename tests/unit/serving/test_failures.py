@@ -28,6 +28,18 @@ def test_a_long_body_is_refused(make: Make) -> None:
     assert endpoint.talk(lambda client: client.post("/v1/completions", content=chunks())).status_code == 413
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(make: Make) -> None:
+    endpoint = make(serve={"deadline_seconds": 0.05})
+
+    async def chunks() -> Any:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    reply = endpoint.talk(lambda client: client.post("/v1/completions", content=chunks()))
+    assert reply.status_code == 408
+    assert "did not come within 0.05 s" in reply.json()["error"]["message"]
+
+
 def test_beyond_the_queue_requests_are_refused(make: Make) -> None:
     endpoint = make(is_open=False, serve={"max_live": 1, "max_queue": 1})
 
