@@ -16,7 +16,7 @@ from airls_ray.config.schema import Config
 from airls_ray.errors import DataError
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
-from airls_ray.search.journal import Journal, key_of
+from airls_ray.search.journal import Journal, figures_of, key_of
 from airls_ray.search.ledger import Ledger, Limits, unique_tokens
 from airls_ray.search.live import Search, SearchProblem
 from airls_ray.search.plots import draw_curves
@@ -153,6 +153,35 @@ def test_half_a_line_is_dropped_and_the_next_one_is_whole(tmp_path: Path) -> Non
     assert list(journal.records) == [key_of(record(0))]
     journal.add([record(1)])
     assert len(Journal(tmp_path, {}, resume=True).records) == 2
+
+
+def test_texts_and_tokens_stay_on_disk_and_reach_the_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, {}, resume=False)
+    made = [record(at) for at in range(3)]
+    journal.add(made[:1])
+    journal.add(made[1:])
+    assert not {"steps", "scores"} & set(journal.records[key_of(made[0])]["leaves"][0])
+    order = [key_of(made[at]) for at in (2, 0, 1)]
+    assert pq.read_table(journal.write_parquet(order)).equals(records_table([made[2], made[0], made[1]]))
+
+
+def test_of_a_problem_searched_twice_the_last_record_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, {}, resume=False)
+    first, last = record(0), {**record(0), "outcome": 0.25}
+    journal.add([first, record(1)])
+    journal.add([last])
+    for one in (journal, Journal(tmp_path, {}, resume=True)):
+        found = pq.read_table(one.write_parquet([key_of(first)]))
+        assert found["outcome"].to_pylist() == [0.25]
+
+
+def test_different_responses_are_told_apart_without_their_tokens() -> None:
+    one = record(0)
+    again = figures_of({**one, "leaves": [one["leaves"][0]] * 2})
+    assert again["leaves"][0] == again["leaves"][1]
+    other = {**one["leaves"][0], "response": [*one["leaves"][0]["response"], 1]}
+    first, second = figures_of({**one, "leaves": [one["leaves"][0], other]})["leaves"]
+    assert first["response"] != second["response"]
 
 
 def test_a_resumed_search_writes_the_same_file(tmp_path: Path) -> None:
