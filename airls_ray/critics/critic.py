@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
 from math import fsum
+from threading import Lock
 from typing import Any, ClassVar
 
 from airls_ray.critics.reply import Reply, reply_of
@@ -78,6 +79,12 @@ class Tally:
     and `refused` (requests that the endpoint does not take or that failed after all retries)."""
     errors: list[RunError] = field(default_factory=list)
     """Of requests that the endpoint did not answer."""
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def count(self, **more: int) -> None:
+        """Add to the counts, from any thread: one that another interrupts would lose what it adds."""
+        with self._lock:
+            self.counts.update(more)
 
 
 def mean_vote(votes: Sequence[Vote], steps: int) -> list[float] | None:
@@ -201,7 +208,7 @@ class Critic:
                 question = questions.send(text)
             except StopIteration:
                 question = None
-        tally.counts.update(solutions=1, neutral=int(blind))
+        tally.count(solutions=1, neutral=int(blind))
         return scores
 
     def _ask(self, question: Question, tally: Tally) -> tuple[list[float], str]:
@@ -218,7 +225,7 @@ class Critic:
         unreadable = [reply.text for (_, reply), vote in zip(replies, votes, strict=True) if vote is None]
         if unreadable:
             self._unreadable = " ".join(unreadable[0].split())[:60]
-        tally.counts.update(replies=len(replies), unreadable=len(unreadable))
+        tally.count(replies=len(replies), unreadable=len(unreadable))
         mean = mean_vote(votes, len(question.steps)) or []
         text = replies[0][0] if replies else question.begun
         if len(replies) >= self.votes:
@@ -229,7 +236,7 @@ class Critic:
     def _lose(error: RunError, tally: Tally) -> None:
         from airls_ray.evaluation.endpoint import Refusal
 
-        tally.counts.update(refused=1)
+        tally.count(refused=1)
         if not isinstance(error, Refusal):
             tally.errors.append(error)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -52,8 +53,14 @@ class Connection:
             deadline_seconds: of one call.
 
         Raises:
-            ConfigError: the `openai` package is missing.
+            ConfigError: the `openai` package is missing, or the address holds a user name or a password.
         """
+        parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError(
+                f"the address of an endpoint at {parts.hostname} holds a user name or a password, which "
+                f"messages would show: leave them out, and put the key into {KEY}"
+            )
         try:
             import openai
         except ImportError as error:

@@ -259,6 +259,12 @@ def test_the_only_model_is_found_and_of_several_one_must_be_named() -> None:
     assert policy.asked[0]["model"] == "b"
 
 
+def test_an_address_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigError, match="put the key into OPENAI_API_KEY") as refused:
+        airls_ray.search_endpoint("http://me:hidden@127.0.0.1:9/v1", PROBLEMS, Digits())
+    assert "hidden" not in str(refused.value)
+
+
 def test_an_address_without_a_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "_RETRIES", 0)  # there is a pause before each
     with pytest.raises(
