@@ -75,7 +75,7 @@ class Recovery:
             f"{error}. The learners are rebuilt, and the run goes on after iteration {self.state.iteration}"
         )
         self._control.say(phase="rebuilding the learners", last_error=str(error))
-        self._run.use(checkpoint)
+        self._run.use_rebuilt(checkpoint)
         self._run.rewind(self.state.iteration)
         self.parts = self._rebuild_parts(self.parts, self.state, checkpoint, self.rebuilds)
 

@@ -40,6 +40,7 @@ class RunFolder:
         `keep_best` with the largest `best_metric`."""
         self.path = Path(path)
         self._in_use: Path | None = None
+        self._rebuilt_from: Path | None = None
         self._lock: RunLock | None = None
         self._last: tuple[int, dict[str, float | None]] = (-1, {})
         # A metric of the evaluation is in some lines only (`check_best_metric` knows their names beforehand).
@@ -271,13 +272,22 @@ class RunFolder:
 
         They copy its tokenizer into every checkpoint, and an actor that takes a dead one's place loads it.
         """
-        if self._in_use is not None:
-            self.store.release(self._in_use)
-        self._in_use = checkpoint
-        if checkpoint is not None:
-            self.store.hold(checkpoint)
-        elif self.checkpoints_folder.is_dir():
-            self.store.prune()
+        self._in_use = self._hold_instead(self._in_use, checkpoint)
+        if checkpoint is None:
+            self.use_rebuilt(None)
+            if self.checkpoints_folder.is_dir():
+                self.store.prune()
+
+    def use_rebuilt(self, checkpoint: Path | None) -> None:
+        """Keep what the learners were rebuilt from last, beside what workers and verifier start from."""
+        self._rebuilt_from = self._hold_instead(self._rebuilt_from, checkpoint)
+
+    def _hold_instead(self, before: Path | None, now: Path | None) -> Path | None:
+        if now is not None:
+            self.store.hold(now)
+        if before is not None:
+            self.store.release(before)
+        return now
 
     def _full_disk(self, what: str) -> files.FullDisk:
         latest = self.latest_checkpoint()

@@ -241,6 +241,19 @@ def test_a_checkpoint_in_use_is_kept_until_it_is_not(tmp_path: Path) -> None:
     assert [folder.name for folder in run.checkpoints()] == ["iteration_000006"]
 
 
+def test_of_the_checkpoints_that_learners_were_rebuilt_from_the_last_is_kept(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, keep_checkpoints=1)
+    write_checkpoint(run, 2)
+    run.use(run.latest_checkpoint())
+    for iteration in (4, 6, 8):
+        write_checkpoint(run, iteration)
+        run.use_rebuilt(run.latest_checkpoint())
+    write_checkpoint(run, 10)
+    assert [checkpoint_iteration(path) for path in run.checkpoints()] == [2, 8, 10]
+    run.use(None)
+    assert [checkpoint_iteration(path) for path in run.checkpoints()] == [10]
+
+
 def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, keep_checkpoints=2)
     for iteration in (10, 20, 30, 1_000_000):
