@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -117,14 +118,17 @@ class ReferenceGroup(LearnerGroup):
         """`start`: makes the actor; `attempts`: times that a call is tried."""
         self._start_actor = start
         self._attempts = attempts
+        self._restarting = threading.Lock()
         super().__init__("reference server", [], deadline_seconds)
-        self._restart()
+        self._replace(self.ranks)
 
-    def _restart(self) -> None:
-        for actor in self.ranks:
-            processes.kill(actor)
-        self.ranks = [self._start_actor()]
-        self.starting = self.ranks[0].start.remote()
+    def _replace(self, lost: list[Any]) -> None:
+        with self._restarting:
+            if self.ranks is lost:  # else another thread (the grader's, the loop's) has found out before
+                for actor in lost:
+                    processes.kill(actor)
+                self.ranks = [self._start_actor()]
+                self.starting = self.ranks[0].start.remote()
 
     def log_probs(self, rollouts: Refs) -> Refs:
         """Log-probabilities of the rollouts under the reference model."""
@@ -139,7 +143,10 @@ class ReferenceGroup(LearnerGroup):
         return self._ask("replay_log_probs", tables)
 
     def _ask(self, call: str, *arguments: Any) -> Refs:
-        return ask_again(self._attempts, self._restart, lambda: self.wait(self.start(call, *arguments)))
+        def ask(ranks: list[Any]) -> Refs:
+            return self.wait([getattr(rank, call).remote(*arguments) for rank in ranks])
+
+        return ask_again(self._attempts, lambda: self.ranks, self._replace, ask)
 
     def close(self) -> None:
         """End the actor."""

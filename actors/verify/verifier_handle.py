@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,22 +15,39 @@ from airls_ray.errors import ProcessLost, RunError
 
 _CLOSE_SECONDS = 5.0
 
+_P = TypeVar("_P")
 _T = TypeVar("_T")
 
 
-def ask_again(attempts: int, restart: Callable[[], None], ask: Callable[[], _T]) -> _T:
-    """Ask a process that keeps no state; when it is lost, start another one and ask that."""
+def ask_again(
+    attempts: int, process: Callable[[], _P], replace: Callable[[_P], None], ask: Callable[[_P], _T]
+) -> _T:
+    """Ask a process that keeps no state; when it is lost, replace it and ask the one that is there then.
+
+    Args:
+        attempts: times that is asked.
+        process: the one that is there now.
+        replace: starts another one, unless another thread has replaced the lost one already.
+        ask: a call, waited for.
+
+    Raises:
+        ProcessLost: it was lost each time.
+    """
     for _ in range(attempts - 1):
+        asked = process()
         try:
-            return ask()
+            return ask(asked)
         except ProcessLost as error:
             logging.getLogger(__name__).warning("%s; it is started again", error)
-            restart()
-    return ask()
+            replace(asked)
+    return ask(process())
 
 
 class VerifierHandle:
-    """The verifier. It keeps nothing between calls, so one that dies can be started again and asked again."""
+    """The verifier. It keeps nothing between calls, so one that dies can be started again and asked again.
+
+    The asynchronous loop asks it from two threads: one death is one restart, whoever finds out first.
+    """
 
     def __init__(
         self,
@@ -43,38 +61,39 @@ class VerifierHandle:
         self._deadline = deadline_seconds
         self._make = restart
         self._attempts = attempts if restart is not None else 1
+        self._restarting = threading.Lock()
 
     def grade(self, rollouts: Refs, problems: pa.Table, *, learning: bool = False) -> Any:
         """Reference to the grades (schema GRADES; with `learning` also the columns beside them)."""
         more = (True,) if learning else ()
 
-        def ask() -> Any:
-            ref = self._handle.grade.remote(rollouts, problems, *more)
+        def ask(handle: Any) -> Any:
+            ref = handle.grade.remote(rollouts, problems, *more)
             cluster.wait_done(ref, self._deadline, "grading")
             return ref
 
-        return ask_again(self._attempts, self._restart, ask)
+        return self._ask(ask)
 
     def join(self, grades: Sequence[Any]) -> Any:
         """Reference to the grades of several rounds as one table."""
         if len(grades) == 1:
             return grades[0]
 
-        def ask() -> Any:
-            ref = self._handle.join_grades.remote(list(grades))
+        def ask(handle: Any) -> Any:
+            ref = handle.join_grades.remote(list(grades))
             cluster.wait_done(ref, self._deadline, "joining grades")
             return ref
 
-        return ask_again(self._attempts, self._restart, ask)
+        return self._ask(ask)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Any of the verifier's measurements, waited for."""
 
-        def ask() -> Any:
-            ref = getattr(self._handle, method).remote(*arguments)
+        def ask(handle: Any) -> Any:
+            ref = getattr(handle, method).remote(*arguments)
             return cluster.fetch(ref, self._deadline, f"verifier ({method})")
 
-        return ask_again(self._attempts, self._restart, ask)
+        return self._ask(ask)
 
     def start(self, method: str, *arguments: Any) -> Any:
         """Begin a measurement; `finish` waits for it."""
@@ -88,10 +107,15 @@ class VerifierHandle:
         except ProcessLost:
             return self.call(method, *arguments)
 
-    def _restart(self) -> None:
-        processes.kill(self._handle)
-        assert self._make is not None
-        self._handle = self._make()
+    def _ask(self, ask: Callable[[Any], _T]) -> _T:
+        return ask_again(self._attempts, lambda: self._handle, self._replace, ask)
+
+    def _replace(self, lost: Any) -> None:
+        with self._restarting:
+            if self._handle is lost:
+                processes.kill(lost)
+                assert self._make is not None
+                self._handle = self._make()
 
     def close(self) -> None:
         """End the child processes (a verifier that is busy or gone is ended with its process)."""
