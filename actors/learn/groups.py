@@ -149,9 +149,9 @@ class ReferenceGroup(LearnerGroup):
         return ask_again(self._attempts, lambda: self.ranks, self._replace, ask)
 
     def close(self) -> None:
-        """End the actor."""
-        for actor in self.ranks:
-            processes.end(actor)
+        """End the actor, once: its process may have another object afterwards."""
+        while self.ranks:
+            processes.end(self.ranks.pop())
 
 
 class PRMScorer(LearnerGroup):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -163,24 +163,36 @@ def restart_learners(
     """End policy learner, PRM and reference server, start them again from `sources`, and sync the workers.
 
     `generation`: how often that was done; it tells the new actors' names from the old ones'.
+
+    Raises:
+        ProcessLost: one of the new ones died or hung; all of them are ended, so that others have their room.
+        UserError: one of them cannot start.
     """
-    for actor in parts.learners:
-        processes.kill(actor)
-    parts.reference.close()
+    _end_learners(parts.learners, parts.reference)
     learners = start_learners(config, sources, progress, state, generation)
-    again = replace(
-        parts,
-        problems=training_problems(config, state, sources.policy),
-        reference=learners.reference,
-        prm=learners.prm,
-        policy=learners.policy,
-        sync=make_sync(config, learners.policy, parts.pool),
-        learners=learners.actors,
-        starting=learners.starting,
-    )
-    again.wait_for_learners()
-    again.sync.push(state.version)
+    with ExitStack() as unless_up:
+        # The error's traceback would hold their handles, and their GPUs with them.
+        unless_up.callback(_end_learners, learners.actors, learners.reference)
+        again = replace(
+            parts,
+            problems=training_problems(config, state, sources.policy),
+            reference=learners.reference,
+            prm=learners.prm,
+            policy=learners.policy,
+            sync=make_sync(config, learners.policy, parts.pool),
+            learners=learners.actors,
+            starting=learners.starting,
+        )
+        again.wait_for_learners()
+        again.sync.push(state.version)
+        unless_up.pop_all()
     return again
+
+
+def _end_learners(learners: Sequence[Any], reference: ReferenceGroup | NoReference) -> None:
+    for actor in learners:
+        processes.kill(actor)
+    reference.close()
 
 
 def training_problems(config: Config, state: LoopState, policy: str | None) -> TrainingProblems:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from actors.cluster import processes
+from actors.learn.groups import ReferenceGroup
+from actors.train import start
+from actors.train.parts import Parts
 from actors.train.recovery import Recovery
 from actors.train.tracking import LoopState
 from airls_ray.config import Config
@@ -43,3 +50,39 @@ def test_what_a_run_started_from_outlives_a_rebuild_of_its_learners(tmp_path: Pa
     recovery.work(work)
     assert rebuilt_from == [later]
     assert start.is_dir() and later.is_dir()
+
+
+class Actor(str):
+    """Called by its name."""
+
+    def __getattr__(self, call: str) -> Any:
+        return SimpleNamespace(remote=lambda *_: None)
+
+
+def reference_group(name: str) -> ReferenceGroup:
+    return ReferenceGroup(lambda: Actor(name), 1.0, 1)
+
+
+def test_learners_of_a_rebuild_that_fails_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[str] = []
+    monkeypatch.setattr(processes, "kill", killed.append)
+    monkeypatch.setattr(processes, "end", killed.append)
+
+    def lost() -> None:
+        raise ProcessLost("starting the policy learner: its process died")
+
+    learners = SimpleNamespace(
+        policy=None, prm=None, reference=reference_group("new reference"), actors=("new learner",),
+        starting=SimpleNamespace(wait=lost),
+    )  # fmt: skip
+    monkeypatch.setattr(start, "start_learners", lambda *_: learners)
+    monkeypatch.setattr(start, "training_problems", lambda *_: None)
+    nothing: Any = None
+    old = reference_group("old reference")
+    parts = Parts(nothing, nothing, nothing, old, nothing, nothing, nothing, learners=("old learner",))
+    config, sources = Config.model_validate({"method": "grpo"}), start.Sources("", None, "")
+    with pytest.raises(ProcessLost):
+        start.restart_learners(parts, config, sources, QuietProgress(), LoopState(), 1)
+    assert killed == ["old learner", "old reference", "new learner", "new reference"]
+    parts.reference.close()  # at the next rebuild; the process may have another object by then
+    assert killed[4:] == []
