@@ -74,7 +74,8 @@ class ElasticFleet:
             failures: probes, waits, and how many deaths are too many.
             start_seconds: longest time from room on a node to the loaded model.
             events: whom to tell.
-            joins_at_sync: newcomers wait for the next `admit` (NCCL: weights come to all at once).
+            joins_at_sync: after the first `admit` newcomers wait for the next one (NCCL: weights come to all
+                at once).
             clock: seconds.
         """
         self._launch, self._failures = launch, failures
@@ -119,10 +120,11 @@ class ElasticFleet:
 
     def admit(self, version: int) -> None:
         """See `Fleet`."""
-        for member in self.members:
-            if member.state == "syncing" and member.pending is None:
-                member.version = version
-                self._enter(member, "ready")
+        self._version = version
+        for member in (*self.ready, *self.arrived):
+            member.version = version
+            if member.state == "syncing":
+                self._begin(member)
 
     @property
     def arrived(self) -> Sequence[Member]:
@@ -238,11 +240,14 @@ class ElasticFleet:
             member.version = self._version
             self._enter(member, "syncing", member.handle.update_weights.remote(self._weights))
         else:
-            self._enter(member, "ready")
-            if member.node is None and member.group is not None:
-                member.node = placement.node_of(member.group)
-            if member.node is not None:
-                self._note(member, "ready")
+            self._begin(member)
+
+    def _begin(self, member: Member) -> None:
+        self._enter(member, "ready")
+        if member.node is None and member.group is not None:
+            member.node = placement.node_of(member.group)
+        if member.node is not None:
+            self._note(member, "ready")
 
     def _start_missing(self, now: float) -> None:
         staying = sum(member.state != "draining" for member in self.members)

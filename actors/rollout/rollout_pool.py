@@ -50,6 +50,8 @@ class RolloutPool:
         self._jobs: dict[int, Job] = {}
         self._numbers = 0
         self._told = {"requeued": 0, "dropped": 0, "deaths": 0}
+        self.sync_again: Callable[[], None] = lambda: None
+        """Called where none is ready and some have arrived, who wait for a sync that reaches all at once."""
 
     @property
     def counts(self) -> Dispatch:
@@ -235,6 +237,9 @@ class RolloutPool:
 
     def _idle(self, timeout: float, now: float) -> None:
         """Nothing runs: wait for a worker, or for the time at which a share may be tried again."""
+        if not self.fleet.ready and self.fleet.arrived:
+            self.sync_again()
+            return
         if not self.fleet.ready and not self.fleet.expecting:
             raise RunError("no rollout worker is left")
         later = self._dispatch.next_try()

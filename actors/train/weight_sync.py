@@ -30,9 +30,17 @@ class NCCLWeightSync:
         self._pool = pool
         self._ranks_per_engine = ranks_per_engine
         self._connected: list[Any] = []
+        self._version = 0
+        # Else a run whose workers are all new waits for ever: they for a sync, and the sync for rollouts.
+        # While the synchronous loop samples, the learner has the weights of the last push.
+        pool.sync_again = lambda: self.push(self._version)
 
     def push(self, version: int) -> None:
-        """Broadcast the current weights; when workers have come or gone, all meet anew first."""
+        """Broadcast the current weights; when workers have come or gone, all meet anew first.
+
+        Whoever joins later has the weights that it started from, and waits for the next one.
+        """
+        self._version = version
         fleet = self._pool.fleet
         workers = [member.handle for member in (*fleet.ready, *fleet.arrived)]
         if workers != self._connected:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from actors.cluster import placement, processes
+from actors.cluster import cluster, placement, processes
 from actors.rollout.elastic_fleet import ElasticFleet, FleetEvents, Launch
 from actors.rollout.fleet import Member
+from actors.rollout.rollout_pool import RolloutPool
+from actors.train.weight_sync import NCCLWeightSync
 from airls_ray.config.schema import FailureConfig, Resources
 
 
@@ -52,3 +54,75 @@ def test_room_is_given_back_when_its_worker_cannot_be_made(monkeypatch: pytest.M
         fleet.step(())
     assert not held
     assert not fleet.members
+
+
+class Worker:
+    """Every call of it is done at once."""
+
+    room = None
+
+    def __getattr__(self, call: str) -> Any:
+        return type("Call", (), {"remote": lambda *_: "done"})()
+
+
+class Learner:
+    """Keeps to whom it has sent its weights."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+        self._workers = 0
+
+    def finish(self, call: str, *arguments: Any) -> None:
+        if call == "open_nccl":
+            self._workers = len(arguments[0])
+        else:
+            self.sent.append(self._workers)
+
+
+class Simulated:
+    """A fleet of two workers at most that is synced over NCCL, with a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(placement, "nodes", lambda: placement.Nodes(frozenset(), frozenset()))
+        monkeypatch.setattr(cluster, "first_ready", lambda refs, timeout=None: list(refs))
+        monkeypatch.setattr(cluster, "fetch", lambda *_: 1.0)
+        monkeypatch.setattr(processes, "kill", lambda _: None)
+        self.now, self.wanted, self.learner = 0.0, 1, Learner()
+        self.fleet = ElasticFleet(
+            Launch({}, lambda name, room: Worker()), 1, 2, FailureConfig(), start_seconds=60,
+            events=FleetEvents(wanted=lambda: self.wanted), joins_at_sync=True, clock=lambda: self.now,
+        )  # fmt: skip
+        self.wait()
+        self.pool = RolloutPool(self.fleet, 60)
+        self.sync = NCCLWeightSync(self.learner, self.pool, 1)  # type: ignore[arg-type]
+
+    def wait(self) -> None:
+        for _ in range(5):
+            self.now += 20.0
+            self.fleet.step(())
+
+
+def test_over_nccl_a_worker_that_joins_does_not_sample_before_the_next_sync(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Simulated(monkeypatch)
+    one.sync.push(1)
+    one.wanted = 2
+    one.wait()
+    assert [member.state for member in one.fleet.members] == ["ready", "syncing"]
+    one.sync.push(2)
+    assert [(member.state, member.version) for member in one.fleet.members] == [("ready", 2)] * 2
+    assert one.learner.sent == [1, 2]
+
+
+def test_over_nccl_the_last_sync_is_done_again_where_all_workers_are_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Simulated(monkeypatch)
+    one.sync.push(7)
+    one.fleet.lost(one.fleet.members[0], "its node is gone")
+    one.wait()
+    assert not one.fleet.ready
+    one.pool.advance(0.0)
+    assert [member.version for member in one.fleet.ready] == [7]
+    assert one.learner.sent == [1, 1]
