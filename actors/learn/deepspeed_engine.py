@@ -6,6 +6,7 @@ accelerator for good, and a CPU-only process must not look for a GPU.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from airls_ray.config.schema import LearnerConfig
 from airls_ray.errors import RunError
-from airls_ray.learning.engine import TrainModule
+from airls_ray.learning.engine import SkippedUpdates, TrainModule
 from airls_ray.learning.optimizers import learning_rate, make_adamw, muon_groups, set_learning_rate
 from airls_ray.models.lora import low_rank_updates, merged_weight, named_adapter_weights
 
@@ -115,6 +116,7 @@ class DeepSpeedEngine:
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
         self.updates = 0
+        self._skipped = SkippedUpdates()
         module = load()
         weights = [parameter for _, parameter in module.trainable_parameters()]
         bfloat16 = weights[0].dtype == torch.bfloat16
@@ -149,17 +151,24 @@ class DeepSpeedEngine:
         self._engine.backward(loss)
 
     def step(self) -> float:
-        """Clip, step, zero the gradients; return the global gradient norm before clipping."""
-        norm = self._clip() if self.stage == 0 else None
+        """See `TrainEngine.step`."""
         set_learning_rate(self._optimizer.param_groups, learning_rate(self.config, self.updates))
-        self._engine.step()
-        self.updates += 1
-        return float(self._engine.get_global_grad_norm() if norm is None else norm)
+        if self.stage == 0:
+            norm = self._clip()
+            if math.isfinite(norm):
+                self._engine.step()
+            else:
+                self._engine.zero_grad()
+        else:
+            self._engine.step()  # which skips what is not finite by itself
+            norm = float(self._engine.get_global_grad_norm())
+        self.updates += not self._skipped.skips(norm)
+        return norm
 
-    def _clip(self) -> Tensor:
+    def _clip(self) -> float:
         """Stage 0: all ranks hold the whole gradient, and PyTorch clips it in a few fused kernels."""
         limit = self.config.gradient_clip or float("inf")
-        return nn.utils.clip_grad_norm_(self._parameters, limit)
+        return float(nn.utils.clip_grad_norm_(self._parameters, limit))
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
         """Add each value over the ranks; all ranks pass the same keys."""

@@ -272,7 +272,8 @@ class Tracker:
         difference = metrics.get("sync/logprob_difference_mean")
         train, tolerance = self._config.train, self._config.sync_tolerance
         fresh = train.max_staleness == 0  # older weights are what an asynchronous run samples with
-        if difference is not None and fresh and train.sync_check and difference > tolerance:
+        # NaN is not within it either.
+        if difference is not None and fresh and train.sync_check and not difference <= tolerance:
             raise RunError(
                 f"the engine's log-probabilities differ from the learner's by {difference:.2g} nats, more "
                 f"than train.sync_tolerance ({tolerance:g}): the engines sample with other "

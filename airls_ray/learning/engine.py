@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from airls_ray.config.schema import LearnerConfig
+from airls_ray.errors import RunError
 from airls_ray.learning.optimizers import learning_rate, make_optimizers, set_learning_rate
 from airls_ray.models.attention import attention_of, packs_well
 from airls_ray.models.lora import low_rank_updates, merged_weight, named_adapter_weights
@@ -17,6 +19,9 @@ from airls_ray.models.modules import PolicyModule, ScalarHeadModule
 from airls_ray.tensors.batch import Layout
 
 TrainModule = PolicyModule | ScalarHeadModule
+
+MOST_SKIPPED = 5
+"""Updates in a row without a finite gradient at which a learner gives up."""
 
 
 class ForwardEngine(Protocol):
@@ -48,7 +53,13 @@ class TrainEngine(ForwardEngine, Protocol):
         ...
 
     def step(self) -> float:
-        """Clip, step, zero the gradients; return the global gradient norm before clipping."""
+        """Clip, step, zero the gradients; return the global gradient norm before clipping.
+
+        Where it is not finite, the update is skipped on all ranks: weights and optimiser stay as they are.
+
+        Raises:
+            RunError: `MOST_SKIPPED` updates in a row were.
+        """
         ...
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
@@ -71,6 +82,44 @@ class TrainEngine(ForwardEngine, Protocol):
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote with the same number of ranks; collective."""
         ...
+
+
+class SkippedUpdates:
+    """Counts the updates in a row whose gradient is not finite, which a NaN would make of all weights."""
+
+    def __init__(self) -> None:
+        """None so far."""
+        self._in_a_row = 0
+
+    def skips(self, norm: float) -> bool:
+        """Whether an update is skipped, by its global gradient norm, which all ranks know.
+
+        Raises:
+            RunError: `MOST_SKIPPED` in a row are.
+        """
+        if math.isfinite(norm):
+            self._in_a_row = 0
+            return False
+        self._in_a_row += 1
+        if self._in_a_row >= MOST_SKIPPED:
+            raise RunError(
+                f"the gradient of {self._in_a_row} updates in a row was not finite (the weights are as "
+                "before them): look for NaN or infinity in rewards, advantages and losses of your own, or "
+                "lower the learning rate and go on from an earlier checkpoint"
+            )
+        return True
+
+
+def norm_metrics(norms: Sequence[float]) -> dict[str, float]:
+    """`gradient_norm` (mean over the updates made; NaN where all were skipped), `updates` (those made) and
+    `skipped_updates` of the norms that `step` returned."""
+    made = [norm for norm in norms if math.isfinite(norm)]
+    mean = sum(made) / max(len(made), 1)
+    return {
+        "gradient_norm": math.nan if norms and not made else mean,
+        "updates": float(len(made)),
+        "skipped_updates": float(len(norms) - len(made)),
+    }
 
 
 def max_over_ranks(engine: TrainEngine, value: float) -> float:
@@ -139,6 +188,7 @@ class TorchEngine(FrozenEngine):
         super().__init__(module)
         self.config = config
         self.updates = 0
+        self._skipped = SkippedUpdates()
         self._parameters = [parameter for _, parameter in module.trainable_parameters()]
         self.optimizers = make_optimizers(module.trainable_parameters(), config)
 
@@ -147,14 +197,16 @@ class TorchEngine(FrozenEngine):
         loss.backward()
 
     def step(self) -> float:
-        """Clip, step, zero the gradients; return the gradient norm before clipping."""
+        """See `TrainEngine.step`."""
         limit = self.config.gradient_clip or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        skipped = self._skipped.skips(norm)
         for optimizer in self.optimizers:
-            set_learning_rate(optimizer.param_groups, learning_rate(self.config, self.updates))
-            optimizer.step()
+            if not skipped:
+                set_learning_rate(optimizer.param_groups, learning_rate(self.config, self.updates))
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self.updates += 1
+        self.updates += not skipped
         return norm
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig
 from airls_ray.learning.batches import Sequences, add_sums
-from airls_ray.learning.engine import TrainEngine, max_over_ranks, resolve_layout, share_rows
+from airls_ray.learning.engine import TrainEngine, max_over_ranks, norm_metrics, resolve_layout, share_rows
 from airls_ray.learning.group_filter import group_numbers, rows_that_learn
 from airls_ray.learning.rollout_batches import RolloutBatch, rollout_batches
 from airls_ray.learning.zero_advantages import without_advantage, zero_advantage_is_zero_gradient
@@ -55,7 +55,8 @@ def update_policy(
     Returns:
         Metrics named `policy/...`, and `sync/logprob_difference_mean|max` in nats: |trainer - sampler|
         over the response tokens before the first update. `policy/sequences` counts the distinct sequences
-        that had a backward pass, in all updates. The same on every rank.
+        that had a backward pass, in all updates; `policy/skipped_updates` the updates without a finite
+        gradient. The same on every rank.
 
     Raises:
         ValueError: the advantages fit neither steps nor tokens.
@@ -250,8 +251,7 @@ def _metrics(
     metrics = {f"policy/{name}": totals[key] / passed for key, name in names.items() if key in totals}
     return metrics | {
         "policy/loss": totals.get("loss", 0.0) / updates,
-        "policy/gradient_norm": sum(norms) / updates,
-        "policy/updates": float(len(norms)),
+        **{f"policy/{name}": value for name, value in norm_metrics(norms).items()},
         "policy/tokens": float(tokens),
         "policy/rollouts": float(lengths.numel()),
         "policy/sequences": totals.get("sequences", 0.0),

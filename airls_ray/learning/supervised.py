@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -28,7 +29,8 @@ def update_on_traces(
         pad_id: padding token.
 
     Returns:
-        `sft/loss` (nats per response token), `sft/gradient_norm`, `sft/tokens` (prompt and response).
+        `sft/loss` (nats per response token), `sft/gradient_norm`, `sft/skipped_updates` (1 where that is not
+        finite), `sft/tokens` (prompt and response).
     """
     sequences = Sequences.of(traces)
     layout = resolve_layout(learner.layout, engine)
@@ -41,8 +43,10 @@ def update_on_traces(
         loss = -logprobs.sum() / tokens
         engine.backward(loss * engine.world_size, last=number == len(batches) - 1)
         add_sums(sums, {"loss": loss.detach()})
+    norm = engine.step()
     return {
-        "sft/gradient_norm": engine.step(),
+        "sft/gradient_norm": norm,
+        "sft/skipped_updates": float(not math.isfinite(norm)),
         "sft/loss": engine.sum_over_ranks(sums)["loss"],
         "sft/tokens": float(sequences.lengths.sum()),
     }

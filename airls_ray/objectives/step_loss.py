@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RESERVED = (
     *("weight", "correct", "label", "logit_abs"),  # sums of `measured_sums`
     *("loss", "accuracy", "label_mean", "logit_abs_mean", "gradient_norm", "tokens", "text_loss"),
+    "skipped_updates",
     *("label_auroc", "step_auroc", "trace_auroc"),
     *("label_auroc_within", "step_auroc_within", "trace_auroc_within"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -126,7 +127,7 @@ def update_on_labels(
         `train_prm/loss` (of the cross-entropy nats per labelled step), `train_prm/accuracy`,
         `train_prm/label_mean`, `train_prm/logit_abs_mean`, what the loss itself sums as a mean over the
         labelled steps, `train_prm/text_loss` with a text weight, `train_prm/gradient_norm`,
-        `train_prm/tokens` (prompt and response).
+        `train_prm/skipped_updates` (1 where it is not finite), `train_prm/tokens` (prompt and response).
 
     Raises:
         DoorError: a loss of the user's own failed.
@@ -157,6 +158,7 @@ def update_on_labels(
     return {
         **_metrics(engine.sum_over_ranks(sums), "train_prm"),
         "train_prm/gradient_norm": norm,
+        "train_prm/skipped_updates": float(not math.isfinite(norm)),
         "train_prm/tokens": float(batch.sequences.lengths[rows].sum()),
     }
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from airls_ray.config.prm_sections import PRMConfig
 from airls_ray.learning.batches import add_sums, rank_batches, take_values
-from airls_ray.learning.engine import TrainEngine, resolve_layout, share_rows
+from airls_ray.learning.engine import TrainEngine, norm_metrics, resolve_layout, share_rows
 from airls_ray.prm.batch import PRMBatch
 from airls_ray.prm.distinct import DistinctSequences, merge_equal_sequences
 from airls_ray.prm.named_objective import NamedObjective, accuracies_of
@@ -55,8 +55,9 @@ def update_prm(
         Of the first pass over each batch (when the sequences are new to the PRM) `prm/loss` and what the
         objective measures (`prm/expert_accuracy, prm/policy_accuracy`, ...); `prm/output_abs_mean`,
         `prm/output_drift` (root mean square change of the outputs over the updates before the last one;
-        with a drift penalty), `prm/gradient_norm` (mean over updates), `prm/updates`, `prm/skipped`
-        (0 or 1), `prm/sequences` (distinct ones of all batches: equal sequences are computed once). The same
+        with a drift penalty), `prm/gradient_norm` (mean over updates), `prm/updates`,
+        `prm/skipped_updates` (those without a finite gradient), `prm/skipped` (0 or 1: nothing was to be
+        learned), `prm/sequences` (distinct ones of all batches: equal sequences are computed once). The same
         on every rank.
 
     Raises:
@@ -67,6 +68,7 @@ def update_prm(
     head = {
         "prm/sequences": float(sum(work.sequences for work in works)),
         "prm/skipped": 0.0,
+        "prm/skipped_updates": 0.0,
         "prm/updates": float(updates),
     }
     if not works:  # for example no problem with both classes: nothing to learn from
@@ -86,7 +88,7 @@ def update_prm(
     last = _means(passes[-len(works) :])
     drift = {key: last[key] for key in ("prm/output_drift",) if key in last}
     first = _means(passes[: len(works)])
-    return head | first | drift | {"prm/gradient_norm": sum(norms) / max(len(norms), 1)}
+    return head | first | drift | {f"prm/{name}": value for name, value in norm_metrics(norms).items()}
 
 
 def _means(metrics: Sequence[dict[str, float]]) -> dict[str, float]:

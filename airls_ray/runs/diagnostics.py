@@ -129,6 +129,18 @@ def flat_scores(lines: Sequence[Line]) -> str | None:
     )
 
 
+def skipped_updates(lines: Sequence[Line]) -> str | None:
+    """An update of this iteration had no finite gradient."""
+    whose = [part for part in ("policy", "prm") if _numbers(lines[-1:], f"{part}/skipped_updates") > [0.0]]
+    if not whose:
+        return None
+    return (
+        f"an update of the {' and of the '.join(whose)} was skipped, since its gradient was not finite, and "
+        "several in a row end the run: look for NaN or infinity in rewards, advantages and losses of your "
+        f"own, or lower {'policy' if 'policy' in whose else 'prm.learner'}.learning_rate"
+    )
+
+
 CHECKS: Mapping[str, Callable[[Sequence[Line]], str | None]] = {
     "saturated discriminator": saturated_discriminator,
     "hacked reward": hacked_reward,
@@ -138,6 +150,7 @@ CHECKS: Mapping[str, Callable[[Sequence[Line]], str | None]] = {
     "narrowing policy": narrowing_policy,
     "collapsed weights": collapsed_weights,
     "flat scores": flat_scores,
+    "skipped updates": skipped_updates,
 }
 
 

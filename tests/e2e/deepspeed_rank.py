@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -137,6 +138,14 @@ def muon_in(kind: str) -> AbstractContextManager[Any]:
     return patch.object(original_muon, "ns_compute_dtype", lambda *_: torch.float32)
 
 
+def skip_an_update(engine: DeepSpeedEngine, config: LearnerConfig) -> float:
+    """An update to which rank 0 brings a gradient of NaN; returns how many were skipped by its metrics."""
+    backward = engine.backward
+    factor = math.nan if engine.rank == 0 else 1.0
+    with patch.object(engine, "backward", lambda loss, *, last: backward(factor * loss, last=last)):
+        return train(engine, config, updates=1)[0]["policy/skipped_updates"]
+
+
 def run_case(kind: str, stage: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train by one kind and ZeRO stage."""
     from deepspeed.utils import safe_get_full_grad
@@ -147,6 +156,7 @@ def run_case(kind: str, stage: int, args: argparse.Namespace) -> dict[str, Any]:
         return {"metrics": train_prm(engine, config, args.model), "weights": weights_of(engine)}
     if kind == "bf16":
         return {"metrics": train(engine, config), "weights": weights_of(engine)}
+    skipped = skip_an_update(engine, config) if kind == "skips" else 0.0
     gradients = record_gradients(engine, safe_get_full_grad)
     if kind == "bf16_many":
         train(engine, config, updates=1, kind=kind)
@@ -155,7 +165,8 @@ def run_case(kind: str, stage: int, args: argparse.Namespace) -> dict[str, Any]:
     result["gradients"] = gradients
     part = token_logprobs(engine, rollouts(kind), temperature=1.0, tokens_per_microbatch=40, pad_id=0)
     result["rows"] = part["row"].to_pylist()
-    if kind == "lone":
+    result["skipped"] = skipped
+    if kind in ("lone", "skips"):
         return result
     saved = args.out / f"saved_{kind}_{stage}"
     engine.save_state(saved / "state")

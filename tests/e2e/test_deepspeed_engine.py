@@ -23,11 +23,14 @@ ONE_RANK = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:0", "prm:3", "b
 ONE_RANK += ["lora:0", "offload:2", "chunks:3", "muon:0"]
 MANY = ["bf16_many:0", "bf16_many:2", "bf16_many:3"]
 ONE_RANK += MANY
+SKIPS = ["skips:0", "skips:2", "skips:3"]
+ONE_RANK += SKIPS
 TWO_RANKS = ["policy:0", "policy:1", "policy:2", "policy:3", "prm:2", "prm:3"]
 TWO_RANKS += ["lone:0", "lone:1", "lone:2", "lone:3", "offload:2", "offload:3"]
 TWO_RANKS += ["chunks:0", "chunks:2", "chunks:3"]
 TWO_RANKS += ["lora:0", "lora:2", "lora:3", "lora_prm:2", "lora_prm:3", "muon:0"]
 TWO_RANKS += ["bf16_muon:1"]
+TWO_RANKS += SKIPS
 WITH_STATE = ("policy", "lora:", "offload", "muon", "bf16_muon")
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +90,7 @@ def plain(model: Path) -> dict[str, tuple[list[dict[str, float]], Weights, Weigh
     for kind in ("prm", "lora_prm"):
         engine = TorchEngine(load(model, kind), learner())
         expected[kind] = (train_prm(engine, learner(), model), weights_of(engine), {})
-    return {**expected, "offload": expected["policy"], "chunks": expected["policy"]}
+    return {**expected, **dict.fromkeys(("offload", "chunks", "skips"), expected["policy"])}
 
 
 class ExactMuon(torch.optim.Optimizer):
@@ -154,6 +157,14 @@ def test_two_resumed_ranks_continue_as_if_never_stopped(two_ranks: Any, case: st
     for result in two_ranks:
         for name, weight in result[case]["continued"].items():
             assert torch.equal(result[case]["resumed"][name], weight)
+
+
+@pytest.mark.parametrize("case", SKIPS)
+def test_an_update_without_a_finite_gradient_is_skipped_by_all_ranks(
+    one_rank: Any, two_ranks: Any, case: str
+) -> None:
+    """That it changed nothing the cases above show: what follows is as if it had never been."""
+    assert [result[case]["skipped"] for result in (*one_rank, *two_ranks)] == [1.0, 1.0, 1.0]
 
 
 def test_two_ranks_compute_every_row_once(two_ranks: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -39,6 +40,7 @@ FAILURES: dict[str, Callable[[int], Metrics]] = {
     "narrowing policy": lambda step: {"groups/solved_share": 0.8 - 0.008 * step},
     "collapsed weights": lambda step: {"prm/effective_sample_size": 1.1},
     "flat scores": lambda step: {"prm/score_spread": 1e-7},
+    "skipped updates": lambda step: {"policy/skipped_updates": float(step == 3), "policy/loss": math.nan},
 }
 
 

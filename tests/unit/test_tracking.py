@@ -40,6 +40,11 @@ def test_engines_that_sample_with_old_weights_end_the_run(tmp_path: Path) -> Non
         record(tmp_path, 0.3)
 
 
+def test_a_difference_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"differ from the learner's by nan nats"):
+        record(tmp_path, float("nan"))
+
+
 def test_rounding_does_not_end_the_run_and_rates_and_seconds_are_logged(tmp_path: Path) -> None:
     assert record(tmp_path, 1e-6).seconds == 5.0
     (line,) = RunFolder(tmp_path).read_metrics()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from airls_ray.config.schema import MethodConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, TOKEN_LOGPROBS
+from airls_ray.errors import RunError
 from airls_ray.learning.batches import Sequences
-from airls_ray.learning.engine import TorchEngine
+from airls_ray.learning.engine import MOST_SKIPPED, SkippedUpdates, TorchEngine
 from airls_ray.learning.passes import token_logprobs
 from airls_ray.tensors import make_batch, to_packed
 from tests.tiny import make_rollouts, policy_module
@@ -44,6 +46,28 @@ def test_a_reloaded_engine_continues_as_if_never_stopped(folder: Path, tmp_path:
     for each in (engine, other):
         run_policy(each, table, MethodConfig(name="grpo"), config)
     assert torch.equal(weights_of(engine), weights_of(other))
+
+
+def test_an_update_without_a_finite_gradient_changes_nothing_and_is_counted(folder: Path) -> None:
+    table, method, config = on_policy(folder), MethodConfig(name="grpo"), learner()
+    engine = TorchEngine(policy_module(folder), config)
+    before = weights_of(engine)
+    broken = pa.array([[math.nan] * len(ends) for ends in table["step_ends"].to_pylist()])
+    metrics = run_policy(engine, table, method, config, advantages=broken)
+    assert (metrics["policy/skipped_updates"], metrics["policy/updates"], engine.updates) == (1.0, 0.0, 0)
+    assert torch.equal(weights_of(engine), before)
+    other = TorchEngine(policy_module(folder), config)
+    for each in (engine, other):
+        assert run_policy(each, table, method, config)["policy/skipped_updates"] == 0.0
+    assert torch.equal(weights_of(engine), weights_of(other))
+
+
+def test_a_learner_gives_up_after_several_updates_in_a_row_without_a_finite_gradient() -> None:
+    skipped = SkippedUpdates()
+    for norm in [math.inf] * (MOST_SKIPPED - 1) + [1.0] + [math.nan] * (MOST_SKIPPED - 1):
+        assert skipped.skips(norm) == (not math.isfinite(norm))
+    with pytest.raises(RunError, match=f"the gradient of {MOST_SKIPPED} updates in a row was not finite"):
+        skipped.skips(math.nan)
 
 
 # ------------------------------------------------------------------------------ log-probabilities
