@@ -45,6 +45,7 @@ from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.mirror import Mirror, NoCopies, open_mirror
 from airls_ray.runs.run_control import RunControl
 from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.storage import without_credentials
 from airls_ray.runs.trackers import TrackedRun, Trackers
 from airls_ray.tasks import make_task
 
@@ -127,7 +128,8 @@ def _run_locked(
     if resume:
         run.rewind(state.iteration)
     control = RunControl(run.path, config.iterations)
-    trackers.start(TrackedRun(config.name, run.path, config.model_dump(mode="json"), state.iteration))
+    shown = without_credentials(config).model_dump(mode="json")
+    trackers.start(TrackedRun(config.name, run.path, shown, state.iteration))
     with trackers, ended(control), connected(config):
         sources = replace(_sources(config, base, checkpoint), rewards=rewards)
         parts = start_parts(config, sources, progress, state, control)

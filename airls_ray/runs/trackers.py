@@ -40,7 +40,7 @@ class TrackedRun:
     name: str
     folder: Path
     config: Mapping[str, Any]
-    """All settings, as nested dictionaries of JSON values."""
+    """All settings, as nested dictionaries of JSON values; without the credentials of `train.storage`."""
     iteration: int = 0
     """Iterations done; above 0 at a resume."""
 

@@ -19,6 +19,7 @@ from airls_ray.config import Config
 from airls_ray.console.progress import QuietProgress
 from airls_ray.errors import ConfigError, Interrupted, RunError
 from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.trackers import TrackedRun, Trackers
 
 
 class Said(QuietProgress):
@@ -160,6 +161,16 @@ def test_a_run_goes_on_from_the_storage_on_another_machine(tmp_path: Path, fakes
         assert (stored / name).read_bytes() == (second / name).read_bytes()
     assert (stored / "checkpoints" / "best").read_text() == "iteration_000005\n"
     assert not list(second.glob("run.*"))
+
+
+def test_trackers_are_told_no_credentials_of_the_storage(
+    tmp_path: Path, fakes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[TrackedRun] = []
+    monkeypatch.setattr(launch, "open_mirror", lambda *_: None)
+    monkeypatch.setattr(Trackers, "start", lambda _, run: told.append(run))
+    run_training(of_run(tmp_path, "first", 1, storage="s3://KEY:SECRET@bucket/runs"))
+    assert told[0].config["train"]["storage"] == "s3://bucket/runs"
 
 
 def test_a_resume_of_another_seed_is_refused_and_leaves_the_run_as_it_was(
