@@ -107,7 +107,10 @@ class Engine(Protocol):
     def run_interruptible(
         self, requests: Sequence[Request], version: int, news: Callable[[], WeightBuffer | None]
     ) -> list[list[Sample]]:
-        """As `run`, but weights that `news` brings are taken between two tokens, and sampling goes on."""
+        """As `run`, but weights that `news` brings are taken between two tokens, and sampling goes on.
+
+        `news` is asked again only when they are loaded; an error before that says that they are not.
+        """
         ...
 
     def forget_prefixes(self) -> None:

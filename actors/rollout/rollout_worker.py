@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from actors.rollout.vllm_engine import VLLMEngine
 from airls_ray.adapter_sync import sends_adapter
 from airls_ray.config.schema import Config
 from airls_ray.data.schemas import COMPLETIONS, ROLLOUTS, rows_to_table
-from airls_ray.errors import DataError
+from airls_ray.errors import DataError, RunError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
@@ -45,12 +46,14 @@ class RolloutRequest:
     """Which tokens are drawn from."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Mail:
     """Weights on their way into the engine."""
 
     weights: WeightBuffer
-    taken: threading.Event
+    over: threading.Event
+    """They are in the engine, failed to be, or newer ones have overtaken them."""
+    failed: bool = False
 
 
 EngineFactory = Callable[[str | Path, Config, Sequence[int]], Engine]
@@ -88,6 +91,7 @@ class RolloutWorker:
         self._engine_lock = threading.Lock()
         self._mail_lock = threading.Lock()
         self._mail: _Mail | None = None
+        self._opened: _Mail | None = None
 
     def __repr__(self) -> str:
         """Name in Ray's dashboard."""
@@ -131,7 +135,8 @@ class RolloutWorker:
                     )
                     for prompt, seed in zip(prompts, seeds, strict=True)
                 ]
-                answers = self._engine.run_interruptible(asked, version, self._open_mail)
+                with self._loading():
+                    answers = self._engine.run_interruptible(asked, version, self._open_mail)
             else:
                 sampling = Sampling(request.samples, request.temperature, most, request.truncation)
                 answers = self._engine.generate(prompts, seeds, sampling)
@@ -262,34 +267,57 @@ class RolloutWorker:
         return pa.table(columns, schema=ROLLOUTS)
 
     def update_weights(self, weights: WeightBuffer) -> float:
-        """Take new weights from the object store; returns seconds."""
+        """Take new weights from the object store; returns seconds.
+
+        Raises:
+            RunError: whoever had the engine failed to load them; what it samples with now is not known.
+        """
         start = time.perf_counter()
         mail = _Mail(weights, threading.Event())
         with self._mail_lock:
             if self._mail is not None:
-                self._mail.taken.set()  # newer weights have overtaken it
+                self._mail.over.set()  # newer weights have overtaken it
             self._mail = mail
         # Whoever has the engine takes the weights: a sampling that can be interrupted, or this call.
         while True:
             if self._engine_lock.acquire(blocking=False):
                 try:
-                    waiting = self._open_mail()
-                    if waiting is not None:
-                        self._engine.update_weights(waiting)
+                    with self._loading():
+                        waiting = self._open_mail()
+                        if waiting is not None:
+                            self._engine.update_weights(waiting)
                 finally:
                     self._engine_lock.release()
-            if mail.taken.wait(_MAIL_SECONDS):
+            if mail.over.wait(_MAIL_SECONDS):
+                if mail.failed:
+                    raise RunError(f"{self._name} could not load the weights of version {weights.version}")
                 return time.perf_counter() - start
 
     def _open_mail(self) -> WeightBuffer | None:
-        """The weights that wait, if any; whoever calls loads them at once (and has the engine's lock)."""
+        """The weights that wait, if any; whoever calls has the engine's lock, loads them at once and may then
+        call again."""
+        self._settle()
         with self._mail_lock:
-            mail, self._mail = self._mail, None
-        if mail is None:
-            return None
-        self._version = mail.weights.version
-        mail.taken.set()
-        return mail.weights
+            self._opened, self._mail = self._mail, None
+        return None if self._opened is None else self._opened.weights
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """Weights that are opened inside are loaded when it ends, unless an error ends it."""
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            self._settle(failed=failed)
+
+    def _settle(self, *, failed: bool = False) -> None:
+        mail, self._opened = self._opened, None
+        if mail is not None:
+            if not failed:
+                self._version = mail.weights.version
+            mail.failed = failed
+            mail.over.set()
 
     def init_weight_transfer(self, init_info: dict[str, Any]) -> None:
         """VLLM's protocol (NCCL)."""

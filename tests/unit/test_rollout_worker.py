@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, RolloutConfig, TrainConfig
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.schemas import ROLLOUTS
-from airls_ray.errors import DataError
+from airls_ray.errors import DataError, RunError
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import build_tokenizer
 from airls_ray.weights import WeightBuffer, pack_weights
@@ -98,16 +99,47 @@ class SlowEngine(FakeEngine):
         ]
 
 
-def test_weights_that_come_while_it_samples_are_taken_at_once(tmp_path: Path) -> None:
-    build_tokenizer(make_task(TASK), tmp_path)
+class BrokenEngine(SlowEngine):
+    """Fails in the middle of a load."""
+
+    def update_weights(self, weights: WeightBuffer) -> None:
+        raise MemoryError("no room for layer 17")
+
+
+def sampling_worker(folder: Path, engine: type[SlowEngine]) -> RolloutWorker:
+    """One whose sampling can be interrupted."""
+    build_tokenizer(make_task(TASK), folder)
     config = Config(
         task=TASK,
         rollout=RolloutConfig(interruptible=True),
         train=TrainConfig(max_staleness=1),
         method={"name": "airl_s", "importance_cap": 2.0},
     )
-    worker = RolloutWorker("rollout-0", config, str(tmp_path), lambda _, __, eos: SlowEngine(eos[0]))
+    worker = RolloutWorker("rollout-0", config, str(folder), lambda _, __, eos: engine(eos[0]))
     worker.start()
+    return worker
+
+
+def test_weights_that_fail_to_load_while_it_samples_are_an_error_of_their_own_call(tmp_path: Path) -> None:
+    worker = sampling_worker(tmp_path, BrokenEngine)
+    with ThreadPoolExecutor(1) as threads:
+        sampled = threads.submit(worker.generate, problems(1), [0], REQUEST)
+        assert worker._engine.sampling.wait(30)  # type: ignore[attr-defined]
+        with pytest.raises(RunError, match="rollout-0 could not load the weights of version 4"):
+            worker.update_weights(pack_weights([("w", torch.zeros(3))], version=4))
+        assert isinstance(sampled.exception(30), MemoryError)
+    assert worker.version() == 0
+
+
+def test_weights_that_fail_to_load_leave_the_version(tmp_path: Path) -> None:
+    worker = sampling_worker(tmp_path, BrokenEngine)
+    with pytest.raises(MemoryError):
+        worker.update_weights(pack_weights([("w", torch.zeros(3))], version=4))
+    assert worker.version() == 0
+
+
+def test_weights_that_come_while_it_samples_are_taken_at_once(tmp_path: Path) -> None:
+    worker = sampling_worker(tmp_path, SlowEngine)
     found: list[pa.Table] = []
     sampling = threading.Thread(target=lambda: found.append(worker.generate(problems(2), [0, 1], REQUEST)))
     sampling.start()
