@@ -9,7 +9,7 @@ one worker, and is delivered; or its worker fails, and it waits again for anothe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -132,6 +132,11 @@ class Dispatch:
         self._waiting = deque(
             replace(share, worker=None) if share.worker == worker else share for share in self._waiting
         )
+
+    def free_all_but(self, workers: Collection[str]) -> None:
+        """What waits for a worker that is none of these may be done by any (it has left)."""
+        for gone in {share.worker for share in self._waiting if share.worker is not None}.difference(workers):
+            self.free(gone)
 
     def forget(self, job: Hashable) -> None:
         """Give up what waits of a job, as if it had never been submitted; what runs is not touched."""

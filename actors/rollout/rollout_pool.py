@@ -216,6 +216,7 @@ class RolloutPool:
     def _hand_out(self, busy: set[str], now: float) -> None:
         # One whose new weights are on their way gets nothing new before it has them: else staleness grows.
         busy = busy | {member.name for member, _ in self._syncing.values()}
+        self._dispatch.free_all_but({member.name for member in self.fleet.ready})
         for member in self.fleet.ready:
             share = None if member.name in busy else self._dispatch.take(member.name, now)
             if share is not None:

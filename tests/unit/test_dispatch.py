@@ -48,6 +48,14 @@ def test_what_waited_for_a_dead_worker_is_free_for_any() -> None:
     assert taken is not None and taken.rows == (0,)
 
 
+def test_what_waits_for_a_worker_that_has_left_is_free_for_any() -> None:
+    board = dispatch([Share("job", (0,), worker="a"), Share("job", (1,), worker="b")])
+    board.free_all_but({"b", "c"})
+    taken = board.take("c", now=0.0)
+    assert taken is not None and taken.rows == (0,)
+    assert board.take("d", now=0.0) is None
+
+
 def test_a_share_that_failed_once_is_tried_again_as_a_whole() -> None:
     board = dispatch(cut("job", range(4), 1))
     board.take("a", 0.0)

@@ -126,3 +126,20 @@ def test_over_nccl_the_last_sync_is_done_again_where_all_workers_are_new(
     one.pool.advance(0.0)
     assert [member.version for member in one.fleet.ready] == [7]
     assert one.learner.sent == [1, 1]
+
+
+def test_shares_of_a_worker_that_drains_before_it_gets_them_are_done_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "wait_done", lambda *_: None)
+    monkeypatch.setattr(cluster, "all_ready", lambda refs, timeout: list(refs))
+    one = Simulated(monkeypatch)
+    one.wanted = 2
+    one.wait()
+    job = one.pool._submit(range(2), lambda worker, rows: object(), owners=[0, 1])
+    one.wanted = 1
+    one.wait()
+    assert [member.name for member in one.fleet.ready] == ["rollout-0"]
+    for _ in range(2):
+        one.pool.advance(0.0)
+    assert sorted(job.done) == [(0,), (1,)]
