@@ -66,7 +66,7 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
     settings = label_settings(config, policy)
     parts = file.with_name(file.stem + "_parts")
     if file.exists():
-        facts = _facts_of(file, settings)
+        facts = facts_of(file, settings)
         files.remove(parts)
         return read_labels(file), facts
     codec = TextCodec.for_model(config.model, policy, make_task(config.task))
@@ -78,7 +78,7 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
     if parts.exists():
         files.remove_leftovers(parts)
     missing = [part for part in wanted if not part.exists()]
-    kept = [_facts_of(part, settings) for part in wanted if part not in missing]
+    kept = [facts_of(part, settings) for part in wanted if part not in missing]
     if kept:
         progress.say(f"{len(kept)} of {len(wanted)} chunks of labels are there from an earlier run")
     if missing:
@@ -93,7 +93,7 @@ def make_labels(config: Config, policy: str, file: Path, progress: Progress) -> 
                     )
                     write_labels(table, part, LabelFacts(settings, cost))
                     bar.advance(len(rows), outcome=pc.mean(table["outcome"]).as_py())
-    facts = LabelFacts(settings, add_costs([_facts_of(part, settings).cost for part in wanted]))
+    facts = LabelFacts(settings, add_costs([facts_of(part, settings).cost for part in wanted]))
     table = pa.concat_tables([read_labels(part) for part in wanted]).combine_chunks()
     write_labels(table, file, facts)
     files.remove(parts)
@@ -241,7 +241,7 @@ def _label_table(
     )
 
 
-def _facts_of(file: Path, settings: dict[str, Any]) -> LabelFacts:
+def facts_of(file: Path, settings: dict[str, Any]) -> LabelFacts:
     """The facts of a file of ours.
 
     Raises:
@@ -249,7 +249,8 @@ def _facts_of(file: Path, settings: dict[str, Any]) -> LabelFacts:
     """
     facts = read_facts(file)
     theirs: dict[str, Any] = {} if facts is None else facts.settings
-    other = [name for name in settings if theirs.get(name) != settings[name]]
+    # What is as by default may be in neither; what only the file has was set when its labels were made.
+    other = sorted(name for name in settings | theirs if theirs.get(name) != settings.get(name))
     if facts is None or other:
         raise DataError(
             f"{file} holds labels that were made with another {', '.join(other)}: give another --output, "

@@ -9,11 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from actors.commands.prm_labels import facts_of
 from actors.rollout.rollout_worker import RolloutRequest
 from airls_ray.config.schema import ArithmeticTaskConfig
 from airls_ray.config.supervised_section import LabelRuleConfig
+from airls_ray.data.prm_labels import LabelFacts, write_labels
 from airls_ray.data.problems import ProblemStream, take_distinct
 from airls_ray.data.schemas import PRM_LABELS, ROLLOUTS
+from airls_ray.errors import DataError
 from airls_ray.prm.step_labels import Completions, chunks, distinct_prefixes, known_to, label_steps
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, build_tokenizer
@@ -215,3 +218,20 @@ def test_the_texts_are_those_of_the_tokens(folder: Path) -> None:
     for row in table.to_pylist():
         assert "".join(row["step_texts"]) == codec.decode(row["response"])
         assert codec.encode_prompt(row["prompt_text"]) == row["prompt"]
+
+
+# ------------------------------------------------------------------------- labels of an earlier call
+
+
+@pytest.mark.parametrize("old", [{"top_p": 0.9}, {"spoiled": True}, {}])
+def test_labels_of_an_earlier_call_are_taken_where_all_settings_are_the_same(
+    tmp_path: Path, old: dict[str, Any]
+) -> None:
+    """A setting that is as by default is in neither record, as in files that are older than it."""
+    now, file = {"seed": 3}, tmp_path / "labels.parquet"
+    write_labels(PRM_LABELS.empty_table(), file, LabelFacts(now | old, {}))
+    if old:
+        with pytest.raises(DataError, match=f"made with another {next(iter(old))}: give another --output"):
+            facts_of(file, now)
+    else:
+        assert facts_of(file, now).settings == now
