@@ -19,6 +19,7 @@ from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Progress
 from airls_ray.data.schemas import GRADES, ROLLOUTS, conform
+from airls_ray.errors import DataError
 from airls_ray.runs.best_metric import EVALUATION
 from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.run_folder import RunFolder
@@ -131,20 +132,34 @@ def evaluate_policy(
     """Sample the test problems with the policy that the workers hold; at a resume, read what was kept."""
     folder = run.path / "samples"
     kept = folder / f"{name}.parquet", folder / f"{name}_grades.parquet", folder / f"{name}.json"
-    if not (resume and all(path.exists() for path in kept)):
+    found = read_kept(*kept) if resume else None
+    if found is None:
         samples = sample_problems(
             parts.pool, parts.verifier, problems, config, progress, name, meanwhile=parts.starting
         )
-        folder.mkdir(exist_ok=True)
-        pq.write_table(graded_table(samples.rollouts, samples.grades), kept[0])
-        pq.write_table(cluster.resolve([samples.grades])[0], kept[1])
-        kept[2].write_text(json.dumps(samples.accuracy) + "\n")
+        kept[2].unlink(missing_ok=True)  # written last, it says that the others are there
+        tables = graded_table(samples.rollouts, samples.grades), cluster.resolve([samples.grades])[0]
+        for path, table in zip(kept[:2], tables, strict=True):
+            with files.replacing(path) as temporary:
+                pq.write_table(table, temporary)
+        files.write_text(kept[2], json.dumps(samples.accuracy) + "\n")
+        found = read_kept(*kept)
+        assert found is not None
+    rollouts, grades, accuracy = found
     # The driver's own copies: those of the workers may go with their nodes before the run's end.
-    rollouts = conform(pq.read_table(kept[0]), ROLLOUTS)
-    grades = conform(pq.read_table(kept[1]), GRADES)
-    return Samples(
-        name, problems, [cluster.put(rollouts)], cluster.put(grades), json.loads(kept[2].read_text())
-    )
+    return Samples(name, problems, [cluster.put(rollouts)], cluster.put(grades), accuracy)
+
+
+def read_kept(
+    rollouts: Path, grades: Path, accuracy: Path
+) -> tuple[pa.Table, pa.Table, dict[str, float]] | None:
+    """Return the samples that a run has left in these files; None where one is missing or broken."""
+    try:
+        known = files.read_json(accuracy, dict)
+        tables = conform(pq.read_table(rollouts), ROLLOUTS), conform(pq.read_table(grades), GRADES)
+    except (OSError, ValueError, pa.ArrowException, DataError):
+        return None
+    return None if known is None else (*tables, known)
 
 
 def sample_problems(
