@@ -178,16 +178,29 @@ class Mirror:
     def _prune(self, latest: int) -> None:
         """As the run folder prunes, by the records that are there: another machine may have written some."""
         store = self._run.store
-        scores: dict[int, float | None] = {}
-        for folder in self._storage.folders(_CHECKPOINTS):
-            if is_checkpoint(folder):
-                record = self._record(folder)
-                scores[int(folder.rpartition("_")[2])] = record.metrics.get(store.metric) if record else None
+        scores = {number: self._score(number) for number in self._numbers()}
         stay = kept(scores, latest, newest=store.keep, best=store.keep_best)
         for iteration in sorted(scores.keys() - stay):
             self._storage.delete(f"{_CHECKPOINTS}/{iteration_name(iteration)}")
         if store.keep_best and (ranked := ranking(scores)):
             self._storage.write_text(_BEST, iteration_name(ranked[0]) + "\n")
+
+    def _numbers(self) -> list[int]:
+        """Iterations of the checkpoints that are there, newest first."""
+        there = [name for name in self._storage.folders(_CHECKPOINTS) if is_checkpoint(name)]
+        return sorted((int(name.rpartition("_")[2]) for name in there), reverse=True)
+
+    def _score(self, iteration: int) -> float | None:
+        """As `Checkpoints` scores its own: None where the record is broken.
+
+        Raises:
+            RunError: the storage failed, which is no reason to take a checkpoint for a bad one.
+        """
+        text = self._storage.read_text(_record_path(iteration)) if self._run.store.keep_best else None
+        try:
+            return None if text is None else parse_record(text, "").metrics.get(self._run.store.metric)
+        except RunError:  # a resume says so
+            return None
 
     # ------------------------------------------------------------------------------------ fetch here
     def require_free(self) -> None:
@@ -204,6 +217,8 @@ class Mirror:
     def fetch(self) -> str | None:
         """Bring the newest complete checkpoint here if it is newer than what is here, with the run's files.
 
+        The best ones that the run keeps come, too.
+
         Returns its name; None if nothing was fetched.
 
         Raises:
@@ -214,28 +229,39 @@ class Mirror:
         published = (self._storage.read_text(_LATEST) or "").strip()
         if not is_checkpoint(published):
             return None
-        there = [name for name in self._storage.folders(_CHECKPOINTS) if is_checkpoint(name)]
-        numbers = sorted((int(name.rpartition("_")[2]) for name in there), reverse=True)
+        last = int(published.rpartition("_")[2])
+        numbers = [number for number in self._numbers() if number <= last]
+        if not numbers or numbers[0] <= above:
+            return None
+        self._fetch_best(numbers)
         for number in numbers:
-            if above < number <= int(published.rpartition("_")[2]):
-                name = iteration_name(number)
-                record = self._record(name)
-                if record is not None and self._fetch_checkpoint(name, record):
-                    return name
+            if number > above and self._fetch_checkpoint(number):
+                self._fetch_run_files()
+                files.write_text(self._run.latest_file, iteration_name(number) + "\n")
+                return iteration_name(number)
         return None
 
-    def _fetch_checkpoint(self, name: str, record: CheckpointRecord) -> bool:
-        final = self._run.checkpoints_folder / name
+    def _fetch_best(self, numbers: list[int]) -> None:
+        """Bring the best but the newest: the best of those that are here would else be named the best."""
+        best = ranking({number: self._score(number) for number in numbers})[: self._run.store.keep_best]
+        for number in best:
+            if number != numbers[0] and not (self._run.checkpoints_folder / iteration_name(number)).exists():
+                self._fetch_checkpoint(number)
+
+    def _fetch_checkpoint(self, number: int) -> bool:
+        """Bring a checkpoint here; False where it is not whole there."""
+        name = iteration_name(number)
+        record = self._record(number)
+        if record is None:
+            return False
         try:
-            with files.replacing(final) as temporary:
+            with files.replacing(self._run.checkpoints_folder / name) as temporary:
                 for file in (*record.sizes, RECORD):
                     self._storage.download(f"{_CHECKPOINTS}/{name}/{file}", temporary / file)
                 check_files(temporary, record)
         except RunError as error:
             self._say(f"Warning: {name} could not be fetched from {self._storage.shown}: {error}")
             return False
-        self._fetch_run_files()
-        files.write_text(self._run.latest_file, name + "\n")
         return True
 
     def _fetch_run_files(self) -> None:
@@ -246,8 +272,8 @@ class Mirror:
                     self._storage.download(name, temporary)
                 self._sent[name] = _sign(local)
 
-    def _record(self, name: str) -> CheckpointRecord | None:
-        path = f"{_CHECKPOINTS}/{name}/{RECORD}"
+    def _record(self, iteration: int) -> CheckpointRecord | None:
+        path = _record_path(iteration)
         text = self._storage.read_text(path)
         return None if text is None else parse_record(text, f"{self._storage.shown}/{path}")
 
@@ -269,6 +295,10 @@ def open_mirror(config: Config, run: RunFolder, say: Say) -> Mirror | None:
         )
     storage.check()
     return Mirror(run, storage, train.storage_deadline_seconds, say)
+
+
+def _record_path(iteration: int) -> str:
+    return f"{_CHECKPOINTS}/{iteration_name(iteration)}/{RECORD}"
 
 
 def _is_copied(name: str) -> bool:

@@ -184,6 +184,48 @@ def test_the_copy_keeps_what_the_run_folder_would_keep(
     assert storage.read_text("checkpoints/best") == "iteration_000004\n"
 
 
+def test_a_broken_record_in_the_storage_keeps_no_copy_from_being_made(
+    tmp_path: Path, storage: Storage, mirror_of: Callable[..., Mirror], said: list[str]
+) -> None:
+    run = RunFolder(tmp_path / "here", keep_checkpoints=1, keep_best=1)
+    with mirror_of(run) as mirror:
+        for iteration, outcome in ((2, 0.8), (4, 0.3), (6, 0.5)):
+            mirror.checkpoint(checkpoint(run, iteration, outcome))
+            mirror._wait(10)
+            if iteration == 2:
+                storage.write_text("checkpoints/iteration_000002/checkpoint.json", "{")
+    assert said == []
+    assert storage.folders("checkpoints") == ["iteration_000006"]
+
+
+def test_a_storage_that_fails_costs_no_best_checkpoint(
+    tmp_path: Path, storage: Storage, mirror_of: Callable[..., Mirror]
+) -> None:
+    run = RunFolder(tmp_path / "here", keep_checkpoints=1, keep_best=1)
+    failing = Failing(storage, "read_text")
+    failing.down = False
+    with mirror_of(run, failing) as mirror:
+        mirror.checkpoint(checkpoint(run, 2, 0.8))
+        mirror._wait(10)
+        failing.down = True
+        with pytest.raises(RunError):
+            mirror._prune(4)
+    assert storage.folders("checkpoints") == ["iteration_000002"]
+
+
+def test_a_fetch_brings_the_best_checkpoint_too(tmp_path: Path, mirror_of: Callable[..., Mirror]) -> None:
+    run = RunFolder(tmp_path / "here", keep_checkpoints=1, keep_best=1)
+    with mirror_of(run) as mirror:
+        for iteration, outcome in ((2, 0.8), (4, 0.3), (6, 0.5)):
+            mirror.checkpoint(checkpoint(run, iteration, outcome))
+            mirror._wait(10)
+    other = RunFolder(tmp_path / "there", keep_checkpoints=1, keep_best=1)
+    assert mirror_of(other).fetch() == "iteration_000006"
+    checkpoint(other, 8, 0.6)
+    assert [path.name for path in other.checkpoints()] == ["iteration_000002", "iteration_000008"]
+    assert other.store.best_file.read_text() == "iteration_000002\n"
+
+
 def test_the_loop_does_not_wait_and_only_the_newest_waiting_checkpoint_is_copied(
     tmp_path: Path, storage: Storage, mirror_of: Callable[..., Mirror]
 ) -> None:
