@@ -182,7 +182,8 @@ class CodeTaskConfig(RewardedTaskConfig):
     """Form of both files: `problems` are rows with `prompt`, `answer` and `details` (docs/code_grader.md),
     the others are the published JSONL files, also with .gz, or your own (docs/doors.md)."""
     outcome: Literal["all", "share"] = "all"
-    """1 if all tests passed and else 0, or the share of the tests that passed."""
+    """1 if all tests passed and else 0, or the share of the tests that passed; asserts that were not reached
+    since the program ended early count as failed."""
     steps: CodeStepsConfig = CodeStepsConfig(name="lines")
     """What a reasoning step is: `lines`, `blocks` (what ends in a blank line), another step rule such as
     `code_lines`, or your own (docs/doors.md)."""

@@ -294,6 +294,31 @@ def test_steps_are_lines_or_blocks():
         )
 
 
+@pytest.mark.parametrize("end", ["os._exit(0)", "raise ValueError", "while True: pass"])
+@pytest.mark.parametrize(
+    ("rest", "share"),
+    [
+        ("".join(f"    found = candidate({x})\n    assert found == {x * x}\n" for x in range(2, 6)), 0.2),
+        ("    for x in range(2, 6):\n        found = candidate(x)\n        assert found == x * x\n", 0.0),
+    ],
+)
+def test_an_end_before_the_tests_are_over_adds_nothing_to_the_share(task, end, rest, share):
+    limits = {**SMALL.as_json(), "wall_seconds": 2.0}
+    shares = CodeTask(CodeTaskConfig(train_file="a", test_file="b", outcome="share", sandbox=limits))
+    check = f"def check(candidate):\n    assert candidate(1) == 1\n{rest}"
+    details = {"form": "assert", "entry_point": "f", "tests": [f"{check}check(f)\n"]}
+    program = f"import os\ndef f(x):\n    if x > 1:\n        {end}\n    return 1"
+    assert shares.grade(Problem("", "p", "-", (), details), program).outcome == share
+    shares.close()
+
+
+def test_a_bare_except_of_the_tests_hides_no_end_of_the_program(task):
+    test = "for x in range(9):\n    try:\n        assert f(x) == x\n    except:\n        pass"
+    details = {"form": "assert", "entry_point": "f", "tests": [test]}
+    program = "import os\ndef f(x): return x if x < 1 else os._exit(0)"
+    assert task.grade(Problem("", "p", "-", (), details), program).reason == "ended_early"
+
+
 # ------------------------------------------------------------------------------------ public data
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere")) / "code"
 

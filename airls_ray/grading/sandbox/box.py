@@ -6,7 +6,6 @@ import ast
 import fcntl
 import json
 import os
-import signal
 import socket
 import time
 import weakref
@@ -19,9 +18,9 @@ from typing import Any, Literal
 from airls_ray.errors import ConfigError, ProcessLost
 from airls_ray.grading.sandbox.handle import NurseryHandle
 from airls_ray.grading.sandbox.limits import InForce, Limits, Protection
-from airls_ray.grading.sandbox.program import EXCEPTION_EXIT, MEMORY_EXIT, SYNTAX_EXIT
-from airls_ray.grading.sandbox.supervise import Ended, Stream, open_stream, supervise
+from airls_ray.grading.sandbox.supervise import open_stream, supervise
 from airls_ray.grading.sandbox.text_compare import same_text
+from airls_ray.grading.sandbox.verdicts import Verdict, read_verdict, why_ended
 
 PRELOAD = (
     *(
@@ -52,7 +51,6 @@ PRELOAD = (
 """Modules that most programs import; every program then finds them loaded."""
 
 _VERDICT_BYTES = 1 << 24
-_EXIT_REASONS = {SYNTAX_EXIT: "syntax_error", EXCEPTION_EXIT: "exception", MEMORY_EXIT: "memory"}
 
 
 @dataclass(frozen=True)
@@ -81,23 +79,6 @@ class Exam:
     """Longest time of one test that reads standard input, within the limits of all."""
     decimals: bool = False
     """Whether lines of numbers are the same if their values are: 1.0 and 1."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a program. `reason`: "graded" if it passed everything, else why it did not."""
-
-    reason: str
-    passed: int
-    total: int
-    """Tests that ran, or that there are, whichever is more."""
-    message: str = ""
-    """Of the first failure, for people; the program may have chosen its words."""
-
-    @property
-    def right(self) -> bool:
-        """Whether all tests passed."""
-        return self.reason == "graded"
 
 
 class Sandbox:
@@ -204,7 +185,7 @@ class Sandbox:
                 for descriptor in chain(*theirs):
                     os.close(descriptor)
             ended = supervise(self._nurseries, list(outputs), [verdicts], deadline)
-            verdict = _read_verdict(ended, verdicts, exam, self.limits)
+            verdict = read_verdict(ended, bytes(verdicts.data), exam.form, exam.tests, self.limits)
             if verdict.reason == "judge_failed":  # a fault of ours: show it
                 return replace(verdict, message=outputs[1].data.decode(errors="replace")[-1000:])
             return verdict
@@ -244,7 +225,7 @@ class Sandbox:
             ended = supervise([nursery], [output], [], deadline)
         finally:
             output.close()
-        return _why_ended(ended, ended.reports[0], self.limits), output.data.decode(errors="replace")
+        return why_ended(ended, ended.reports[0], self.limits), output.data.decode(errors="replace")
 
 
 def _exam_json(exam: Exam, limit: int) -> dict[str, Any]:
@@ -268,47 +249,6 @@ def _classes(source: str) -> set[str]:
         return {node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     except (SyntaxError, ValueError):
         return set()
-
-
-def _read_verdict(ended: Ended, verdicts: Stream, exam: Exam, limits: Limits) -> Verdict:
-    """Make a verdict of the lines of the tests' process and of how both processes ended."""
-    lines = [json.loads(line) for line in bytes(verdicts.data).split(b"\n")[:-1]]
-    tests = [line for line in lines if "passed" in line]
-    passed = sum(line["passed"] for line in tests)
-    failures = [line for line in tests if not line["passed"]]
-    total = max(len(exam.tests), len(tests))
-    if failures:
-        return Verdict(failures[0]["reason"], passed, total, failures[0].get("message", ""))
-    if lines and "finished" in lines[-1]:
-        return Verdict("graded" if passed else "no_test_ran", passed, total)
-    program, judge = ended.reports
-    last = lines[-1] if lines and "ended" in lines[-1] else {}
-    if ended.too_much_output:
-        reason: str | None = "output_limit"
-    elif last.get("ended") == "ended_early":
-        reason = _why_ended(ended, program, limits)
-    elif last:
-        reason = last["ended"]
-    else:
-        reason = _why_ended(ended, judge, limits)
-        reason = "judge_failed" if reason in (None, "ended_early") else reason
-    return Verdict(reason or "ended_early", passed, total, last.get("message", ""))
-
-
-def _why_ended(ended: Ended, report: dict[str, Any], limits: Limits) -> str | None:
-    """Return the reason for the end of a process, None if it ended by itself with exit code 0."""
-    if ended.too_much_output:
-        return "output_limit"
-    if ended.timed_out:
-        return "timeout"
-    if "status" not in report:  # it was killed when its tests were over
-        return None
-    code = os.waitstatus_to_exitcode(report["status"])
-    if code in (-signal.SIGXCPU, -signal.SIGKILL) and report["cpu"] >= limits.cpu_seconds - 0.5:
-        return "timeout"
-    if code == -signal.SIGXFSZ:
-        return "output_limit"
-    return None if code == 0 else _EXIT_REASONS.get(code, "ended_early" if code > 0 else "crashed")
 
 
 def _sealed(text: str) -> int:

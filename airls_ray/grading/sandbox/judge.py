@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from airls_ray.grading.sandbox.asserts import reporting
 from airls_ray.grading.sandbox.remote import Channel, ProgramEnded, Remote
 from airls_ray.grading.sandbox.values import NotPlain
 
@@ -20,7 +21,10 @@ _LONGEST_MESSAGE = 200
 
 
 class Judge:
-    """Runs one job and writes a line of JSON for every test as soon as it is decided."""
+    """Runs one job and writes a line of JSON for every test as soon as it is decided.
+
+    Behind the lines of a text of asserts stands one that says whether it ran to its end (`whole`).
+    """
 
     def __init__(self, job: dict[str, Any], channel: int, verdicts: int) -> None:
         """Ask over the socket `channel`, write to the pipe `verdicts`."""
@@ -96,7 +100,7 @@ class Judge:
             return
         scope.update(__passed__=self._passed, __failed__=self._failed)
         for text in self._job["tests"]:
-            self._run_chunk(count_asserts(text, self._stop), scope)
+            self._run_chunk(reporting(text, self._stop), scope)
 
     def _has(self, name: str) -> bool:
         try:
@@ -111,23 +115,33 @@ class Judge:
         try:
             exec(compile(tree, "<tests>", "exec"), scope)
         except Exception as error:
+            self._channel.expect_alive()
             self._record(self._why(error), error)
+            self._say({"whole": False})
             return
-        for name in [name for name in scope if name not in before]:
-            if _is_test_case(scope[name]):
-                self._run_cases(scope[name])
+        cases = [scope[name] for name in scope if name not in before and _is_test_case(scope[name])]
+        whole = [self._run_cases(case) for case in cases]
+        self._channel.expect_alive()  # the text may have caught it with a bare `except`
+        self._say({"whole": all(whole)})
 
-    def _run_cases(self, cases: Any) -> None:
-        """Run the methods of a class of unittest, each a test; its asserts report by themselves, too."""
+    def _run_cases(self, cases: Any) -> bool:
+        """Run the methods of a class of unittest, each a test; its asserts report by themselves, too.
+
+        Returns whether all ran to their end.
+        """
         import unittest  # most tests do without
 
+        whole = True
         for case in unittest.defaultTestLoader.loadTestsFromTestCase(cases):
             self._channel.undecided = False
             found = _Errors()
             case.run(found)  # type: ignore[arg-type]
+            self._channel.expect_alive()
             if not found.skipped:
                 error = found.first
+                whole = whole and error is None
                 self._record(self._why(error) if error else None, error)
+        return whole
 
     def _passed(self) -> None:
         self._channel.undecided = False
@@ -243,35 +257,3 @@ class _Errors:
 
     def addUnexpectedSuccess(self, test: Any) -> None:
         self.first = AssertionError("a failure was expected")
-
-
-def count_asserts(text: str, stop: bool) -> ast.Module:
-    """Return the tests of `text` with every `assert` reporting its verdict.
-
-    With `stop` a false one still raises AssertionError; else it is recorded and the tests go on.
-    """
-    tree = ast.parse(text)
-    return ast.fix_missing_locations(_Asserts(stop).visit(tree))
-
-
-class _Asserts(ast.NodeTransformer):
-    def __init__(self, stop: bool) -> None:
-        self._stop = stop
-
-    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
-        passed: list[ast.stmt] = ast.parse("__passed__()").body
-        if self._stop:
-            return ast.copy_location(ast.If(node.test, passed, [node_raising(node)]), node)
-        failed = ast.parse("__failed__()").body
-        attempt = ast.parse("try:\n    pass\nexcept Exception as __error__:\n    __failed__(__error__)").body[
-            0
-        ]
-        assert isinstance(attempt, ast.Try)
-        attempt.body = [ast.If(node.test, passed, failed)]
-        return ast.copy_location(attempt, node)
-
-
-def node_raising(node: ast.Assert) -> ast.stmt:
-    """Return `raise AssertionError(message)` of an assert."""
-    arguments = [node.msg] if node.msg is not None else []
-    return ast.Raise(ast.Call(ast.Name("AssertionError", ast.Load()), arguments, []), None)

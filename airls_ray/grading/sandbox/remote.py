@@ -67,9 +67,13 @@ class Channel:
             raise self._exception(message[1], str(message[2]))
         self._end("exception")
 
-    def _exchange(self, request: list[Any]) -> list[Any]:
+    def expect_alive(self) -> None:
+        """Raise ProgramEnded again where it was raised before: a test may have caught it."""
         if self._gone:
             raise ProgramEnded(self._gone)
+
+    def _exchange(self, request: list[Any]) -> list[Any]:
+        self.expect_alive()
         try:
             values.send(self._descriptor, request)
         except OSError:
@@ -147,8 +151,7 @@ class Channel:
             return _marked(ProgramError(f"{kind.__name__}: {message}"))
 
     def _receive(self) -> list[Any]:
-        if self._gone:
-            raise ProgramEnded(self._gone)
+        self.expect_alive()
         try:
             message = values.receive(self._descriptor, self._limit)
         except values.ChannelClosed:
