@@ -196,7 +196,7 @@ def _import(door: Door) -> ModuleType:
         return sys.modules[name]
     lines = door.text.splitlines(keepends=True)
     linecache.cache[door.target] = (len(door.text), None, lines, door.target)  # tracebacks without the file
-    code = compile(door.text, door.target, "exec")
+    code = compile(door.text, door.target, "exec", dont_inherit=True)
     module = ModuleType(name)
     module.__file__ = door.target
     sys.modules[name] = module  # dataclasses and pickles look there

@@ -205,6 +205,16 @@ def test_a_whole_program_may_use_threads_and_a_deep_stack(sandbox):
     assert sandbox.judge(source, ADD_MAIN).right
 
 
+def test_tests_and_programs_may_define_dataclasses_and_read_annotations(sandbox):
+    cases = "from dataclasses import dataclass\n@dataclass\nclass Case:\n    given: int\n    wanted: int\n"
+    test = "for case in [Case(1, 2), Case(2, 3)]:\n    assert f(case.given) == case.wanted"
+    source = "def f(x: int) -> int:\n    return x + 1 if f.__annotations__['x'] is int else None"
+    assert sandbox.judge(source, asserts(test, entry_point="f", setup=cases)).reason == "graded"
+    assert sandbox.judge(source, asserts(f"{cases}{test}", entry_point="f")).reason == "graded"
+    whole = f"{cases}def add(a: int): return a\nassert add.__annotations__['a'] is int\nprint(3)"
+    assert sandbox.judge(whole, Exam("stdin", [{"input": "", "output": "3"}])).reason == "graded"
+
+
 def test_a_test_that_hands_over_an_object_of_its_own_is_named_as_not_supported(sandbox):
     exam = asserts("class Own: pass\nassert add(Own(), 2) == 3", entry_point="add")
     assert sandbox.judge(RIGHT, exam).reason == "unsupported_test"

@@ -71,6 +71,11 @@ def test_a_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
     assert opened(f"{path}:score").function("x") == 3
 
 
+def test_a_files_annotations_are_what_it_says(tmp_path: Path) -> None:
+    text = "def score(response: str): return 1.0 if score.__annotations__['response'] is str else 0.0\n"
+    assert opened(f"{write(tmp_path, text)}:score").function("x") == 1
+
+
 def test_a_module_of_the_working_directory_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "def score(response): return 5\n", "some_package_of_mine/inner.py")
     monkeypatch.chdir(tmp_path)

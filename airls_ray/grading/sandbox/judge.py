@@ -10,6 +10,8 @@ import ast
 import json
 import math
 import os
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +84,9 @@ class Judge:
 
     # ------------------------------------------------------------------------------ assert tests
     def _run_asserts(self) -> None:
-        scope: dict[str, Any] = {"__name__": "tests"}
+        module = types.ModuleType("tests")
+        sys.modules["tests"] = module  # dataclasses and typing look their module up
+        scope = module.__dict__
         entry = self._job["entry_point"]
         try:
             for name in self._job["names"]:
@@ -90,7 +94,7 @@ class Judge:
                     scope[name] = self._global(name)
             if entry:
                 scope["candidate"] = scope[entry] if entry in scope else self._entry()
-            exec(compile(self._job["setup"], "<setup>", "exec"), scope)
+            exec(compile(self._job["setup"], "<setup>", "exec", dont_inherit=True), scope)
             # Nodes of lists and trees are the program's: it must be able to follow and to change them.
             for name in self._job["shared"]:
                 if self._has(name):
@@ -113,7 +117,7 @@ class Judge:
         self._channel.undecided = False
         before = set(scope)
         try:
-            exec(compile(tree, "<tests>", "exec"), scope)
+            exec(compile(tree, "<tests>", "exec", dont_inherit=True), scope)
         except Exception as error:
             self._channel.expect_alive()
             self._record(self._why(error), error)

@@ -26,7 +26,7 @@ _LONGEST_REQUEST = 1 << 30
 def run_main(job: dict[str, Any]) -> int:
     """Run the program as a whole on its standard input and return its exit code."""
     try:
-        codes = [compile(job[name], f"<{name}>", "exec") for name in ("prefix", "source")]
+        codes = compiled(job)
     except MemoryError:
         return MEMORY_EXIT
     except (SyntaxError, ValueError, RecursionError):
@@ -41,6 +41,15 @@ def run_main(job: dict[str, Any]) -> int:
     for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush):  # type: ignore[attr-defined]
         status = status or _finished(last)
     return status
+
+
+def compiled(job: dict[str, Any]) -> list[types.CodeType]:
+    """Return the code of a job's prefix and source; `__future__` imports of this module are not theirs.
+
+    Raises:
+        MemoryError, RecursionError, SyntaxError, ValueError: it is too complex, or no Python.
+    """
+    return [compile(job[name], f"<{name}>", "exec", dont_inherit=True) for name in ("prefix", "source")]
 
 
 def _finished(work: Callable[[], object]) -> int:
@@ -78,7 +87,7 @@ class ProgramServer:
     def _load(self, job: dict[str, Any]) -> list[Any]:
         sys.modules["program"] = self._module
         try:
-            parts = [compile(job[name], f"<{name}>", "exec") for name in ("prefix", "source")]
+            parts = compiled(job)
         except MemoryError:
             return ["raised", ["MemoryError"], "the program is too complex"]
         except (SyntaxError, ValueError, RecursionError) as error:
