@@ -166,6 +166,60 @@ def test_objects_of_the_program_can_be_made_changed_and_handed_back(sandbox):
     assert sandbox.judge(source, exam).passed == 2 + 0 + 1
 
 
+NODES = """\
+from dataclasses import dataclass
+from enum import Enum
+class Node:
+    def __init__(self, val, *neighbours):
+        self.val, self.neighbours = val, list(neighbours)
+class Slim:
+    __slots__ = ("val", "next")
+    def __init__(self, val, next=None):
+        self.val, self.next = val, next
+@dataclass(frozen=True)
+class Point:
+    x: int
+class Colour(Enum):
+    RED = 1
+class Odd(ValueError): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "test"),
+    [
+        (  # a circle, one object in two places, and what the result shares with the argument
+            "def f(node):\n    node.neighbours[0].neighbours += [node]\n    node.val += 1\n    return node",
+            "one = Node(1, Node(2))\nfound = f(one)\nassert found is one and one.val == 2\n"
+            "assert found.neighbours[0].neighbours == [found]\nassert isinstance(found, Node)",
+        ),
+        ("def f(a, b): return a.next is b", "tail = Slim(2)\nassert f(Slim(1, tail), tail)"),
+        (
+            "def f(node): node.next = Slim(3)",
+            "one = Slim(1)\nassert f(one) is None\nassert one.next.val == 3",
+        ),
+        (
+            "def f(nodes): nodes.reverse()",
+            "a, b = Slim(1), Slim(2)\nall = [a, b]\nf(all)\nassert all == [b, a]",
+        ),
+        (
+            "def f(x): return [Point(x), Colour.RED]",
+            "assert f(1) == [Point(1), Colour.RED]\nassert f(1) != f(2)",
+        ),
+        ("def f(kind): return kind(3).val", "assert f(Slim) == 3"),
+        ("def f(x): raise Odd(x)", "try:\n    f(1)\nexcept Odd:\n    assert True"),
+        ("def f(g): return g(Slim(1)).val", "assert f(lambda node: Slim(node.val + 1)) == 2"),
+        (
+            "def f(n):\n    node = None\n    for at in range(n): node = Slim(at, node)\n    return node",
+            "node, count = f(9000), 0\nwhile node: node, count = node.next, count + 1\nassert count == 9000",
+        ),
+    ],
+)
+def test_objects_of_a_class_of_both_sides_travel_as_data(sandbox, source, test):
+    exam = asserts(test, entry_point="f", setup=NODES, prefix=NODES)
+    assert sandbox.judge(source, exam).reason == "graded"
+
+
 def test_a_test_can_expect_an_exception(sandbox):
     source = "class Odd(Exception): pass\ndef f(x):\n    if x: raise ValueError('no')\n    raise Odd"
     expects = (

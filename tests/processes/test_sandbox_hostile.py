@@ -150,6 +150,44 @@ def test_no_forged_verdict_passes_as_a_whole_program(sandbox, name):
     assert not sandbox.judge(FORGED[name], ADD_MAIN).right
 
 
+LISTS = """\
+class ListNode:
+    def __init__(self, val=0, next=None):
+        self.val, self.next = val, next
+def made(values):
+    node = None
+    for value in reversed(values): node = ListNode(value, node)
+    return node
+def same(a, b):
+    if not a or not b: return not a and not b
+    return a.val == b.val and same(a.next, b.next)
+"""
+EMPTY = "class ListNode:\n    def __init__(self, val=0, next=None):\n        self.val, self.next = 0, None\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        EMPTY + "def double(node): return ListNode()",
+        "class ListNode:\n    def __init__(self, *a): pass\n    def __bool__(self): return False\n"
+        "def double(node): return ListNode()",
+        "def double(node):\n    def empty(self, val=0, next=None): self.val, self.next = 0, None\n"
+        "    type(node).__init__ = ListNode.__init__ = empty\n    return ListNode()",
+        "import gc\ndef double(node):\n    found = [o for o in gc.get_objects() if type(o) is ListNode]\n"
+        "    return next((one for one in found if one.val == 4), None)",
+        EMPTY + "class Same(int):\n    def __eq__(self, other): return True\n"
+        "def double(node):\n    node = ListNode()\n    node.val = Same()\n    return node",
+    ],
+    ids=["defines", "is nothing", "patches", "looks for expected objects", "holds numbers that equal all"],
+)
+def test_a_class_of_both_sides_is_the_tests_own(sandbox, source):
+    tests = ["assert same(double(made([1, 2])), made([2, 4]))", "assert same(double(made([4])), made([8]))"]
+    exam = Exam("assert", tests, "double", setup=LISTS, prefix=LISTS, stop=False)
+    assert sandbox.judge(source, exam).passed == 0
+    right = "def double(node): return node and ListNode(2 * node.val, double(node.next))"
+    assert sandbox.judge(f"{LISTS}{right}", exam).right
+
+
 def test_the_builtins_that_a_test_uses_are_its_own(sandbox):
     tests = ["assert abs(add(1, 2) - 3) < 1e-6", "assert len(str(add(5, 5))) == 2"]
     source = "def abs(x): return 0\ndef len(x): return 2\ndef str(x): return ''\ndef add(a, b): return 99999"

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airls_ray.grading.sandbox.asserts import reporting
+from airls_ray.grading.sandbox.objects import travels
 from airls_ray.grading.sandbox.remote import Channel, ProgramEnded, Remote
 from airls_ray.grading.sandbox.values import NotPlain
 
@@ -95,8 +96,11 @@ class Judge:
             if entry:
                 scope["candidate"] = scope[entry] if entry in scope else self._entry()
             exec(compile(self._job["setup"], "<setup>", "exec", dont_inherit=True), scope)
-            # Nodes of lists and trees are the program's: it must be able to follow and to change them.
-            for name in self._job["shared"]:
+            shared = {name: scope.get(name) for name in self._job["shared"]}
+            ours = {name: kind for name, kind in shared.items() if travels(kind)}
+            if ours:
+                self._channel.share(ours)
+            for name in shared.keys() - ours:  # the program raises its own exceptions
                 if self._has(name):
                     scope[name] = self._global(name)
         except Exception as error:

@@ -13,9 +13,11 @@ import sys
 import threading
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from airls_ray.grading.sandbox import values
+from airls_ray.grading.sandbox.objects import Crossing
 
 SYNTAX_EXIT, EXCEPTION_EXIT, MEMORY_EXIT = 84, 85, 86
 """Exit codes that name a reason; a program can also give them itself, which fails it all the same."""
@@ -72,6 +74,7 @@ class ProgramServer:
         self._channel = channel
         self._module = types.ModuleType("program")
         self._kept: dict[int, Any] = {}
+        self._shared: tuple[str, ...] = ()
 
     def run(self, job: dict[str, Any]) -> int:
         """Load the program, answer until the other side closes, and return the exit code."""
@@ -104,31 +107,35 @@ class ProgramServer:
         return request
 
     def _answer(self, request: list[Any]) -> list[Any]:
-        operation, operands, keywords = request
+        operation, operands, keywords, rows = request
         try:
-            found = [values.decode(operand, self._object) for operand in operands]
-            named = {name: values.decode(value, self._object) for name, value in keywords.items()}
+            objects, resolve, keep = self._crossing(rows)
+            found = [values.decode(operand, resolve) for operand in operands]
+            named = {name: values.decode(value, resolve) for name, value in keywords.items()}
             result = self._perform(operation, found, named)
             if operation == "call_in_place":
                 result = found[1] if len(found) > 1 and result is None else result
-            answer = ["value", values.encode(result, self._keep)]
+            answer = values.encode(result, keep)
+            changes: list[Any] = []
             # Only where nothing is returned: else a program could change what it is compared with.
-            return (
-                answer
-                if result is not None or operation != "call"
-                else [*answer, self._changes(operands, found)]
-            )
+            if result is None and operation == "call":
+                changes = _changes(operands, found, keep)
+                objects.send_all()
+            return ["value", answer, changes, objects.rows(lambda item: values.encode(item, keep))]
         except BaseException as error:
             return self._raised(error)
 
-    def _changes(self, operands: list[Any], found: list[Any]) -> list[Any]:
-        """Return place and value of every argument that a call has changed."""
-        places = [place for place, one in enumerate(found) if isinstance(one, (list, dict, set, bytearray))]
-        now = [(place, values.encode(found[place], self._keep)) for place in places]
-        return [[place, value] for place, value in now if value != operands[place]]
+    def _crossing(self, rows: list[Any]) -> tuple[Crossing, values.Handle, values.Keep]:
+        """Return the objects of a question, what resolves its handles, and what gives new ones."""
+        objects = Crossing({name: self._module.__dict__.get(name) for name in self._shared})
+        resolve = partial(self._object, objects)
+        objects.read(rows, lambda item: values.decode(item, resolve))
+        return objects, resolve, objects.keeping(self._keep)
 
-    def _object(self, handle: Any, fields: Any) -> Any:
+    def _object(self, objects: Crossing, handle: Any, fields: Any) -> Any:
         """Return what is kept under a handle, or a function that asks the tests to call one of theirs."""
+        if isinstance(handle, dict) and "object" in handle:
+            return objects.found(handle["object"])
         if isinstance(handle, dict) and "callback" in handle:
             return lambda *arguments, **keywords: self._call_back(handle["callback"], arguments, keywords)
         if isinstance(handle, dict):
@@ -138,13 +145,16 @@ class ProgramServer:
 
     def _call_back(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Have the tests call their function, and do meanwhile what that asks of the program."""
-        encoded = [values.encode(one, self._keep) for one in arguments]
-        named = {name: values.encode(one, self._keep) for name, one in keywords.items()}
-        self._reply(["callback", number, encoded, named])
+        objects, resolve, keep = self._crossing([])
+        encoded = [values.encode(one, keep) for one in arguments]
+        named = {name: values.encode(one, keep) for name, one in keywords.items()}
+        rows = objects.rows(lambda item: values.encode(item, keep))
+        self._reply(["callback", number, encoded, named, rows])
         while True:
             request = self._next()
             if request[0] == "returned":
-                return values.decode(request[1], self._object)
+                objects.read(request[2], lambda item: values.decode(item, resolve))
+                return values.decode(request[1], resolve)
             if request[0] == "threw":
                 kind = getattr(builtins, str(request[1]), RuntimeError)
                 raise kind(request[2])
@@ -155,6 +165,9 @@ class ProgramServer:
             return self._module.__dict__[operands[0]]
         if operation in ("call", "call_in_place"):
             return operands[0](*operands[1:], **keywords)
+        if operation == "share":
+            self._shared = tuple(operands)
+            return None
         simple: dict[str, Callable[..., Any]] = {
             "getattr": getattr,
             "setattr": setattr,
@@ -185,6 +198,13 @@ class ProgramServer:
         except BaseException:
             text = ""
         return ["raised", values.error_classes(type(error), self._keep), text]
+
+
+def _changes(operands: list[Any], found: list[Any], keep: values.Keep) -> list[Any]:
+    """Return place and value of every argument that a call has changed."""
+    places = [place for place, one in enumerate(found) if isinstance(one, (list, dict, set, bytearray))]
+    now = [(place, values.encode(found[place], keep)) for place in places]
+    return [[place, value] for place, value in now if value != operands[place]]
 
 
 def _items(value: Any) -> Any:

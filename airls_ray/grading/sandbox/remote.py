@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 from airls_ray.grading.sandbox import values
+from airls_ray.grading.sandbox.objects import Crossing
 
 
 class ProgramEnded(BaseException):
@@ -35,6 +37,7 @@ class Channel:
         self._gone: str | None = None
         self._errors: dict[int, type[Exception]] = {}
         self._callbacks: list[Callable[..., Any]] = []
+        self._shared: dict[str, Any] = {}
         self.undecided = False
         """Whether two objects were compared of which nothing is known but who they are."""
 
@@ -51,21 +54,28 @@ class Channel:
 
         An argument of a call that returns nothing is changed as the program changed it.
         """
+        objects = Crossing(self._shared)
+        keep = objects.keeping(self._handle_of)
         request = [
             operation,
-            [values.encode(operand, self._handle_of) for operand in operands],
-            {name: values.encode(value, self._handle_of) for name, value in keywords.items()},
+            [values.encode(operand, keep) for operand in operands],
+            {name: values.encode(value, keep) for name, value in keywords.items()},
         ]
-        message = self._exchange(request)
-        while message[0] == "callback" and len(message) == 4:
+        message = self._exchange([*request, objects.rows(lambda item: values.encode(item, keep))])
+        while message[0] == "callback" and len(message) == 5:
             message = self._exchange(self._call_back(*message[1:]))
-        if message[0] == "value" and len(message) in (2, 3):
-            if len(message) == 3:
-                self._change(operands, message[2])
-            return self._decode(message[1])
+        if message[0] == "value" and len(message) == 4:
+            self._read(objects, message[3])
+            self._change(operands, message[2], objects)
+            return self._decode(message[1], objects)
         if message[0] == "raised" and len(message) == 3 and isinstance(message[1], list):
             raise self._exception(message[1], str(message[2]))
         self._end("exception")
+
+    def share(self, classes: dict[str, Any]) -> None:
+        """From now on let objects of these classes, which the program has, too, travel as data."""
+        self.ask("share", *classes)
+        self._shared = classes
 
     def expect_alive(self) -> None:
         """Raise ProgramEnded again where it was raised before: a test may have caught it."""
@@ -80,15 +90,23 @@ class Channel:
             self._end("ended_early")
         return self._receive()
 
-    def _decode(self, data: Any) -> Any:
+    def _decode(self, data: Any, objects: Crossing) -> Any:
         try:
-            return values.decode(data, self._object)
+            return values.decode(data, partial(self._object, objects))
         except values.BadFrame:
             self._end("exception")
 
-    def _object(self, handle: Any, fields: Any) -> Any:
+    def _read(self, objects: Crossing, rows: Any) -> None:
+        try:
+            objects.read(rows, lambda item: self._decode(item, objects))
+        except (LookupError, TypeError, ValueError, AttributeError):
+            self._end("exception")
+
+    def _object(self, objects: Crossing, handle: Any, fields: Any) -> Any:
         """Return the stand-in for an object of the program, or a class of exceptions for one of its own."""
         if isinstance(handle, dict):
+            if "object" in handle:
+                return objects.found(handle["object"])
             return self._error_class(handle["error_class"])
         return Remote(self, handle, fields)
 
@@ -103,12 +121,12 @@ class Channel:
             return {"callback": self._callbacks.index(value)}
         raise values.NotPlain(f"a value of type {type(value).__name__} cannot be handed to the program")
 
-    def _change(self, operands: tuple[Any, ...], changes: Any) -> None:
+    def _change(self, operands: tuple[Any, ...], changes: Any, objects: Crossing) -> None:
         """Give arguments the contents that the program gave its copies."""
         if not isinstance(changes, list):
             self._end("exception")
         for place, data in changes:
-            changed = self._decode(data)
+            changed = self._decode(data, objects)
             if (
                 type(place) is not int
                 or not 0 <= place < len(operands)
@@ -117,14 +135,18 @@ class Channel:
                 self._end("exception")
             _become(operands[place], changed)
 
-    def _call_back(self, number: Any, arguments: Any, keywords: Any) -> list[Any]:
+    def _call_back(self, number: Any, arguments: Any, keywords: Any, rows: Any) -> list[Any]:
         """Call a function of the tests for the program."""
         if type(number) is not int or not 0 <= number < len(self._callbacks):
             self._end("exception")
-        found = [self._decode(one) for one in arguments]
-        named = {str(name): self._decode(one) for name, one in keywords.items()}
+        objects = Crossing(self._shared)
+        keep = objects.keeping(self._handle_of)
+        self._read(objects, rows)
+        found = [self._decode(one, objects) for one in arguments]
+        named = {str(name): self._decode(one, objects) for name, one in keywords.items()}
         try:
-            return ["returned", values.encode(self._callbacks[number](*found, **named), self._handle_of)]
+            result = values.encode(self._callbacks[number](*found, **named), keep)
+            return ["returned", result, objects.rows(lambda item: values.encode(item, keep))]
         except Exception as error:
             return ["threw", type(error).__name__, str(error)]
 

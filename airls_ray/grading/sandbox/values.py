@@ -146,7 +146,7 @@ def decode(data: Any, handle: Handle | None = None) -> Any:
     """Return the value that `encode` made `data` of; `handle` gives the object of the other side.
 
     It is called with the handle and the fields of a dataclass (its class's handle, then names and values) or
-    None; or with `{"error_class": ...}` or `{"callback": number}` and None.
+    None; or with `{"error_class": ...}`, `{"callback": number}` or `{"object": ...}` and None.
 
     Raises:
         BadFrame: it is none.
@@ -175,7 +175,7 @@ def _decode(data: Any, handle: Handle | None) -> Any:
         return {_decode(key, handle): _decode(item, handle) for key, item in content}
     if name in _BUILDERS:
         return _BUILDERS[name](content)
-    if name in ("error_class", "callback") and handle is not None:
+    if name in ("error_class", "callback", "object") and handle is not None:
         return handle({name: content}, None)
     raise ValueError(name)
 
