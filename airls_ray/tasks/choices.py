@@ -18,7 +18,11 @@ from airls_ray.tasks.base import Grade, Problem
 from airls_ray.tasks.generate import content_hash
 
 _DRESSED = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
-_LEADING = re.compile(r"\W*(?:(?:option|choice)\s+)?\(?([A-Z])(?![A-Za-z0-9'])\)?", re.IGNORECASE)
+_LEADING = re.compile(r"\W*(?P<named>(?:option|choice)\s+)?(?P<letter>[A-Z])(?![A-Z0-9'])", re.IGNORECASE)
+_NO_NOUN = r"[,;]?\s+(?:is|because|since|as|for|and|or|not|but|which|due|given|if|so|the)\b"
+"""What follows neither the article `a` nor the pronoun `I`."""
+_ALONE = re.compile(rf"\W*\Z|\s*[):]|\.(?!\w)|{_NO_NOUN}")
+_NO_WORD = re.compile(rf"(?!\s+[a-z])|{_NO_NOUN}")
 _MARKED = re.compile(r"\(([A-Z])\)|\*\*([A-Z])\b[.):]?\*\*")
 
 
@@ -57,9 +61,22 @@ def _letter(response: str, count: int) -> str | None:
     for number, place in enumerate(places):
         if not place or (number == len(places) - 1 and len(place) > 3):
             continue
-        match = _LEADING.match(_DRESSED.sub(r"\1", place))
-        if match and match[1].upper() in ascii_uppercase[:count]:
-            return match[1].upper()
+        letter = _leading(_DRESSED.sub(r"\1", place))
+        if letter is not None and letter in ascii_uppercase[:count]:
+            return letter
     marked = [one or other for one, other in _MARKED.findall(response)]
     inside = [one for one in marked if one in ascii_uppercase[:count]]
     return inside[-1] if inside else None
+
+
+def _leading(text: str) -> str | None:
+    """Return the letter that a text begins with, if it is no word: `a decrease`, `A decrease`, `I think`."""
+    match = _LEADING.match(text)
+    if match is None:
+        return None
+    letter, rest = match["letter"], text[match.end() :].lstrip("*_`$}")
+    if match["named"] is None and letter.islower() and not _ALONE.match(rest):
+        return None
+    if match["named"] is None and letter in "AI" and not _NO_WORD.match(rest):
+        return None
+    return letter.upper()

@@ -60,6 +60,37 @@ def test_letters_are_found_in_every_dress(form):
     assert grade_choice(problem, form % shown_letter(problem, "red")).outcome == 1.0
 
 
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("The answer is a decrease in entropy, option (C).", "C"),
+        ("The answer is: A combination of both, which is (C).", "C"),
+        ("Answer: I think it is (C)", "C"),
+        ("The answer is (a decrease), so **C**", "C"),
+        ("\\boxed{\\text{a decrease}}", None),
+        ("The answer is i think the second", None),
+        ("The answer is a 50 % rise", None),
+        ("The answer is e.g. a rise", None),
+        ("The correct answer is a) no, not (C)", "A"),
+        ("The answer is a.", "A"),
+        ("The answer is (b)", "B"),
+        ("the answer is b: green", "B"),
+        ("The answer is **b** because it is green", "B"),
+        ("The answer is a, since it is red", "A"),
+        ("The answer is option a with its warm tone", "A"),
+        ("The answer is A because of (C)", "A"),
+        ("The answer is A and nothing else", "A"),
+        ("The answer is B no doubt", "B"),
+        ("Answer: A Red", "A"),
+        ("\\boxed{d}", "D"),
+        ("c", "C"),
+    ],
+)
+def test_an_article_is_no_letter(response, letter):
+    problem = Problem("x", "q", "", details={"choices": list("wxyzstuvr"), "permutation": list(range(9))})
+    assert grade_choice(problem, response).answer == letter
+
+
 @pytest.mark.parametrize("response", ["", "I do not know", "The answer is (E).", "A long time ago"])
 def test_no_letter_is_no_answer(response):
     problem = with_choices(Problem("x", "q", ""), OPTIONS, 0)
