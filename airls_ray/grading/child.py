@@ -89,8 +89,12 @@ class Child:
         return lines
 
     def kill(self) -> int:
-        """Kill the process group, wait for the process, and return its exit status."""
-        if self._process.poll() is None:
+        """Kill the process group, wait for the process, and return its exit status.
+
+        What it started dies as well where the process ended by itself: until somebody has waited for it, no
+        other process or group gets its number.
+        """
+        if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         status = self._process.wait()

@@ -38,6 +38,9 @@ class Fake:
             if os.fork() == 0: time.sleep(60)
             time.sleep(60)
         if response == "exit": os._exit(3)
+        if response == "leave":
+            if os.fork() == 0: os.closerange(0, 100); time.sleep(60)
+            os._exit(3)
         if response == "segfault": ctypes.string_at(0)
         if response == "raise": raise ValueError("a bug in a grader")
         if response == "nan": return Grade(float("nan"), None)
@@ -193,11 +196,12 @@ def test_a_dropped_pool_leaves_no_process_behind():
     assert not any(alive(pid) for pid in pids)
 
 
-def test_what_a_grader_started_is_killed_with_it():
-    with fake_pool() as pool:
+@pytest.mark.parametrize(("response", "status"), [("fork", "timeout"), ("leave", "crashed")])
+def test_what_a_grader_started_is_killed_with_it(response, status):
+    with fake_pool(deadline=3.0) as pool:
         pool.grade(requests("yes"))
         group = pool.pids[0]
-        assert pool.grade(requests("fork"))[0].status == "timeout"
+        assert pool.grade(requests(response))[0].status == status
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
