@@ -67,6 +67,8 @@ def test_decimals_are_compared_by_value_as_livecodebench_does() -> None:
     assert same_text("  a \n", "a", decimals=True)
     assert not same_text("1.0 2\n", "1 2.01", decimals=True)
     assert not same_text("a b", "a  b", decimals=True)
+    assert not same_text("sNaN", "1.50", decimals=True) and not same_text("1.50", "sNaN", decimals=True)
+    assert same_text("sNaN\n", "sNaN", decimals=True)
     assert not same_text("1.0", "1")
 
 

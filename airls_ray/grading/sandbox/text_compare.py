@@ -37,9 +37,10 @@ def _same_decimals(given: str, expected: str) -> bool:
 
 def _decimals(line: str) -> list[Decimal] | None:
     try:
-        return [Decimal(word) for word in line.split()]
+        numbers = [Decimal(word) for word in line.split()]
     except InvalidOperation:
         return None
+    return None if any(number.is_snan() for number in numbers) else numbers  # to compare one raises
 
 
 def _lines(text: str) -> list[str]:
