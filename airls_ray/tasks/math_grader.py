@@ -27,6 +27,7 @@ _LONGEST_RESPONSE = 20_000
 _MOST_WORDS = 5
 _LONGEST_CHOICE = 300
 _LONGEST_LETTER = 20
+_LONGEST_TIMES = 2000
 _CHOICE = re.compile(
     r"(?:(?i:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[:.)]|\Z))\s*(?P<words>.*)", re.DOTALL
 )
@@ -35,6 +36,7 @@ _LETTER_UNIT = re.compile(
 )
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|\b(?:or|and)\s+[A-Z]\b")
 _LETTER = re.compile(r"\W*([A-Z])\W*")
+_TIME = re.compile(r"(?<![\d:])(\d{1,2})(?::(\d\d))?(?::\d\d)?\s*([ap])\.?\s?m\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ def grade_math(answer: str, response: str) -> Grade:
     """Compare the final answer with the right one (run it in a process with its own deadline).
 
     The final answer is tagged, boxed, behind `####` or announced (`The answer is ...`), else what the last
-    sentence says, else what math-verify finds. Thousands separators, currency and units do not count; `50%`
-    equals 50 and 0.5. An answer of the problem that cannot be read gives the reason `unparsable` and outcome
-    0.
+    sentence says, else what math-verify finds. Thousands separators, currency and units do not count, but
+    a.m. is not p.m.; `50%` equals 50 and 0.5. The letter of an option before an answer does not count where
+    the right one is no letter: `(B) 12` is 12. An answer of the problem that cannot be read gives the reason
+    `unparsable` and outcome 0.
     """
     gold, given = read_gold(answer), read_response(response)
     called = None if given is None else given.name  # also asked for where the right one is not known
@@ -128,11 +131,16 @@ def _by_library(text: str) -> Answer | None:
 
 def same(gold: Answer, given: Answer) -> bool:
     """Whether an answer is the right one."""
+    if _other_half_of_the_day(gold.text, given.text):
+        return False
     if gold.node is not None and given.node is not None and equal(gold.node, given.node):
         return True
     letter = _LETTER.fullmatch(words(gold.text))
     if letter is not None:
         return chosen_letter(words(given.text)) == letter[1]
+    behind = _behind_letter(words(given.text))
+    if gold.node is not None and behind is not None and equal(gold.node, behind):
+        return True
     if gold.node is not None and given.node is not None:
         bare = _without_letter_unit(words(given.text)) if is_constant(gold.node) else None
         return bare is not None and equal(gold.node, bare)
@@ -155,6 +163,26 @@ def _without_letter_unit(text: str) -> Node | None:
     unit = _LETTER_UNIT.search(text)
     node = None if unit is None else read(text[: unit.start()])
     return node if node is not None and is_constant(node) else None
+
+
+def _other_half_of_the_day(gold: str, given: str) -> bool:
+    """Whether a time is a.m. in one answer and p.m. in the other; one that does not say leaves it open."""
+    right = _times(gold)
+    said = _times(given) if right else set()
+    named = {time for time, _ in said}
+    return any(time in named for time, half in right if (time, half) not in said)
+
+
+def _times(text: str) -> set[tuple[tuple[int, int], str]]:
+    """Return the times of a text that stand with a.m. or p.m.: hour and minute, and `a` or `p`."""
+    found = _TIME.findall(words(text[-_LONGEST_TIMES:]))
+    return {((int(hour), int(minute or 0)), half.lower()) for hour, minute, half in found}
+
+
+def _behind_letter(text: str) -> Node | None:
+    """Return what stands behind the one letter of an option: 12 of `(B) 12`; None where there is none."""
+    chosen = _CHOICE.fullmatch(text) if chosen_letter(text) is not None else None
+    return read(chosen["words"]) if chosen is not None and chosen["words"] else None
 
 
 def chosen_letter(text: str) -> str | None:
