@@ -15,6 +15,8 @@ from airls_ray.tasks.answers import without_thoughts
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*(?:>[ \t]?)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n", re.MULTILINE
 )
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 _PYTHON = ("python", "py", "python3", "python2", "pypy", "pypy3")
 _READS = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0|\bos\.read\b|\bfileinput\b")
 
@@ -24,8 +26,9 @@ def program_of(response: str, details: dict[str, Any]) -> str:
 
     Of several blocks the last counts that defines the function under test (or reads standard input); what
     follows it is an example of use. Without such a block the last one counts. Names that it needs and that
-    earlier blocks define come along. A block that the end of the response cuts counts. Where the problem is
-    the beginning of a program and the response does not define its function, the response goes on from there.
+    earlier blocks define come along; so do functions, classes and imports that it needs and that only later
+    blocks have. A block that the end of the response cuts counts. Where the problem is the beginning of a
+    program and the response does not define its function, the response goes on from there.
     """
     response = without_thoughts(response)
     blocks = list(_blocks(response))
@@ -71,7 +74,7 @@ def _chosen(texts: list[str], details: dict[str, Any]) -> str:
     else:
         fitting = [place for place, text in enumerate(texts) if _defines(text, entry)]
     place = fitting[-1] if fitting else len(texts) - 1
-    return _with_needed(texts[:place], texts[place])
+    return _with_needed(texts[:place], texts[place], texts[place + 1 :])
 
 
 def _defines(text: str, entry: str) -> bool:
@@ -81,15 +84,45 @@ def _defines(text: str, entry: str) -> bool:
     return bool(entry) and re.search(pattern, text, re.MULTILINE) is not None
 
 
-def _with_needed(earlier: list[str], chosen: str) -> str:
-    """Return a block behind those earlier ones that define what it uses and does not define."""
+def _with_needed(earlier: list[str], chosen: str, later: list[str]) -> str:
+    """Return a block behind what it uses and lacks: earlier blocks, and definitions of later ones."""
     missing = _used(chosen) - _bound(chosen) - set(dir(builtins))
     needed: list[str] = []
     for text in reversed(earlier):
         if missing & _bound(text):
             needed.insert(0, text)
             missing = (missing | _used(text)) - _bound(text)
-    return "\n".join([*needed, chosen])
+    return _joined([*_definitions(later, missing - set(dir(builtins))), *needed, chosen])
+
+
+def _joined(parts: list[str]) -> str:
+    """Return one program of several parts; `__future__` imports must come first."""
+    if len(parts) == 1:
+        return parts[0]
+    text = "\n".join(parts)
+    return "\n".join([*dict.fromkeys(_FUTURE.findall(text)), _FUTURE.sub("", text)])
+
+
+def _definitions(later: list[str], missing: set[str]) -> list[str]:
+    """Return functions, classes and imports of later blocks that bind `missing` names, and what they need."""
+    known = [node for text in later for node in _statements(text) if isinstance(node, _Definition)]
+    taken: set[int] = set()
+    while more := {at for at, node in enumerate(known) if at not in taken and missing & _names(node)}:
+        taken |= more
+        missing = missing.union(*(_used(ast.unparse(known[at])) for at in more))
+    return [ast.unparse(known[at]) for at in sorted(taken)]
+
+
+def _names(node: _Definition) -> set[str]:
+    """Return the names that a statement gives to what stands around it."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return _bound(ast.unparse(node))
+    return {node.name}
+
+
+def _statements(text: str) -> list[ast.stmt]:
+    tree = next(_walk(text), None)
+    return tree.body if isinstance(tree, ast.Module) else []
 
 
 def _used(text: str) -> set[str]:

@@ -77,6 +77,23 @@ def test_the_last_python_block_counts_else_the_last_block_else_everything(respon
     assert program_of(response, CALL) == program
 
 
+def test_definitions_that_only_later_blocks_have_come_along_and_their_examples_do_not():
+    first = "def add(a, b):\n    return plus(a, b)"
+    later = "from operator import add as total\ndef plus(a, b):\n    return total(a, b)\nprint(add(1, 2))"
+    unused = "def add_all(xs): return sum(xs)\nfor x in range(3): print(x)"
+    found = program_of("\n".join(map(fenced, [first, later, unused])), CALL)
+    scope = {}
+    exec(found, scope)
+    assert scope["add"](1, 2) == 3 and "print" not in found and "add_all" not in found
+    assert (
+        program_of("\n".join(map(fenced, ["import os\nadd = os", unused])), CALL) == "import os\nadd = os\n"
+    )
+    future = f"from __future__ import annotations\n{first}"
+    compile(program_of("\n".join(map(fenced, [future, later])), CALL), "program", "exec")
+    alone = "def add(a, b):\n    return a + b\n"
+    assert program_of(f"{fenced(alone.strip())}\n{fenced(later)}", CALL) == alone
+
+
 def test_a_response_may_go_on_from_the_beginning_of_a_program():
     details = {"entry_point": "four", "complete": HUMANEVAL["prompt"]}
     assert program_of("    return 4 * x\n", details) == HUMANEVAL["prompt"] + "    return 4 * x\n"
