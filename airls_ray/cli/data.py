@@ -27,14 +27,9 @@ class SplitName(StrEnum):
 _OWN_FORMATS = (".jsonl", ".json", ".parquet")
 _CONFIG_FILES = (".yaml", ".yml")
 
-SourceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="A .jsonl, .json, .csv, .parquet or .arrow file, or hub:OWNER/NAME[:CONFIG]:SPLIT@REVISION.",
-        show_default=False,
-    ),
-]
+_SOURCE = "A .jsonl, .json, .csv, .parquet or .arrow file, or hub:OWNER/NAME[:CONFIG]:SPLIT@REVISION."
+
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE, show_default=False)]
 FormatOption = Annotated[
     str | None,
     typer.Option(
@@ -187,7 +182,7 @@ def convert(
 
 @app.command("contamination")
 def contamination(
-    train: SourceArgument,
+    train: Annotated[str, typer.Argument(metavar="TRAIN", help=_SOURCE, show_default=False)],
     test: Annotated[str, typer.Argument(metavar="TEST", help="Like the first.", show_default=False)],
     form: FormatOption = None,
     test_form: Annotated[

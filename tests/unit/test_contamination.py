@@ -60,3 +60,9 @@ def test_the_command_prints_counts_and_writes_all_rows(tmp_path, capsys):
     assert "equal texts" in capsys.readouterr().out
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["equal"] == 1 and found["matches"][0]["test"] == f"{test}, row 1"
+
+
+def test_the_help_names_both_files_as_its_text_does(capsys):
+    assert cli.run(["data", "contamination", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "{TRAIN} {TEST}" in said and "SOURCE" not in said.partition("Arguments")[0]
