@@ -17,7 +17,7 @@ help:  ## Show these commands
 install:  ## Set up .venv (BUILD=cpu or BUILD=gpu decides instead of nvidia-smi)
 	@$(PYTHON) requirements/install.py
 
-demo: install  ## The whole system on this machine in six to twenty minutes
+demo: install  ## The whole system on this machine in some five minutes on two quiet cores, fifteen on busy ones
 	@$(BIN)/airls-ray demo
 
 test: install  ## Everything that CI runs; goes on after a failure
