@@ -62,3 +62,15 @@ def test_in_a_file_of_verl_the_first_key_that_has_an_answer_counts(tmp_path: Pat
 
 def test_a_misspelt_key_of_ours_still_gets_the_nearest() -> None:
     assert "did you mean rollout.temperature?" in sentence(None, "rollout.temprature=1")
+
+
+@pytest.mark.parametrize("whose", ["TRL", "verl", "OpenRLHF"])
+def test_the_page_for_those_who_come_from_another_package_has_its_keys_and_no_others(whose: str) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "coming_from.md").read_text()
+    section = page.partition(f"\n## {whose}\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert rows == [
+        f"| `{name}` | {', '.join(f'`{ours}`' for ours in key.ours) or 'none'} |{f' {key.remark}'.rstrip()} |"
+        for name, key in FOREIGN_KEYS.items()
+        if whose in key.whose.split(" and ")
+    ]
