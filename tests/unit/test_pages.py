@@ -12,6 +12,7 @@ from airls_ray import doors
 from airls_ray.config import load_config
 from airls_ray.config.explain import known_keys
 from airls_ray.learning import policy
+from airls_ray.learning.engine import norm_metrics
 from airls_ray.runs.best_metric import GROUPS, evaluation_names
 from airls_ray.runs.diagnostics import CHECKS
 
@@ -35,8 +36,10 @@ def written_metrics() -> set[str]:
     whole = set(re.findall(rf'"((?:{groups})/[\w/]*)"', text))
     stages = {f"time/{stage}" for stage in re.findall(r'clock\("(\w+)"\)', text)}
     of_losses = {f"policy/{name}" for name in policy._NAMES.values()}
+    of_updates = {f"{part}/{name}" for part in ("policy", "prm") for name in norm_metrics([])}
     config = load_config(None, ["train.evaluation.greedy=true"])
-    return (whole | stages | of_losses | set(evaluation_names(config))) - NOT_WRITTEN
+    named = (whole, stages, of_losses, of_updates, evaluation_names(config))
+    return set().union(*named) - NOT_WRITTEN
 
 
 def metrics_on_the_page() -> set[str]:
