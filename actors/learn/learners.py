@@ -26,7 +26,7 @@ from airls_ray.grading.learned_outcomes import with_outcomes
 from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.engine import FrozenEngine, kernels, own_device
 from airls_ray.learning.passes import token_logprobs
-from airls_ray.learning.policy import update_policy
+from airls_ray.learning.policy import PolicyUpdate
 from airls_ray.learning.policy_reader import PolicyReader
 from airls_ray.learning.replay import ReplaySample
 from airls_ray.learning.save import save_trained
@@ -165,27 +165,28 @@ class PolicyLearner(Learner):
         scored = merge_parts(resolve(scores)) if scores else None
         temperature = self._config.rollout.temperature
         reader = PolicyReader(self._engine, self._learner, self._codec, temperature)
+        longest = self._config.rollout.max_response_tokens
+        update = PolicyUpdate(
+            self._engine,
+            table,
+            self._config.method,
+            self._learner,
+            temperature=temperature,
+            pad_id=self._codec.pad_id,
+            scores=scored,
+        )
         advantages = assign_credit(
             table,
             resolve(grades)[0],
             scored,
             self._config.method,
-            max_response_tokens=self._config.rollout.max_response_tokens,
+            max_response_tokens=longest,
             alone=reader.mean_logprobs_alone(self._config.method, table),
             gains=partial(reader.answer_gains, table, problems),
+            learns=update.learns,
         )
-        metrics = update_policy(
-            self._engine,
-            table,
-            advantages,
-            merge_parts(resolve(reference)) if reference else None,
-            self._config.method,
-            self._learner,
-            temperature=temperature,
-            max_response_tokens=self._config.rollout.max_response_tokens,
-            pad_id=self._codec.pad_id,
-            scores=scored,
-        )
+        compared = merge_parts(resolve(reference)) if reference else None
+        metrics = update.learn(advantages, compared, max_response_tokens=longest)
         self._version = version
         return metrics
 

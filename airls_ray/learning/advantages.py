@@ -34,6 +34,7 @@ def assign_credit(
     max_response_tokens: int,
     alone: Tensor | None = None,
     gains: AnswerGains | None = None,
+    learns: Tensor | None = None,
 ) -> pa.ListArray:
     """Advantages of every step of every rollout, or of every token where the PRM's rewards are per token.
 
@@ -45,6 +46,8 @@ def assign_credit(
         max_response_tokens: the sampler's limit, for the over-length penalty.
         alone: float [rows], what `mean_logprobs_alone` gives, where a term takes it.
         gains: gives `answer_gains` of all steps, for transforms that call it.
+        learns: bool [rows], which rollouts are learned from, where the sequence mask leaves out some
+            (`PolicyUpdate.learns`); None: those that the method's filters keep.
 
     Returns:
         list<float32> [rows], one value per step or per token.
@@ -59,8 +62,9 @@ def assign_credit(
     parts = reward_parts(rollouts, grades, rewards, unit_rows, method, max_response_tokens, alone)
     outcome = _outcome_advantages(parts, groups, method)
     # What is brought to the scale of the batch is so over what learns: others must not shift it.
-    learns = torch.zeros(units.rows, dtype=torch.bool)
-    learns[rows_that_learn(rollouts, method.filters, scores)] = True
+    if learns is None:
+        learns = torch.zeros(units.rows, dtype=torch.bool)
+        learns[rows_that_learn(rollouts, method.filters, scores)] = True
     step = None
     step_rewards = _with_own_steps(rewards, units, rollouts, grades)
     if step_rewards is None and method.transforms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,16 @@ def on_policy(folder: Path, groups: int = 4, size: int = 4) -> pa.Table:
     table = make_rollouts(groups, size)
     place = table.column_names.index("logprobs")
     return table.set_column(place, ROLLOUTS.field("logprobs"), logprobs_of(folder, table)["logprobs"])
+
+
+def with_stale(table: pa.Table, rows: Collection[int]) -> pa.Table:
+    """Rollouts of which `rows` are as if sampled by a policy that found each token 5 nats less likely."""
+    logprobs = [
+        [value - 5.0 for value in row] if at in rows else row
+        for at, row in enumerate(table["logprobs"].to_pylist())
+    ]
+    field = ROLLOUTS.field("logprobs")
+    return table.set_column(table.column_names.index("logprobs"), field, pa.array(logprobs, field.type))
 
 
 def step_values(table: pa.Table, seed: int = 0) -> pa.Array:

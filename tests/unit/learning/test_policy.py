@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from airls_ray.config.schema import MethodConfig
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import ROLLOUTS, TOKEN_LOGPROBS
 from airls_ray.errors import RunError
+from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.batches import Sequences
 from airls_ray.learning.engine import MOST_SKIPPED, SkippedUpdates, TorchEngine
 from airls_ray.learning.passes import token_logprobs
+from airls_ray.learning.policy import PolicyUpdate
 from airls_ray.tensors import make_batch, to_packed
 from tests.tiny import make_rollouts, policy_module
 from tests.unit.learning.fakes import (
@@ -28,6 +31,7 @@ from tests.unit.learning.fakes import (
     run_policy,
     step_values,
     weights_of,
+    with_stale,
 )
 
 
@@ -147,13 +151,7 @@ def test_rollouts_that_the_sequence_mask_leaves_out_count_in_no_mean(
     """The gradient is that of an update on the others alone (AdamW's first step would hide its size)."""
     table = on_policy(folder)
     stale = [3, 8, 9]
-    logprobs = [
-        [value - 5.0 for value in row] if at in stale else row
-        for at, row in enumerate(table["logprobs"].to_pylist())
-    ]
-    field = ROLLOUTS.field("logprobs")
-    place = table.column_names.index("logprobs")
-    mixed = table.set_column(place, field, pa.array(logprobs, field.type))
+    mixed = with_stale(table, stale)
     rest = pa.array([at for at in range(table.num_rows) if at not in stale])
     config, values = learner(learning_rate=1e-9), step_values(table)
     method = MethodConfig(
@@ -165,6 +163,31 @@ def test_rollouts_that_the_sequence_mask_leaves_out_count_in_no_mean(
     ]
     first, second = (one["policy/gradient_norm"] for one in norms)
     assert first == pytest.approx(second, rel=1e-4)
+
+
+def test_advantages_are_whitened_over_what_the_sequence_mask_keeps(folder: Path) -> None:
+    stale = [0, 5, 6]
+    table = with_stale(on_policy(folder), stale)
+    outcomes = pa.array([float(at % 3 == 0) for at in range(table.num_rows)], pa.float32())
+    table = table.set_column(table.column_names.index("outcome"), ROLLOUTS.field("outcome"), outcomes)
+    method = MethodConfig(name="grpo", outcome_advantage="none", whiten=True, sequence_mask=1.0)
+    engine = TorchEngine(policy_module(folder), learner())
+    update = PolicyUpdate(engine, table, method, learner(), temperature=TEMPERATURE, pad_id=0)
+    advantages = assign_credit(
+        table, table.select(["outcome"]), None, method, max_response_tokens=8, learns=update.learns
+    )
+
+    assert (~update.learns).nonzero().squeeze(1).tolist() == stale
+    tokens = [
+        values[0]
+        for at, (values, response) in enumerate(
+            zip(advantages.to_pylist(), table["response"].to_pylist(), strict=True)
+        )
+        for _ in response
+        if at not in stale
+    ]
+    assert statistics.fmean(tokens) == pytest.approx(0.0, abs=1e-6)
+    assert statistics.stdev(tokens) == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
