@@ -30,12 +30,12 @@ class DistinctSequences:
 
 
 def merge_equal_sequences(batch: PRMBatch) -> DistinctSequences:
-    """Add the weights of equal sequences (same prompt, same response) to the first one of them.
+    """Add the weights of equal sequences (prompt, response and steps) to the first one of them.
 
     Exact because the loss is a sum over actions of weight times a function of the action's logit, and
     equal sequences have equal logits (their log-probabilities under the current policy are equal too).
     An objective of base `sampler` reads the probability of the policy that sampled: rollouts that differ in
-    it stay apart.
+    it stay apart. So do those that were cut into other steps, as stored rollouts and traces may be.
     """
     weights = batch.weights
     first = _first_equal(batch)
@@ -55,10 +55,11 @@ def merge_equal_sequences(batch: PRMBatch) -> DistinctSequences:
 
 
 def _first_equal(batch: PRMBatch) -> Tensor:
-    """int64 [N]: for each sequence the first row with the same tokens."""
-    prompt, response = batch.sequences.prompt, batch.sequences.response
+    """int64 [N]: for each sequence the first row with the same tokens and steps."""
+    sequences = batch.sequences
+    columns = (sequences.prompt, sequences.response, sequences.step_ends)
     density = _densities(batch) if batch.traits.base == "sampler" else None
-    return first_equal_rows((prompt, response), torch.arange(prompt.rows), density)
+    return first_equal_rows(columns, torch.arange(sequences.prompt.rows), density)
 
 
 def _densities(batch: PRMBatch) -> list[float]:

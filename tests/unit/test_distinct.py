@@ -14,8 +14,13 @@ def column(rows: list[list[float]], dtype: torch.dtype = torch.int32) -> PackedC
     return PackedColumn(torch.tensor([v for row in rows for v in row], dtype=dtype), lengths.cumsum(0))
 
 
-def batch(responses: list[list[float]], is_expert: list[bool], weights: list[list[float]]) -> PRMBatch:
-    ends = [[2, len(response)] for response in responses]
+def batch(
+    responses: list[list[float]],
+    is_expert: list[bool],
+    weights: list[list[float]],
+    ends: list[list[float]] | None = None,
+) -> PRMBatch:
+    ends = ends or [[2, len(response)] for response in responses]
     return PRMBatch(
         sequences=Sequences(column([[9.0]] * len(responses)), column(responses), column(ends)),
         is_expert=torch.tensor(is_expert),
@@ -49,6 +54,25 @@ def test_sequences_without_weight_are_not_computed() -> None:
 def test_different_sequences_stay_apart() -> None:
     merged = merge_equal_sequences(batch([A, B], [False, True], [[0.5, 0.5], [0.5, 0.5]]))
     assert merged.rows.tolist() == [0, 1]
+
+
+def test_equal_tokens_in_other_steps_keep_their_weights() -> None:
+    """A stored rollout has the steps of its file, and the trace those of the codec."""
+    merged = merge_equal_sequences(
+        batch(
+            [A, A, A],
+            [False, False, True],
+            [[0.1, 0.2, 0.3], [0.4, 0.5], [0.6, 0.7]],
+            [[1, 2, 4], [3, 4], [2, 4]],
+        )
+    )
+    assert merged.rows.tolist() == [0, 1, 2]
+    torch.testing.assert_close(
+        merged.policy_weights.values, torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.0, 0.0])
+    )
+    torch.testing.assert_close(
+        merged.expert_weights.values, torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.6, 0.7])
+    )
 
 
 def test_equal_rollouts_of_two_policies_keep_their_own_importance_weights() -> None:
