@@ -13,23 +13,31 @@ from airls_ray.prm.batch import PRMSource
 
 
 def problem_shares(sources: Sequence[PRMSource], shares: int) -> list[list[PRMSource]]:
-    """Cut the problems of all sources into `shares` parts of consecutive problems; empty ones are left out.
+    """Cut the problems of each source into `shares` parts of consecutive problems; empty ones are left out.
 
     A problem's rollouts and traces, of every source, are in one share, so that classes can be paired within
-    it and objectives that compare the rollouts of a problem see all of them. With one share these are the
-    sources as they are.
+    it and objectives that compare the rollouts of a problem see all of them: one that a source shares with an
+    earlier one is where that has it. With one share these are the sources as they are.
     """
     if shares == 1:
         return [list(sources)]
-    names = [table["problem_id"] for one in sources for table in (one.rollouts, one.traces)]
-    order = pa.chunked_array([chunk for name in names for chunk in name.chunks], pa.string()).unique()
-    number = {name: at for at, name in enumerate(order.to_pylist())}
+    share_of: dict[str, int] = {}
+    for one in sources:
+        new = [name for name in _problems(one) if name not in share_of]
+        share_of |= {name: at * shares // len(new) for at, name in enumerate(new)}
     found = []
     for share in range(shares):
-        wanted = {name for name, at in number.items() if at * shares // len(number) == share}
+        wanted = {name for name, at in share_of.items() if at == share}
         if wanted:
             found.append([_of_problems(one, wanted) for one in sources])
     return found
+
+
+def _problems(source: PRMSource) -> list[str]:
+    """Its problems, in their order, each once."""
+    chunks = [chunk for table in (source.rollouts, source.traces) for chunk in table["problem_id"].chunks]
+    names: list[str] = pa.chunked_array(chunks, pa.string()).unique().to_pylist()
+    return names
 
 
 def _of_problems(source: PRMSource, names: set[str]) -> PRMSource:

@@ -86,6 +86,14 @@ def test_a_problem_is_in_the_same_share_of_every_source() -> None:
     assert seen[0] | seen[1] == problems_of(source(6))
 
 
+def test_every_share_has_its_part_of_each_source() -> None:
+    """Else some updates would learn from old rollouts alone."""
+    now, old = source(4), source(12, seed=1)  # the first four of the old ones are those of now
+    shares = problem_shares([now, old], 4)
+    assert [len(problems_of(first)) for first, _ in shares] == [1, 1, 1, 1]
+    assert [len(problems_of(second) - problems_of(first)) for first, second in shares] == [2, 2, 2, 2]
+
+
 def test_there_are_no_more_shares_than_problems() -> None:
     assert len(problem_shares([source(2)], 4)) == 2
 
