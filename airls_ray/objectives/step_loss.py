@@ -78,7 +78,7 @@ class Solutions:
     labels: Tensor
     """float64 [U]: mean over a solution's labelled steps, as the outcome is at the last one."""
     problems: Tensor
-    """int64 [U]: a number of its problem."""
+    """int64 [U]: a number of its problem, not below 0."""
     own: Tensor
     """int64 [B]: place among them of each solution of the micro-batch; -1 for one without a label."""
     lasts: Tensor

@@ -71,7 +71,9 @@ def pairs_of_problems(
     mine, problems = solutions.own[: scores.numel()][labelled], solutions.problems
     right = solutions.labels > 0.5
     paired = (problems[mine][:, None] == problems) & (right[mine][:, None] != right)
-    pairs = ((problems[:, None] == problems) & right[:, None] & ~right).sum().clamp(min=1)
+    sizes = torch.bincount(problems)
+    rights = torch.bincount(problems[right], minlength=sizes.numel())
+    pairs = (rights * (sizes - rights)).sum().clamp(min=1)
     ahead = scores[labelled][:, None] - others.to(scores.dtype)
     losses = softplus(-beta * ahead.where(right[mine][:, None], -ahead)).where(paired, 0.0).sum() / pairs
     # A pair occurs twice, with the gradient of one solution each time: half its value, but all its gradient.

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from airls_ray.config.schema import PRMConfig
 from airls_ray.config.supervised_section import StepLossConfig
 from airls_ray.objectives.step_loss import Solutions, StepLossInputs, StepNormaliser, known_to
+from airls_ray.objectives.whole_solutions import pairs_of_problems
 
 NONE = math.nan
 
@@ -162,6 +164,25 @@ def test_right_solutions_are_compared_with_all_wrong_ones_of_their_problem(
     wanted.backward()
     expected = [x for row in steps for x in (row * 0 if row.grad is None else row.grad).tolist()]
     assert gradient == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_micro_batch_makes_no_matrix_of_all_solutions_by_all() -> None:
+    sizes: list[int] = []
+
+    class Seen(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor):
+                sizes.append(found.numel())
+            return found
+
+    count, own = 300, 4
+    zeros = torch.zeros(count, dtype=torch.float64)
+    right, problems = (torch.arange(count) % 2).double(), torch.arange(count) // 6
+    update = Solutions(zeros, right, problems, torch.arange(own), zeros, zeros)
+    with Seen():
+        pairs_of_problems(torch.zeros(own), torch.ones(own, dtype=torch.bool), zeros, update)
+    assert max(sizes) == own * count
 
 
 def test_a_problem_with_one_kind_of_outcome_has_no_pair() -> None:
