@@ -88,9 +88,9 @@ def _multipliers(logs: Tensor, base: Tensor, max_weight: float) -> Tensor:
         free = used & ~capped
         left = 1.0 - (share[capped] * limit).sum()
         factors = torch.where(capped, torch.full_like(factors, limit), factors)
-        mass = (share[free] * raw[free]).sum()
-        if bool(free.any()) and float(mass) > 0:
-            factors = torch.where(free, raw * left / mass, factors)
+        if bool(free.any()):  # relative to their own largest: beside a capped one theirs may be 0
+            raw = torch.where(free, (logs - logs[free].max()).exp(), torch.zeros_like(logs))
+            factors = torch.where(free, raw * left / (share * raw).sum(), factors)
     return factors
 
 

@@ -145,6 +145,13 @@ def test_a_cap_bounds_every_multiplier_and_keeps_the_total() -> None:
     assert float(factors[2] / factors[5]) == pytest.approx(math.e)
 
 
+def test_a_cap_keeps_the_total_however_far_the_weights_are_apart() -> None:
+    """3,000 tokens against 300 and 200 at 0.3 nats: exp(-810) is 0 in float64."""
+    factors = weight_multipliers(torch.tensor([900.0, 90.0, 60.0]), torch.full((3,), 1 / 3), max_weight=2.0)
+    assert float(factors.sum() / 3) == pytest.approx(1.0)
+    assert factors.tolist() == pytest.approx([2.0, 1.0, math.exp(-30.0)])
+
+
 def test_rows_without_weight_do_not_count() -> None:
     factors = weight_multipliers(torch.tensor([0.0, 50.0]), torch.tensor([1.0, 0.0]))
     assert factors.tolist() == [1.0, 0.0]
