@@ -83,7 +83,7 @@ def advantages(solutions: list[Solution], best_of: int) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("solutions", [SMALL, many()])
-@pytest.mark.parametrize("eta", [1.0, 2.0, -3.0, 1e-6, 100.0])
+@pytest.mark.parametrize("eta", [1.0, 2.0, -3.0, 1e-6, -1e-6, -37.0, 100.0, -100.0])
 def test_an_entropy_regularised_value_is_the_soft_maximum_over_completions(
     eta: float, solutions: list[Solution]
 ) -> None:
@@ -97,6 +97,13 @@ def test_an_entropy_regularised_value_is_the_soft_maximum_over_completions(
     ]
     for mine, theirs in zip(labels_by("er_prm", solutions, eta=eta), expected, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("eta", [1e-12, -1e-12, 0.3, -25.0, -36.0, 100.0])
+def test_an_entropy_regularised_value_is_a_share_and_exact_at_its_ends(eta: float) -> None:
+    labels = labels_by("er_prm", [(0, [*range(K + 1), 0])], eta=eta)[0]
+    assert (labels[0], labels[K]) == (0.0, 1.0)
+    assert labels[:-1] == sorted(labels[:-1])
 
 
 @pytest.mark.parametrize("solutions", [SMALL, many(1)])

@@ -15,7 +15,7 @@ _MOST = 100.0
 
 
 def label(values: np.ndarray, last: np.ndarray, eta: float = 1.0) -> np.ndarray:
-    """Label all steps [S] by (1 / eta) ln((1 - p) + p e^eta), p the share of correct completions.
+    """Label all steps [S] by (1 / eta) ln((1 - p) + p e^eta), p the share of correct completions: in [0, 1].
 
     Args:
         values: float64 [S].
@@ -30,5 +30,8 @@ def label(values: np.ndarray, last: np.ndarray, eta: float = 1.0) -> np.ndarray:
             f"supervised_prm.labels: er_prm takes an eta from -{_MOST:g} to {_MOST:g} other than 0, but it "
             f"is {eta:g}: give another, or take math_shepherd_soft, which it is near 0"
         )
-    labels: np.ndarray = np.where(last, values, np.log1p(values * np.expm1(eta)) / eta)
+    # With a negative eta the wrong ones count: ln((1 - p) + p e^eta) = eta + ln(p + (1 - p) e^-eta).
+    size, share = abs(eta), values if eta > 0 else 1.0 - values
+    soft = np.where(share < 1.0, np.minimum(np.log1p(share * np.expm1(size)) / size, 1.0), 1.0)
+    labels: np.ndarray = np.where(last, values, soft if eta > 0 else 1.0 - soft)
     return labels
