@@ -183,6 +183,19 @@ def test_the_strict_ratio_calls_a_step_at_the_threshold_bad() -> None:
         assert rule({**known, "completions": 0, "correct": 0, "last": 0}).tolist() == expected
 
 
+def test_a_ratio_at_the_threshold_is_good_for_every_number_of_completions() -> None:
+    ratios = [(4 * part / k, 5 * part / k) for k in range(5, 65) for part in range(1, k // 5 + 1)]
+    known = {
+        "values": np.array([value for now, before in ratios for value in (before, now)]),
+        "positions": np.tile([0, 1], len(ratios)),
+        "outcomes": np.ones(len(ratios)),
+        "groups": np.arange(len(ratios)),
+        "step_rows": np.repeat(np.arange(len(ratios)), 2),
+    }
+    rule: LabelRule = LabelRuleConfig(name="relative_progress").open()
+    assert np.asarray(rule({**known, "completions": 0, "correct": 0, "last": 0}))[1::2].all()
+
+
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [

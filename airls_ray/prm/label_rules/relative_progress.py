@@ -29,6 +29,6 @@ def label(
     `strict`, with a `least` of 0.8 or 0.7 [P] for their models of 1.5B and 7B.
     """
     needed = least * values_before(values, positions, outcomes, groups, step_rows)
-    kept = values > needed + _ROUNDING if strict else values >= needed
+    kept = values > needed + _ROUNDING if strict else values >= needed - _ROUNDING
     good: np.ndarray = (values > 0) & kept
     return good.astype(np.float64)
