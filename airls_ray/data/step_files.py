@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from airls_ray.data.rows import Row, readable_rows
 from airls_ray.data.step_forms import CORRECT, READERS, StepForm, StepRow, detect_form, prm800k_alternatives
 from airls_ray.errors import DataError
+from airls_ray.tasks.generate import content_id
 
 __all__ = [
     "CORRECT",
     "StepForm",
     "StepRow",
     "distinct_originals",
+    "own_identifiers",
     "read_step_file",
     "read_step_files",
     "step_rows",
@@ -110,6 +113,29 @@ def distinct_originals(rows: Iterable[StepRow]) -> Iterator[StepRow]:
         yield row
 
 
+def own_identifiers(rows: Iterable[StepRow]) -> Iterator[StepRow]:
+    """Yield all rows; equal problems (up to blanks) have one identifier, and no two different ones have it.
+
+    Files may each count their problems from 0: where an identifier is another problem's already, one is made
+    of the text. The changed problem of a pair has that of the one it was made from.
+    """
+    identities: dict[str, str] = {}  # of a text
+    owners: dict[str, str] = {}  # text of an identifier
+    originals: dict[str, str] = {}  # text of a pair's first row
+    for row in rows:
+        text = " ".join(row.problem.split())
+        source = text if row.pair is None else originals.setdefault(row.pair, text)
+        if source not in identities:
+            free = owners.setdefault(row.problem_id, source) == source
+            identities[source] = row.problem_id if free else content_id("steps", source)
+        identity = identities.setdefault(text, identities[source])
+        yield row if identity == row.problem_id else replace(row, problem_id=identity)
+
+
 def read_step_files(paths: Sequence[Path], form: StepForm | None = None) -> list[StepRow]:
-    """Read several files, one after the other; see `read_step_file`. Each original of PRMBench comes once."""
-    return list(distinct_originals(row for path in paths for row in read_step_file(path, form)))
+    """Read several files, one after the other; see `read_step_file` and `own_identifiers`.
+
+    Each original of PRMBench comes once.
+    """
+    rows = (row for path in paths for row in read_step_file(path, form))
+    return list(own_identifiers(distinct_originals(rows)))

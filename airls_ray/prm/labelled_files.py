@@ -15,7 +15,7 @@ from airls_ray.config.task_sections import ArithmeticTaskConfig, CountdownTaskCo
 from airls_ray.console.progress import Progress
 from airls_ray.data.prm_labels import LabelFacts
 from airls_ray.data.schemas import PRM_LABELS, rows_to_table
-from airls_ray.data.step_files import StepForm, StepRow, distinct_originals, step_rows
+from airls_ray.data.step_files import StepForm, StepRow, distinct_originals, own_identifiers, step_rows
 from airls_ray.errors import DataError
 from airls_ray.evaluation.rollouts import list_column
 from airls_ray.prm.folder import PromptForm
@@ -69,7 +69,8 @@ def read_step_labels(config: Config, policy: str | Path, given: StepFiles) -> St
 
     A step's label stands at its last token; steps without one are read and teach nothing. Of PRM800K the
     steps that nobody went on from are learned, too: in its first phase they are the wrong ones. Rows with
-    equal problems (up to blanks) are of one problem, so that no problem is both learned and held out.
+    equal problems (up to blanks) are of one problem, so that no problem is both learned and held out, and
+    different ones are of two, whatever their files call them.
 
     Args:
         config: `model` (context, template), `task` (its words around a problem, what ends a step) and
@@ -87,15 +88,13 @@ def read_step_labels(config: Config, policy: str | Path, given: StepFiles) -> St
     kept: list[tuple[Any, ...]] = []
     bad: list[str] = []
     unlabelled = 0
-    problems: dict[str, str] = {}
     stop = config.supervised_prm.bad_rows == "error"
-    for row in distinct_originals(_rows(given, bad, stop=stop)):
+    for row in own_identifiers(distinct_originals(_rows(given, bad, stop=stop))):
         if all(target is None for target in row.targets):
             unlabelled += 1
             continue
-        identity = problems.setdefault(" ".join(row.problem.split()), row.problem_id)
         try:
-            kept.append((identity, *_encode(row, encoder, config.model.context_tokens)))
+            kept.append((row.problem_id, *_encode(row, encoder, config.model.context_tokens)))
         except DataError as error:
             _reject(error, bad, stop=stop)
     if not kept:

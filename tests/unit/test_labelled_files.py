@@ -114,6 +114,13 @@ def test_equal_problems_are_one_whatever_their_rows_call_them(policy: Path, tmp_
     assert first == second != other
 
 
+def test_different_problems_are_two_whatever_their_rows_call_them(policy: Path, tmp_path: Path) -> None:
+    """Files that each count from 0; else they would be compared with each other."""
+    rows = [ROW | {"problem_id": "0"}, ROW | {"problem_id": "0", "problem": "How tall is K2?"}]
+    first, second = read(policy, tmp_path, *rows).table["problem_id"].to_pylist()
+    assert first == "0" != second
+
+
 LONG = ROW | {"problem": "x" * 200}
 BLANK = ROW | {"steps": ["one", " ", "three"]}
 SHORT = ROW | {"labels": [1]}

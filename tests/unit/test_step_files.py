@@ -38,6 +38,27 @@ CHANGED = {
 OWN = {"problem": "1+1?", "steps": ["a", "b", "c"], "labels": [True, None, 0.25]}
 
 
+def test_an_identifier_that_another_problem_has_already_is_made_of_the_text(tmp_path: Path) -> None:
+    """Two files that each count from 0, and share a problem."""
+    named = [[("0", "1+1?"), ("1", "2+2?")], [("0", "How tall is K2?"), ("1", " 2+2?"), ("5", "1+1?")]]
+    files = [
+        write(tmp_path / f"{at}.jsonl", *(OWN | {"problem_id": name, "problem": text} for name, text in rows))
+        for at, rows in enumerate(named)
+    ]
+    first, second, other, again, same = (row.problem_id for row in read_step_files(files))
+    assert (first, second, again, same) == ("0", "1", "1", "0")
+    assert other not in (first, second)
+
+
+def test_a_changed_problem_stays_with_the_one_it_was_made_from(tmp_path: Path) -> None:
+    """Also where its original stands in another file: the second one's is dropped as the same."""
+    other = CHANGED | {"modified_question": "one and one?"}
+    files = [write(tmp_path / "a.jsonl", CHANGED), write(tmp_path / "b.jsonl", other)]
+    rows = read_step_files(files)
+    assert [row.problem for row in rows] == ["1+1?", "1+1 = ?", "one and one?"]
+    assert len({row.problem_id for row in rows}) == 1
+
+
 def test_processbench_counts_from_0_and_says_nothing_of_later_steps(tmp_path: Path) -> None:
     right = PROCESS | {"label": -1, "final_answer_correct": True}
     wrong, all_right = read_step_file(write(tmp_path / "gsm8k.jsonl", PROCESS, right))
