@@ -119,9 +119,9 @@ class PRMConfig(StrictModel):
     is, of `exp_f` and the `product` of densities, the mean over the tokens, which does not fall with
     length."""
     search_aggregate: Literal["last", "min", "prod", "mean", "geometric_mean", "odds", "mean_odds"] = "prod"
-    """[C] How step scores become the score of a trace. `odds`: the sigmoid of the sum of their log-odds.
-    `mean_odds`: of their mean over the tokens, which for steps that score the mean of f is the rbar of rePIRL
-    [P]."""
+    """[C] How step scores become the score of a trace. `odds`: the sigmoid of the sum of their log-odds, each
+    within +-36. `mean_odds`: of their mean over the tokens, which for steps that score the mean of f is the
+    rbar of rePIRL [P]."""
     learner: PRMLearnerConfig = PRMLearnerConfig()
     """Optimiser, ranks and sharding."""
 

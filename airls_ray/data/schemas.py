@@ -184,12 +184,12 @@ STEP_SCORES = _versioned(
     [
         ("rewards", pa.list_(pa.float32())),
         ("values", pa.list_(pa.float32())),
-        ("scores", pa.list_(pa.float32())),
+        ("scores", pa.list_(pa.float64())),
     ],
 )
 """Joined to rollouts by position, one value per step: `rewards` (per response token where
 `prm.reward_unit` is token) go to credit assignment, `values` are the PRM's raw f, `scores` in [0, 1] are for
-search."""
+search (float64, which tells those near 1 apart)."""
 
 PRM_LABELS = _versioned(
     "prm_labels",

@@ -15,8 +15,9 @@ logarithm. `step_mean`: the same where the objective itself knows the mean alone
 logarithm. Densities of whole steps and responses fall with their length; these means do not."""
 
 
-_MOST_ODDS = 1e4
-"""Nats."""
+MOST_ODDS = 36.0
+"""Nats: log-odds of a score count up to here, above 0 and below. In float64 the sigmoid of 37 is 1, and that of
+-700 is not 0: with two bounds a sure step on one side would outweigh as sure ones on the other."""
 
 
 def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], how: Aggregate) -> np.ndarray:
@@ -28,7 +29,7 @@ def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], h
         values: [S], steps of all traces one after the other.
         offsets: [rows + 1], trace i has `values[offsets[i]:offsets[i + 1]]`.
         how: `last`, `min`, `prod`, `mean`, `geometric_mean`, `sum`, `odds` or `mean_odds`: sigmoid of the
-            sum or the mean of the scores' log-odds.
+            sum or the mean of the scores' log-odds, each within +- `MOST_ODDS`.
 
     Returns:
         float64 [rows].
@@ -91,7 +92,7 @@ def aggregate_log_scores(
         logs: [S], from `log_scores`, not above 0.
         offsets: [rows + 1], each row with at least one step.
         how: as for `aggregate_steps` (`sum` has no logarithm), or `mean_odds`: sigmoid of the mean over the
-            tokens of the steps' log-odds.
+            tokens of the steps' log-odds. Those of `odds` are equal where their sums are above 745.
         tokens: [S], of each step: weights of `mean_odds`; None: the steps weigh alike.
 
     Raises:
@@ -112,7 +113,7 @@ def aggregate_log_scores(
         return np.asarray(np.logaddexp.reduceat(logs, starts) - np.log(np.diff(offsets)))
     if how in ("odds", "mean_odds"):
         with np.errstate(divide="ignore"):  # scores of exactly 0 and 1 in one response must not be nan
-            odds = np.clip(logs - np.log(-np.expm1(logs)), -_MOST_ODDS, _MOST_ODDS)
+            odds = np.clip(logs - np.log(-np.expm1(logs)), -MOST_ODDS, MOST_ODDS)
         if how == "mean_odds":
             weights = np.ones(len(logs)) if tokens is None else tokens
             total = np.add.reduceat(weights * odds, starts) / np.add.reduceat(weights, starts)

@@ -79,5 +79,8 @@ def part_table(rows: Tensor, columns: Mapping[str, PackedColumn], schema: pa.Sch
     each of `columns`."""
     arrays: dict[str, pa.Array] = {"row": pa.array(rows.numpy())}
     for name, column in columns.items():
-        arrays[name] = to_list_column(column.values.float(), column.offsets, schema.field(name).type)
+        kind = schema.field(name).type
+        exact = pa.types.is_float64(kind.value_type)
+        values = column.values.double() if exact else column.values.float()
+        arrays[name] = to_list_column(values, column.offsets, kind)
     return pa.table(arrays).replace_schema_metadata(schema.metadata)

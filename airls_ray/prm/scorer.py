@@ -92,14 +92,18 @@ class HeadScorer:
         ).last_hidden_state
         flat = [row * longest + position for row, one in enumerate(batch) for position in one.positions]
         hidden = output.flatten(0, 1)[torch.tensor(flat, device=device)]
-        scores = positive_probability(self._head(hidden.float())).cpu()
+        scores = positive_probability(self._head(hidden.float()).cpu())
         if not bool(scores.isfinite().all()):
             raise ModelError(f"{self._folder} gives scores that are not finite: try --dtype float32")
         return list(scores.split([len(one.positions) for one in batch]))
 
 
 def positive_probability(logits: Tensor) -> Tensor:
-    """Probability of "right" [R]: the sigmoid of one label [R, 1], or the softmax's second of two [R, 2]."""
+    """Probability of "right" [R]: the sigmoid of one label [R, 1], or the softmax's second of two [R, 2].
+
+    In float64: in float32 it would be 1 from a logit of 17 on.
+    """
+    logits = logits.double()
     if logits.shape[1] == 1:
         return torch.sigmoid(logits[:, 0])
     return torch.softmax(logits, dim=1)[:, 1]

@@ -142,11 +142,11 @@ def _per_step(values: Tensor, batch: TokenBatch, config: PRMConfig) -> Tensor:
 
 
 def search_scores(f: Tensor, log_pi: Tensor, tokens: Tensor, config: PRMConfig) -> Tensor:
-    """Scores in [0, 1] of steps for search [S]; what they are says `PRMConfig.score_kind`.
+    """Scores in [0, 1] of steps for search: float64 [S]; what they are says `PRMConfig.score_kind`.
 
     sigmoid(f), D = sigmoid(f - l), or the product with the policy sigmoid(f + l). Of densities exp(f) =
     phi(C_t) and exp((f + l) / 2) the mean over the step's tokens, exp(f / tokens). `reference_ratio`:
-    sigmoid(beta (f - l)) with l of the reference model.
+    sigmoid(beta (f - l)) with l of the reference model. In float32 a sigmoid would be 1 from 17 on.
 
     Args:
         f: [S].
@@ -154,6 +154,7 @@ def search_scores(f: Tensor, log_pi: Tensor, tokens: Tensor, config: PRMConfig) 
         tokens: [S], of each step.
         config: the PRM's form.
     """
+    f, log_pi = f.double(), log_pi.double()
     if config.search_score == "reference_ratio":
         return torch.sigmoid(config.prime.beta * (f - log_pi))
     if config.search_score == "ratio":

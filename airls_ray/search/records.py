@@ -25,8 +25,8 @@ _LEAF = pa.struct(
         ("step_ends", pa.list_(pa.int32())),
         ("steps", pa.list_(pa.string())),
         ("step_truth", pa.list_(pa.bool_())),
-        ("scores", pa.list_(pa.float32())),
-        ("score", pa.float32()),
+        ("scores", pa.list_(pa.float64())),
+        ("score", pa.float64()),
         ("log_score", pa.float64()),
         ("log_prob", pa.float32()),
         ("finish", pa.string()),
@@ -39,7 +39,7 @@ _NODE = pa.struct(
         ("parent", pa.int32()),
         ("tokens", pa.list_(pa.int32())),
         ("log_prob", pa.float32()),
-        ("scores", pa.list_(pa.float32())),
+        ("scores", pa.list_(pa.float64())),
         ("finish", pa.string()),
     ]
 )

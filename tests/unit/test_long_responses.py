@@ -5,22 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from math import exp
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.config.search_section import AlgorithmName, SearchConfig
 from airls_ray.data.schemas import GRADES, STEP_SCORES
+from airls_ray.evaluation.rollouts import list_column
 from airls_ray.evaluation.scorers import measure_scorers, search_curves
 from airls_ray.evaluation.steps import aggregate_log_scores, log_scores, relative_weights
+from airls_ray.learning.batches import part_table
+from airls_ray.prm.scores import search_scores
 from airls_ray.search.particles import ParticleFilter
-from airls_ray.search.records import Leaf, choose
+from airls_ray.search.records import Leaf, choose, records_table
 from airls_ray.search.registry import make_searcher, ready_searches
 from airls_ray.search.scoring import Continuation, LogProbScorer
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import Child, Expansion, SearchState
+from airls_ray.tensors import PackedColumn
 from tests.tiny import make_rollouts
 
 STEPS, STEP_TOKENS = 100, 30
@@ -187,6 +193,32 @@ def test_the_logarithm_of_an_aggregate_is_that_of_plain_numbers(how: str) -> Non
     }[how]
     found = aggregate_log_scores(log_scores(scores), offsets, how)  # type: ignore[arg-type]
     assert np.exp(found) == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("how", ["odds", "mean_odds"])
+def test_sure_steps_count_by_their_logits_on_both_sides(how: Any) -> None:
+    """From f = 17 on a sigmoid in float32 is 1: then 18, -60 and -60 would be above three of 1."""
+    config = PRMConfig(parameterisation="scalar_head", search_score="sigmoid_f")
+    logits = torch.tensor(
+        [[20.0, -25, 1], [30, -20, -20], [1, 1, 1], [33, -33, 0.5], [-5, -5, 8], [18, -60, -60]]
+    )
+    tokens = torch.full((logits.numel(),), 4)
+    scores = search_scores(logits.flatten(), torch.zeros(logits.numel()), tokens, config)
+    column = part_table(torch.arange(6), {"scores": PackedColumn(scores, 3 * torch.arange(7))}, STEP_SCORES)[
+        "scores"
+    ]
+    values, offsets = list_column(column)
+    found = aggregate_log_scores(log_scores(values), offsets, how, tokens.numpy())
+    totals = logits.double().clamp(-36, 36).numpy().sum(1) / (3 if how == "mean_odds" else 1)
+    assert found == pytest.approx(-np.logaddexp(0.0, -totals), rel=0.02)
+    assert found.argsort().tolist() == totals.argsort().tolist()
+
+
+def test_a_record_tells_scores_near_one_apart() -> None:
+    leaf = {"scores": [1 - 1e-12, 1 - 1e-9], "score": 1 - 1e-11}
+    (row,) = records_table([{"leaves": [leaf], "nodes": [{"scores": leaf["scores"]}]}]).to_pylist()
+    assert (row["leaves"][0]["scores"], row["leaves"][0]["score"]) == (leaf["scores"], leaf["score"])
+    assert row["nodes"][0]["scores"] == leaf["scores"]
 
 
 def test_scores_of_zero_and_one_have_finite_odds() -> None:

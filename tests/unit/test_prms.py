@@ -23,6 +23,7 @@ from airls_ray.models.load import load_prm_module
 from airls_ray.prm.folder import PromptForm, read_prompt_form, write_prm_form
 from airls_ray.prm.items import StepText
 from airls_ray.prm.load import load_step_scorer
+from airls_ray.prm.scorer import positive_probability
 from tests.unit.prm_folders import (
     CHATML,
     HEADERS,
@@ -74,6 +75,12 @@ def test_a_token_classifier_is_read_at_the_last_id_of_each_separator(tmp_path, s
         logits = Qwen2ForTokenClassification.from_pretrained(tmp_path)(torch.tensor([ids])).logits[0, ends]
     scorer = load_step_scorer(tmp_path, separator=separator)
     assert close(scorer.score([StepText(PROBLEM, STEPS)])[0], softmax_of_last(logits))
+
+
+def test_probabilities_near_one_are_told_apart():
+    logits = torch.tensor([17.0, 20.0, 34.0])
+    for labels in (logits[:, None], torch.stack([-logits / 2, logits / 2], dim=1)):
+        assert torch.logit(positive_probability(labels)).tolist() == pytest.approx(logits.tolist(), abs=0.1)
 
 
 def test_one_label_is_a_sigmoid_and_a_begin_of_sequence_comes_first(tmp_path):
