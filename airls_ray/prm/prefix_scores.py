@@ -24,7 +24,7 @@ from airls_ray.prm.scores import search_scores
 from airls_ray.search.scoring import Continuation, Scores
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Piece:
     """Keys and values of tokens `start..end` of a prefix; those before are in `before` (they may overlap)."""
 
@@ -32,7 +32,9 @@ class _Piece:
     start: int
     end: int
     states: Tensor
-    """Keys and values of all layers [layers, 2, heads, end - start, head size]."""
+    """Keys and values of all layers [layers, 2, heads, end - start, head size], in memory of their own."""
+    users: int = 1
+    """Who keeps it: its prefix, and the pieces that go on from it."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class PrefixScorer:
         config: its form.
         temperature: the sampler's, for a log-probability PRM.
         device: where the model is.
-        cache_tokens: most tokens whose keys and values are kept; the least recently used prefixes go first.
-            0 turns the cache off.
+        cache_tokens: most tokens whose keys and values are kept between calls; the least recently used
+            prefixes go first, and their tokens with the last prefix that goes on from them. 0 turns the cache
+            off.
         tokens_per_microbatch: most tokens (padding and cached ones counted) of one forward pass.
     """
 
@@ -77,6 +80,7 @@ class PrefixScorer:
         self._cache_tokens = cache_tokens
         self._budget = tokens_per_microbatch
         self._pieces: OrderedDict[tuple[int, ...], _Piece] = OrderedDict()
+        self._held = 0
         self.computed_tokens = 0
         """Tokens that went through the model since the start."""
         self.prefix_tokens = 0
@@ -85,6 +89,7 @@ class PrefixScorer:
     def forget(self) -> None:
         """Drop all prefixes (their problems are done)."""
         self._pieces.clear()
+        self._held = 0
 
     def score(self, items: Sequence[Continuation]) -> Scores:
         """Return the scores in [0, 1] of each item's steps, and the tokens that each item cost.
@@ -172,7 +177,7 @@ class PrefixScorer:
     def _remember(
         self, items: Sequence[Continuation], rows: Sequence[_Row], cache: Any, most_cached: int
     ) -> None:
-        """Keep the new keys and values of the rows that may go on: views of one copy, without the past."""
+        """Keep a copy of the new keys and values of each row that may go on, without the past."""
         if not self._cache_tokens or not any(item.keep for item in items):
             return
         states = torch.stack(
@@ -187,7 +192,12 @@ class PrefixScorer:
                 continue
             count = len(key) - row.cached
             before = row.piece if row.cached else None
-            self._pieces[key] = _Piece(before, row.cached, row.cached + count, states[:, :, at, :, :count])
+            if before is not None:
+                before.users += 1
+            # A view would keep the states of the whole batch.
+            own = states[:, :, at, :, :count].clone()
+            self._pieces[key] = _Piece(before, row.cached, row.cached + count, own)
+            self._held += count
 
     def _token_values(
         self, items: Sequence[Continuation], rows: Sequence[_Row], hidden: Tensor, ids: Tensor
@@ -229,10 +239,15 @@ class PrefixScorer:
         return [tuple(islice(scores, len(item.step_ends))) for item in items]
 
     def _trim(self) -> None:
-        held = sum(piece.end - piece.start for piece in self._pieces.values())
-        while held > self._cache_tokens:
-            _, piece = self._pieces.popitem(last=False)
-            held -= piece.end - piece.start
+        """Drop prefixes until what is held, also for those that go on from dropped ones, is in the limit."""
+        while self._held > self._cache_tokens:
+            piece: _Piece | None = self._pieces.popitem(last=False)[1]
+            while piece is not None:
+                piece.users -= 1
+                if piece.users:
+                    break
+                self._held -= piece.end - piece.start
+                piece = piece.before
 
 
 def _judged(item: Continuation) -> int:

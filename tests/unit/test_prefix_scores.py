@@ -102,6 +102,42 @@ def test_a_dropped_prefix_is_computed_again(folder: Path) -> None:
     assert scores == pytest.approx(step_by_step(scorer(folder))[0], rel=1e-5)
 
 
+def held_tokens(one: PrefixScorer) -> float:
+    """Of all memory that the kept prefixes hold, however they hold it."""
+    pieces, memory = list(one._pieces.values()), {}
+    each = 0
+    while pieces:
+        piece = pieces.pop()
+        storage = piece.states.untyped_storage()
+        memory[storage.data_ptr()] = storage.nbytes()
+        each = piece.states[:, :, :, 0].numel() * piece.states.element_size()
+        pieces += [] if piece.before is None else [piece.before]
+    return sum(memory.values()) / max(each, 1)
+
+
+@pytest.mark.parametrize("limit", [0, 12, 40, 1000])
+def test_what_is_held_is_within_the_limit(folder: Path, limit: int) -> None:
+    """A chain, whose dropped beginnings its end goes on from, and a batch of which one row is kept."""
+    one, prefix = scorer(folder, cache_tokens=limit), PROMPT
+    for _ in range(6):
+        one.score([Continuation(prefix, (2, 3, 4, 8), (4,), (-1.0,), keep=4)])
+        prefix = (*prefix, 2, 3, 4, 8)
+        assert held_tokens(one) <= limit
+    batch = [Continuation(PROMPT, (2, 3, at + 2), (3,), (-1.0,), keep=3 * (at == 0)) for at in range(8)]
+    one.score(batch)
+    assert held_tokens(one) == one._held <= limit
+    if limit == 1000:  # each piece of the chain but the first has the last token before it once more
+        assert held_tokens(one) == len(PROMPT) + 6 * 4 + 5 + len(PROMPT) + 3
+
+
+def test_a_chain_in_use_outlives_an_older_one(folder: Path) -> None:
+    one, (first, second, _) = scorer(folder, cache_tokens=14), STEPS
+    one.score([Continuation((9, 9, 9), first, (3,), (-1.0,), keep=3)])
+    one.score([Continuation(PROMPT, first, (3,), (-1.0,), keep=3)])
+    one.score([Continuation((*PROMPT, *first), second, (2,), (-1.0,), keep=2)])
+    assert list(one._pieces) == [(*PROMPT, *first), (*PROMPT, *first, *second)]
+
+
 def test_whole_response_at_once_equals_step_by_step(folder: Path) -> None:
     one = scorer(folder)
     response = tuple(token for step in STEPS for token in step)
