@@ -23,6 +23,8 @@ from airls_ray.config.base import StrictModel
 if TYPE_CHECKING:
     from airls_ray.search.scorer_kind import Needs
 
+_LOCAL = ("file:///", "sqlite:///")
+"""How addresses of files begin, such as that of MLflow's store."""
 Place = tuple[str, ...]
 """Keys that lead to a name: `("task", "reward", "0")`."""
 
@@ -50,8 +52,9 @@ class OpenName(StrictModel):
 
     @property
     def outside(self) -> str | None:
-        """What leads elsewhere than to what is installed for this system: the name, or None."""
-        return self.name if doors.is_foreign(self.name) else None
+        """What leads elsewhere than to what is installed for this system: the name, or an address among the
+        options (of a critic, a reward, a tracker), which is sent problems, responses or keys; or None."""
+        return self.name if doors.is_foreign(self.name) else next(_addresses(self.options), None)
 
     def door(self) -> doors.Door:
         """Return what the name leads to, as it was when that was last looked up.
@@ -61,7 +64,7 @@ class OpenName(StrictModel):
             DoorError: it leads nowhere.
         """
         if self._closed:
-            doors.refuse_foreign([self.name], f"{self.where} of this run folder")
+            doors.refuse_foreign([self.outside or self.name], f"{self.where} of this run folder")
         return self._door or self.find()
 
     def find(self) -> doors.Door:
@@ -171,12 +174,6 @@ class ScorerConfig(KnownDoorConfig):
     unopened: ClassVar[str] = "prm"
 
     @property
-    def outside(self) -> str | None:
-        """The name, or the address of a critic, which is sent problems and the key."""
-        texts = (one for one in self.options.values() if isinstance(one, str))
-        return super().outside or next((one for one in texts if doors.source_of(one) == "url"), None)
-
-    @property
     def needs(self) -> Needs:
         """What scores are made of; runs none of the user's code, which is given texts.
 
@@ -203,6 +200,15 @@ class TrackerConfig(DoorConfig):
 
     kind: ClassVar[str] = "tracker"
     where: ClassVar[str] = "train.trackers"
+
+
+def _addresses(options: JsonValue) -> Iterator[str]:
+    """Yield every address below `options` that leads away from this machine."""
+    if isinstance(options, str) and "://" in options and not options.startswith(_LOCAL):
+        yield options
+    elif isinstance(options, list | dict):
+        for one in options.values() if isinstance(options, dict) else options:
+            yield from _addresses(one)
 
 
 def one_alone(given: Any) -> Any:

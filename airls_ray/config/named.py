@@ -12,8 +12,12 @@ from pydantic import BaseModel
 from airls_ray.config.door_section import OpenName, Place, open_names
 from airls_ray.config.schema import Config
 from airls_ray.doors import Door, is_foreign, refuse_foreign
+from airls_ray.errors import ConfigError
 
 Section = TypeVar("Section", bound=BaseModel)
+
+_REMOTE_CODE = ("model", "trust_remote_code")
+"""The setting that lets code inside a model folder run."""
 
 
 def all_names(config: Config) -> Iterator[tuple[Place, str]]:
@@ -57,18 +61,24 @@ def _is_loaded(place: Place, loaded: tuple[str, ...]) -> bool:
 
 
 def refuse_names(config: Config, given: Mapping[str, Any], whose: str) -> None:
-    """Refuse names that lead to code and are not among the overrides `given`, which are the user's own.
+    """Refuse names that lead to code, and leave for code of a model folder, that are not among the overrides
+    `given`, which are the user's own.
 
     Raises:
         ConfigError: there is one.
     """
     refuse_foreign((name for place, name in all_names(config) if not _holds(given, place)), whose)
+    if config.model.trust_remote_code and not _holds(given, _REMOTE_CODE):
+        raise ConfigError(
+            f"{whose} has model.trust_remote_code: true, so code of a model folder would run here: look at "
+            "it, and say --trust, or set model.trust_remote_code yourself"
+        )
 
 
 def without_names(section: Section, given: Mapping[str, Any], above: Place = ()) -> Section:
     """Return the section without what names the user's own code and is not among the overrides `given`, for
     who opens none of it: entries of lists, and settings that have something else in its place. What nothing
-    can stand for (a task, a grader) stays, and is refused where it is used."""
+    can stand for (a task, a grader) stays, and is refused where it is used. No code of model folders runs."""
     changes: dict[str, Any] = {}
     for field in type(section).model_fields:
         value, place = getattr(section, field), (*above, field)
@@ -80,13 +90,16 @@ def without_names(section: Section, given: Mapping[str, Any], above: Place = ())
         elif isinstance(value, BaseModel):
             changes[field] = without_names(value, given, place)
         elif isinstance(value, list) and not _holds(given, place):
-            names = [one.name if isinstance(one, OpenName) else one for one in value]
-            if any(isinstance(one, OpenName) for one in value) or place == ("search", "algorithms"):
-                changes[field] = [one for one, name in zip(value, names, strict=True) if not is_foreign(name)]
+            if any(isinstance(one, OpenName) for one in value):
+                changes[field] = [one for one in value if not one.outside]
+            elif place == ("search", "algorithms"):
+                changes[field] = [name for name in value if not is_foreign(name)]
             elif any(isinstance(one, BaseModel) for one in value):
                 changes[field] = [
                     without_names(one, given, (*place, str(at))) for at, one in enumerate(value)
                 ]
+        elif place == _REMOTE_CODE and not _holds(given, place):
+            changes[field] = False
     return section.model_copy(update=changes)
 
 

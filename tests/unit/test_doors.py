@@ -224,6 +224,40 @@ def test_a_run_folder_that_names_code_is_refused_unless_trusted(tmp_path: Path, 
     assert [one.name for one in load_run_config(folder, trust=True).task.reward] == [name]
 
 
+ADDRESS = "http://example.org"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"task.reward={{name: polar, options: {{endpoint: '{ADDRESS}'}}}}",
+        f"train.trackers={{name: mlflow, options: {{tracking_uri: '{ADDRESS}'}}}}",
+        f"train.trackers={{name: wandb, options: {{settings: {{base_url: '{ADDRESS}'}}}}}}",
+    ],
+)
+def test_a_run_folder_that_names_an_address_is_refused_unless_trusted(tmp_path: Path, override: str) -> None:
+    folder = run_folder(tmp_path, override)
+    with pytest.raises(ConfigError, match=rf"names code of its own \({ADDRESS}\).*--trust"):
+        load_run_config(folder, trust=False)
+    config = load_run_config(folder)
+    assert not config.task.reward and not config.train.trackers
+
+
+def test_a_file_of_this_machine_is_no_address(tmp_path: Path) -> None:
+    override = "train.trackers={name: mlflow, options: {tracking_uri: 'sqlite:///runs.db'}}"
+    assert load_run_config(run_folder(tmp_path, override), trust=False).train.trackers
+
+
+def test_a_run_folder_that_lets_code_of_models_run_is_refused_unless_trusted(tmp_path: Path) -> None:
+    setting = "model.trust_remote_code=true"
+    folder = run_folder(tmp_path, setting)
+    with pytest.raises(ConfigError, match=r"code of a model folder would run here.*--trust"):
+        load_run_config(folder, trust=False)
+    assert not load_run_config(folder).model.trust_remote_code
+    assert load_run_config(folder, trust=True).model.trust_remote_code
+    assert load_run_config(folder, [setting], trust=False).model.trust_remote_code
+
+
 def test_a_run_folders_built_ins_and_the_users_own_names_are_not_refused(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, "task.reward=length")
     assert load_run_config(folder, trust=False).task.reward[0].name == "length"
