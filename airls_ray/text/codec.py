@@ -209,8 +209,20 @@ class TextCodec:
         """Return what each token adds to the text: a character of several tokens comes with its last."""
         if self._words is not None:
             return [self._words.decode([token]) for token in response]
-        stream, silent, backend = DecodeStream(skip_special_tokens=False), self._silent, self._backend
-        return [("" if token in silent else stream.step(backend, int(token))) or "" for token in response]
+        stream, pieces = DecodeStream(skip_special_tokens=False), []
+        for token in response:
+            piece = None
+            if token not in self._silent:
+                try:
+                    piece = stream.step(self._backend, int(token))
+                except Exception as error:  # the library raises no narrower class
+                    if "Invalid prefix" not in str(error):
+                        raise
+                    # Where bytes make no character, some decoders change text that the stream gave before.
+                    stream = DecodeStream(skip_special_tokens=False)
+                    piece = stream.step(self._backend, int(token))
+            pieces.append(piece or "")
+        return pieces
 
 
 class _Words:

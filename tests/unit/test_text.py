@@ -136,6 +136,20 @@ def test_steps_of_a_general_tokenizer(tmp_path, pieces, steps):
     assert texts.step_texts(tokens, ends) == steps
 
 
+def test_bytes_of_no_character_leave_the_steps_of_a_tokenizer_with_byte_fallback(tmp_path):
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "a", "b"]
+    vocabulary = {piece: token for token, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    texts = TextCodec.from_folder(tmp_path, file_task("\n"))
+    # The decoder makes one text of bytes that stand together: those behind the line end take it along.
+    response = [vocabulary[piece] for piece in ("a", "<0x0A>", "<0xF0>", "<0x9F>", "b", "<0x0A>", "a")]
+    assert texts.step_ends(response) == [2, 6, 7]
+
+
 def test_a_general_tokenizer_without_padding_pads_with_its_end(tmp_path):
     texts = byte_codec(tmp_path)
     assert texts.pad_id == texts.eos_id == texts.vocab_size - 1
