@@ -136,7 +136,13 @@ class Check:
         )
         columns = (self._problems[name].to_pylist() for name in ("prompt", "answer", "details"))
         requests = [
-            GradeRequest(prompt, answer, details, self._codec.decode(response))
+            GradeRequest(
+                prompt,
+                answer,
+                details,
+                self._codec.decode(response),
+                open_thought=self._codec.open_thought,
+            )
             for prompt, answer, details, response in zip(*columns, responses, strict=True)
         ]
         outcome = sum(result.outcome for result in self._pool.grade(requests))

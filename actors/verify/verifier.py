@@ -97,6 +97,7 @@ class Verifier:
                 details=texts[2][row],
                 response=self._codec.decode(response),
                 steps=self._codec.step_texts(response, ends),
+                open_thought=self._codec.open_thought,
             )
             for row, response, ends in zip(rows, responses, step_ends, strict=True)
         ]

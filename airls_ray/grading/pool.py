@@ -21,13 +21,18 @@ LARGEST_CHUNK = 64
 
 @dataclass(frozen=True)
 class GradeRequest:
-    """One response to judge; `details` is the problem's JSON, `steps` the texts of the steps."""
+    """One response to judge; `details` is the problem's JSON, `steps` the texts of the steps.
+
+    `open_thought` is what the prompt ends in where that opens a thought (`TextCodec.open_thought`): graders
+    read it before the response.
+    """
 
     prompt: str
     answer: str
     details: str
     response: str
     steps: Sequence[str] = ()
+    open_thought: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ class GraderPool(ChildPool[GradeRequest, GradeResult]):
 
     def encode(self, item: GradeRequest) -> list[Any]:
         """Return the request as the child reads it."""
-        return [item.prompt, item.answer, item.details, item.response, list(item.steps)]
+        response = item.open_thought + item.response
+        return [item.prompt, item.answer, item.details, response, list(item.steps)]
 
     def decode(self, item: GradeRequest, line: Any) -> GradeResult:
         """Return the verdict of a child's line.

@@ -42,7 +42,8 @@ def requests_of(rollouts: pa.Table, problems: pa.Table, codec: TextCodec) -> lis
     ):
         prompt, answer, details = by_id[problem_id]
         steps = codec.step_texts(response, ends)
-        requests.append(GradeRequest(prompt, answer, details, codec.decode(response), steps))
+        text = codec.decode(response)
+        requests.append(GradeRequest(prompt, answer, details, text, steps, codec.open_thought))
     return requests
 
 

@@ -24,6 +24,7 @@ from airls_ray.grading.pool import GradeRequest, GraderPool
 from airls_ray.search.over_endpoint import Scoring, SearchResult, TextForm, search_by_endpoint
 from airls_ray.search.registry import own_of_search
 from airls_ray.tasks import Problem, make_task
+from airls_ray.text.codec import TextCodec
 from airls_ray.text.messages import history_of
 
 RESULTS, SUMMARY, DOORS = "results.jsonl", "summary.json", "doors.json"
@@ -68,6 +69,11 @@ def search_task_by_endpoint(
         raise RunError(f"{output} has results already: give another --output")
     check_before(config, progress, splits=("test",), traces=False, encodes=tokenizer is not None)
     problems = list(islice(make_task(task).problems("test", config.seed), search.problems))
+    thought = (
+        ""
+        if tokenizer is None
+        else TextCodec.for_model(config.model, tokenizer, make_task(task)).open_thought
+    )
     chat = tokenizer is not None and config.model.prompt_template == "chat"
     form = TextForm(task.prompt_template, task.system_prompt, task.steps.model_dump(), task.step_delimiter)
     once = replace(scoring, load=cache(lambda: scoring.load()))
@@ -98,7 +104,7 @@ def search_task_by_endpoint(
                 seed=config.seed,
                 settings=settings,
             )
-            outcomes = _grade(problems, found, pool)
+            outcomes = _grade(problems, found, pool, thought)
             file.writelines(_lines(search_label(algorithm), scoring.name, budget, problems, found, outcomes))
             file.flush()
             rows.append({"algorithm": search_label(algorithm), "budget": budget, **_figures(found, outcomes)})
@@ -111,12 +117,18 @@ def search_task_by_endpoint(
 
 
 def _grade(
-    problems: Sequence[Problem], found: Sequence[SearchResult], pool: GraderPool
+    problems: Sequence[Problem], found: Sequence[SearchResult], pool: GraderPool, thought: str = ""
 ) -> list[tuple[float, list[float]]]:
     """Return for each problem the outcome of the chosen response (the mean of all that tie; 0: there is
-    none), and those of all."""
+    none), and those of all. `thought`: see `TextCodec.open_thought`."""
     requests = [
-        GradeRequest(problem.prompt, problem.answer, json.dumps(problem.details), one.response)
+        GradeRequest(
+            problem.prompt,
+            problem.answer,
+            json.dumps(problem.details),
+            one.response,
+            open_thought=thought,
+        )
         for problem, result in zip(problems, found, strict=True)
         for one in result.candidates
     ]

@@ -195,7 +195,7 @@ def search_by_endpoint(
         scorer,
         codec.is_blank,
         _driver_settings(config),
-        lambda problems, responses: [_answer_in(codec.decode(one)) for one in responses],
+        lambda problems, responses: [_answer_in(one, codec) for one in responses],
     )
     turns = [()] * len(problems) if histories is None else histories
     asked = [
@@ -232,9 +232,9 @@ def _driver_settings(config: Config) -> DriverSettings:
     )
 
 
-def _answer_in(text: str) -> str | None:
+def _answer_in(response: Sequence[int], codec: Codec) -> str | None:
     """What the grader for mathematics reads in a response."""
-    read = read_response(text)
+    read = read_response(codec.open_thought + codec.decode(response))
     return None if read is None else read.name
 
 
@@ -244,15 +244,14 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
     candidates = []
     for node in nodes:
         tokens = state.response(node)
-        text = codec.decode(tokens)
         candidates.append(
             Candidate(
-                response=text,
+                response=codec.decode(tokens),
                 steps=tuple(codec.step_texts(tokens, state.step_ends(node))),
                 scores=tuple(state.step_scores(node)),
                 score=state.value(node, how),
                 log_prob=state.log_prob(node),
-                answer=_answer_in(text),
+                answer=_answer_in(tokens, codec),
                 finish="stop" if state.nodes[node].finish == "stop" else "length",
             )
         )

@@ -57,6 +57,13 @@ def without_thoughts(text: str) -> str:
     return "\n".join(kept if thinking else [*kept, text[at:]])
 
 
+def open_thought(prompt: str) -> str:
+    """Return what a prompt ends in if that opens a thought, with the tag at its beginning; else nothing."""
+    *_, last = [None, *_MARK.finditer(prompt)]
+    opens = last is not None and not last["end"] and not prompt[last.end() :].strip()
+    return prompt[last.start() :] if last is not None and opens else ""
+
+
 def tagged(text: str) -> str | None:
     """Return the content of the last `<answer>`, also one that the response ends in; None: there is none."""
     contents = [match[2].strip() for match in _TAG.finditer(text)]

@@ -27,6 +27,11 @@ class Codec(Protocol):
     eos_ids: tuple[int, ...]
     """All that do."""
 
+    @property
+    def open_thought(self) -> str:
+        """The tag of a thought that prompts end in; empty: in none."""
+        ...
+
     def encode_prompt(self, prompt: str, history: Sequence[Message] = ()) -> list[int]:
         """Return a problem, behind the turns before it, as the policy sees it."""
         ...
@@ -53,6 +58,7 @@ class CharacterCodec:
 
     eos_id = END
     eos_ids: tuple[int, ...] = (END,)
+    open_thought = ""
 
     def __init__(self, wrap: Callable[[str], str], rule: StepRule) -> None:
         """Cut steps by `rule`; `wrap` makes a problem the prompt."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,13 +14,15 @@ from tokenizers import Tokenizer, models
 from tokenizers.decoders import DecodeStream
 
 from airls_ray.data.schemas import TRACES
-from airls_ray.errors import DataError, ModelError
+from airls_ray.errors import DataError
 from airls_ray.seeding import derive_seed
+from airls_ray.tasks.answers import open_thought
 from airls_ray.tasks.base import Task, WrapsPrompts
-from airls_ray.text.make_tokenizer import build_tokenizer, word_pattern
+from airls_ray.text.make_tokenizer import build_tokenizer
 from airls_ray.text.messages import Message, conversation, history_of, needs_template, own_system
 from airls_ray.text.steps import piece_ends, rule_of
 from airls_ray.text.tokenizer_files import LoadedTokenizer, load_tokenizer
+from airls_ray.text.words import Words
 
 if TYPE_CHECKING:
     from airls_ray.config.model_sections import ModelConfig
@@ -52,9 +54,9 @@ class TextCodec:
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(vocabulary.values()) + 1
         """Number of token ids, special ones included."""
-        self._words: _Words | None = None
+        self._words: Words | None = None
         if isinstance(self._backend.model, models.WordLevel) and task.vocabulary() is not None:
-            self._words = _Words(vocabulary, task, where)
+            self._words = Words(vocabulary, task, where)
         self._delimiter_id: int | None = None
         if self._words is not None and self._rule.name == "delimiter":
             self._delimiter_id = self._words.require(task.step_delimiter)
@@ -90,6 +92,18 @@ class TextCodec:
     def has_template(self) -> bool:
         """Whether a chat template writes the prompts."""
         return self._chat is not None
+
+    @cached_property
+    def open_thought(self) -> str:
+        """The tag of a thought that prompts end in, as those of R1-like templates do; empty: in none.
+
+        A response goes on with the thought, and who reads its text alone must be told.
+        """
+        try:
+            prompt = self.encode_prompt("a question")
+        except DataError:  # a vocabulary without these words, a template that wants other turns
+            return ""
+        return open_thought(self.decode(prompt))
 
     def encode_problem(self, prompt: str, details: str | Mapping[str, Any] | None) -> list[int]:
         """Return the tokens of a problem: of its prompt behind the turns that its `details` hold."""
@@ -223,45 +237,6 @@ class TextCodec:
                     piece = stream.step(self._backend, int(token))
             pieces.append(piece or "")
         return pieces
-
-
-class _Words:
-    """A word-level vocabulary in Python."""
-
-    def __init__(self, vocabulary: dict[str, int], task: Task, where: str) -> None:
-        words = task.vocabulary() or []
-        missing = [word for word in words if word not in vocabulary]
-        if missing:
-            raise ModelError(
-                f"the tokenizer in {where} lacks {len(missing)} tokens of task {task.name!r}, the first is "
-                f"{missing[0]!r}; use a model that was made for this task's settings"
-            )
-        self._name = task.name
-        self._ids = {word: vocabulary[word] for word in words}
-        self._pieces = {token: word for word, token in self._ids.items()}
-        self._split = re.compile(word_pattern(words)).findall
-
-    def require(self, delimiter: str) -> int:
-        """Return the token of the step delimiter."""
-        if delimiter not in self._ids:
-            raise ModelError(
-                f"steps of task {self._name!r} end with {delimiter!r}, which is no word of its "
-                "vocabulary: add it, or set the task's step_delimiter to a word that is"
-            )
-        return self._ids[delimiter]
-
-    def encode(self, text: str) -> list[int]:
-        ids = self._ids
-        try:
-            return [ids[word] for word in self._split(text)]
-        except KeyError as error:
-            raise DataError(
-                f"the text {text[:80]!r} contains {error.args[0]!r}, which is no token"
-            ) from error
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        piece = self._pieces.get  # special tokens, and rows that pad a model's vocabulary, have no text
-        return "".join([piece(token, "") for token in tokens])
 
 
 def encode_traces(

@@ -6,18 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 
 from airls_ray.config.load import dump_config, load_config, sections_of
 from airls_ray.config.schema import Config, PRMConfig
+from airls_ray.data.problems import problems_to_table
 from airls_ray.errors import ConfigError
+from airls_ray.grading.pool import GraderPool
+from airls_ray.grading.table import requests_of
 from airls_ray.prm.folder import PromptForm, read_prompt_form, write_prm_form
 from airls_ray.prm.items import StepText
 from airls_ray.prm.step_encoder import StepEncoder
 from airls_ray.serving.prompts import PromptEncoder
 from airls_ray.serving.requests import ChatRequest, parse
-from airls_ray.tasks import make_task
+from airls_ray.tasks import Problem, make_task
 from airls_ray.text.codec import TextCodec
 from tests.unit.test_turn_ends import make
 
@@ -54,6 +58,21 @@ def codec_of(folder: Path, **keywords: Any) -> TextCodec:
 def test_the_template_is_given_its_variables(tmp_path: Path, keywords: Any, expected: str) -> None:
     codec = codec_of(tmp_path, **keywords)
     assert codec.decode(codec.encode_prompt("hi")) == expected
+
+
+@pytest.mark.parametrize(
+    ("ending", "thought"),
+    [("<think>\n", "<think>\n"), ("<think>\n\n</think>\n\n", ""), ("<think> a", ""), ("", "")],
+)
+def test_graders_read_a_thought_that_the_template_opened(tmp_path: Path, ending: str, thought: str) -> None:
+    make(tmp_path, "{% for m in messages %}{{ m.content }}{% endfor %}<assistant>{{ " + repr(ending) + " }}")
+    config = config_of()
+    codec = TextCodec.for_model(config.model, tmp_path, make_task(config.task))
+    problems = problems_to_table([Problem("a", "6*7?", "42")])
+    rollouts = pa.table({"problem_id": ["a"], "response": [codec.encode_trace("42?")], "step_ends": [[4]]})
+    (request,) = requests_of(rollouts, problems, codec)
+    assert (request.open_thought, request.response) == (thought, "42?")
+    assert GraderPool.encode(None, request)[3] == f"{thought}42?"  # type: ignore[arg-type]
 
 
 def test_prompts_are_what_transformers_makes_of_them(tmp_path: Path) -> None:
