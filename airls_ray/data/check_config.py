@@ -52,14 +52,17 @@ def check_config(
         RunError: a grader process cannot be started.
     """
     report, progress = DataReport(), progress or QuietProgress()
+    found: list[Problems] = []
     for label, part in parts_of(config.task).items():
-        _check_part(report, config.model_copy(update={"task": part}), label, sample, progress)
+        found += _check_part(report, config.model_copy(update={"task": part}), label, sample, progress)
+    add_shared_problems(report, found)
     return report
 
 
 def _check_part(
     report: DataReport, config: Config, label: str, sample: int | None, progress: Progress
-) -> None:
+) -> list[Problems]:
+    """Check a part, and return its problems."""
     codec = None
     try:
         codec = measuring_codec(config)
@@ -69,9 +72,8 @@ def _check_part(
         _try_own(config)
     except DoorError as error:
         report.add(Severity.ERROR, "code of your own that no run would take", [str(error)])
-        return
+        return []
     found = [one for split in get_args(Split) if (one := read_split(report, config, split)) is not None]
-    add_shared_problems(report, found)
     for one in found:
         _add_turns(report, config, one)
         traces = sum(len(problem.traces) for problem in one.problems)
@@ -90,6 +92,7 @@ def _check_part(
         _add_steps(report, figures, config, one)
         if codec is not None:
             _add_lengths(report, figures, config, codec, one)
+    return found
 
 
 def check_before(
@@ -103,7 +106,8 @@ def check_before(
     """Check files of problems before a command starts: all rows, and the grader on a sample of them.
 
     What is no error is said in a line. A generated task of ours has nothing to check; a task or grader of
-    the user's own is tried (`try_task`, `try_grader`). Of a mixture each part is checked.
+    the user's own is tried (`try_task`, `try_grader`). Of a mixture each part is checked, and whether one
+    trains on another's test problems.
 
     Args:
         config: task and verifier.
@@ -120,11 +124,21 @@ def check_before(
     """
     if isinstance(config.task, MixtureTaskConfig):
         make_task(config.task)  # says whether the parts fit together
-        for part in parts_of(config.task).values():
-            alone = config.model_copy(update={"task": part})
-            check_before(alone, progress, splits=splits, traces=traces, encodes=encodes)
-        return
-    report = DataReport()
+    found: list[Problems] = []
+    for part in parts_of(config.task).values():
+        alone = config.model_copy(update={"task": part})
+        found += _check_part_before(alone, progress, splits, traces, encodes)
+    if isinstance(config.task, MixtureTaskConfig):
+        report = DataReport()
+        add_shared_problems(report, found)
+        report.raise_error()
+
+
+def _check_part_before(
+    config: Config, progress: Progress, splits: Sequence[Split], traces: bool, encodes: bool
+) -> list[Problems]:
+    """Check a part as `check_before` says, and return its problems."""
+    report, found = DataReport(), list[Problems]()
     own = isinstance(config.task, OwnTaskConfig)
     _try_own(config)
     for split in splits:
@@ -133,6 +147,7 @@ def check_before(
         one = read_split(report, config, split)
         if one is None:
             continue
+        found.append(one)
         if encodes:
             _add_turns(report, config, one)
         effort = _effort(config, _BEFORE, traces and split == "train")
@@ -141,6 +156,7 @@ def check_before(
             _add_steps(report, {}, config, one)
     report.say(progress)
     report.raise_error()
+    return found
 
 
 def _try_own(config: Config) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import get_args
 
 from airls_ray.config.schema import Config
 from airls_ray.config.task_choice import MixtureTaskConfig, OwnTaskConfig, TaskConfig
@@ -91,18 +90,21 @@ def _import(task: TaskConfig, source: Path) -> Imported:
 
 
 def add_shared_problems(report: DataReport, found: Sequence[Problems]) -> None:
-    """Add the test problems that are training problems, too."""
-    train, test = (next((one for one in found if one.split == split), None) for split in get_args(Split))
-    if train is None or test is None:
-        return
-    places = {problem.asked: train.places[problem.problem_id] for problem in train.problems}
-    places |= train.places
+    """Add the test problems that are training problems, too, of whichever part of a mixture."""
+    places = {
+        problem.asked: one.places[problem.problem_id]
+        for one in found
+        if one.split == "train"
+        for problem in one.problems
+    }
     report.add(
         Severity.ERROR,
         "test problems that are training problems, too",
         (
             f"{test.places[one.problem_id]}: the problem {one.problem_id!r} is in {same}"
+            for test in found
+            if test.split == "test"
             for one in test.problems
-            if (same := places.get(one.asked) or places.get(one.problem_id))
+            if (same := places.get(one.asked))
         ),
     )

@@ -29,7 +29,7 @@ class TwoFiles(ABC):
         Raises:
             DataError: a file cannot be read, a row is malformed, or a problem occurs in both files.
         """
-        train, test = self._splits
+        train, test = self.splits
         return epochs(train, seed, start) if split == "train" else iter(test[start:])
 
     def vocabulary(self) -> None:
@@ -41,7 +41,12 @@ class TwoFiles(ABC):
         return None
 
     @cached_property
-    def _splits(self) -> tuple[list[Problem], list[Problem]]:
+    def splits(self) -> tuple[list[Problem], list[Problem]]:
+        """The problems to train on, and those of the test.
+
+        Raises:
+            DataError: as of `problems`.
+        """
         train, test = (self._read(source) for source in self._files)
         check_apart(train, test, *self._files)
         return train, test[: self._test_problems]
@@ -70,15 +75,19 @@ def read_training_file(path: Path, may_train: Callable[[Problem], bool]) -> list
     return found.problems
 
 
-def check_apart(train: Sequence[Problem], test: Sequence[Problem], train_file: Path, test_file: Path) -> None:
-    """Refuse two files that share a problem, by its prompt or its id.
+def check_apart(
+    train: Sequence[Problem], test: Sequence[Problem], train_file: Path | str, test_file: Path | str
+) -> None:
+    """Refuse two files that share a problem, by all that it asks.
+
+    An identifier says nothing across files: many number their rows from 0.
 
     Raises:
         DataError: names the problem and both files.
     """
-    known = {problem.asked for problem in train} | {problem.problem_id for problem in train}
+    known = {problem.asked for problem in train}
     for problem in test:
-        if problem.asked in known or problem.problem_id in known:
+        if problem.asked in known:
             raise DataError(
                 f"problem {problem.problem_id!r} ({problem.prompt.strip()[:60]!r}) occurs in both "
                 f"{train_file} and {test_file}; remove it from one of them"

@@ -156,6 +156,17 @@ def test_a_problem_of_both_files_is_an_error(tmp_path: Path) -> None:
     assert "row 2: the problem" in cases(report, "training problems, too")[0]
 
 
+def test_a_training_problem_that_is_another_parts_test_problem_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    one = config_of(tmp_path, [*GOOD, *TEST[:1]], test=[{"prompt": "8+8=", "answer": "16"}])
+    other = config_of(tmp_path / "other", GOOD)
+    parts = [{"task": each.task.model_dump(), "label": name} for name, each in (("a", one), ("b", other))]
+    config = Config.model_validate({"task": {"name": "mixture", "parts": parts}})
+    assert "row 1: the problem" in cases(check_config(config), "training problems, too")[0]
+    with pytest.raises(DataError, match="training problems, too"):
+        check_before(config, QuietProgress(), traces=False)
+
+
 def test_traces_of_one_step_each_are_a_warning(tmp_path: Path) -> None:
     config = config_of(tmp_path, GOOD, task={"steps": "delimiter", "step_delimiter": "\n\n"})
     (case,) = cases(check_config(config), "single step")

@@ -52,6 +52,15 @@ def test_a_problem_in_both_files_is_an_error_that_names_it(tmp_path):
         next(task(tmp_path, "abc", "xcb").problems("train", 0))
 
 
+def test_files_that_number_their_rows_alike_have_different_problems(tmp_path):
+    for name in ("train", "test"):
+        row = {"id": 0, "problem": f"What is {name}?", "answer": "1"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    files = {f"{name}_file": tmp_path / f"{name}.jsonl" for name in ("train", "test")}
+    made = make_task(FileTaskConfig(**files, fields={"prompt": "problem", "problem_id": "id"}))
+    assert next(made.problems("train", 0)).problem_id == next(made.problems("test", 0)).problem_id == "0"
+
+
 def test_repeats_within_a_file_are_allowed(tmp_path):
     answers = Counter(p.answer for p in islice(task(tmp_path, "aab").problems("train", 0), 3))
     assert answers == {"a": 2, "b": 1}

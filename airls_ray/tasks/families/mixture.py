@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, permutations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from airls_ray.errors import ConfigError
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import PART, Grade, NeedsWarmUp, Problem, Split, Task, WrapsPrompts
+from airls_ray.tasks.problem_files import TwoFiles, check_apart
 from airls_ray.text.messages import with_system
 from airls_ray.text.steps import rule_of
 
@@ -41,6 +42,7 @@ class MixtureTask:
         self._parts: dict[str, Task] = {one.shown: make_task(one.task) for one in config.parts}
         self._weights = [one.weight for one in config.parts]
         self._size = config.test_problems
+        self._apart = False
         rules = {label: (rule_of(task), task.step_delimiter) for label, task in self._parts.items()}
         if len(set(rules.values())) > 1:
             shown = ", ".join(f"{label} by {rule.name} {end!r}" for label, (rule, end) in rules.items())
@@ -52,7 +54,12 @@ class MixtureTask:
 
     def problems(self, split: Split, seed: int, start: int = 0) -> Iterator[Problem]:
         """Yield problems from position `start`: without end (train) or every test problem once, up to the
-        size of the set."""
+        size of the set.
+
+        Raises:
+            DataError: a part's file cannot be read, or two parts' files share a training and a test problem.
+        """
+        self._check_apart()
         if split == "train":
             return self._train(seed, start)
         return self._test(seed, start)
@@ -80,6 +87,16 @@ class MixtureTask:
         for task in self._parts.values():
             if isinstance(task, NeedsWarmUp):
                 task.warm_up()
+
+    def _check_apart(self) -> None:
+        """Refuse files of one part with problems that are another one's test."""
+        files = {label: task for label, task in self._parts.items() if isinstance(task, TwoFiles)}
+        if self._apart:
+            return
+        for (one, training), (other, tested) in permutations(files.items(), 2):
+            names = f"the training problems of {one}", f"the test problems of {other}"
+            check_apart(training.splits[0], tested.splits[1], *names)
+        self._apart = True
 
     def _train(self, seed: int, start: int) -> Iterator[Problem]:
         labels, seeds = list(self._parts), {label: derive_seed(seed, "part", label) for label in self._parts}
