@@ -15,6 +15,7 @@ from airls_ray.config.named import name_beside, refuse_names, with_names, withou
 from airls_ray.config.schema import Config
 from airls_ray.config.task_choice import MixtureTaskConfig
 from airls_ray.config.task_sections import RewardedTaskConfig
+from airls_ray.data.sources import is_hub
 from airls_ray.errors import ConfigError
 from airls_ray.text.characters import half_character
 
@@ -142,13 +143,17 @@ def _with_whole_path(section: StrictModel, field: str) -> StrictModel:
 
 def _absolute_files(task: Named) -> Named:
     """Return a task's section, or a mixture's, with whole paths of its files."""
+
+    def whole(source: Path) -> Path:
+        return source if is_hub(source) else source.absolute()
+
     changes: Tree = {
-        name: getattr(task, name).absolute()
+        name: whole(getattr(task, name))
         for name in ("train_file", "test_file")
         if getattr(task, name, None) is not None
     }
     if held := getattr(task, "hold_out_files", None):
-        changes["hold_out_files"] = [path.absolute() for path in held]
+        changes["hold_out_files"] = [whole(path) for path in held]
     if isinstance(task, MixtureTaskConfig):
         parts = [one.model_copy(update={"task": _absolute_files(one.task)}) for one in task.parts]
         changes["parts"] = parts

@@ -15,13 +15,14 @@ import pytest
 from airls_ray.config import Config, load_config
 from airls_ray.config.load import with_absolute_paths
 from airls_ray.config.task_choice import from_parent, to_graders
-from airls_ray.errors import ConfigError
+from airls_ray.errors import ConfigError, DataError
 from airls_ray.evaluation.rollouts import outcomes_by_part
 from airls_ray.grading.pool import GradeRequest
 from airls_ray.grading.reward_calls import Row, read_reward
 from airls_ray.grading.reward_table import row_of
 from airls_ray.tasks import Problem, Task, make_task
 from airls_ray.text.messages import HISTORY
+from tests.unit.row_files import write
 
 THREE = {"task": {"name": "arithmetic", "operations": 3, "test_problems": 20}, "weight": 3, "label": "short"}
 SIX = {"task": {"name": "arithmetic", "operations": 6, "test_problems": 20}, "label": "long"}
@@ -144,6 +145,16 @@ def test_a_reward_of_trls_form_gets_text_or_messages_as_the_data_of_a_part_has_t
     assert seen["messages"] == (row["prompt"], [{"role": "assistant", "content": "r"}])
 
 
+def test_a_part_that_trains_on_another_parts_test_problem_is_a_sentence(
+    file: dict[str, Any], tmp_path: Path
+) -> None:
+    swapped = write(tmp_path / "d.jsonl", {"prompt": "d", "answer": "1"})
+    other = {**file, "train_file": file["test_file"], "test_file": str(swapped)}
+    task = mixture({"task": file, "label": "a"}, {"task": other, "label": "b"})
+    with pytest.raises(DataError, match=r"'c'.* occurs in both the training problems of b and"):
+        next(task.problems("train", 0))
+
+
 def test_words_of_all_parts_are_the_vocabulary() -> None:
     task = mixture(
         {"task": {"name": "arithmetic", "modulus": 3}},
@@ -191,6 +202,14 @@ def test_graders_get_the_users_own_parts_and_files_get_whole_paths(
     monkeypatch.chdir(tmp_path)
     task: Any = with_absolute_paths(config).task
     assert task.parts[1].task.train_file == tmp_path / "train.jsonl"
+
+
+def test_data_sets_of_the_hub_keep_their_names(file: dict[str, Any]) -> None:
+    hub = {**file, "train_file": "hub:openai/gsm8k:main:train"}
+    config = with_absolute_paths(config_of({"task": hub, "label": "a"}, {"task": file, "label": "b"}))
+    parts: Any = config.task
+    assert str(parts.parts[0].task.train_file) == "hub:openai/gsm8k:main:train"
+    assert str(with_absolute_paths(load_config({"task": hub})).task.train_file).startswith("hub:")  # type: ignore[union-attr]
 
 
 def test_outcomes_are_measured_part_by_part() -> None:
