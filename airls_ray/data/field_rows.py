@@ -13,7 +13,7 @@ from airls_ray.data.messages import content_of, is_messages, read_messages
 from airls_ray.data.rows import Row, kind_of
 from airls_ray.errors import DataError
 from airls_ray.tasks.base import Problem
-from airls_ray.tasks.choices import with_choices
+from airls_ray.tasks.choices import MOST_CHOICES, with_choices
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def _text(where: str, row: Row, name: str, path: str | None) -> str:
 def _plain(value: Any) -> str | None:
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not isfinite(value):  # integers of 309 digits and more are no float
         return None
     return str(int(value)) if value == int(value) else str(value)
 
@@ -107,9 +109,10 @@ def _traces(where: str, row: Row, path: str | None) -> tuple[str, ...]:
 def _options(where: str, row: Row, place: str | list[str]) -> list[str]:
     found = read_place(row, place)
     options = [_plain(one) for one in found] if isinstance(found, list) else []
-    if len(options) < 2 or None in options or len(set(options)) < len(options):
+    if not 2 <= len(options) <= MOST_CHOICES or None in options or len(set(options)) < len(options):
         raise BadField(
-            f"{where}: the choices at {place!r} must be two or more different texts", "choices not usable"
+            f"{where}: the choices at {place!r} must be 2 to {MOST_CHOICES} different texts",
+            "choices not usable",
         )
     return [one for one in options if one is not None]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,7 @@ def scores_of(where: str, row: Row, name: str, steps: int | None = None) -> tupl
 
 def is_share(value: Any) -> bool:
     """Whether a value is true, false or a number from 0 to 1."""
-    return isinstance(value, int | float) and isfinite(value) and 0 <= value <= 1
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def kind_of(value: Any) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,14 @@ def _samples(where: str, row: Row) -> list[Sample]:
     """The sample of a row, or those of a search's record."""
     if not isinstance(row.get("leaves"), list):
         return [_sample(where, row)]
-    return [_sample(where, {**leaf, "problem_id": row.get("problem_id")}) for leaf in row["leaves"]]
+    samples = []
+    for number, leaf in enumerate(row["leaves"], 1):
+        if not isinstance(leaf, Mapping):
+            raise DataError(
+                f"{where}: entry {number} of field 'leaves' must be an object, but is {kind_of(leaf)}"
+            )
+        samples.append(_sample(where, {**leaf, "problem_id": row.get("problem_id")}))
+    return samples
 
 
 def _sample(where: str, row: Row) -> Sample:
@@ -96,6 +103,10 @@ def _log_prob(where: str, row: Row) -> float | None:
     value = row.get("log_prob")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value):
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
+    except OverflowError:  # an integer of more digits than a float can hold
+        number = nan
+    if isnan(number):
         raise DataError(f"{where}: field 'log_prob' must be a number, but is {kind_of(value)}")
-    return float(value)
+    return number

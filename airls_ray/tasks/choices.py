@@ -17,6 +17,8 @@ from airls_ray.tasks.answers import after_hash, announced, last_boxed, tagged, w
 from airls_ray.tasks.base import Grade, Problem
 from airls_ray.tasks.generate import content_hash
 
+MOST_CHOICES = len(ascii_uppercase)
+"""Options of a problem: each has a letter."""
 _DRESSED = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _LEADING = re.compile(r"\W*(?P<named>(?:option|choice)\s+)?(?P<letter>[A-Z])(?![A-Z0-9'])", re.IGNORECASE)
 _NO_NOUN = r"[,;]?\s+(?:is|because|since|as|for|and|or|not|but|which|due|given|if|so|the)\b"
@@ -29,7 +31,8 @@ _MARKED = re.compile(r"\(([A-Z])\)|\*\*([A-Z])\b[.):]?\*\*")
 def with_choices(problem: Problem, options: Sequence[str], right: int) -> Problem:
     """Return `problem` with its options shown, the answer as a letter, and the answer behind every trace.
 
-    The order depends on the problem's identifier alone. `right` is the position of the right option.
+    The order depends on the problem's identifier alone. `right` is the position of the right option. There
+    are at most `MOST_CHOICES` options.
     """
     order = list(range(len(options)))
     Random(content_hash("choices/" + problem.problem_id)).shuffle(order)

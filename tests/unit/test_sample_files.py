@@ -51,6 +51,9 @@ def test_records_that_are_given_twice_are_refused(tmp_path: Path) -> None:
         ({"problem_id": 7}, "field 'problem_id' must be text, but is 7"),
         ({"answer": 7}, "field 'answer' must be text, but is 7"),
         ({"log_prob": "x"}, "field 'log_prob' must be a number, but is text"),
+        ({"log_prob": 10**400}, "field 'log_prob' must be a number, but is 1000"),
+        ({"correct": 10**400}, "field 'correct' must be true, false or a number from 0 to 1, but is 1000"),
+        ({"leaves": [None]}, "entry 1 of field 'leaves' must be an object, but is absent or null"),
     ],
 )
 def test_a_broken_sample_is_one_sentence(tmp_path: Path, change: Any, sentence: str) -> None:
