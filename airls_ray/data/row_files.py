@@ -20,6 +20,8 @@ from airls_ray.text.characters import half_character
 Placed = tuple[str, Any]
 """Where a row is, such as `a.jsonl, row 3` (JSONL: the line), and its value or a DataError."""
 
+_LONGEST_FIELD = 2**31 - 1
+"""Characters of a field of CSV; of itself Python's reader takes 131,072."""
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -46,6 +48,8 @@ def json_rows(path: Path, unit: str = "row") -> Iterator[Placed]:
 def csv_rows(path: Path) -> Iterator[Placed]:
     """Yield the rows of a CSV file with a head as objects of texts; also .gz.
 
+    A row of more or fewer columns than the head comes as an error: its texts may stand under other names.
+
     Raises:
         DataError: the file cannot be read as a whole.
     """
@@ -53,9 +57,15 @@ def csv_rows(path: Path) -> Iterator[Placed]:
         text = _bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: {_not_utf8(error)}") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""))
+    csv.field_size_limit(_LONGEST_FIELD)
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        yield from _numbered(path, rows)
+        head = next(rows, [])
+        if twice := next((name for name in head if name.strip() and head.count(name) > 1), None):
+            raise DataError(f"cannot read {path}: two columns are called {twice!r}")
+        for where, row in _numbered(path, filter(None, rows)):
+            surplus = f"{where}: {len(row)} columns, where the first line has {len(head)}"
+            yield where, dict(zip(head, row, strict=True)) if len(row) == len(head) else DataError(surplus)
     except csv.Error as error:
         raise DataError(f"cannot read {path}: {error} (near line {rows.line_num})") from error
 

@@ -192,6 +192,40 @@ def test_all_kinds_of_files_give_the_same_rows(tmp_path):
         assert rows[1][0] == f"{path}, row 2"
 
 
+def test_a_row_of_csv_with_other_columns_than_the_head_is_bad(tmp_path):
+    path = tmp_path / "a.csv"
+    long = "x" * 200_000
+    path.write_text(f"prompt,answer\np,1,000\nq\n\nr,2\n{long},3\n")
+    found = import_problems(path, None)
+    assert [one.answer for one in found.problems] == ["2", "3"]
+    assert [one.removeprefix(f"{path}, ") for one in found.bad] == [
+        "row 1: 3 columns, where the first line has 2",
+        "row 2: 1 columns, where the first line has 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('prompt,answer\n"p,1\nq,2\n', "unexpected end of data"),
+        ("answer,prompt,answer\n1,p,2\n", "two columns are called 'answer'"),
+    ],
+)
+def test_csv_that_swallows_rows_or_columns_is_an_error(tmp_path, text, said):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=said):
+        import_problems(tmp_path / "a.csv", None)
+
+
+def test_numbers_and_choices_without_end_are_bad_rows(tmp_path):
+    fields = FieldsConfig(prompt="prompt", answer="answer", choices="choices", level="level")
+    good = {"prompt": "p", "choices": ["x", "y"], "answer": 0, "level": 10**400}
+    many = {"prompt": "q", "choices": [str(number) for number in range(27)], "answer": 0}
+    found = import_problems(write(tmp_path / "a.jsonl", good, many), None, fields)
+    assert [one.details["level"] for one in found.problems] == [str(10**400)]
+    assert found.kinds == {"choices not usable": 1}
+
+
 def test_an_unknown_suffix_is_an_error():
     with pytest.raises(DataError, match=r"a.txt must end in one of .jsonl, .json, .csv"):
         open_source("a.txt")
