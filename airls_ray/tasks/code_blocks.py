@@ -45,7 +45,7 @@ def _blocks(response: str) -> Iterator[tuple[str, str]]:
     at = 0
     while opening := _FENCE.search(response, at):
         fence = opening["fence"]
-        closing = re.compile(rf"^[ \t>]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$", re.MULTILINE)
+        closing = re.compile(rf"^[ \t>]*{re.escape(fence[0])}{{{len(fence)},}}[ \t\r]*$", re.MULTILINE)
         end = closing.search(response, opening.end())
         text = response[opening.end() : end.start() if end else len(response)]
         language = (opening["info"].split() or [""])[0].lower().strip("{}.")

@@ -69,6 +69,7 @@ def fenced(text: str, language: str = "python") -> str:
         (f"{fenced('a = 1', 'text')}\n{fenced('b = 2', '')}", "b = 2\n"),
         (fenced("a = 1", "Python3"), "a = 1\n"),
         ("So:\n```python\na = 1\nb =", "a = 1\nb ="),
+        (f"{fenced('a = 1')}\nSo it is.\n".replace("\n", "\r\n"), "a = 1\r\n"),
         ("a = 1\n", "a = 1\n"),
         ("", ""),
     ],
