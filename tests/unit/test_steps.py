@@ -2,8 +2,10 @@
 
 import json
 import os
+import time
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -11,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from airls_ray.config.schema import FileTaskConfig
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
-from airls_ray.text.steps import cut, named_rule
+from airls_ray.text.step_rules.delimiter import Rule
+from airls_ray.text.steps import cut, named_rule, piece_ends
 
 EVERY = 1 if os.environ.get("AIRLS_RAY_TEST_ALL") else 20  # all of them take a minute and a half
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere"))
@@ -91,6 +94,35 @@ def test_rules_by_hand(rule, text, steps):
 @pytest.mark.parametrize("text", ["", " \n\n ", "one", "\n\none"])
 def test_texts_without_an_end_are_one_step(rule, text):
     assert cut(text, named_rule(rule)) == []
+
+
+def test_the_delimiter_is_found_in_pieces_as_in_their_whole_text():
+    def by_whole_text(found, delimiter):
+        ends, step = [], ""
+        for position, piece in enumerate(found, 1):
+            step += piece
+            if delimiter in step:
+                blank = not step.replace(delimiter, "").strip()
+                step = step.rpartition(delimiter)[2]
+                if not blank:
+                    ends.append(position)
+                elif ends:
+                    ends[-1] = position
+        return [*ends[:-1], len(found)] if ends and not step.strip() else ends
+
+    rng = Random(0)
+    for delimiter in ("\n", "\n\n", "aa", "aba"):
+        rule = Rule(delimiter)
+        for _ in range(2000):
+            found = ["".join(rng.choices("ab\n", k=rng.randrange(4))) for _ in range(rng.randrange(9))]
+            assert rule.piece_ends(found) == by_whole_text(found, delimiter)
+
+
+def test_the_time_of_a_rule_grows_with_the_length_of_the_text_alone():
+    begun = time.process_time()
+    assert piece_ends([" word"] * 60_000, named_rule("delimiter")) == []
+    assert cut("a" + "\n" * 20_000, named_rule("blank_lines")) == []
+    assert time.process_time() - begun < 2.0
 
 
 def test_a_token_belongs_to_the_step_in_which_it_begins(tmp_path):

@@ -29,16 +29,21 @@ class Rule:
         """Return the ends behind the tokens that complete a delimiter: a sampler stops there, whatever else
         is in the token."""
         ends: list[int] = []
-        step = ""  # the text since the last end, or what of it can still matter
+        step: list[str] = []  # the pieces since the last end
+        tail, most = "", len(self._delimiter) - 1  # of these the last characters, which may begin a delimiter
         for position, piece in enumerate(pieces, 1):
-            step += piece
-            if self._delimiter not in step:
+            step.append(piece)
+            tail += piece
+            if self._delimiter not in tail:
+                tail = tail[max(len(tail) - most, 0) :]
                 continue
-            blank, step = not step.replace(self._delimiter, "").strip(), step.rpartition(self._delimiter)[2]
+            text = "".join(step)
+            blank, tail = not text.replace(self._delimiter, "").strip(), text.rpartition(self._delimiter)[2]
+            step = [tail]
             if not blank:
                 ends.append(position)
             elif ends:
                 ends[-1] = position
-        if ends and not step.strip():
+        if ends and not "".join(step).strip():
             ends[-1] = len(pieces)
         return ends
