@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,8 +33,12 @@ class _Whole(Tree):
     """A section that replaces the one below it instead of being merged into it."""
 
 
+_FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$")
+"""A number with an exponent by YAML 1.2; PyYAML's own, of YAML 1.1, wants a point and a sign."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key that occurs twice is an error."""
+    """Safe YAML in which a key that occurs twice is an error, and `1e-6` a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -45,6 +50,14 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """What `_Loader` reads: a text that looks like a number is quoted."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def _load_yaml(text: str) -> Any:
@@ -163,7 +176,8 @@ def _absolute_files(task: Named) -> Named:
 def dump_config(config: Config, path: Path | None = None) -> str:
     """Return `config` as YAML, every field present, so that `load_config` gives it back; with `path` the
     text is written there too."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    tree = config.model_dump(mode="json")
+    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
