@@ -14,7 +14,7 @@ from airls_ray.config.base import StrictModel
 from airls_ray.config.explain import explain
 from airls_ray.config.named import name_beside, refuse_names, with_names, without_names
 from airls_ray.config.schema import Config
-from airls_ray.config.task_choice import MixtureTaskConfig
+from airls_ray.config.task_choice import MixtureTaskConfig, TaskConfig, task_of
 from airls_ray.config.task_sections import RewardedTaskConfig
 from airls_ray.data.sources import is_hub
 from airls_ray.errors import ConfigError
@@ -100,6 +100,19 @@ def load_config(source: Path | Mapping[str, Any] | None, overrides: Overrides = 
         return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(explain(error, merged, changes, path)) from None
+
+
+def load_task(section: Mapping[str, Any]) -> TaskConfig:
+    """Return a task's section alone, whatever the rest of a configuration would say of it.
+
+    Raises:
+        ConfigError: a key, type or range is wrong.
+    """
+    given = {"task": dict(section)}
+    try:
+        return task_of(given["task"])
+    except ValidationError as error:
+        raise ConfigError(explain(error, given, {}, None)) from None
 
 
 def load_run_config(folder: Path, overrides: Overrides = (), *, trust: bool | None = None) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
     PositiveInt,
     Tag,
     TypeAdapter,
+    ValidationError,
     field_validator,
 )
 
@@ -60,6 +62,8 @@ class OwnTaskConfig(OpenName, RewardedTaskConfig):
 
 
 _NAMES = ("arithmetic", "countdown", "file", "code", "mixture")
+PREFIX_RL = "prefix_rl"
+"""The task whose option `task` is the section of another one."""
 OWN = "file.py:NAME"
 """Stands for every other name."""
 
@@ -131,11 +135,40 @@ TaskConfig = Annotated[
 ]
 
 
-def parts_of(task: TaskConfig) -> dict[str, PartTaskConfig]:
-    """Return the tasks of a mixture by their labels; another task is its own only part, of an empty label."""
+def task_of(section: Any) -> TaskConfig:
+    """Return the task of a section.
+
+    Raises:
+        ValidationError: it is none; the place of the mistake begins with `task`.
+    """
+    return _tasks().validate_python({"task": section})["task"]
+
+
+@cache
+def _tasks() -> TypeAdapter[dict[str, TaskConfig]]:
+    return TypeAdapter(dict[str, TaskConfig])
+
+
+def parts_of(task: TaskConfig) -> dict[str, TaskConfig]:
+    """Return the tasks of a mixture by their labels; another task is its own only part, of an empty label.
+
+    In the place of `prefix_rl` stands the task whose problems it has.
+    """
     if isinstance(task, MixtureTaskConfig):
-        return {one.shown: one.task for one in task.parts}
-    return {"": task}
+        return {one.shown: _giving(one.task) for one in task.parts}
+    giving = _giving(task)
+    return {"": task} if giving is task else parts_of(giving)
+
+
+def _giving(task: TaskConfig) -> TaskConfig:
+    """Return the task that gives a task its problems: itself, unless it is `prefix_rl`."""
+    given = task.options.get("task") if isinstance(task, OwnTaskConfig) and task.name == PREFIX_RL else None
+    if given is None:
+        return task
+    try:
+        return _giving(task_of(given))
+    except ValidationError:  # a sentence, where the task is made
+        return task
 
 
 def runs_programs(task: TaskConfig) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, get_args
 
-from airls_ray.config.task_choice import MixtureTaskConfig, OwnTaskConfig, parts_of
+from airls_ray.config.task_choice import OwnTaskConfig, parts_of
 from airls_ray.config.task_sections import CodeTaskConfig, FileTaskConfig
 from airls_ray.console.formatting import Cell
 from airls_ray.console.progress import Progress, QuietProgress
@@ -52,8 +52,11 @@ def check_config(
         RunError: a grader process cannot be started.
     """
     report, progress = DataReport(), progress or QuietProgress()
+    parts = parts_of(config.task)
+    if parts.get("", config.task) != config.task:
+        make_task(config.task)  # another task's problems: its own settings are tried here
     found: list[Problems] = []
-    for label, part in parts_of(config.task).items():
+    for label, part in parts.items():
         found += _check_part(report, config.model_copy(update={"task": part}), label, sample, progress)
     add_shared_problems(report, found)
     return report
@@ -122,13 +125,14 @@ def check_before(
         DoorError: a task of the user's own gives no problems, or it or a grader no verdicts.
         RunError: a grader process cannot be started.
     """
-    if isinstance(config.task, MixtureTaskConfig):
+    parts = parts_of(config.task)
+    if list(parts.values()) != [config.task]:
         make_task(config.task)  # says whether the parts fit together
     found: list[Problems] = []
-    for part in parts_of(config.task).values():
+    for part in parts.values():
         alone = config.model_copy(update={"task": part})
         found += _check_part_before(alone, progress, splits, traces, encodes)
-    if isinstance(config.task, MixtureTaskConfig):
+    if len(parts) > 1:
         report = DataReport()
         add_shared_problems(report, found)
         report.raise_error()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from airls_ray.config import load_config
+from airls_ray.config.task_choice import runs_programs
 from airls_ray.errors import ConfigError, DoorError
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem, Task, WrapsPrompts
@@ -137,6 +138,7 @@ def test_without_a_trace_of_two_steps_a_problem_stays_as_it_is(tmp_path: Path) -
     ("options", "said"),
     [
         ({"share": 1.5}, "takes share from 0 to 1, not 1.5"),
+        ({"share": "much"}, "takes share from 0 to 1, not 'much'"),
         ({"shortest": 0.9}, "takes shortest up to longest"),
         ({"task": {"name": "own.py:Sums"}}, r"built-in parts, and own\.py:Sums is code of your own"),
         ({"task": {**CHAINS, "reward": "length"}}, "a task without rewards"),
@@ -146,6 +148,15 @@ def test_without_a_trace_of_two_steps_a_problem_stays_as_it_is(tmp_path: Path) -
 def test_wrong_options_are_one_sentence(options: dict[str, Any], said: str) -> None:
     with pytest.raises((DoorError, ConfigError), match=said):
         opened(**options)
+
+
+def test_a_task_of_programs_is_seen_and_may_have_its_deadline() -> None:
+    code = {"name": "code", "train_file": "a", "test_file": "b", "format": "mbpp"}
+    section = {"name": "prefix_rl", "options": {"task": code}}
+    task = load_config({"verifier": {"deadline_seconds": 30}, "task": section}).task
+    assert runs_programs(task) and make_task(task).name == "prefix_rl"
+    with pytest.raises(ConfigError, match="a program may take"):
+        load_config({"verifier": {"deadline_seconds": 5}, "task": section})
 
 
 def test_a_problem_of_another_task_is_refused() -> None:

@@ -55,7 +55,7 @@ class PrefixRL:
             DoorError: a share is none, or the task names code of the user's own, or rewards.
         """
         for option, value in (("share", share), ("shortest", shortest), ("longest", longest)):
-            if not 0.0 <= value <= 1.0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
                 raise DoorError(f"takes {option} from 0 to 1, not {value!r}")
         if shortest > longest:
             raise DoorError(f"takes shortest up to longest, and {shortest!r} is above {longest!r}")
@@ -134,18 +134,17 @@ def _given(problem: Problem) -> tuple[Problem, str]:
 def _made(section: Mapping[str, Any]) -> Task:
     """The task of a section, which names nothing that is not built-in: only a whole configuration is asked
     whether it may run code of the user's."""
-    from airls_ray.config.load import load_config
-    from airls_ray.config.named import all_names
-    from airls_ray.doors import is_foreign
+    from airls_ray.config.door_section import open_names
+    from airls_ray.config.load import load_task
     from airls_ray.tasks import make_task
 
-    config = load_config({"task": dict(section)})
-    own = next((name for _, name in all_names(config) if is_foreign(name)), None)
+    task = load_task(section)
+    own = next((one.outside for _, one in open_names(task) if one.outside), None)
     if own is not None:
         raise DoorError(f"takes a task of built-in parts, and {own} is code of your own")
-    if config.task.reward:
+    if task.reward:
         raise DoorError("takes a task without rewards: move them to task.reward")
-    return make_task(config.task)
+    return make_task(task)
 
 
 TASK = PrefixRL
