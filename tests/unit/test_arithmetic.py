@@ -1,12 +1,13 @@
 """The arithmetic task: format, splits, grades and step truth against hand-computed chains."""
 
+import json
 import re
 from itertools import islice
 
 import pytest
 
 from airls_ray.config.schema import ArithmeticTaskConfig
-from airls_ray.errors import ConfigError
+from airls_ray.errors import ConfigError, DataError
 from airls_ray.tasks import make_task
 from airls_ray.tasks.families.arithmetic import ArithmeticTask
 
@@ -117,3 +118,13 @@ def test_grades_by_hand(response, outcome, answer):
 def test_step_truth_by_hand(steps, truth):
     chains = task(operations=3)
     assert chains.step_truth(chains.problem("7+3*4-5="), steps) == truth
+
+
+def test_a_training_file_of_another_modulus_is_refused(tmp_path):
+    path = tmp_path / "train.jsonl"
+    rows = list(islice(task(modulus=5).problems("train", 0), 50))
+    path.write_text("".join(json.dumps({"prompt": row.prompt, "answer": row.answer}) + "\n" for row in rows))
+    own = next(task(modulus=5, train_file=path).problems("train", 0))
+    assert (own.prompt, own.answer) in [(row.prompt, row.answer) for row in rows]
+    with pytest.raises(DataError, match="make the file with the same task settings"):
+        next(task(modulus=10, train_file=path).problems("train", 0))

@@ -71,7 +71,8 @@ class ArithmeticTask:
 
     def _may_train(self, problem: Problem) -> bool:
         _, terms = read_chain(problem.prompt)
-        return len(terms) == self._operations and split_by_hash(problem.prompt) == "train"
+        own = len(terms) == self._operations and split_by_hash(problem.prompt) == "train"
+        return own and problem.answer == self.problem(problem.prompt).answer  # not of another modulus
 
     def vocabulary(self) -> list[str]:
         """Return every number as one token, the operators, `=` and `;`."""
