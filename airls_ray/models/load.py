@@ -297,6 +297,11 @@ def _prepared(model: Any, gradient_checkpointing: bool) -> Any:
     for layer in model.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
+        # Attention takes its rate from a number of the layer or of its configuration, and has no such layer.
+        for holder in (layer, getattr(layer, "config", None)):
+            for name, value in dict(getattr(holder, "__dict__", {})).items():
+                if "drop" in name and isinstance(value, float):
+                    setattr(holder, name, 0.0)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()

@@ -173,6 +173,16 @@ def test_only_short_rows_in_bfloat16_on_a_cpu_leave_the_fused_attention(
     assert load_policy_module(folder, dtype).model.config._attn_implementation == kernel
 
 
+def test_attention_has_no_dropout_where_its_configuration_asks_for_one(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    file = tmp_path / "copy" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"attention_dropout": 0.5}))
+    module, batch = load_policy_module(tmp_path / "copy"), batch_of("padded")
+    assert module.model.training
+    one, other = (module(**batch.model_inputs())[0] for _ in range(2))
+    assert torch.equal(one, other)
+
+
 def test_an_attention_that_was_asked_for_is_kept(tmp_path: Path) -> None:
     folder = make_policy_folder(tmp_path, dtype="bfloat16")
     module = load_policy_module(folder, "bfloat16", attention="sdpa")
