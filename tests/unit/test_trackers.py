@@ -44,6 +44,8 @@ class Odd:
     def metrics(self, values): pass
 class Mute:
     pass
+class Leaves:
+    def metrics(self, iteration, values): raise SystemExit(1)
 """
 
 
@@ -159,6 +161,29 @@ def test_jsonl_writes_a_line_an_iteration(tmp_path: Path) -> None:
         found.metrics(2, {"a": 1.5})
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines == [{"iteration": 1, "a": 0.5}, {"iteration": 2, "a": 1.5}]
+
+
+def test_jsonl_has_one_line_of_an_iteration_that_is_done_again_and_the_summary(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text(json.dumps({"iteration": 9, "a": 1.0}) + "\n")  # of a run before
+    for begin, end in ((0, 4), (2, 5)):
+        with trackers([], {"name": "jsonl", "options": {"path": str(path)}}) as found:
+            found.start(TrackedRun("run", tmp_path, {}, begin))
+            for iteration in range(begin, end):
+                found.metrics(iteration + 1, {"a": float(begin)})
+            found.metrics(end, {"a": 7.0})  # after a recovery
+            found.summary({"b": math.nan})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    metrics = [(9, 1.0), (1, 0.0), (2, 0.0), (3, 2.0), (4, 2.0), (5, 7.0)]
+    assert lines == [*({"iteration": at, "a": a} for at, a in metrics), {"summary": {"b": None}}]
+
+
+def test_a_tracker_that_ends_its_thread_is_counted(own: Path) -> None:
+    said: list[str] = []
+    with trackers(said, f"{own}:Leaves") as found:
+        found.metrics(1, {})
+        found.metrics(2, {})
+    assert found.counts() == {"trackers/errors": 2.0} and "raised SystemExit" in said[0]
 
 
 def test_the_loop_tells_them_what_it_logs(own: Path, tmp_path: Path) -> None:
