@@ -28,6 +28,7 @@ _SET_BY_US = frozenset(
 LOGIT_CHUNK_MIB = 512
 """[C] `logit_chunk_mib` of a learner, and of every model that only runs forward (reference, scorers)."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+_Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 TopP = Annotated[float, Field(gt=0.0, le=1.0)]
 TopK = Annotated[int, Field(ge=-1, lt=2**31)]
 
@@ -146,8 +147,8 @@ class LearnerConfig(StrictModel):
     """Updates (counted from the first) over which the learning rate falls linearly to a tenth; 0: flat."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay, in units of the learning rate."""
-    adam_betas: tuple[Probability, Probability] = (0.9, 0.95)
-    """AdamW beta 1 and beta 2."""
+    adam_betas: tuple[_Decay, _Decay] = (0.9, 0.95)
+    """AdamW beta 1 and beta 2, below 1."""
     gradient_clip: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
     tokens_per_microbatch: PositiveInt = 16384

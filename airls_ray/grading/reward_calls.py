@@ -22,6 +22,8 @@ Value = float | list[float] | None
 
 _ONE = ("prompt", "response", "answer", "steps", "correct", "row")
 _BATCH = ("prompts", "responses", "answers", "steps", "correct", "rows")
+_LARGEST = 3.4028234663852886e38
+"""A reward is kept with 32 bits, which hold no larger number."""
 _VERL = ("data_source", "solution_str", "ground_truth", "extra_info")
 TRL_COLUMNS = "trl_columns"
 """Field of a problem's details: the columns of a data set of TRL, by name."""
@@ -195,8 +197,11 @@ def _value(returned: Any, steps: int, style: Style) -> Value | WrongValue:
 def _number(value: Any) -> float | WrongValue:
     if not isinstance(value, bool | int | float):
         return WrongValue(f"returned {shown(value)}, and a reward is a number")
-    number = float(value)
-    return number if math.isfinite(number) else WrongValue(f"returned {number}, and a reward is finite")
+    if isinstance(value, float) and not math.isfinite(value):
+        return WrongValue(f"returned {value}, and a reward is finite")
+    if abs(value) > _LARGEST:
+        return WrongValue(f"returned {shown(value)}, and a reward is at most {_LARGEST:.2g}")
+    return float(value)
 
 
 def _plain(value: Any) -> Any:

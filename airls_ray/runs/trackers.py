@@ -205,7 +205,7 @@ class _Told:
             try:
                 if method is not None:
                     method(*arguments)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # whatever a stranger's tracker may raise
                 self.errors += 1
                 self.last = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 logging.getLogger(__name__).warning("%s", traceback.format_exc())

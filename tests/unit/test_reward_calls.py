@@ -97,6 +97,7 @@ def test_one_number_a_step(make: Callable[[list[float]], Any]) -> None:
         (None, "returned None, and a reward is a number"),
         (math.nan, "returned nan, and a reward is finite"),
         (-math.inf, "returned -inf, and a reward is finite"),
+        (1e39, "returned 1e+39 (float), and a reward is at most 3.4e+38"),
         ("0.5", "returned the text '0.5', and a reward is a number"),
         ({"score": 1.0}, "returned {'score': 1.0} (dict), and a reward is a number"),
         ([0.5], "returned 1 values for a response of 2 steps"),
