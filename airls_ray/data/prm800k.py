@@ -94,7 +94,9 @@ def _chosen(step: Mapping[str, Any]) -> Mapping[str, Any] | None:
     number, options = step.get("chosen_completion"), _list(step.get("completions"))
     if number is None:
         return step.get("human_completion")
-    return options[number] if isinstance(number, int) and 0 <= number < len(options) else None
+    # Tables of numbers that may be null have floats.
+    at = int(number) if isinstance(number, float) and number.is_integer() else number
+    return options[at] if isinstance(at, int) and 0 <= at < len(options) else None
 
 
 def _list(value: Any) -> list[Any]:
@@ -109,4 +111,4 @@ def _text(option: Any) -> str:
 
 def _rating(option: Mapping[str, Any]) -> int | None:
     rating = option.get("rating")
-    return rating if isinstance(rating, int) and rating in (WRONG, 0, 1) else None
+    return int(rating) if isinstance(rating, int | float) and rating in (WRONG, 0, 1) else None

@@ -12,7 +12,7 @@ from airls_ray.errors import DataError
 from tests.unit.row_files import write
 
 
-def rated(*ratings: int | None, end: str = "found_error", **last: Any) -> dict[str, Any]:
+def rated(*ratings: float | None, end: str = "found_error", **last: Any) -> dict[str, Any]:
     """A row of PRM800K whose raters went on from every step but a wrong last one."""
     steps = [
         {
@@ -34,6 +34,8 @@ def rated(*ratings: int | None, end: str = "found_error", **last: Any) -> dict[s
         (rated(1, 1, end="solution"), ["s0", "s1"], [True, True]),
         (rated(-1, 1), ["s0"], [False]),
         (rated(1, None, end="solution"), ["s0", "s1"], [True, None]),
+        (rated(1.0, -1.0, chosen_completion=None), ["s0", "s1"], [True, False]),
+        (rated(1, -1, chosen_completion=0.0, end="solution"), ["s0", "s1"], [True, False]),
         (
             rated(1, -1, human_completion={"text": "own", "rating": 1}, end="solution"),
             ["s0", "own"],
