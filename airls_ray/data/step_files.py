@@ -72,12 +72,12 @@ def step_rows(
 
     Args:
         path: the file.
-        form: None: told from the fields of the first row that can be read.
+        form: None: told from the fields of the first row that is of a known form.
         alternatives: of PRM800K also the rated steps that nobody went on from, each as a solution that ends
             with it and has no other label.
 
     Raises:
-        DataError: the file cannot be read as a whole, is of no known form or rates no step.
+        DataError: the file cannot be read as a whole or rates no step.
     """
     read: Callable[[str, Row, str], Iterable[StepRow]] | None = None
     count = found = 0
@@ -87,8 +87,8 @@ def step_rows(
         if isinstance(row, DataError):
             ready = [row]
         else:
-            read = read or _reader(form or detect_form(where, row), alternatives)
             try:
+                read = read or _reader(form or detect_form(where, row), alternatives)
                 ready = [*read(where, row, path.stem)]
             except DataError as error:
                 ready = [error]

@@ -95,6 +95,11 @@ def test_bad_rows_may_come_as_errors_between_the_others(tmp_path: Path) -> None:
     assert [str(row).partition(": ")[0][-1] for row in found if isinstance(row, DataError)] == ["1", "3", "4"]
 
 
+def test_a_first_row_of_no_known_form_is_one_error_among_the_others(tmp_path: Path) -> None:
+    first, second = step_rows(write(tmp_path / "a.jsonl", {"x": 1}, PROCESS))
+    assert isinstance(first, DataError) and not isinstance(second, DataError)
+
+
 def test_prmbench_counts_from_1_and_gives_the_original_as_right(tmp_path: Path) -> None:
     original, changed = read_step_file(write(tmp_path / "a.jsonl", CHANGED))
     assert (original.problem, original.steps, original.labels) == ("1+1?", ("1+1", "2"), (True, True))
