@@ -150,7 +150,7 @@ class _Reader:
                 for text in texts_of(where, row, "traces"):
                     yield self._trace(where, identity, prompt, text)
                 continue
-            response, ends = self._response(where, row, "trace" if "trace" in row else "response")
+            response, ends = self._response(where, row, "response" if row.get("trace") is None else "trace")
             yield identity, prompt, response, ends, _logprobs(where, row, len(response)), 1.0, None
 
     def traces_of_problems(self, wanted: set[str]) -> Iterator[_Stored]:

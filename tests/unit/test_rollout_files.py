@@ -146,6 +146,13 @@ def test_a_trace_may_bring_its_log_probabilities(tmp_path: Path, codec: TextCode
     assert found.traces["logprobs"].to_pylist() == [[-0.5] * len(tokens)]
 
 
+def test_a_trace_that_is_null_leaves_the_response(tmp_path: Path, codec: TextCodec) -> None:
+    file = write(tmp_path / "a.jsonl", [row()])
+    given = {"prompt": PROMPT, "trace": None, "response": SOLUTION}
+    found = read_stored_rollouts([file], codec, 10_000, traces=write(tmp_path / "t.jsonl", [given]))
+    assert codec.decode(found.traces["response"][0].as_py()) == SOLUTION
+
+
 def test_traces_of_other_problems_alone_are_refused(tmp_path: Path, codec: TextCodec) -> None:
     traces = write(tmp_path / "t.jsonl", [{"prompt": "Another?", "trace": SOLUTION}])
     with pytest.raises(DataError, match=r"no trace of .*t\.jsonl is of a problem that has rollouts"):
