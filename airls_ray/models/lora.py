@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from airls_ray.adapter_sync import ADAPTER_FOLDER, ADAPTER_SETTINGS, ADAPTER_WEIGHTS
 from airls_ray.errors import ModelError
+from airls_ray.models.modules import layers_of
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import LoraConfig
@@ -96,7 +97,7 @@ def add_adapters(module: PRMModule, lora: LoraConfig, base: str, seed: int) -> N
         seed: of A. PyTorch's global random state is left as it was.
 
     Raises:
-        ModelError: a target is no linear layer inside the transformer layers.
+        ModelError: a target is no linear layer inside the transformer layers, or these are not found.
     """
     from peft import LoraConfig as PeftConfig
     from peft import TaskType, inject_adapter_in_model
@@ -191,7 +192,7 @@ def adapter_base(folder: Path, lora: LoraConfig) -> str:
 def _check_targets(model: Any, targets: list[str], base: str) -> None:
     known = {
         name.rsplit(".", 1)[-1]
-        for name, layer in model.base_model.layers.named_modules()
+        for name, layer in layers_of(model).named_modules()
         if isinstance(layer, nn.Linear)
     }
     unknown = [name for name in targets if name not in known]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from airls_ray.config.model_sections import LOGIT_CHUNK_MIB, logit_chunk_tokens
-from airls_ray.errors import ConfigError
+from airls_ray.errors import ConfigError, ModelError
 from airls_ray.models.attention import row_ends
 from airls_ray.models.logits import LogitForm
 from airls_ray.models.token_logprobs import TokenReader, read_in_chunks
@@ -26,6 +26,21 @@ from airls_ray.objectives.outcome_head import combined_logit
 def hf_name(name: str) -> str | None:
     """Return the Hugging Face name of a parameter of an adapted model; None for one of an adapter's own."""
     return None if ".lora_" in name else name.replace(".base_layer.", ".")
+
+
+def layers_of(model: Any) -> nn.ModuleList:
+    """Return the transformer layers of a Hugging Face model.
+
+    Raises:
+        ModelError: it has them under another name, as older models do.
+    """
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ModelError(
+            f"a {type(model).__name__} does not call its transformer layers `layers`, which LoRA and "
+            "compiling ask for: set lora.rank=0 and compile=false, or take another model"
+        )
+    return layers
 
 
 class _WrappedModel(nn.Module):
@@ -60,9 +75,10 @@ class _WrappedModel(nn.Module):
 
         Raises:
             ConfigError: there is no C++ compiler, which a CPU needs.
+            ModelError: as of `layers_of`.
         """
         self.check_compiler("learner.compile", "false")
-        for layer in self.model.base_model.layers:
+        for layer in layers_of(self.model):
             layer.compile(dynamic=True)
 
     def check_compiler(self, setting: str, other: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, GPT2Config, GPT2LMHeadModel
 
 from airls_ray.config import load_config
 from airls_ray.config.schema import LearnerConfig, LoraConfig
@@ -22,7 +22,7 @@ from airls_ray.learning.save import save_trained
 from airls_ray.models.check import check_model_folder
 from airls_ray.models.load import load_policy_module, load_prm_module
 from airls_ray.models.lora import LowRank, load_with_adapters, merged_weight
-from airls_ray.models.modules import PRMModule
+from airls_ray.models.modules import PRMModule, layers_of
 from airls_ray.tensors import TokenBatch, make_batch
 from tests.tiny import make_policy_folder, make_rollouts
 
@@ -212,6 +212,12 @@ def test_the_adapters_file_holds_nothing_but_the_adapter(folder: Path, tmp_path:
 
 
 # ----------------------------------------------------------------------------------------- refusals
+def test_a_model_with_another_name_for_its_layers_is_refused() -> None:
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=20))
+    with pytest.raises(ModelError, match="GPT2LMHeadModel does not call its transformer layers `layers`"):
+        layers_of(model)
+
+
 @pytest.mark.parametrize("name", ["lm_head", "query", "embed_tokens"])
 def test_a_target_outside_the_layers_is_refused_with_those_there_are(folder: Path, name: str) -> None:
     with pytest.raises(ModelError, match=rf"{name}, which is no linear layer .* down_proj, .*, v_proj"):
