@@ -26,6 +26,15 @@ _T = TypeVar("_T")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # torch.save reports a full disk as a RuntimeError of its zip writer, without errno or reason.
 _TORCH_WRITER = ("inline_container", "PytorchStreamWriter")
+_PATH_FAULTS = {
+    errno.EEXIST: "a file is where a folder must be",
+    errno.ENOTDIR: "a file is where a folder must be",
+    errno.EISDIR: "a folder is where a file must be",
+    errno.ENOENT: "there is no such file or folder",
+    errno.EACCES: "it may not be read or written",
+    errno.EROFS: "its disk is read-only",
+}
+"""What the system says of a path that cannot be opened or made."""
 _TORCH_FREE_BYTES = 64 * 2**20
 
 
@@ -133,6 +142,12 @@ def _move_aside(folder: Path) -> Path:
     aside = folder.with_name(f"{TEMPORARY}removed-{folder.name.removeprefix(TEMPORARY)}")
     shutil.rmtree(aside, ignore_errors=True)
     return folder.rename(aside)
+
+
+def fault_of_path(error: OSError) -> str | None:
+    """Return "PATH: what is wrong with it", or None where no path of the user's is at fault."""
+    fault = _PATH_FAULTS.get(error.errno or 0)
+    return None if fault is None or error.filename is None else f"{error.filename}: {fault}"
 
 
 def remove_leftovers(folder: Path) -> None:

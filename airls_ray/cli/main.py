@@ -27,6 +27,7 @@ from airls_ray.cli import (
     train_prm,
 )
 from airls_ray.errors import Interrupted, UserError
+from airls_ray.files import fault_of_path
 
 EXIT_USER_ERROR = 2
 _TRAIN = "run `make install` in a checkout, or pip install 'airls-ray[train]'"
@@ -118,7 +119,8 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while {error.filename} was written" if error.filename else ""
         return f"the disk is full{where}: free some space, or set output= to a folder on another disk"
-    return None
+    fault = fault_of_path(error) if isinstance(error, OSError) else None
+    return None if fault is None else f"cannot read or write {fault}; give another path"
 
 
 def _fail(sentence: str, code: int, kind: str = "Error") -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from airls_ray.data.importing import import_problems
 from airls_ray.data.schemas import PROBLEMS
 from airls_ray.errors import DataError, RunError
+from airls_ray.files import fault_of_path
 from airls_ray.tasks.base import Problem, Split, Task
 from airls_ray.text.messages import HISTORY, conversation
 
@@ -70,8 +72,9 @@ def write_problems(table: pa.Table, path: Path) -> None:
                 file.writelines(_json_line(problem) for problem in table_to_problems(table))
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        with suppress(OSError):  # of the first error alone the user is told
+            part.unlink()
+        raise RunError(f"cannot write {path}: {fault_of_path(error) or error.strerror or error}") from error
 
 
 def replace_rows(table: pa.Table, rows: Sequence[int], others: pa.Table) -> pa.Table:

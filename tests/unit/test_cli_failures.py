@@ -90,3 +90,29 @@ def test_our_own_faults_keep_their_traceback(fake, error):
     fake("actors.train.launch", run_training=raising(error))
     with pytest.raises(type(error)):
         cli.run(["train", DEMO])
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["plain", "from an actor"])
+def test_a_path_that_cannot_be_opened_or_made_is_one_sentence(wrap):
+    for code, said in (
+        (errno.EEXIST, "a file is where a folder must be"),
+        (errno.ENOTDIR, "a file is where a folder must be"),
+        (errno.EISDIR, "a folder is where a file must be"),
+        (errno.ENOENT, "there is no such file or folder"),
+        (errno.EACCES, "it may not be read or written"),
+        (errno.EROFS, "its disk is read-only"),
+    ):
+        sentence = cli.sentence_of(wrap(OSError(code, "as the system says", "there/out")))
+        assert sentence == f"cannot read or write there/out: {said}; give another path"
+
+
+def test_an_output_below_a_file_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    for arguments in (
+        ["data", "make", DEMO, "--problems", "2", "--output", f"{tmp_path}/file/made.jsonl"],
+        ["data", "make", DEMO, "--problems", "2", "--output", f"{tmp_path}/file/made.parquet"],
+    ):
+        assert cli.run(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"Error: cannot write {tmp_path}/file/made.")
+        assert error.count("\n") == 1

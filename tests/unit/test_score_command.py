@@ -116,6 +116,15 @@ def test_an_existing_output_is_refused_before_anything_is_loaded(tmp_path, loade
     assert not loaded
 
 
+def test_an_output_that_cannot_be_made_is_refused_before_anything_is_loaded(tmp_path, loaded, capsys):
+    source = write_rows(tmp_path / "in.jsonl", ROWS)
+    assert cli.run(["score", str(tmp_path), str(source), str(source / "out.jsonl")]) == 2
+    error = capsys.readouterr().err
+    assert f"{source}: a file is where a folder must be" in error
+    assert error.count("\n") == 1
+    assert not loaded
+
+
 def test_overwrite_replaces_the_output_even_where_it_is_the_input(tmp_path, loaded):
     source = write_rows(tmp_path / "in.jsonl", ROWS)
     assert cli.run(["score", "p", str(source), str(source), "--overwrite"]) == 0
