@@ -150,7 +150,8 @@ def convert(
 ) -> None:
     """Convert between JSONL and Parquet, or from other data (--format, --field); every row is checked."""
     chosen = _fields(fields)
-    as_it_is = form is None and chosen is None and tokenizer is None and not drop_wrong_traces
+    limited = tokenizer is not None or max_tokens is not None
+    as_it_is = form is None and chosen is None and not limited and not drop_wrong_traces
     if as_it_is and Path(source).suffix in _OWN_FORMATS:
         from airls_ray.data.importing import import_problems
         from airls_ray.data.problems import problems_to_table, write_problems

@@ -291,3 +291,11 @@ def test_a_broken_data_row_is_one_sentence(tmp_path, capsys):
     assert f"{path}, row 2" in error
     assert "answer" in error
     assert error.count("\n") == 1
+
+
+def test_data_convert_wants_a_tokenizer_to_count_tokens(tmp_path, capsys):
+    source, target = tmp_path / "mine.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "1+1", "answer": "2"}\n')
+    assert cli.run(["data", "convert", str(source), str(target), "--max-tokens", "1"]) == 2
+    assert "give --tokenizer and --max-tokens together" in capsys.readouterr().err
+    assert not target.exists()
