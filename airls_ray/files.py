@@ -150,6 +150,24 @@ def fault_of_path(error: OSError) -> str | None:
     return None if fault is None or error.filename is None else f"{error.filename}: {fault}"
 
 
+def check_target(target: Path, overwrite: bool) -> None:
+    """Make the folder of `target`, before anything slow is done.
+
+    Raises:
+        DataError: `target` is there and may not be replaced, or cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {fault_of_path(error) or error.strerror}") from error
+    if not os.access(target.parent, os.W_OK):
+        raise DataError(f"cannot write {target}: its folder may not be written")
+    if target.is_dir():
+        raise DataError(f"{target} is a folder: give the name of a file to write")
+    if target.exists() and not overwrite:
+        raise DataError(f"{target} exists: give another name, or --overwrite to replace it")
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed writers left unfinished in `folder`."""
     for path in folder.glob(TEMPORARY + "*"):

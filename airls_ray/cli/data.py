@@ -40,6 +40,9 @@ FieldOption = Annotated[
     list[str] | None,
     typer.Option("--field", help="Where a field of ours is: prompt=question; may be given several times."),
 ]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the file to write if it exists.")
+]
 ShowOption = Annotated[int, typer.Option(min=0, help="How many rows that need a look are printed.")]
 
 
@@ -50,12 +53,15 @@ def make(
     overrides: OverridesArgument = None,
     split: Annotated[SplitName, typer.Option(help="Training or test problems.")] = SplitName.TRAIN,
     problems: Annotated[int, typer.Option(min=1, help="How many problems.")] = 1000,
+    overwrite: OverwriteOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Write problems of the task of CONFIG with their traces."""
     settings = read_config(config, overrides, trust=trust or None)
     from airls_ray.data.commands import make_data
+    from airls_ray.files import check_target
 
+    check_target(output, overwrite)
     written = make_data(settings, output, problems, split.value)
     typer.echo(f"{output}: {written} {split.value} problems of {settings.task.name}")
 
@@ -70,10 +76,14 @@ def unsolved(
     policy: Annotated[
         str | None, typer.Option(help="Policy folder or hub name; by default that of CONFIG.")
     ] = None,
+    overwrite: OverwriteOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Write the training problems that a policy never solves in N samples (then set task.train_file)."""
     settings = read_config(config, overrides, trust=trust or None)
+    from airls_ray.files import check_target
+
+    check_target(output, overwrite)
     from actors.commands.unsolved import write_unsolved
     from actors.train.launch_checks import base_policy
 
@@ -146,9 +156,11 @@ def convert(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Leave out longer prompts, and traces that with them are.")
     ] = None,
+    overwrite: OverwriteOption = False,
     show: ShowOption = 5,
 ) -> None:
     """Convert between JSONL and Parquet, or from other data (--format, --field); every row is checked."""
+    _check_converted(source, target, overwrite)
     chosen = _fields(fields)
     limited = tokenizer is not None or max_tokens is not None
     as_it_is = form is None and chosen is None and not limited and not drop_wrong_traces
@@ -216,6 +228,16 @@ def contamination(
 
         write_text(output, to_json(found.to_json()) + "\n")
         typer.echo(f"{output}: {len(found.matches)} matches")
+
+
+def _check_converted(source: str, target: Path, overwrite: bool) -> None:
+    """Refuse a target that is there; never does one take the place of its own source, of which it is a part."""
+    from airls_ray.errors import DataError
+    from airls_ray.files import check_target
+
+    if target.exists() and Path(source).exists() and target.samefile(source):
+        raise DataError(f"{target} is the file that is read: give another name to what is written")
+    check_target(target, overwrite)
 
 
 def _fields(given: list[str] | None) -> FieldsConfig | None:

@@ -86,8 +86,9 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
 ) -> None:
     """Score every step of the solutions in INPUT with a PRM: one number in [0, 1] each."""
+    from airls_ray.files import check_target
     from airls_ray.prm.forms import check_prm, choose_form
-    from airls_ray.prm.score_file import check_target, read_solutions, write_scores
+    from airls_ray.prm.score_file import read_solutions, write_scores
 
     check_target(target, overwrite)  # all before anything heavy is imported
     rows = read_solutions(source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from airls_ray.console.progress import Progress, QuietProgress
 from airls_ray.data.row_files import json_rows
 from airls_ray.errors import DataError
-from airls_ray.files import fault_of_path, replacing
+from airls_ray.files import replacing
 from airls_ray.prm.items import StepScorer, StepText
 
 SolutionRow = tuple[StepText, dict[str, Any]]
@@ -65,24 +64,6 @@ def write_scores(
                 steps += len(scores)
             track.advance(len(part))
     return steps
-
-
-def check_target(target: Path, overwrite: bool) -> None:
-    """Make the folder of `target`, before a model is loaded.
-
-    Raises:
-        DataError: `target` is there and may not be replaced, or cannot be written.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write {target}: {fault_of_path(error) or error.strerror}") from error
-    if not os.access(target.parent, os.W_OK):
-        raise DataError(f"cannot write {target}: its folder may not be written")
-    if target.is_dir():
-        raise DataError(f"{target} is a folder: give the name of a file to write")
-    if target.exists() and not overwrite:
-        raise DataError(f"{target} exists: give another name, or --overwrite to replace it")
 
 
 def _check(where: str, row: Any) -> SolutionRow:

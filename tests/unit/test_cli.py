@@ -299,3 +299,31 @@ def test_data_convert_wants_a_tokenizer_to_count_tokens(tmp_path, capsys):
     assert cli.run(["data", "convert", str(source), str(target), "--max-tokens", "1"]) == 2
     assert "give --tokenizer and --max-tokens together" in capsys.readouterr().err
     assert not target.exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"], ["--format", "gsm8k"]])
+def test_data_convert_never_replaces_its_source(tmp_path, capsys, more):
+    source = tmp_path / "mine.jsonl"
+    source.write_text('{"prompt": "1+1", "answer": "2"}\n')
+    (tmp_path / "link.jsonl").symlink_to(source)
+    for target in (source, tmp_path / "link.jsonl"):
+        assert cli.run(["data", "convert", str(source), str(target), *more]) == 2
+        assert "is the file that is read" in capsys.readouterr().err
+    assert source.read_text() == '{"prompt": "1+1", "answer": "2"}\n'
+
+
+def test_a_data_file_is_replaced_with_overwrite_alone(tmp_path, capsys):
+    source, target = tmp_path / "mine.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "1+1", "answer": "2"}\n')
+    for command in (
+        ["convert", str(source), str(target)],
+        ["make", DEMO, "--problems", "2", "--output", str(target)],
+        ["unsolved", DEMO, "--output", str(target)],
+    ):
+        target.write_text("kept")
+        assert cli.run(["data", *command]) == 2
+        assert "--overwrite to replace it" in capsys.readouterr().err
+        assert target.read_text() == "kept"
+        if command[0] != "unsolved":
+            assert cli.run(["data", *command, "--overwrite"]) == 0
+            assert target.read_text() != "kept"
