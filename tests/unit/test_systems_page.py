@@ -11,8 +11,7 @@ import pytest
 from airls_ray.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = {"supervised_prm": ["prm.parameterisation=scalar_head"]}
-"""What goes with the settings of a section."""
+DEMO = ROOT / "configs" / "demo_arithmetic.yaml"
 
 
 def rows() -> list[list[str]]:
@@ -39,11 +38,16 @@ def settings() -> list[str]:
 
 
 @pytest.mark.parametrize("setting", settings())
-def test_a_named_setting_is_one_that_a_configuration_takes(setting: str) -> None:
+def test_a_named_setting_is_one_that_the_demo_takes_as_it_stands(setting: str) -> None:
     if "=" not in setting:
-        attrgetter(setting)(load_config(None))
+        attrgetter(setting)(load_config(DEMO))
         return
-    load_config(None, [*NEEDED.get(setting.partition(".")[0], []), *re.split(r" (?=\w+\.)", setting)])
+    load_config(DEMO, re.split(r" (?=\w+\.)", setting))
+
+
+def test_every_row_names_a_setting_a_task_or_a_command() -> None:
+    named = re.compile(r"`[\w.]+=|`\w+(\.\w+)+`|the task `\w+`|`airls-ray [\w-]+")
+    assert not [row for row in rows() if not named.search(row[1])]
 
 
 def test_a_row_has_five_cells_and_its_files_are_there() -> None:
