@@ -49,7 +49,7 @@ def _train(name: str, papers: tuple[str, ...], settings: str) -> System:
 SYSTEMS: tuple[System, ...] = (
     # Adversarial: policy and PRM together
     _train("AIRL-S", ("2508.14313",), "method=airl_s"),
-    _train("rePIRL", ("2602.07832",), "method=repirl prm.search_aggregate=prod"),
+    _train("rePIRL", ("2602.07832",), "method=repirl"),
     # PRMs from labels
     _labels("Math-Shepherd", ("2312.08935",), "math_shepherd_soft"),
     _labels("ORM, outcome reward model", ("2305.20050",), "outcome"),

@@ -134,5 +134,13 @@ def fill_sections(tree: Mapping[str, Any]) -> dict[str, Any]:
     for section, fields in preset.items():
         given = result.get(section, {})
         if section != "method" and isinstance(given, Mapping):
-            result[section] = {**fields, **given}
+            result[section] = {**_of_densities(fields, given), **given}
     return result
+
+
+def _of_densities(fields: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a preset's `prm` with the product where it takes the odds of what is a density by `given`."""
+    both = {"parameterisation": "log_prob", "search_score": "auto", **fields, **given}
+    density = both["parameterisation"] == "log_prob" and both["search_score"] in ("auto", "exp_f", "product")
+    odds = fields.get("search_aggregate") in ("odds", "mean_odds")
+    return {**fields, "search_aggregate": "prod"} if density and odds else fields

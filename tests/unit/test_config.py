@@ -332,8 +332,18 @@ def test_a_reference_ratio_needs_a_language_model() -> None:
 
 
 def test_densities_have_no_odds() -> None:
-    fields = ("prm.parameterisation=log_prob", "prm.search_score=exp_f")
+    fields = ("prm.parameterisation=log_prob", "prm.search_score=exp_f", "prm.search_aggregate=mean_odds")
     assert "use prod" in mistake(None, "method=repirl", *fields)
+
+
+def test_repirl_takes_the_odds_of_probabilities_and_the_product_of_densities() -> None:
+    def aggregate(*overrides: str) -> str:
+        return load_config(None, ["method=repirl", *overrides]).prm.search_aggregate
+
+    assert aggregate() == "mean_odds"
+    assert aggregate("prm.parameterisation=log_prob") == "prod"
+    assert aggregate("prm.parameterisation=log_prob", "prm.search_score=ratio") == "mean_odds"
+    assert aggregate("prm.parameterisation=log_prob", "prm.search_aggregate=min") == "min"
 
 
 def test_flash_attention_needs_bfloat16() -> None:
