@@ -40,9 +40,7 @@ FieldOption = Annotated[
     list[str] | None,
     typer.Option("--field", help="Where a field of ours is: prompt=question; may be given several times."),
 ]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the file to write if it exists.")
-]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file to write if it exists.")]
 ShowOption = Annotated[int, typer.Option(min=0, help="How many rows that need a look are printed.")]
 
 

@@ -56,7 +56,8 @@ def _show_nodes(plan: Plan, progress: Progress) -> None:
     for number, node in enumerate(plan.placement.nodes, 1):
         actors = ", ".join(f"{count} x {name}" for name, count in node.actors.items())
         used = sum(1 for gpu in node.gpus if gpu)
-        rows.append([f"node {number}", actors or "nothing", node.cpus, f"{used} of {len(node.gpus)}"])
+        name = f"node {number}" + (f" ({', '.join(sorted(node.custom))})" if node.custom else "")
+        rows.append([name, actors or "nothing", node.cpus, f"{used} of {len(node.gpus)}"])
     progress.table("A placement that works", rows, ("node", "actors", "CPUs", "GPUs used"))
 
 

@@ -34,6 +34,8 @@ class Node:
     """CPUs that its actors ask for."""
     free: list[float] = field(default_factory=list)
     """Free share of each GPU."""
+    custom: frozenset[str] = frozenset()
+    """Custom resources that the node must have for its actors."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def place(demands: Sequence[ActorDemand], gpus_per_node: int) -> Placement:
     """Put every actor on the first node that has its GPUs free; nodes are added as they are needed.
 
     A share below 1 goes on one GPU, which actors may share; an actor with several GPUs has them whole and
-    on one node. Custom resources and CPUs are summed but limit nothing: what the nodes have is not known.
+    on one node. A custom resource marks the nodes that have it: actors that ask for different ones stand on
+    different nodes. How much a node has of it, and of CPUs, is not known and limits nothing.
     """
     nodes = [_new_node(gpus_per_node)]
     never: list[str] = []
@@ -58,7 +61,7 @@ def place(demands: Sequence[ActorDemand], gpus_per_node: int) -> Placement:
             never.append(reason)
             continue
         for _ in range(demand.count):
-            node = next((one for one in nodes if _chosen(one, demand.gpus) is not None), None)
+            node = next((one for one in nodes if _takes(one, demand)), None)
             if node is None:
                 node = _new_node(gpus_per_node)
                 nodes.append(node)
@@ -90,9 +93,20 @@ def _chosen(node: Node, gpus: float) -> list[int] | None:
     return fitting[:count] if len(fitting) >= count else None
 
 
+def _takes(node: Node, demand: ActorDemand) -> bool:
+    asked = _asked(demand)
+    mixed = node.custom and asked and node.custom != asked
+    return not mixed and _chosen(node, demand.gpus) is not None
+
+
+def _asked(demand: ActorDemand) -> frozenset[str]:
+    return frozenset(name for name, amount in demand.custom.items() if amount)
+
+
 def _put(node: Node, demand: ActorDemand) -> None:
     for number in _chosen(node, demand.gpus) or []:
         node.free[number] -= min(demand.gpus, 1.0)
         node.gpus[number].append(demand.name)
     node.actors[demand.name] += 1
     node.cpus += demand.cpus
+    node.custom |= _asked(demand)

@@ -110,6 +110,22 @@ def test_shares_of_a_gpu_go_together_and_whole_ones_do_not():
     assert placement.nodes[0].gpus == [["whole"], ["half", "half"], ["half"]]
 
 
+def test_actors_of_different_custom_resources_stand_on_different_nodes():
+    demands = [
+        ActorDemand("plain", 1, 1, 1),
+        ActorDemand("rank", 2, 1, 1, {"learner": 1}),
+        ActorDemand("rollout worker", 1, 1, 1, {"rollout": 1}),
+        ActorDemand("grader", 1, 1, 0, {"verifier": 1}),
+        ActorDemand("none of it", 1, 1, 0, {"verifier": 0}),
+    ]
+    nodes = place(demands, gpus_per_node=8).nodes
+    assert [(set(node.custom), dict(node.actors)) for node in nodes] == [
+        ({"learner"}, {"plain": 1, "rank": 2, "none of it": 1}),
+        ({"rollout"}, {"rollout worker": 1}),
+        ({"verifier"}, {"grader": 1}),
+    ]
+
+
 def test_an_actor_that_never_fits_is_a_sentence():
     placement = place([ActorDemand("rollout worker", 1, 1, 16), ActorDemand("rank", 1, 1, 1)], 8)
     assert placement.never == (
