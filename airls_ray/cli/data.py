@@ -229,7 +229,7 @@ def contamination(
 
 
 def _check_converted(source: str, target: Path, overwrite: bool) -> None:
-    """Refuse a target that is there; never does one take the place of its own source, of which it is a part."""
+    """Refuse a target that is there, and one that would take the place of its own source in any case."""
     from airls_ray.errors import DataError
     from airls_ray.files import check_target
 

@@ -68,6 +68,19 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "reward_funcs": ForeignKey("TRL", ("task.reward",), "as file.py:NAME, one or several"),
     "reward_weights": ForeignKey("TRL", ("task.reward",), "each with its weight"),
     "chat_template_kwargs": ForeignKey("TRL", ("model.chat_template_kwargs",)),
+    "mask_truncated_completions": ForeignKey("TRL", ("method.row_filters",), "untruncated"),
+    "importance_sampling_level": ForeignKey("TRL", ("method.policy_loss",), "token: clipped, sequence: gspo"),
+    "delta": ForeignKey(
+        "TRL", ("method.policy_loss",), "dual_clip bounds the ratio where the advantage is negative"
+    ),
+    "bf16": ForeignKey("TRL and OpenRLHF", ("model.dtype",), "bfloat16 or float32"),
+    "use_vllm": ForeignKey("TRL", (), "vLLM samples all rollouts (rollout.engine)"),
+    "num_train_epochs": ForeignKey("TRL", ("train.iterations",), "iterations, not passes over the data"),
+    "warmup_ratio": ForeignKey("TRL", ("policy.lr_warmup_updates",), "updates, not a share of them"),
+    "lr_scheduler_type": ForeignKey(
+        "TRL", ("policy.lr_warmup_updates", "policy.lr_decay_updates"), "linear up, and down to a tenth"
+    ),
+    "sync_ref_model": ForeignKey("TRL", (), "the reference model (reference.path) never changes in a run"),
     "step_separator": ForeignKey("TRL", ("task.step_delimiter",), "with task.name=file"),
     # verl
     "data.train_files": ForeignKey("verl", ("task.train_file",), "with task.name=file"),
@@ -135,6 +148,9 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "trainer.n_gpus_per_node": ForeignKey(
         "verl", ("policy.ranks", "policy.resources.gpus"), "each actor says what it needs"
     ),
+    "trainer.nnodes": ForeignKey(
+        "verl", ("policy.ranks", "rollout.max_workers"), "Ray places the actors on the nodes that there are"
+    ),
     "trainer.logger": ForeignKey("verl", ("train.trackers",), _TRACKED),
     # OpenRLHF
     "pretrain": ForeignKey("OpenRLHF", ("model.path",)),
@@ -159,6 +175,12 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
     "kl_coef": ForeignKey("TRL and verl", ("method.kl_coefficient",), _KL),
     "advantage_estimator": ForeignKey("OpenRLHF", ("method.outcome_advantage",), _METHOD),
     "eps_clip": ForeignKey("OpenRLHF", ("method.clip_low", "method.clip_high")),
+    "eps_clip_low_high": ForeignKey("OpenRLHF", ("method.clip_low", "method.clip_high")),
+    "colocate_all_models": ForeignKey(
+        "OpenRLHF",
+        ("policy.resources.gpus", "rollout.resources.gpus"),
+        "shares below 1 let actors stand on one GPU",
+    ),
     "entropy_loss_coef": ForeignKey("OpenRLHF", ("method.entropy_coefficient",), _ENTROPY),
     "max_norm": ForeignKey("OpenRLHF", ("policy.gradient_clip",)),
     "adam_offload": ForeignKey("OpenRLHF", ("policy.offload_optimizer",)),

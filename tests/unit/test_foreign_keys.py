@@ -46,6 +46,12 @@ def test_a_key_without_a_counterpart_says_why() -> None:
         ("train.num_generations=8", "TRL's num_generations is train.rollouts_per_problem here"),
         ("rollout.n=8", "unknown key rollout.n; verl's actor_rollout_ref.rollout.n is train.rollouts_per"),
         ("adv_estimator=grpo", "verl's algorithm.adv_estimator is method.outcome_advantage here"),
+        ("delta=4", "unknown key delta; TRL's delta is method.policy_loss here (dual_clip bounds"),
+        ("bf16=true", "TRL and OpenRLHF's bf16 is model.dtype here (bfloat16 or float32)"),
+        ("train.warmup_ratio=0.1", "is policy.lr_warmup_updates here (updates, not a share of them)"),
+        ("use_vllm=true", "TRL's use_vllm has no counterpart here: vLLM samples all rollouts"),
+        ("trainer.nnodes=2", "verl's trainer.nnodes is policy.ranks and rollout.max_workers here"),
+        ("colocate_all_models=true", "is policy.resources.gpus and rollout.resources.gpus here (shares"),
         ("critic.optim.lr=1e-5", "verl's critic has no counterpart here: no critic is trained"),
     ],
 )
