@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import runpy
+import sys
 
 import pytest
 
@@ -23,6 +25,14 @@ def test_wrong_usage_is_one_line_and_code_2(arguments, capsys):
 
 def test_the_version_is_printed(capsys):
     assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == "0.1.0"
+
+
+def test_the_package_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["airls_ray", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("airls_ray", run_name="__main__")
+    assert ended.value.code == 0
     assert capsys.readouterr().out.strip() == "0.1.0"
 
 
