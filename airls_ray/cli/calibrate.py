@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from airls_ray.cli.common import read_records
+
 
 def calibrate(
     records: Annotated[
@@ -34,19 +36,12 @@ def calibrate(
     ] = 4,
 ) -> None:
     """Learn how often problems of a given score are solved, for `search.algorithms=[instance_adaptive]`."""
-    import pyarrow.parquet as pq
-
-    from airls_ray.errors import ConfigError, DataError
+    from airls_ray.errors import ConfigError
     from airls_ray.evaluation.calibrators import FILE, fit_records, samples_of, write_calibrator
 
     if method == "quantile" and not 0.0 < level < 1.0:
         raise ConfigError(f"--level must lie between 0 and 1, but is {level:g}")
-    rows = []
-    for path in records:
-        try:
-            rows += pq.read_table(path, columns=["algorithm", "scorer", "budget", "leaves"]).to_pylist()
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path} cannot be read as records of a search: {error}") from None
+    rows = read_records(records, ["algorithm", "scorer", "budget", "leaves"])
     found = fit_records(samples_of(rows), method, level, pilot)
     target = output / FILE if output.is_dir() else output
     write_calibrator(found, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from airls_ray.config.schema import Config
+
+_OF_RECORDS = ("algorithm", "budget", "leaves", "scorer")
+"""Columns that tell records of a search from other files."""
 
 ConfigArgument = Annotated[
     Path,
@@ -56,6 +59,31 @@ def require_files(**given: Path | None) -> None:
     for name, path in given.items():
         if path is not None and not path.exists():
             raise DataError(f"--{name}: there is no file {path}")
+
+
+def read_records(paths: Sequence[Path], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return the rows of records of searches (records.parquet), with these columns or all.
+
+    Raises:
+        DataError: a file does not exist, cannot be read, or is of something else.
+    """
+    import pyarrow.parquet as pq
+
+    from airls_ray.errors import DataError
+
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"there is no file {path}")
+        try:
+            lacking = sorted(set(_OF_RECORDS) - set(pq.read_schema(path).names))
+            if lacking:
+                raise DataError(f"{path} holds no records of a search: it has no column {lacking[0]!r}")
+            rows += pq.read_table(path, columns=columns).to_pylist()
+        except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"{path} cannot be read as records of a search: {reason}") from None
+    return rows
 
 
 def latest_policy(config: Config, prm: Path | None) -> tuple[Path, Path | None]:

@@ -21,16 +21,26 @@ def list_doors(
     ] = None,
 ) -> None:
     """Print what a configuration can name: built-in and installed ones, and what one of your own must be."""
-    from airls_ray.doors import KINDS, builtins, entry_points, kind_of
+    from airls_ray.doors import KINDS, builtins, entry_points, kind_of, nearest
+    from airls_ray.errors import ConfigError
 
     if kind == SYSTEMS:
         list_systems(word)
         return
+    if kind is not None and kind.replace("_", " ") not in KINDS:
+        known = [*KINDS, SYSTEMS]
+        raise ConfigError(f"there is no kind {kind!r}{nearest(kind, known)}: there are {', '.join(known)}")
     for name in [kind] if kind is not None else KINDS:
         found = kind_of(name)
         lines = builtins(found)
         lines |= {key: f"{one.value} (entry point)" for key, one in entry_points(found).items()}
+        known = list(lines)
         lines = {key: line for key, line in lines.items() if _has(word, f"{key} {line}")}
+        if word is not None and not lines:
+            near = nearest(word, known)
+            raise ConfigError(
+                f"no {found.name} has '{word}' in its name or line{near}: airls-ray list {kind}"
+            )
         typer.echo(f"{found.name}")
         width = max(map(len, lines), default=0)
         for key, line in lines.items():

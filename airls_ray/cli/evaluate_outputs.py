@@ -24,7 +24,9 @@ def evaluate(
     endpoint: Annotated[
         str | None, typer.Option(help="Address of an OpenAI-compatible endpoint instead of a policy.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model name at the endpoint.")] = "default",
+    model: Annotated[
+        str | None, typer.Option(help="Model name at the endpoint; by default `default`.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default evaluation/ in the run folder.")
     ] = None,
@@ -44,6 +46,8 @@ def evaluate(
     ]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
+    if model is not None and not endpoint:
+        raise ConfigError("--model is the name of an endpoint's model: give its address by --endpoint")
     settings = read_config(config, overrides, trust=trust or None)
     if not responses and not endpoint:
         from airls_ray.models.check import check_model_folder
@@ -56,7 +60,7 @@ def evaluate(
     if responses:
         evaluate_files(settings, responses, target, resume)
     elif endpoint:
-        evaluate_endpoint(settings, endpoint, model, target, resume)
+        evaluate_endpoint(settings, endpoint, model or "default", target, resume)
     elif policy:
         evaluate_policy(settings, policy, target, resume)
     typer.echo(f"Responses and summary: {target}")

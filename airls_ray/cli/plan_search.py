@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from airls_ray.cli.common import read_records
+
 
 def plan_search(
     records: Annotated[
@@ -36,7 +38,6 @@ def plan_search(
     seed: Annotated[int, typer.Option(help="Of the halves on which the plan is tried.")] = 0,
 ) -> None:
     """Find the best search for each quantile of difficulty and each budget (arXiv 2408.03314)."""
-    import pyarrow.parquet as pq
     import yaml
 
     from airls_ray import files
@@ -44,13 +45,8 @@ def plan_search(
     from airls_ray.errors import DataError
     from airls_ray.search import compute_plan
 
-    rows = []
-    for path in records:
-        try:
-            rows += pq.read_table(path).to_pylist()
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as records of a search: {error}") from None
-    if not rows or "leaves" not in rows[0]:
+    rows = read_records(records)
+    if not rows:
         raise DataError(f"{records[0]} holds no records of a search")
     found = compute_plan.read_outcomes(rows, axis, difficulty)
     plan = compute_plan.plan_search(found, budget, bins, seed)

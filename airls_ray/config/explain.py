@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -59,6 +60,7 @@ def _sentence(
         return f"{key}.name must be one of {context.get('expected_tags')}, but is {context.get('tag')!r}"
     allowed = message.replace("Input should be a valid ", "a ").replace("Input should be ", "")
     allowed = allowed.replace("String should ", "a string that should ").replace("a integer", "an integer")
+    allowed = re.sub(r"^(?:List|Tuple|Set) should have (.+) after validation.*", r"a list of \1", allowed)
     if kind.endswith(("_parsing", "_type", "_from_float")):
         allowed = allowed.split(", ")[0]
     return f"{key} must be {allowed}, but is {shown}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -298,8 +299,9 @@ def _read_yaml(path: Path, above: tuple[Path, ...]) -> Tree:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         asked = f" (the `base` of {above[-1].name})" if above else ""
-        known = ", ".join(str(one) for one in sorted(Path("configs").glob("*.yaml")))
-        there = f"; there are {known}" if known else ""
+        known = {one.name: str(one) for one in sorted(Path("configs").glob("*.yaml"))}
+        near = difflib.get_close_matches(path.name, known, n=1)
+        there = f"; did you mean {known[near[0]]}?" if near else ""
         raise ConfigError(f"the configuration file {path}{asked} does not exist{there}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

@@ -28,7 +28,8 @@ def read_token(file: Path | None, environment: MutableMapping[str, str]) -> byte
         try:
             given = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the token file {file}: {type(error).__name__}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ConfigError(f"cannot read the token file {file}: {reason}") from error
     if given is None:
         return None
     token = given.strip()

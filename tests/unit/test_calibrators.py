@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.optimize import isotonic_regression, linprog
 
@@ -203,6 +205,23 @@ def test_a_file_of_another_kind_is_one_sentence(tmp_path: Path, capsys: Any) -> 
     path.write_text("no")
     assert cli.run(["calibrate", str(path), "--output", str(tmp_path / "c.json")]) == 2
     assert "cannot be read as records of a search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["calibrate", "--output", "c.json"], ["plan-search"]])
+def test_a_missing_file_and_one_without_records_are_one_line(
+    command: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    pq.write_table(pa.table({"problem_id": ["a"], "scores": [[0.5]]}), tmp_path / "samples.parquet")
+    for name, said in (
+        ("gone.parquet", f"Error: there is no file {tmp_path}/gone.parquet.\n"),
+        (
+            "samples.parquet",
+            f"Error: {tmp_path}/samples.parquet holds no records of a search: it has no column "
+            "'algorithm'.\n",
+        ),
+    ):
+        assert cli.run([command[0], str(tmp_path / name), *command[1:]]) == 2
+        assert capsys.readouterr().err == said
 
 
 def test_a_run_folder_names_the_file_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

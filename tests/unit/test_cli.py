@@ -234,6 +234,11 @@ def test_every_command_that_takes_a_configuration_trusts_run_folders_alone(comma
     assert "--trust is for the code that a run folder names" in " ".join(capsys.readouterr().err.split())
 
 
+def test_evaluate_refuses_a_model_name_without_an_endpoint(capsys):
+    assert cli.run(["evaluate", DEMO, "--model", "x"]) == 2
+    assert "give its address by --endpoint" in capsys.readouterr().err
+
+
 def test_report_wants_a_run_folder(tmp_path, capsys, fake):
     fake("airls_ray.report", write_report=lambda run: run / "report.html")
     assert cli.run(["report", str(tmp_path)]) == 2

@@ -231,12 +231,13 @@ def test_a_file_that_holds_a_list_is_an_error(tmp_path):
     assert "must hold keys and values, but holds a list" in mistake(write(tmp_path, "a.yaml", "- 1"))
 
 
-def test_a_missing_file_lists_those_that_are_there(tmp_path, monkeypatch):
+def test_a_missing_file_names_the_nearest_that_is_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
-    write(tmp_path / "configs", "one.yaml", "")
+    write(tmp_path / "configs", "one.yaml", "seed: 1")
+    write(tmp_path / "configs", "quite_another.yaml", "seed: 1")
     text = mistake(Path("configs/oen.yaml"))
-    assert text == "the configuration file configs/oen.yaml does not exist; there are configs/one.yaml"
+    assert text == "the configuration file configs/oen.yaml does not exist; did you mean configs/one.yaml?"
 
 
 def test_a_missing_base_names_the_file_that_asked_for_it(tmp_path):
@@ -329,6 +330,11 @@ def test_log_probabilities_are_the_learners_where_the_samplers_will_not_do(
 def test_a_reference_ratio_needs_a_language_model() -> None:
     fields = ("prm.parameterisation=scalar_head", "prm.search_score=reference_ratio")
     assert "needs parameterisation=log_prob" in mistake(None, *fields)
+
+
+def test_an_empty_list_is_one_sentence() -> None:
+    said = mistake(None, "search.algorithms=[]")
+    assert said == "search.algorithms must be a list of at least 1 item, but is []"
 
 
 def test_densities_have_no_odds() -> None:

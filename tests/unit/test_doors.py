@@ -183,6 +183,15 @@ def test_a_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  length      Up to -1" in shown and "prompt, response, answer" in shown
     assert run(["list", "rewad"]) == 2
     assert "did you mean 'reward'?" in capsys.readouterr().err
+    assert run(["list", "sytems"]) == 2
+    assert "did you mean 'systems'?" in capsys.readouterr().err
+
+
+def test_a_word_that_nothing_of_a_kind_has_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list", "reward", "lenght"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("Error: no reward has 'lenght' in its name or line (did you mean 'length'?)")
+    assert not shown.out
 
 
 def test_a_record_says_which_file_is_another_one(tmp_path: Path) -> None:

@@ -254,6 +254,11 @@ def test_a_token_that_cannot_be_sent_is_refused(tmp_path: Path, content: str) ->
         read_token(file, {})
 
 
+def test_a_token_file_that_is_not_there_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the token file .*gone: No such file or directory$"):
+        read_token(tmp_path / "gone", {})
+
+
 def test_other_machines_are_served_with_a_token_only() -> None:
     check_exposure("127.0.0.1", None)
     check_exposure("localhost", None)
