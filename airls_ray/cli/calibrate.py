@@ -35,7 +35,7 @@ def calibrate(
         int, typer.Option(min=1, help="Responses whose mean score is the score of a problem.")
     ] = 4,
 ) -> None:
-    """Learn how often problems of a given score are solved, for `search.algorithms=[instance_adaptive]`."""
+    """Learn how often problems of a given score are solved, for the search `instance_adaptive`."""
     from airls_ray.errors import ConfigError
     from airls_ray.evaluation.calibrators import FILE, fit_records, samples_of, write_calibrator
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from rich.text import Text
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config
@@ -332,3 +335,16 @@ def test_a_data_file_is_replaced_with_overwrite_alone(tmp_path, capsys):
         if command[0] != "unsolved":
             assert cli.run(["data", *command, "--overwrite"]) == 0
             assert target.read_text() != "kept"
+
+
+def test_no_help_loses_brackets_that_read_as_markup():
+    def helps(command: Any, path: str) -> Iterator[tuple[str, str]]:
+        yield path, command.help or ""
+        for parameter in command.params:
+            yield f"{path} {parameter.name}", getattr(parameter, "help", None) or ""
+        for name, below in getattr(command, "commands", {}).items():
+            yield from helps(below, f"{path} {name}")
+
+    found = list(helps(typer.main.get_command(cli.app), "airls-ray"))
+    assert len(found) > 100
+    assert not [path for path, text in found if Text.from_markup(text).plain != text]
