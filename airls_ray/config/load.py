@@ -315,7 +315,7 @@ def _read_yaml(path: Path, above: tuple[Path, ...]) -> Tree:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
-        return {}
+        raise ConfigError(f"{path} is empty: it must hold keys and values, such as seed: 1")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold keys and values, but holds a {type(tree).__name__}")
     return tree

@@ -231,6 +231,12 @@ def test_a_file_that_holds_a_list_is_an_error(tmp_path):
     assert "must hold keys and values, but holds a list" in mistake(write(tmp_path, "a.yaml", "- 1"))
 
 
+@pytest.mark.parametrize("text", ["", "# seed: 1\n", "---\n"])
+def test_an_empty_file_is_an_error(tmp_path, text):
+    path = write(tmp_path, "a.yaml", text)
+    assert mistake(path) == f"{path} is empty: it must hold keys and values, such as seed: 1"
+
+
 def test_a_missing_file_names_the_nearest_that_is_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
