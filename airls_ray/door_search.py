@@ -13,6 +13,9 @@ from pathlib import Path
 from airls_ray.door_types import Door, Kind, nearest
 from airls_ray.errors import DoorError
 
+_DYNAMIC = {"globals", "vars", "locals", "setattr", "exec", "modules"}
+"""Names by which a module may get others that its text does not show."""
+
 
 def builtins(kind: Kind) -> dict[str, str]:
     """Name of each built-in and the first line of its docstring; imports none of them."""
@@ -79,7 +82,7 @@ def find_file(kind: Kind, name: str) -> Door:
     """Return the door of a file, whose text it takes along.
 
     Raises:
-        DoorError: there is none of that name.
+        DoorError: there is none of that name, it is no Python, or nothing in it has the name.
     """
     path_text, colon, attribute = name.rpartition(":")
     if not colon or path_text == "":
@@ -94,10 +97,51 @@ def find_file(kind: Kind, name: str) -> Door:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DoorError(f"the file {path} cannot be read ({reason})") from None
+    try:
+        names = _top_names(text)
+    except SyntaxError as error:
+        said = f"SyntaxError: {error.msg} ({path.name} line {error.lineno})"
+        raise DoorError(f"{path}:{attribute} raises at import: {said}") from None
+    first = attribute.partition(".")[0]
+    if names is not None and first not in names:
+        near = nearest(first, [one for one in names if not one.startswith("_")])
+        raise DoorError(f"{path} has no attribute {first!r}{near}")
     digest = _digest(text.encode())
     return Door(
         kind.name, f"{path}:{attribute}", "file", str(path), attribute, text, str(path.parent), digest
     )
+
+
+def _top_names(text: str) -> set[str] | None:
+    """Return what a module's text binds at its top level; None where that shows only when it runs.
+
+    Raises:
+        SyntaxError: it is no Python.
+    """
+    try:
+        tree = ast.parse(text)
+    except ValueError:  # a null byte, which Python 3.11 calls so: told where the file is opened
+        return None
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in _DYNAMIC:
+            return None
+        if isinstance(node, ast.Global):
+            names.update(node.names)
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+            continue  # what is inside is not the module's
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names.update((one.asname or one.name).partition(".")[0] for one in node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.MatchAs | ast.MatchStar) and node.name is not None:
+            names.add(node.name)
+        waiting += ast.iter_child_nodes(node)
+    return None if names & {"*", "__getattr__"} else names
 
 
 def find_module(kind: Kind, name: str) -> Door:

@@ -156,6 +156,43 @@ def test_a_door_that_does_not_open_is_one_sentence(
     assert text.endswith("copy from airls_ray/rewards/length.py") and (REWARD.folder / "length.py").exists()
 
 
+@pytest.mark.parametrize("name", ["own.py:brevty", "grammar.py:score"])
+def test_a_name_that_a_file_lacks_is_said_before_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write(tmp_path, "def brevity(response):\n    brevty = 1\n1 / 0\n")
+    write(tmp_path, "def score(:\n", "grammar.py")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DoorError, match=r"did you mean 'brevity'|SyntaxError: .* \(grammar\.py line 1\)"):
+        find(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def score(response): return 1",
+        "async def score(response): return 1",
+        "class score: pass",
+        "score = make()",
+        "score: int = 3",
+        "a, (score, *b) = make()",
+        "if (score := make()): pass",
+        "try:\n    from fast import score\nexcept ImportError:\n    from slow import score",
+        "from own import other as score",
+        "import score.inside",
+        "for score in (1,): pass",
+        "with make() as score: pass",
+        "def make():\n    global score\n    score = 1\nmake()",
+        "match make():\n    case [score]: pass",
+        "from own import *",
+        "globals()['sc' + 'ore'] = 1",
+        "def __getattr__(name): return 1",
+    ],
+)
+def test_a_name_that_a_file_may_have_is_found_without_running_it(tmp_path: Path, text: str) -> None:
+    assert find(f"{write(tmp_path, text)}:score").attribute == "score"
+
+
 def test_an_option_that_a_reward_does_not_take_is_named() -> None:
     with pytest.raises(DoorError, match=r"length takes no option 'mots' \(did you mean 'most'\?\)"):
         opened("length", mots=3)
