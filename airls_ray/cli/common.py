@@ -61,6 +61,20 @@ def require_files(**given: Path | None) -> None:
             raise DataError(f"--{name}: there is no file {path}")
 
 
+def require_problems(config: Config, *, test: bool) -> None:
+    """Check that the files of training problems, and of `test` problems, exist before anything is loaded.
+
+    Raises:
+        DataError: one does not.
+    """
+    from airls_ray.errors import DataError
+    from airls_ray.planning.warnings import absent_files
+
+    absent = list(absent_files(config, test=test))
+    if absent:
+        raise DataError(f"{absent[0]}: mend task.train_file{' or task.test_file' if test else ''}")
+
+
 def read_records(paths: Sequence[Path], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Return the rows of records of searches (records.parquet), with these columns or all.
 

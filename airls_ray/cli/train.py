@@ -12,6 +12,7 @@ from airls_ray.cli.common import (
     OverridesArgument,
     TrustOption,
     read_config,
+    require_problems,
     show_result,
     show_sizes,
 )
@@ -35,6 +36,7 @@ def sft(
 ) -> None:
     """Warm start: train the policy on correct traces until it samples well enough."""
     settings = read_config(config, overrides, trust=trust or None)
+    require_problems(settings, test=False)
     from actors.commands.sft import run_sft
     from actors.train.launch_checks import warm_start_folder
 
@@ -65,6 +67,7 @@ def train(
 
         show_plan(settings, gpus_per_node, gpu_memory_gib)
         return
+    require_problems(settings, test=True)
     show_sizes(settings)
     from actors.train.launch_checks import base_policy, with_given_prm
 

@@ -79,7 +79,7 @@ def train_prm(
     source = policy or _start(settings, bool(rollouts or steps))
     from airls_ray.models.check import check_model_folder
 
-    check_model_folder(source)
+    check_model_folder(source, context_tokens=settings.model.context_tokens)
     if rollouts:
         from actors.commands.train_prm_offline import StoredFiles, train_prm_offline
 

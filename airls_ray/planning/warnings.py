@@ -45,10 +45,15 @@ def missing_settings(config: Config, shape: ModelShape | None) -> Iterator[str]:
             "method.step_transform=min_form cannot point at a mistake among rewards in [0, 1] "
             "(prm.reward=probability): set prm.reward=signed_probability"
         )
+    yield from absent_files(config, test=True)
+
+
+def absent_files(config: Config, *, test: bool) -> Iterator[str]:
+    """Yield a sentence for each task whose files of training problems, or `test` problems, are not there."""
     for task in parts_of(config.task).values():
         if not isinstance(task, FileTaskConfig | CodeTaskConfig):
             continue
-        files = (task.train_file, task.test_file)
+        files = (task.train_file, task.test_file) if test else (task.train_file,)
         absent = [str(file) for file in files if not is_hub(file) and not file.is_file()]
         if absent:
             yield f"there is no problem file {' or '.join(absent)} here"

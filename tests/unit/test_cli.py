@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from rich.text import Text
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config
+from airls_ray.models.check import check_model_folder
 from tests.unit.cli_fakes import DEMO
 
 pytestmark = pytest.mark.usefixtures("files_parsed_once", "any_folder")
@@ -47,6 +50,25 @@ def test_sft_writes_to_the_folder_that_training_reads_unless_told(fake, tmp_path
     assert cli.run(["sft", DEMO]) == 0
     assert cli.run(["sft", DEMO, "--output", str(tmp_path)]) == 0
     assert folders == [Path("runs/demo_arithmetic/sft"), tmp_path]
+
+
+@pytest.mark.parametrize("command", ["sft", "train"])
+def test_missing_problems_are_said_before_anything_is_loaded(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "actors", None)  # an import of it is an error
+    own = f"model.vocabulary=100 task=file task.train_file={tmp_path}/gone.jsonl task.test_file=gone.jsonl"
+    assert cli.run([command, DEMO, *own.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"Error: there is no problem file {tmp_path}/gone.jsonl")
+
+
+def test_train_prm_names_too_long_a_context_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "actors", None)  # an import of it is an error
+    monkeypatch.setattr("airls_ray.models.check.check_model_folder", check_model_folder)
+    model = {"model_type": "qwen3", "vocab_size": 32, "max_position_embeddings": 16}
+    (tmp_path / "config.json").write_text(json.dumps(model))
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{}")
+    assert cli.run(["train-prm", DEMO, "--policy", str(tmp_path)]) == 2
+    assert "takes 16 tokens (max_position_embeddings)" in capsys.readouterr().err
 
 
 def test_train_prm_takes_the_policy_that_training_starts_from_unless_told(fake, tmp_path, monkeypatch):
