@@ -166,9 +166,10 @@ def convert(
         from airls_ray.data.importing import import_problems
         from airls_ray.data.problems import problems_to_table, write_problems
 
-        found = import_problems(source, None, bad_rows="error", remedy="")
+        found = import_problems(source, None, bad_rows="error" if strict else "skip", remedy="")
         write_problems(problems_to_table(found.problems), target)
         typer.echo(f"{target}: {_describe(found)}")
+        _show_notes(found.bad, show)
         return
     from airls_ray.config.fields_section import FieldsConfig
     from airls_ray.data.commands import convert_data
@@ -185,10 +186,7 @@ def convert(
         max_tokens=max_tokens,
     )
     _show_counts(f"{source} to {target}", converted.counts)
-    for note in converted.notes[:show]:
-        typer.echo(note)
-    if len(converted.notes) > show:
-        typer.echo(f"... and {len(converted.notes) - show} more (--show)")
+    _show_notes(converted.notes, show)
 
 
 @app.command("contamination")
@@ -261,7 +259,15 @@ def _show_counts(title: str, counts: dict[str, int]) -> None:
     make_progress().table(title, [(name, count) for name, count in counts.items()], ("what", "count"))
 
 
+def _show_notes(notes: list[str], show: int) -> None:
+    for note in notes[:show]:
+        typer.echo(note)
+    if len(notes) > show:
+        typer.echo(f"... and {len(notes) - show} more (--show)")
+
+
 def _describe(found: Imported) -> str:
     without = sum(not problem.traces for problem in found.problems)
     text = f"{len(found.problems)} problems, {found.traces} traces, {without} problems without one"
-    return f"{text}, {len(found.twice)} rows with the problem of an earlier one" if found.twice else text
+    text += f", {len(found.twice)} rows with the problem of an earlier one" if found.twice else ""
+    return f"{text}, {len(found.bad)} bad rows left out" if found.bad else text

@@ -370,3 +370,16 @@ def test_no_help_loses_brackets_that_read_as_markup():
     found = list(helps(typer.main.get_command(cli.app), "airls-ray"))
     assert len(found) > 100
     assert not [path for path, text in found if Text.from_markup(text).plain != text]
+
+
+@pytest.mark.parametrize("more", [[], ["--field", "prompt=prompt", "--no-check-answers"]])
+def test_data_convert_stops_at_a_bad_row_only_when_it_is_strict(tmp_path, capsys, more):
+    source, target = tmp_path / "mine.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "1+1", "answer": "2"}\n{"prompt": "1+2"}\n')
+    assert cli.run(["data", "convert", str(source), str(target), "--strict", *more]) == 2
+    assert f"{source}, row 2" in capsys.readouterr().err
+    assert not target.exists()
+    assert cli.run(["data", "convert", str(source), str(target), *more]) == 0
+    shown = capsys.readouterr().out
+    assert f"{source}, row 2" in shown and "bad rows" in shown
+    assert len(target.read_text().splitlines()) == 1
