@@ -14,6 +14,7 @@ import pytest
 from airls_ray.config import load_config
 from airls_ray.data.problems import ProblemStream
 from airls_ray.errors import DataError, DoorError
+from airls_ray.planning import make_plan
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import Problem, Task
 from airls_ray.tasks.families.judge import Judge
@@ -190,3 +191,8 @@ def test_the_example_asks_of_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(config.task)
     assert Counter(one.answer for one in task.problems("test", 0)) == {"right": 5, "wrong": 5}
     assert {one.answer for one in islice(task.problems("train", 0), 16)} == {"right", "wrong"}
+
+
+def test_the_example_fits_the_cluster_that_it_starts() -> None:
+    plan = make_plan(load_config(ROOT / "examples" / "judge.yaml"), gpus_per_node=8, gpu_memory_gib=80)
+    assert not plan.warnings
