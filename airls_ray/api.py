@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airls_ray.errors import ConfigError
+from airls_ray.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from airls_ray.config.search_section import AlgorithmName
@@ -93,10 +93,20 @@ def grade(answer: str, response: str, *, grader: str = "math", answer_marker: st
         outcome (1.0 or 0.0), the answer that was read (None: there is none), and a reason.
 
     Raises:
+        DataError: an argument is no text.
         DoorError: there is no such grader (it is a ConfigError).
     """
     from airls_ray import doors
 
+    given: dict[str, object] = {
+        "answer": answer,
+        "response": response,
+        "grader": grader,
+        "answer_marker": answer_marker,
+    }
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise DataError(f"{name} must be text (str), but is of type {type(value).__name__}")
     found = doors.find(doors.kind_of("grader"), grader, "grader")
     made: Grader = doors.load(found, "grader")
     return made.grade(response, answer, {}, answer_marker)

@@ -14,7 +14,7 @@ import airls_ray.api
 import airls_ray.run_api
 from airls_ray.config import Config
 from airls_ray.config.load import dump_config, load_config
-from airls_ray.errors import ConfigError, ModelError
+from airls_ray.errors import ConfigError, DataError, ModelError
 from airls_ray.prm.items import StepText
 from airls_ray.run_api import read_settings
 from tests.unit.endpoint_fakes import FakePolicy, served
@@ -151,6 +151,14 @@ def test_a_search_over_an_endpoint_scores_as_the_published_prm_does(algorithm: A
 def test_a_grade_says_outcome_answer_and_reason() -> None:
     assert airls_ray.grade("0.5", "So it is \\boxed{\\frac{1}{2}}.").outcome == 1.0
     assert airls_ray.grade("0.5", "I do not know.").answer is None
+
+
+def test_a_grade_is_of_texts() -> None:
+    numbers: Any = (1, 2)
+    with pytest.raises(DataError, match=r"^answer must be text \(str\), but is of type int$"):
+        airls_ray.grade(*numbers)
+    with pytest.raises(DataError, match=r"^response must be text \(str\), but is of type int$"):
+        airls_ray.grade("1", numbers[1])
 
 
 def test_a_grader_that_does_not_exist_is_one_sentence() -> None:
