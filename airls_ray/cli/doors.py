@@ -12,7 +12,7 @@ def list_doors(
         str | None,
         typer.Argument(
             metavar="[KIND]",
-            help="One kind, such as reward; or systems: those of papers.",
+            help="One kind, such as reward; or systems: those of papers; or settings: all keys.",
             show_default=False,
         ),
     ] = None,
@@ -27,8 +27,11 @@ def list_doors(
     if kind == SYSTEMS:
         list_systems(word)
         return
+    if kind == SETTINGS:
+        list_settings(word)
+        return
     if kind is not None and kind.replace("_", " ") not in KINDS:
-        known = [*KINDS, SYSTEMS]
+        known = [*KINDS, SYSTEMS, SETTINGS]
         raise ConfigError(f"there is no kind {kind!r}{nearest(kind, known)}: there are {', '.join(known)}")
     for name in [kind] if kind is not None else KINDS:
         found = kind_of(name)
@@ -48,9 +51,24 @@ def list_doors(
         typer.echo(f"  Your own: file.py:NAME or package.module:NAME; {found.remedy}")
     if kind is None:
         typer.echo("The systems of neighbouring papers, and their names here: airls-ray list systems [WORD]")
+        typer.echo("Every setting, with its default and what it means: airls-ray list settings [WORD]")
 
 
 SYSTEMS = "systems"
+SETTINGS = "settings"
+
+
+def list_settings(word: str | None) -> None:
+    """Print the settings, each with its type, its default and the first sentence on it.
+
+    Raises:
+        ConfigError: none has the word.
+    """
+    from airls_ray.config.settings_list import find_settings
+
+    for one in find_settings(word):
+        typer.echo(f"{one.name}: {one.kind}, by default {one.default}")
+        typer.echo(f"    {one.meaning}")
 
 
 def list_systems(word: str | None) -> None:
