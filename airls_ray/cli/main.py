@@ -12,6 +12,7 @@ from typer import TyperException
 from airls_ray.cli import (
     aggregate,
     calibrate,
+    config,
     data,
     doctor,
     doors,
@@ -59,6 +60,7 @@ def _version(
 
 app.command("doctor")(doctor.doctor)
 app.command("list")(doors.list_doors)
+app.command("config")(config.config)
 app.add_typer(data.app, name="data")
 app.command("sft")(train.sft)
 app.command("train")(train.train)

@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from airls_ray.cli import main as cli
-from airls_ray.config import Config
+from airls_ray.config import Config, load_config
 from airls_ray.models.check import check_model_folder
 from tests.unit.cli_fakes import DEMO
 
@@ -252,7 +252,17 @@ def test_search_refuses_options_that_it_would_not_read(fake, capsys, options, sa
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "sft", "search", "evaluate", "serve", "train-prm", "data check", "data make --output x.jsonl"],
+    [
+        "train",
+        "sft",
+        "search",
+        "evaluate",
+        "serve",
+        "train-prm",
+        "config",
+        "data check",
+        "data make --output x.jsonl",
+    ],
 )
 def test_every_command_that_takes_a_configuration_trusts_run_folders_alone(command, capsys):
     assert cli.run([*command.split(), DEMO, "--trust"]) == 2
@@ -383,3 +393,11 @@ def test_data_convert_stops_at_a_bad_row_only_when_it_is_strict(tmp_path, capsys
     shown = capsys.readouterr().out
     assert f"{source}, row 2" in shown and "bad rows" in shown
     assert len(target.read_text().splitlines()) == 1
+
+
+def test_config_prints_what_the_other_commands_read(capsys, tmp_path):
+    overrides = ["method=prime", "prm.prime.beta=0.1"]
+    assert cli.run(["config", DEMO, *overrides]) == 0
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(capsys.readouterr().out)
+    assert load_config(shown) == load_config(Path(DEMO), overrides)
