@@ -84,7 +84,7 @@ def test_a_module_of_the_working_directory_opens(tmp_path: Path, monkeypatch: py
 
 def test_to_find_a_door_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "raise SystemExit('it ran')\n", "that_runs/__init__.py")
-    write(tmp_path, "raise SystemExit('it ran')\n", "that_runs/inner.py")
+    write(tmp_path, "score = 1\nraise SystemExit('it ran')\n", "that_runs/inner.py")
     monkeypatch.chdir(tmp_path)
     assert find("that_runs.inner:score").version == find("that_runs/inner.py:score").version
 
@@ -144,10 +144,10 @@ def test_a_door_that_does_not_open_is_one_sentence(
         "    def __init__(self):\n"
         "        {}['model']\n",
     )
-    write(tmp_path, "x = 1\n1 / 0\n", "raises.py")
-    write(tmp_path, "import sys; sys.exit('bye')\n", "leaves.py")
+    write(tmp_path, "score = 1\n1 / 0\n", "raises.py")
+    write(tmp_path, "import sys; score = sys.exit('bye')\n", "leaves.py")
     write(tmp_path, "def score(:\n", "grammar.py")
-    write(tmp_path, "import nowhere_at_all\n", "imports.py")
+    write(tmp_path, "from nowhere_at_all import score\n", "imports.py")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DoorError, match=said) as caught:
         opened(name)
