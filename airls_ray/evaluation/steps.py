@@ -16,8 +16,8 @@ logarithm. Densities of whole steps and responses fall with their length; these 
 
 
 MOST_ODDS = 36.0
-"""Nats: log-odds of a score count up to here, above 0 and below. In float64 the sigmoid of 37 is 1, and that of
--700 is not 0: with two bounds a sure step on one side would outweigh as sure ones on the other."""
+"""Nats: log-odds of a score count up to here, above 0 and below. In float64 the sigmoid of 37 is 1, and that
+of -700 is not 0: with two bounds a sure step on one side would outweigh as sure ones on the other."""
 
 
 def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], how: Aggregate) -> np.ndarray:
