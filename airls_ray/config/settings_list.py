@@ -182,7 +182,8 @@ def _docstrings(file: str) -> dict[tuple[str, str], str]:
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
     for owner in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
         for field, below in pairwise(owner.body):
-            is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if is_field and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
                 found[owner.name, field.target.id] = str(below.value.value)
     return found
