@@ -32,7 +32,7 @@ def much(response): return 2
 def odd(respond): return 1
 class Nothing: pass
 """
-RUNS = "raise SystemExit('it ran')\n"
+RUNS = "within = 1\nraise SystemExit('it ran')\n"
 
 
 @pytest.fixture

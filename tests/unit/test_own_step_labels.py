@@ -169,9 +169,9 @@ def test_a_configuration_is_written_with_the_name_alone_where_that_is_all(own: P
 
 
 def test_train_looks_names_of_train_prm_up_and_loads_them_not(own: Path) -> None:
-    named = section(labels=f"{own}:gain", step_loss=f"{own}:pqm")
+    named = section(labels=f"{own}:gain", step_loss=f"{own}:short")
     assert find_doors(named) == []
-    assert [one.name for one in find_doors(named, "supervised_prm.step_loss")] == [f"{own}:pqm"]
+    assert [one.name for one in find_doors(named, "supervised_prm.step_loss")] == [f"{own}:short"]
     assert [one.kind for one in find_doors(named, "supervised_prm")] == ["label rule", "step loss"]
     with pytest.raises(DoorError, match=r"supervised_prm\.labels: there is no file .*none\.py"):
         find_doors(section(labels=f"{own.with_name('none.py')}:gain"))
