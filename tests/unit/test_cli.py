@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from rich.text import Text
+from safetensors.numpy import save_file
 
 from airls_ray.cli import main as cli
 from airls_ray.config import Config, load_config
@@ -65,8 +67,8 @@ def test_train_prm_names_too_long_a_context_before_anything_is_loaded(capsys, tm
     monkeypatch.setattr("airls_ray.models.check.check_model_folder", check_model_folder)
     model = {"model_type": "qwen3", "vocab_size": 32, "max_position_embeddings": 16}
     (tmp_path / "config.json").write_text(json.dumps(model))
-    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_text("{}")
+    save_file({"weight": np.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     assert cli.run(["train-prm", DEMO, "--policy", str(tmp_path)]) == 2
     assert "takes 16 tokens (max_position_embeddings)" in capsys.readouterr().err
 
