@@ -19,6 +19,7 @@ from airls_ray.search.tree import SearchState
 from airls_ray.search.treequest_bridge import Batch, TreeAlgorithm, TreeMemory, ab_mcts_a
 from airls_ray.seeding import derive_seed
 from tests.unit.search_fakes import FIRST_LETTER, letters_of, oracle, run
+from tests.unit.search_fakes import run as run_search
 
 needs_treequest = pytest.mark.skipif(
     importlib.util.find_spec("treequest") is None, reason="needs the package treequest"
@@ -256,3 +257,16 @@ def test_without_the_package_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the package treequest: pip install treequest"):
         make_searcher("ab_mcts", SearchConfig(), 8, "prod")
+
+
+def test_of_deepest_prefixes_that_score_the_same_the_oldest_is_completed() -> None:
+    class Wider(ByScores):
+        """Only ever the root gets children."""
+
+        def ask_batch(self, state: Any, batch_size: int, actions: list[str]) -> Any:
+            state, made = super().ask_batch(state, batch_size, actions)
+            return state, [Asked(one.trial_id, None) for one in made]
+
+    state = run_search(ABMCTS(4, Wider), end=0.0, score=lambda response: 0.5)
+    [finished] = state.finished()
+    assert state.nodes[finished].parent == 1

@@ -136,3 +136,10 @@ def test_stored_samples_are_sure_by_votes_and_by_scores() -> None:
     assert found["best/last"]["aurc"] == pytest.approx((1 + 1 / 2 + 2 / 3) / 3)  # 0.9 wrong, 0.6 right, 0.3
     assert found["best/prod"]["aurc"] == pytest.approx((1 + 1 + 2 / 3) / 3)  # 0.9 wrong, 0.3 wrong, 0.24
     assert list(measure_samples({"p": [Sample("p", None, 1.0, (0.5,))]})["abstention"]) == list(found)[1:]
+
+
+def test_an_answer_that_is_just_sure_enough_is_given() -> None:
+    """Vote shares 2/3, 1/3, 1, 0 and scores 0.9, 0.8, 0.3, none."""
+    for abstain, answered in (({"vote_share": 2 / 3}, 0.5), ({"score": 0.8}, 0.5)):
+        [row] = summarise(RECORDS, abstain=AbstainConfig.model_validate(abstain))
+        assert row["answered"] == answered

@@ -157,3 +157,9 @@ def test_the_command_reads_answers_by_the_verifier_and_not_its_verdicts() -> Non
     )
     assert found == ["7", None]
     assert asked == [("judge", "all of them", [3, 0], [[5], [6]], [[], []])]
+
+
+def test_a_chance_that_is_just_the_threshold_decides() -> None:
+    """One vote leads with a chance of exactly 1 - 2^-2."""
+    sizes = [len(found.state.finished()) for found in search(width=12, threshold=0.75)]
+    assert sizes[3] == sizes[7] == 1

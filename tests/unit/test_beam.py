@@ -8,7 +8,7 @@ from airls_ray.search.beam import DVTS, Beam, best_prefixes, spread
 from airls_ray.search.best_of_n import BestOfN
 from airls_ray.search.early_rejection import EarlyRejection
 from airls_ray.search.searcher import Searcher
-from airls_ray.search.tree import Node, SearchState
+from airls_ray.search.tree import Child, Node, SearchState
 from tests.unit.search_fakes import letters_of, oracle, run
 
 TREES: list[Searcher] = [
@@ -147,3 +147,19 @@ def test_what_is_left_over_goes_to_the_better_prefixes() -> None:
 def test_a_score_outside_the_unit_interval_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         run(BestOfN(1), score=lambda response: 1.5)
+
+
+def test_a_kept_step_that_was_over_goes_on_beside_those_that_had_to_be_finished() -> None:
+    """Two of four are kept: one whose step is whole already, and one that was cut."""
+    searcher = EarlyRejection(4, 2, tokens=2)
+    state = searcher.start(0)
+    scores, ends = (0.9, 0.8, 0.1, 0.2), ("step", "partial", "partial", "step")
+    [ask] = searcher.ask(state)
+    children = [Child((3 + at, 9), -1.0, (one,), ends[at]) for at, one in enumerate(scores)]  # type: ignore[arg-type]
+    searcher.tell(state, ask.ticket, children)
+    [ask] = searcher.ask(state)
+    assert (ask.want.node, ask.want.count, ask.want.max_tokens) == (2, 1, None)
+    searcher.tell(state, ask.ticket, [Child((7, 2), -1.0, (0.7,), "step")])
+    assert [(one.want.node, one.want.count, one.want.max_tokens) for one in searcher.ask(state)] == [
+        (1, 2, 2), (5, 2, 2),
+    ]  # fmt: skip

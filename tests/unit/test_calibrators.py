@@ -31,6 +31,7 @@ from airls_ray.search.instance_adaptive import InstanceAdaptive
 from airls_ray.search.journal import Journal, key_of
 from airls_ray.search.registry import make_searcher
 from tests.unit.search_fakes import run
+from tests.unit.search_fakes import run as run_search
 from tests.unit.test_search_records import record
 
 
@@ -228,3 +229,8 @@ def test_a_run_folder_names_the_file_from_anywhere(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     config = load_config(None, ["search.instance_adaptive.calibration=c.json"])
     assert with_absolute_paths(config).search.instance_adaptive.calibration == tmp_path / "c.json"
+
+
+def test_the_pilot_is_no_larger_than_the_width() -> None:
+    state = run_search(InstanceAdaptive(2, pilot=4, aggregate="last"), score=lambda response: 0.5)
+    assert len(state.finished()) == 2

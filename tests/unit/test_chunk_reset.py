@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airls_ray.search.chunk_reset import ChunkReset
@@ -103,3 +105,23 @@ def test_a_rejected_end_is_no_answer() -> None:
         searcher.tell(state, ask.ticket, [Child((3, END), -1.0, (scores,), "stop")])
     assert searcher.ask(state) == [] and searcher.leaves(state) == [2]
     assert state.finished() == [1, 2]
+
+
+def nodes_after(searcher: Any, *scores: float) -> list[int]:
+    """What one chain asks for at first and after steps of such scores."""
+    state = searcher.start(0)
+    found = []
+    for number, score in enumerate([*scores, None]):
+        [ask] = searcher.ask(state)
+        found.append(ask.want.node)
+        if score is not None:
+            searcher.tell(state, ask.ticket, [Child((3 + number,), -1.0, (score,), "step")])
+    return found
+
+
+def test_a_score_that_is_just_the_threshold_is_accepted() -> None:
+    assert nodes_after(ChunkReset(1, threshold=0.5), 0.5) == [ROOT, 1]
+
+
+def test_of_attempts_that_score_the_same_the_first_is_accepted() -> None:
+    assert nodes_after(ChunkReset(1, threshold=0.5, attempts=3), 0.25, 0.25, 0.25) == [ROOT, ROOT, ROOT, 1]

@@ -160,3 +160,15 @@ def test_too_few_problems_for_the_bins_are_one_sentence(tmp_path: Path, capsys: 
     table = journal.write_parquet([key_of(one) for one in searched()])
     assert cli.run(["plan-search", str(table), "--output", str(tmp_path / "p.yaml"), "--bins", "9"]) == 2
     assert "fewer than two problems" in capsys.readouterr().err
+
+
+def test_the_difficulty_is_that_of_the_widest_best_of_n() -> None:
+    rows = searched()
+    wide = [
+        {**row, "budget": 8, "leaves": [{**one, "score": 1.0 - one["score"]} for one in row["leaves"]]}
+        for row in rows
+        if row["algorithm"] == "best_of_n"
+    ]
+    wanted = [1.0 - at / 12 for at in range(12)]
+    assert read_outcomes([*rows, *wide], "policy_tokens", "score").ease.tolist() == pytest.approx(wanted)
+    assert read_outcomes([*wide, *rows], "policy_tokens", "score").ease.tolist() == pytest.approx(wanted)

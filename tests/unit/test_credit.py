@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from airls_ray.credit.filters import accuracy_band
 from airls_ray.credit.formulas import (
     combine,
     outcome_advantages,
@@ -258,3 +259,26 @@ def test_min_form_points_at_the_mistake_with_signed_rewards_alone() -> None:
 
     assert to_go(2 * probability - 1) == pytest.approx([-0.94, -0.94, -0.94, 0.0, 0.0], abs=1e-3)
     assert min(to_go(probability)) > 0.0
+
+
+def test_a_rollout_without_steps_is_none_of_the_others() -> None:
+    """Mean rewards 1 and 3; the rollout between them has no step, and no part in a mean over the others."""
+    rewards, rows = torch.tensor([1.0, 3.0]), torch.tensor([0, 2])
+    groups = torch.zeros(3, dtype=torch.int64)
+    found = step_advantages(rewards, rows, groups, False, to_go=False, baseline="leave_one_out")
+    assert found.tolist() == [-2.0, 2.0]
+
+
+def test_min_form_of_rewards_of_hundreds_of_nats_is_finite() -> None:
+    """-r / T = 1,000 is beyond what exp holds; the rewards of another rollout stay what they are."""
+    rewards = torch.tensor([-100.0, 0.0, 60.0, 70.0])
+    found = min_form.transform(rewards, torch.tensor([0, 0, 1, 1]), temperature=0.1)
+    assert found.tolist() == pytest.approx([-100.0, 0.0, 60.0, 0.0])
+
+
+def test_a_band_includes_its_bound_for_outcomes_of_float32() -> None:
+    """0.8 as float32 is a little above 0.8: it is on the bound."""
+    outcomes = torch.tensor([0.8, 0.8], dtype=torch.float32)
+    groups = torch.zeros(2, dtype=torch.int64)
+    assert float(outcomes.double().mean()) > 0.8
+    assert accuracy_band.keep(outcomes, groups, (0.2, 0.8)).tolist() == [True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 from math import exp
@@ -25,7 +26,7 @@ from airls_ray.search.records import Leaf, choose, records_table
 from airls_ray.search.registry import make_searcher, ready_searches
 from airls_ray.search.scoring import Continuation, LogProbScorer
 from airls_ray.search.searcher import Searcher
-from airls_ray.search.tree import Child, Expansion, SearchState
+from airls_ray.search.tree import ROOT, Child, Expansion, Node, SearchState
 from airls_ray.tensors import PackedColumn
 from tests.tiny import make_rollouts
 
@@ -231,3 +232,12 @@ def test_votes_are_weighed_relative_to_the_largest() -> None:
     weights = relative_weights(np.array([[-900.0, -901.0, -2000.0], [-np.inf, -np.inf, -np.inf]]))
     assert weights[0] == pytest.approx([1.0, exp(-1.0), 0.0])
     assert weights[1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_mean_over_the_tokens_weighs_a_step_by_its_length() -> None:
+    """Steps of one token of density 0.5 and of three of 0.25; `step_mean` weighs them alike."""
+    for kind, wanted in (("token_mean", (1 * 0.5 + 3 * 1.0) / 4), ("step_mean", (0.5 + 1.0) / 2)):
+        state = SearchState(0, kind=kind)  # type: ignore[arg-type]
+        child = Child((1, 2, 3, 4), -1.0, (math.exp(-0.5), math.exp(-1.0)), "step", step_ends=(1, 4))
+        state.nodes.append(Node.of(ROOT, child))
+        assert state.log_value(1, "prod") == pytest.approx(-wanted)

@@ -451,3 +451,28 @@ def test_a_search_stopped_in_the_middle_has_the_leaves_found_so_far():
     state = run(mcts, seed=1, rounds=4, score=random_score)
     mcts.stop(state)
     assert mcts.leaves(state) == state.finished() != []
+
+
+def test_a_closed_root_with_just_the_square_root_of_its_visits_has_enough_children() -> None:
+    mcts = MCTS(8, expansion=2, selection="uct", aggregate="last", exploration=0.0)
+    state = mcts.start(0)
+    tell(mcts, state, step(0.9), step(0.1, "stop"))
+    tell(mcts, state, step(0.9, "stop"), step(0.8, "stop"))
+    assert asked(mcts, state) == [(1, 2, False)]  # the root has 2 children and 4 visits
+
+
+def test_a_node_with_just_so_many_children_gets_no_more_on_the_way_down() -> None:
+    mcts = MCTS(20, expansion=2, selection="uct", aggregate="last", exploration=0.0, widening_power=1.0)
+    state = mcts.start(0)
+    tell(mcts, state, step(0.9), step(0.1))
+    assert asked(mcts, state) == [(1, 2, False)]  # 2 children, 2 visits
+
+
+def test_a_rollout_is_paid_only_from_its_leaf_on() -> None:
+    """Of 2 x 4 steps 2 + 3 are spent, and a response from the first step on takes the 3 that are left."""
+
+    mcts = MCTS(2, expansion=2, selection="uct", aggregate="last", value="rollout")
+    state = mcts.start(0)
+    tell(mcts, state, step(0.9), step(0.1))
+    tell(mcts, state, whole(0.5, 0.5, 0.5))
+    assert asked(mcts, state) == [(2, 1, True)]

@@ -16,6 +16,7 @@ from airls_ray.search.mcts import MCTS, step_priors
 from airls_ray.search.mcts_tree import Tree
 from airls_ray.search.tree import ROOT, Child, Node, SearchState
 from tests.unit.search_fakes import FakeTree
+from tests.unit.test_mcts import step, tell
 
 FEW_LETTERS = FakeTree(letters=2, step_tokens=1, max_steps=4, end=0.4)
 """Siblings are often equal, and nodes close soon and are widened."""
@@ -124,3 +125,17 @@ def test_priors_are_the_softmax_of_mean_log_probabilities() -> None:
         state.nodes.append(Node.of(ROOT, Child(tokens, -len(tokens) * rng.exponential(), (0.5,), "step")))
     means = [node.log_prob / len(node.tokens) for node in state.nodes[1:]]
     assert step_priors(state, range(1, 301)) == pytest.approx(softmax(means), rel=1e-12)
+
+
+def test_of_the_longest_leaves_that_score_the_same_the_oldest_is_taken() -> None:
+    mcts = MCTS(8, expansion=3, aggregate="last")
+    state = mcts.start(0)
+    tell(mcts, state, step(0.4), step(0.7), step(0.7))
+    assert Tree.of(state).longest(state, "last") == 2
+
+
+def test_a_response_that_is_over_does_not_repeat_a_step_of_the_same_tokens() -> None:
+    mcts = MCTS(8, expansion=2, aggregate="last")
+    state = mcts.start(0)
+    tell(mcts, state, step(0.5, token=7), step(0.5, "length", token=7))
+    assert mcts.leaves(state) == [2]

@@ -14,10 +14,11 @@ import pytest
 
 from airls_ray.search import particles
 from airls_ray.search.particles import ParticleFilter, ParticleGibbs
-from airls_ray.search.resampling import SCHEMES, systematic
+from airls_ray.search.resampling import SCHEMES, log_odds, systematic
 from airls_ray.search.tree import ROOT, Child, Expansion, Finish, SearchState
 from tests.unit.particle_fakes import nodes_asked, step, tell
 from tests.unit.search_fakes import END, FIRST_LETTER, STEP, random_score, run
+from tests.unit.search_fakes import run as run_search
 
 
 def test_an_uneven_width_is_shared_out_over_the_sweeps():
@@ -248,3 +249,17 @@ def test_references_follow_the_target_although_sweeps_are_small(
         sweeps.after(steps, weight / total)
     assert sweeps.resampled > 20
     assert sweeps.law == pytest.approx({tokens_of(steps): each / total for steps, each in wanted.items()})
+
+
+def test_a_sweep_begins_without_what_the_one_before_resampled() -> None:
+    """Its reference weighs what its odds say, though it was resampled on its way."""
+    searcher, resampled = ParticleGibbs(8, iterations=2, ess_threshold=1.0), 0
+    for seed in range(6):
+        state = run_search(searcher, seed=seed, end=0.0, max_steps=3, rounds=3)  # the first sweep
+        before = set(state.data["restarts"])
+        searcher.ask(state)
+        reference = state.data["reference"]
+        resampled += any(str(node) in before for node in state.path(reference))
+        wanted = log_odds(state.log_value(reference, "prod"))
+        assert searcher.log_weights(state) == {reference: pytest.approx(wanted)}
+    assert resampled > 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airls_ray.search.particles import ParticleFilter, ParticleGibbs
+from airls_ray.search.particles import ParticleFilter, ParticleGibbs, _random
 from airls_ray.search.tree import ROOT, SearchState
 from tests.unit.particle_fakes import nodes_asked, step, tell
 from tests.unit.search_fakes import END, FIRST_LETTER, STEP, letters_of, oracle, random_score, run
@@ -229,3 +229,12 @@ def test_a_weighted_vote_among_particles_is_by_their_weights() -> None:
     assert list(searcher.vote_weights(state)) == searcher.leaves(state)
     scores = [state.log_score(node, "prod") for node in searcher.leaves(state)]
     assert list(searcher.vote_weights(state).values()) != pytest.approx(scores)
+
+
+def test_every_round_resamples_with_random_numbers_of_its_own() -> None:
+    state = ParticleGibbs(4).start(5)
+    drawn = []
+    for rounds in (1, 1, 2):
+        state.rounds = rounds
+        drawn.append(float(_random(state).random()))
+    assert drawn[0] == drawn[1] != drawn[2]

@@ -395,3 +395,26 @@ def test_its_code_is_recorded_and_needs_trust(own: Path, tmp_path: Path) -> None
         load_run_config(tmp_path / "run", trust=False)
     assert load_run_config(tmp_path / "run").train.problem_sampler.name == "in_order"
     assert load_run_config(tmp_path / "run", trust=True).train.problem_sampler.name == f"{own}:hardest"
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2])
+def test_what_a_resume_needs_is_there_after_the_next_iteration_is_seen_too(lag: int) -> None:
+    """A checkpoint may be written when a later iteration has come in."""
+    training = problems_of("prioritised", lag=lag)
+    run(training, range(4))
+    before = training.saved(4)
+    names = chosen(training, 4)
+    training.seen(4, [(name, outcome_of(name, 4)) for name in names])
+    assert training.saved(4) == before
+
+
+def test_each_window_of_an_iteration_has_random_numbers_of_its_own() -> None:
+    training, drawn = problems_of("prioritised"), []
+
+    def one(known: Any) -> list[int]:
+        drawn.append(known["rng"].random())
+        return [0]
+
+    training._sampler.choose = one  # type: ignore[method-assign]
+    chosen(training, 0, 3)
+    assert len(set(drawn)) == len(drawn) == 3

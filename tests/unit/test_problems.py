@@ -1,6 +1,8 @@
 """Problem tables, files and streams."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -11,7 +13,9 @@ from airls_ray.data.problems import (
     ProblemStream,
     problems_to_table,
     read_problems,
+    replace_rows,
     table_to_problems,
+    take_distinct,
     write_problems,
 )
 from airls_ray.data.schemas import PROBLEMS
@@ -210,3 +214,25 @@ def test_make_data_is_limited_by_the_test_set(tmp_path):
 def test_make_data_needs_a_positive_number(tmp_path):
     with pytest.raises(ConfigError, match=r"at least 1, but is 0"):
         make_data(Config(), tmp_path / "x.jsonl", 0, "train")
+
+
+def table_of(names: str) -> pa.Table:
+    return problems_to_table([Problem(name, name, name) for name in names])
+
+
+def test_every_replaced_row_has_a_problem_of_its_own() -> None:
+    found = replace_rows(table_of("abcd"), [1, 3], table_of("xy"))
+    assert found["problem_id"].to_pylist() == ["a", "x", "c", "y"]
+
+
+def test_no_more_distinct_problems_are_drawn_than_are_wanted() -> None:
+    rest, drawn = list("aabcdefgh"), []
+
+    def take(count: int) -> pa.Table:
+        drawn.append(count)
+        names, rest[:count] = "".join(rest[:count]), []
+        return table_of(names)
+
+    stream: Any = SimpleNamespace(take=take)
+    assert take_distinct(stream, 4)["problem_id"].to_pylist() == ["a", "b", "c", "d"]
+    assert drawn == [4, 1]

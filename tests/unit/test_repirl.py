@@ -174,3 +174,9 @@ def test_the_loss_by_hand() -> None:
     loss, sums = repirl_loss(phi, torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.0, 0.0, 1.0]))
     assert float(loss) == 3.0
     assert (float(sums["expert_value"]), float(sums["policy_value"])) == (2.0, 5.0)
+
+
+def test_a_cap_below_the_mean_weight_makes_all_weights_equal() -> None:
+    """The mean factor is 1, so no cap can be below: the total weight stays."""
+    logs, base = torch.tensor([2.0, 0.0, -1.0]), torch.full((3,), 1 / 3)
+    assert weight_multipliers(logs, base, max_weight=0.5).tolist() == pytest.approx([1.0, 1.0, 1.0])

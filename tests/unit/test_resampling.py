@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import log
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,3 +127,9 @@ def test_log_odds_by_hand_and_clipped():
     assert log_odds(-900.0) == pytest.approx(-900.0)
     assert log_odds(-np.inf) == LOWEST
     assert log_odds(0.0) == pytest.approx(-log(1e-7), abs=1e-6)
+
+
+def test_no_particle_is_lost_where_the_first_point_is_all_but_one() -> None:
+    """64 - (1 - 2^-53) is rounded to 63."""
+    random: Any = SimpleNamespace(random=lambda: 1.0 - 2.0**-53)
+    assert systematic(np.full(64, 1 / 64), 64, random).sum() == 64

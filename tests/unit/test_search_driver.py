@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from airls_ray.search.asks import expansions_of, sampled
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
 from airls_ray.search.driver import SearchDriver, run_searches
 from airls_ray.search.early_rejection import EarlyRejection
 from airls_ray.search.ledger import Limits
-from airls_ray.search.live import DriverSettings, Search
+from airls_ray.search.live import Ask, DriverSettings, Search
 from airls_ray.search.scoring import Continuation, LogProbScorer
 from airls_ray.search.searcher import Searcher
+from airls_ray.search.tree import ROOT, Child, Node, SearchState
 from tests.unit.driver_fakes import END, STEP, Sums, Words, blank, problems
 
 
@@ -177,3 +179,39 @@ def test_a_scorer_is_told_where_all_steps_end(searcher: Searcher) -> None:
         delimiters = [at + 1 for at, token in enumerate(response) if token == STEP]
         assert ends[:-1] == delimiters[: len(ends) - 1]
         assert ends[-1] == len(response)
+
+
+def test_the_last_step_of_several_is_that_alone() -> None:
+    state = SearchState(0)
+    child = Child((3, 4, 2, 5, 2), -1.5, (0.5, 0.5), "step", step_ends=(3, 5), step_log_probs=(-1.0, -0.5))
+    state.nodes.append(Node.of(ROOT, child))
+    assert state.last_step(1) == (2, -0.5)
+
+
+def test_operations_are_those_of_the_prompt_once_and_of_every_token() -> None:
+    """Prompts of two tokens; in later rounds a cache has the prefixes."""
+    for searcher in (BestOfN(3), EarlyRejection(4, 2, tokens=1)):
+        [search] = run(searcher, Words(steps=2), policy_parameters=10, scorer_parameters=3)
+        ledger = search.ledger
+        wanted = 2 * 10 * (2 + ledger.policy_tokens) + 2 * 3 * ledger.prm_tokens
+        assert ledger.flops == wanted
+
+
+def test_keys_are_kept_of_all_that_may_go_on() -> None:
+    scorer = Sums()
+    run(EarlyRejection(4, 2, tokens=1), Words(steps=2), scorer=scorer)
+    kept = [item.keep for item in scorer.items]
+    assert kept == [0 if item.over else len(item.tokens) for item in scorer.items]
+    assert 1 in kept  # beginnings of a token
+
+
+def test_a_response_that_was_over_before_keeps_a_token_all_the_same() -> None:
+    """A stop may be found in what was there already; a continuation without tokens cannot be scored."""
+    driver = SearchDriver(Words(), Sums(), blank, DriverSettings())
+    search = driver.start(BestOfN(1), problems(1)[0])
+    search.end_of = lambda response: 0
+    asks = [Ask.of(search, one) for one in search.searcher.ask(search.state)]
+
+    [one] = sampled(asks, Words().expand(expansions_of(asks), [0]), blank)
+    [item] = one.items
+    assert (len(item.tokens), item.step_ends, item.over) == (1, (1,), True)

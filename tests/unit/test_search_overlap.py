@@ -252,3 +252,18 @@ def test_results_over_an_endpoint_are_the_same(algorithm: Any) -> None:
     assert [one.candidates for one in halves] == [one.candidates for one in together]
     for one, other in zip(halves, together, strict=True):
         assert {**one.costs, "seconds": 0} == {**other.costs, "seconds": 0}
+
+
+def test_an_answer_is_read_once_though_its_search_waits_a_tick() -> None:
+    read: list[tuple[int, tuple[int, ...]]] = []
+
+    def count(asked: Any, responses: Any) -> list[str]:
+        read.extend((one.number, tuple(tokens)) for one, tokens in zip(asked, responses, strict=True))
+        return [str(sum(tokens) % 3) for tokens in responses]
+
+    policy = Policy()
+    settings = DriverSettings(overlap=True)
+    driver = SearchDriver(policy, JudgeElsewhere(policy), blank, settings, count)
+    searcher = make_searcher("adaptive_consistency", SearchConfig(), 8, "prod")
+    found = run_searches(searcher, problems(MANY), driver)
+    assert len(read) == sum(len(search.state.finished()) for search in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from math import log
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from airls_ray.search.records import (
     make_record,
     records_table,
 )
-from airls_ray.search.summary import bootstrap_interval, sample_curves, summarise
+from airls_ray.search.summary import bootstrap_interval, flat_share, sample_curves, summarise
 from airls_ray.search.tree import Node, SearchState
 from tests.unit.search_fakes import run
 
@@ -255,3 +256,16 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     rows = summarise([record(0), record(1), record(0, budget=8)])
     draw_curves(tmp_path / "curves.png", rows, "title")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def responses(*rows: tuple[int, float]) -> dict[str, Any]:
+    """A record with leaves of a token and a score each."""
+    return {"leaves": [{"response": [token], "score": score} for token, score in rows]}
+
+
+def test_scores_that_differ_by_rounding_are_flat_and_equal_responses_do_not_count() -> None:
+    flat, told = responses((3, 0.5), (4, 0.50005)), responses((3, 0.5), (4, 0.5002))
+    same = responses((3, 0.5), (3, 0.5))
+    assert flat_share([flat, told]) == 0.5
+    assert flat_share([flat, told, same, responses((3, 0.5)), responses()]) == 0.5
+    assert math.isnan(flat_share([same]))

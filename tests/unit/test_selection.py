@@ -121,3 +121,8 @@ def test_problems_are_counted_once() -> None:
     assert (
         count_problems(stored([("a", 1.0, None, None), ("b", 0.0, None, None), ("a", 0.0, None, None)])) == 2
     )
+
+
+def test_an_outcome_of_one_half_is_wrong() -> None:
+    values = choose_by(stored([("p", 0.5, "a", None), ("p", 0.75, "b", None)]), None)
+    assert values["mean"].tolist() == [0.5]

@@ -367,3 +367,15 @@ def test_a_form_that_labels_cannot_teach_is_refused(field: str, value: Any) -> N
     form = {"parameterisation": "log_prob" if field == "search_score" else "scalar_head", field: value}
     with pytest.raises(ConfigError, match=f"needs prm.{field}="):
         check_form(PRMConfig(**form))
+
+
+def test_a_label_of_one_half_is_that_of_a_wrong_step() -> None:
+    """0.9 of a right step is above 0.05 and 0.1 of two that are not."""
+    table = pa.table({
+        "labels": pa.array([[1.0, 0.5, 0.0]], pa.list_(pa.float32())),
+        "outcome": pa.array([1.0], pa.float32()),
+        "step_truth": pa.array([None], pa.list_(pa.bool_())),
+        "problem_id": ["p"],
+    })  # fmt: skip
+    found = measure_step_scores(table, np.array([0.9, 0.05, 0.1]), "last")
+    assert (found["label_auroc"], found["label_auroc_within"]) == (1.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,9 @@ def test_a_form_without_a_place_for_it_is_refused(changes: dict[str, Any], said:
 def test_an_adversarial_objective_is_refused() -> None:
     with pytest.raises(ConfigError, match="take method=orm"):
         check_text_loss(0.01, HEAD, adversarial=True)
+
+
+def test_the_text_loss_by_hand_with_the_published_beta() -> None:
+    """One solution of 30 nats: -log sigmoid(-0.1 * 30) = log(1 + e^3)."""
+    loss = text_loss(torch.full((3,), -10.0), torch.zeros(3, dtype=torch.int64), 1)
+    assert float(loss) == pytest.approx(math.log1p(math.exp(3.0)), rel=1e-6)

@@ -19,7 +19,7 @@ from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.batches import Sequences
 from airls_ray.learning.engine import MOST_SKIPPED, SkippedUpdates, TorchEngine
 from airls_ray.learning.passes import token_logprobs
-from airls_ray.learning.policy import PolicyUpdate
+from airls_ray.learning.policy import PolicyUpdate, _shares
 from airls_ray.tensors import make_batch, to_packed
 from tests.tiny import make_rollouts, policy_module
 from tests.unit.learning.fakes import (
@@ -299,3 +299,23 @@ def test_the_importance_weight_compares_trainer_and_sampler(folder: Path) -> Non
     expected = (trainer + 1.0).exp().clamp(max=2.0).mean()
     assert metrics["policy/importance_weight"] == pytest.approx(float(expected), abs=1e-5)
     assert metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_samplers_largest_error_may_lie_in_any_share(folder: Path) -> None:
+    """The error is at the last token, which is compared before the first share is."""
+    table = on_policy(folder)
+    packed = to_packed(table["logprobs"])
+    shifted = packed.values.clone()
+    shifted[-1] += 0.5
+    column = pa.ListArray.from_arrays(pa.array(packed.offsets.int().numpy()), pa.array(shifted.numpy()))
+    place = table.column_names.index("logprobs")
+    table = table.set_column(place, ROLLOUTS.field("logprobs"), column)
+    method = MethodConfig(name="grpo", updates_per_iteration=2)
+    metrics = run_policy(TorchEngine(policy_module(folder), learner()), table, method, learner())
+    assert metrics["sync/logprob_difference_max"] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_shares_are_of_consecutive_groups() -> None:
+    """Five groups of two in two updates: the first three, then the others."""
+    shares = _shares(make_rollouts(5, 2), torch.arange(10), 2)
+    assert [share.tolist() for share in shares] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]]

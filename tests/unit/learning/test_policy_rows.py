@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from airls_ray.config.schema import LearnerConfig, MethodConfig
+from airls_ray.learning.batches import Sequences
+from airls_ray.learning.rollout_batches import rollout_batches
 from airls_ray.learning.zero_advantages import zero_advantage_is_zero_gradient
 from airls_ray.objectives.own_loss import CheckedLoss
 from airls_ray.tensors import to_packed
@@ -181,3 +184,17 @@ def test_equal_rows_are_those_of_equal_lists() -> None:
     marks = [row % 3 for row in rows.tolist()]
     marked = list(zip(pairs, marks, strict=True))
     assert first_equal_rows(columns, rows, marks).tolist() == [int(rows[marked.index(one)]) for one in marked]
+
+
+def test_equal_rollouts_are_as_long_as_their_response_however_long_the_prompts_are() -> None:
+    """The longest row, which stands first in a micro-batch, has the shorter response."""
+    table = pa.table({
+        "prompt": [[5] * 9, [6], [6]],
+        "response": [[1], [1, 2, 3], [1, 2, 3]],
+        "step_ends": [[1], [3], [3]],
+    })  # fmt: skip
+    engine: Any = SimpleNamespace(rank=0, world_size=1, device="cpu")
+    (batch,) = rollout_batches(engine, Sequences.of(table), torch.arange(3), 100, "padded", 0)
+    assert batch.rows.tolist() == [0, 1, 2]
+    assert batch.row_offsets.tolist() == [0, 1, 4, 7]
+    assert batch.token_index is not None and batch.token_index.tolist() == [0, 1, 2, 3, 1, 2, 3]
