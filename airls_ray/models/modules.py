@@ -179,6 +179,18 @@ class PolicyModule(_WrappedModel):
         )
 
 
+class _ExactLinear(nn.Linear):
+    """A linear layer of a head, computed in fp32 whatever its weights are.
+
+    A product in bfloat16 has 8 bits: values from 4 to 8 would come in steps of 1/32.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return fp32."""
+        bias = None if self.bias is None else self.bias.float()
+        return nn.functional.linear(hidden.float(), self.weight.float(), bias)
+
+
 class ScalarHeadModule(_WrappedModel):
     """A token classifier with one label (f), or two: with shaping g and the state value h; with an outcome
     head whether a step is right and how the solution ends."""
@@ -186,6 +198,11 @@ class ScalarHeadModule(_WrappedModel):
     def __init__(self, model: Any, *, outcome_beta: float | None = None) -> None:
         """`outcome_beta`: `prm.outcome_head`."""
         super().__init__(model)
+        for layer in model.score.modules():
+            if (
+                type(layer) is nn.Linear
+            ):  # the layer stays: its weights' names, and the hooks that gather them
+                layer.__class__ = _ExactLinear
         self._outcome_beta = outcome_beta
         self.text_head: nn.Module | None = None
         """Output layer of the language model that the backbone was (`airls_ray.models.text_head`); no part of

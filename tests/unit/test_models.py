@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,6 +98,21 @@ def test_the_scalar_head_reads_the_token_and_shaping_reads_the_state_before_it(f
     start, length = len(row["prompt"]), len(row["response"])
     torch.testing.assert_close(f[:length], scores[start:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(h[:length], scores[start - 1 : -1, 1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("head", ["linear", "policy"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_head_is_computed_in_fp32_whatever_its_weights_are(folder: Path, dtype: Any, head: Any) -> None:
+    module = load_prm_module(folder, "scalar_head", dtype, head=head)
+    own = torch.Generator().manual_seed(0)
+    for weight in module.model.score.parameters():
+        weight.data.copy_(torch.randn(weight.shape, generator=own))
+    hidden = torch.randn(500, 32, generator=own).to(getattr(torch, dtype))
+    exact = hidden.double()
+    for number, layer in enumerate(one for one in module.model.score.modules() if hasattr(one, "weight")):
+        bias = None if layer.bias is None else layer.bias.double()
+        exact = torch.nn.functional.linear(exact.relu() if number else exact, layer.weight.double(), bias)
+    torch.testing.assert_close(module.values(hidden).double(), exact[:, 0], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("tie", [False, True])
