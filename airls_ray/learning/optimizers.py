@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from airls_ray.config.schema import LearnerConfig
+from airls_ray.errors import ConfigError
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
 MUON_MOMENTUM = 0.95
 """As published, with Nesterov's step and five Newton-Schulz iterations."""
-_IN_A_LAYER = re.compile(r"\blayers\.\d+\.")
-"""Not any number: a head of two layers has `score.0.weight`."""
+_IN_A_LAYER = re.compile(r"\b(?!score\.)\w+\.\d+\.")
+"""In a numbered list of modules, whatever its name (`layers`, GPT-2's `h`), but not in a head of two layers,
+which has `score.0.weight`."""
 _LAST_SHARE = 0.1
 """What a decayed learning rate keeps: updates never stop having an effect."""
 
@@ -35,12 +37,14 @@ def learning_rate(config: LearnerConfig, update: int) -> float:
 
 
 def make_optimizers(named: Named, config: LearnerConfig) -> list[torch.optim.Optimizer]:
-    """Return PyTorch's own optimisers of a single process: AdamW, or Muon and AdamW."""
+    """Return PyTorch's own optimisers of a single process: AdamW, or Muon and AdamW.
+
+    Raises:
+        ConfigError: Muon is asked for, and there is nothing for it.
+    """
     if config.optimizer == "adamw":
         return [make_adamw([parameter for _, parameter in named], config)]
-    matrices, others = layer_matrices(named)
-    if not matrices:
-        return [make_adamw(others, config)]
+    matrices, others = _for_muon(named)
     muon = torch.optim.Muon(
         matrices,
         lr=learning_rate(config, 0),
@@ -74,6 +78,21 @@ def layer_matrices(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]
     return matrices, others
 
 
+def _for_muon(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """What `layer_matrices` gives.
+
+    Raises:
+        ConfigError: no matrix.
+    """
+    matrices, others = layer_matrices(named)
+    if not matrices:
+        raise ConfigError(
+            "optimizer=muon is for the matrices of a model's numbered layers, and nothing that learns here "
+            "is one: set optimizer=adamw"
+        )
+    return matrices, others
+
+
 def muon_ratio(rows: int, columns: int) -> float:
     """Muon's learning rate over AdamW's for a matrix [rows, columns].
 
@@ -88,8 +107,11 @@ def muon_groups(named: Named, config: LearnerConfig) -> list[dict[str, Any]]:
 
     A group's learning rate is `ratio` times the learner's: DeepSpeed multiplies the update of a tall matrix
     by sqrt(rows / columns), and knows no other factor. Its weight decay goes by the learner's own rate.
+
+    Raises:
+        ConfigError: there is nothing for Muon.
     """
-    matrices, others = layer_matrices(named)
+    matrices, others = _for_muon(named)
     rate = learning_rate(config, 0)
     groups: list[dict[str, Any]] = []
     for (rows, columns), same in groupby(sorted(matrices, key=_shape), key=_shape):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from airls_ray.config import load_config
 from airls_ray.config.schema import LearnerConfig
@@ -63,6 +64,21 @@ def test_a_head_of_two_layers_is_no_matrix_of_a_layer() -> None:
     named = [(name, torch.nn.Parameter(torch.zeros(4, 4))) for name in ("score.0.weight", "model.layers.0.w")]
     matrices, others = layer_matrices(named)
     assert [matrices, others] == [[named[1][1]], [named[0][1]]]
+
+
+def test_the_layers_may_have_another_name() -> None:
+    sizes = {"n_layer": 2, "n_embd": 8, "n_head": 2, "vocab_size": 20, "n_positions": 8}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=1))
+    matrices, others = layer_matrices(model.named_parameters())
+    assert len(matrices) == 2 * 4  # two of attention, two behind it
+    assert [one.shape[0] for one in others if one.ndim == 2] == [20, 8]  # embeddings of words and places
+
+
+def test_muon_without_a_matrix_is_refused() -> None:
+    named = [("score.0.weight", torch.nn.Parameter(torch.zeros(4, 4)))]
+    for make in (make_optimizers, muon_groups):
+        with pytest.raises(ConfigError, match=r"optimizer=muon is for the matrices .*: set optimizer=adamw"):
+            make(named, MUON)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 256), (256, 64), (128, 128)])
