@@ -8,12 +8,12 @@ from torch import Tensor
 
 from airls_ray.config.schema import PRMConfig
 from airls_ray.data.schemas import STEP_SCORES
-from airls_ray.learning.batches import Sequences, part_table, take_values
+from airls_ray.learning.batches import Sequences, part_table
 from airls_ray.learning.engine import ForwardEngine, resolve_layout
 from airls_ray.learning.passes import computed_once
 from airls_ray.objectives.airl import reduce_to_steps, shape_rewards
 from airls_ray.objectives.distillation import distillation_rewards
-from airls_ray.tensors import PackedColumn, TokenBatch, make_batch, to_packed
+from airls_ray.tensors import PackedColumn, TokenBatch, to_packed
 
 
 def action_values(
@@ -86,23 +86,30 @@ def score_steps(
         resolve_layout(config.learner.layout, engine),
         pad_id,
     )
-    # All rows at once, on the CPU: no model is asked any more.
-    batch = make_batch(sequences.prompt, sequences.response, sequences.step_ends, rows, "packed", pad_id)
-    f = take_values(actions, batch)
-    log_base, log_pi = (_per_action(take_values(column, batch), batch, config) for column in (base, own))
+    # All rows at once, on the CPU: no model is asked any more, so a token needs no more than its step.
+    steps = sequences.step_ends.take(rows)
+    tokens = _step_tokens(steps)
+    step_index = torch.repeat_interleave(torch.arange(tokens.numel()), tokens)
+
+    def per_step(of_tokens: Tensor) -> Tensor:
+        return reduce_to_steps(of_tokens, step_index, tokens.numel(), config.step_reduction)
+
+    f, log_base, log_pi = (column.take(rows).values for column in (actions, base, own))
+    if config.action == "step":
+        log_base, log_pi = per_step(log_base), per_step(log_pi)
     if config.reward_unit == "token":
         rewards = step_rewards(f, log_base, log_pi, config, log_odds_scale)
-    f, log_base, log_pi = (_per_step(values, batch, config) for values in (f, log_base, log_pi))
+    if config.action == "token":
+        f, log_base, log_pi = per_step(f), per_step(log_base), per_step(log_pi)
     if config.reward_unit == "step":
         rewards = step_rewards(f, log_base, log_pi, config, log_odds_scale)
     if config.search_score == "reference_ratio":
         log_pi = log_base
-    tokens = torch.bincount(batch.step_index, minlength=batch.steps)
-    steps = _step_offsets(batch)
+    reward_offsets = own.take(rows).offsets if config.reward_unit == "token" else steps.offsets
     columns = {
-        "rewards": PackedColumn(rewards, batch.row_offsets if config.reward_unit == "token" else steps),
-        "values": PackedColumn(f, steps),
-        "scores": PackedColumn(search_scores(f, log_pi, tokens, config), steps),
+        "rewards": PackedColumn(rewards, reward_offsets),
+        "values": PackedColumn(f, steps.offsets),
+        "scores": PackedColumn(search_scores(f, log_pi, tokens, config), steps.offsets),
     }
     return part_table(rows, columns, STEP_SCORES)
 
@@ -135,12 +142,6 @@ def _per_action(log_probs: Tensor, batch: TokenBatch, config: PRMConfig) -> Tens
     return reduce_to_steps(log_probs, batch.step_index, batch.steps, config.step_reduction)
 
 
-def _per_step(values: Tensor, batch: TokenBatch, config: PRMConfig) -> Tensor:
-    if config.action == "step":
-        return values
-    return reduce_to_steps(values, batch.step_index, batch.steps, config.step_reduction)
-
-
 def search_scores(f: Tensor, log_pi: Tensor, tokens: Tensor, config: PRMConfig) -> Tensor:
     """Scores in [0, 1] of steps for search: float64 [S]; what they are says `PRMConfig.score_kind`.
 
@@ -166,7 +167,10 @@ def search_scores(f: Tensor, log_pi: Tensor, tokens: Tensor, config: PRMConfig) 
     return (log_density / tokens if config.score_kind == "token_mean" else log_density).exp()
 
 
-def _step_offsets(batch: TokenBatch) -> Tensor:
-    """int64 [B + 1]: steps of row b are offsets[b]:offsets[b + 1]."""
-    counts = torch.bincount(batch.step_rows, minlength=batch.rows.numel())
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+def _step_tokens(ends: PackedColumn) -> Tensor:
+    """int64 [S]: tokens of each step, from the steps' exclusive ends in their responses."""
+    ends_of_all = ends.values.to(torch.int64)
+    tokens = ends_of_all.diff(prepend=ends_of_all.new_zeros(1))
+    first = ends.offsets[:-1][ends.lengths > 0]
+    tokens[first] = ends_of_all[first]
+    return tokens
