@@ -164,7 +164,8 @@ class PolicyLearner(Learner):
         table = graded_rollouts(rollouts, grades)
         scored = merge_parts(resolve(scores)) if scores else None
         temperature = self._config.rollout.temperature
-        reader = PolicyReader(self._engine, self._learner, self._codec, temperature)
+        context = self._config.model.context_tokens
+        reader = PolicyReader(self._engine, self._learner, self._codec, temperature, context)
         longest = self._config.rollout.max_response_tokens
         update = PolicyUpdate(
             self._engine,

@@ -26,6 +26,7 @@ def answer_gains(
     *,
     temperature: float,
     pad_id: int,
+    context_tokens: int,
 ) -> Tensor:
     """Return p_t - p_{t-1} of every step t but the last; p = exp(mean log pi(answer | steps to t, intro)).
 
@@ -40,11 +41,13 @@ def answer_gains(
         learner: micro-batches and layout.
         temperature: the sampler's.
         pad_id: padding token.
+        context_tokens: most tokens of beginning, intro and answer. The gain of a step behind which they would
+            be more is 0: the model may have no positions for them.
 
     Returns:
         float64 [S], in [-1, 1], 0 at the last step of a rollout. The same on every rank.
     """
-    table, owners, steps = _beginnings(rollouts, answers, intro)
+    table, owners, steps = _beginnings(rollouts, answers, intro, context_tokens)
     gains = torch.zeros(to_packed(rollouts["step_ends"]).values.numel(), dtype=torch.float64)
     if not table.num_rows:
         return gains
@@ -56,9 +59,10 @@ def answer_gains(
 
 
 def _beginnings(
-    rollouts: pa.Table, answers: Sequence[Sequence[int]], intro: Sequence[int]
+    rollouts: pa.Table, answers: Sequence[Sequence[int]], intro: Sequence[int], context_tokens: int
 ) -> tuple[pa.Table, Tensor, Tensor]:
-    """The answers as responses to each beginning: the prompt alone, and with the steps to each but the last.
+    """The answers as responses to each beginning that leaves them room: the prompt alone, and with the steps
+    to each but the last.
 
     Returns:
         A table of the columns that a forward pass reads; its rows' rollouts, and the steps that come next (of
@@ -70,7 +74,10 @@ def _beginnings(
     first = 0
     columns = [rollouts[name].to_pylist() for name in ("prompt", "response", "step_ends")]
     for row, (prompt, response, ends) in enumerate(zip(*columns, strict=True)):
+        room = context_tokens - len(prompt) - len(intro) - len(answers[row])
         for number, end in enumerate([0, *ends[:-1]] if len(answers[row]) and len(ends) > 1 else []):
+            if end > room:
+                break
             prompts.append(np.array([*prompt, *response[:end], *intro], np.int32))
             owners.append(row)
             steps.append(first + number)

@@ -26,6 +26,8 @@ class PolicyReader:
     """The policy's."""
     temperature: float
     """The sampler's."""
+    context_tokens: int
+    """Most tokens that it reads at once."""
 
     def mean_logprobs_alone(self, method: MethodConfig, rollouts: pa.Table) -> Tensor | None:
         """Mean log-probabilities of the responses behind an empty problem; None where no term needs them."""
@@ -63,4 +65,5 @@ class PolicyReader:
             self.learner,
             temperature=self.temperature,
             pad_id=self.codec.pad_id,
+            context_tokens=self.context_tokens,
         )

@@ -64,10 +64,40 @@ def test_the_gains_of_many_steps_are_the_models_own(folder: Path, steps: int) ->
     answers = [[] if row % 7 == 3 else [2 + row % 9, 4, 5][: 1 + row % 3] for row in range(60)]
     engine = TorchEngine(policy_module(folder), learner())
     config = learner(tokens_per_microbatch=60)
-    found = answer_gains(engine, table, answers, INTRO, config, temperature=TEMPERATURE, pad_id=0)
+    found = answer_gains(
+        engine, table, answers, INTRO, config, temperature=TEMPERATURE, pad_id=0, context_tokens=256
+    )
     wanted = in_a_loop(folder, table, answers, INTRO)
     assert found.tolist() == pytest.approx(wanted, abs=1e-6)
     assert steps == 1 or max(map(abs, wanted)) > 1e-3
+
+
+def test_where_the_answer_has_no_room_behind_a_step_there_is_no_gain(folder: Path) -> None:
+    table = make_rollouts(4, 2, steps=3)
+    answers = [[2, 4]] * 8
+    engine = TorchEngine(policy_module(folder), learner())
+    prompts, responses, ends = (table[name].to_pylist() for name in ("prompt", "response", "step_ends"))
+    sizes = [
+        len(prompt) + end + 4 for prompt, at in zip(prompts, ends, strict=True) for end in [*at[:-1], 999]
+    ]
+    limit = sorted(sizes)[len(sizes) // 3]
+
+    seen: list[int] = []
+    forward = engine.forward
+
+    def watched(inputs: dict[str, torch.Tensor], **options: Any) -> Any:
+        seen.append(inputs["input_ids"].shape[1])
+        return forward(inputs, **options)
+
+    engine.forward = watched  # type: ignore[method-assign]
+    found = answer_gains(
+        engine, table, answers, INTRO, learner(), temperature=TEMPERATURE, pad_id=0, context_tokens=limit
+    )
+    whole = in_a_loop(folder, table, answers, INTRO)
+    wanted = [gain if size <= limit else 0.0 for gain, size in zip(whole, sizes, strict=True)]
+    assert found.tolist() == pytest.approx(wanted, abs=1e-6)
+    assert 0 < sum(gain != 0 for gain in wanted) < sum(gain != 0 for gain in whole)
+    assert max(seen) <= limit and len(responses) == 8
 
 
 def test_texts_of_problems_become_the_answers_of_their_rollouts(tmp_path: Path) -> None:
@@ -79,7 +109,7 @@ def test_texts_of_problems_become_the_answers_of_their_rollouts(tmp_path: Path) 
     ]
     problems = pa.Table.from_arrays(columns, schema=PROBLEMS)
     table = make_rollouts(2, 2)
-    reader = PolicyReader(TorchEngine(policy_module(folder), learner()), learner(), codec, TEMPERATURE)
+    reader = PolicyReader(TorchEngine(policy_module(folder), learner()), learner(), codec, TEMPERATURE, 256)
     found = reader.answer_gains(table, problems, "\n#### ")
     byte = {text: codec.encode_trace(text)[:-1] for text in ("7", "21", "\n#### ")}
     assert [len(byte[text]) for text in ("7", "21")] == [1, 2]
