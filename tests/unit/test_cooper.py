@@ -177,3 +177,15 @@ def test_a_prm_of_log_ratios_has_no_use_for_them(own_policy: Path, tmp_path: Pat
     )
     with pytest.raises(ConfigError, match="the labelled rollouts have no log-probabilities of the policy"):
         train_prm(settings, own_policy, tmp_path / "out")
+
+
+def test_every_try_spoils_otherwise(own_policy: Path) -> None:
+    task = make_task(Config().task)
+    codec, tried = TextCodec.from_folder(own_policy, task), []
+
+    def judge(problems: Any, responses: Any, ends: Any) -> list[tuple[float, None]]:
+        tried.append([tuple(one) for one in responses])
+        return [(1.0, None)] * len(problems)
+
+    add_spoiled(right_and_wrong(codec, ProblemStream(task, "train", 5).take(10)), codec, judge, 0, 64)
+    assert len(tried) == 3 and tried[0] != tried[1] != tried[2] != tried[0]

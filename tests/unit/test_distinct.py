@@ -83,3 +83,11 @@ def test_equal_rollouts_of_two_policies_keep_their_own_importance_weights() -> N
     apart = replace(same, objective=ObjectiveConfig(name="repirl"), logprobs=logprobs)
     assert merge_equal_sequences(same).rows.tolist() == [0]
     assert merge_equal_sequences(apart).rows.tolist() == [0, 2]
+
+
+def test_equal_traces_are_one_whatever_their_log_probabilities() -> None:
+    """Traces have no importance weights, so what sampled them does not matter."""
+    same = batch([A, A], [True, True], [[0.1, 0.1]] * 2)
+    logprobs = column([[-1.0] * 4, [-2.0] * 4], torch.float32)
+    apart = replace(same, objective=ObjectiveConfig(name="repirl"), logprobs=logprobs)
+    assert merge_equal_sequences(apart).rows.tolist() == [0]

@@ -17,7 +17,7 @@ from actors.train.tracking import LoopState
 from airls_ray.config import Config, load_config
 from airls_ray.data.schemas import GRADES, STEP_SCORES
 from airls_ray.errors import ConfigError
-from airls_ray.evaluation.scorers import SearchResult, measure_evaluation
+from airls_ray.evaluation.scorers import SearchResult, _spread, measure_evaluation
 from airls_ray.runs.best_metric import best_metric_warning, check_best_metric, evaluation_names
 from airls_ray.runs.early_stop import early_stop
 from airls_ray.runs.run_folder import RunFolder
@@ -272,3 +272,10 @@ def test_the_summary_says_that_and_why_the_run_ended_early(
         stopped = summary["stopped_early"]
         assert (stopped["iteration"], stopped["best_iteration"], stopped["best"]) == (6, 2, 0.6)
         assert stopped["sentence"].startswith("Stopped early after iteration 6: evaluation/accuracy was best")
+
+
+def test_the_spread_of_scores_is_that_within_problems() -> None:
+    """Two problems of which one is easy to the PRM: nothing tells the rollouts of either apart."""
+    groups = np.array([0, 0, 1, 1])
+    assert _spread(np.array([0.9, 0.9, 0.1, 0.1]), np.arange(5), groups) == pytest.approx(0.0, abs=1e-12)
+    assert _spread(np.array([0.4, 0.2, 0.1, 0.1]), np.arange(5), groups) == pytest.approx((0.1 + 0.0) / 2)

@@ -16,6 +16,7 @@ from airls_ray.errors import DoorError
 from airls_ray.learning.try_step_labels import try_label_rule
 from airls_ray.objectives.step_loss import StepLossInputs, StepNormaliser, known_to
 from airls_ray.prm.label_rule import LabelRule
+from airls_ray.prm.label_rules import relative_progress
 from airls_ray.prm.scores import step_rewards
 
 Solution = tuple[int, list[int]]
@@ -218,3 +219,23 @@ def test_an_option_that_cannot_be_is_one_sentence(name: str, options: dict[str, 
     with pytest.raises(DoorError, match=rf"^supervised_prm\.labels: .*{said}") as caught:
         try_label_rule(LabelRuleConfig(name=name, options=options))
     assert "\n" not in str(caught.value)
+
+
+def progress(values: list[float], start: float = 1.0, **options: Any) -> list[float]:
+    """Labels of one solution whose problem is right in a share `start` of its rollouts."""
+    place = np.arange(len(values))
+    group = np.zeros(1, dtype=np.int64)
+    found = relative_progress.label(
+        np.array(values), place, np.array([start]), group, np.zeros(len(values), dtype=np.int64), **options
+    )
+    return found.tolist()
+
+
+def test_a_step_of_a_solution_that_is_lost_is_bad_though_it_loses_nothing_more() -> None:
+    assert progress([0.5, 0.0, 0.0], start=0.5) == [1.0, 0.0, 0.0]
+
+
+def test_a_step_just_at_the_threshold_is_bad_with_strict_also_where_the_product_is_rounded() -> None:
+    """0.7 * 10/15 is 7/15, and a rounding below it."""
+    assert 7 / 15 > 0.7 * (10 / 15)
+    assert progress([10 / 15, 7 / 15], start=10 / 15, least=0.7, strict=True) == [1.0, 0.0]

@@ -228,3 +228,12 @@ def test_a_reward_sees_the_prompt_that_the_part_gave(details: dict[str, Any], se
         row_of(GradeRequest("asked", "2", json.dumps(one), "2"), 1.0).prompt for one in (wrapped, details)
     ]
     assert asked == ["1+1=", seen]
+
+
+def test_a_part_whose_label_begins_anothers_has_its_own_problems_alone() -> None:
+    rollouts = pa.table({"problem_id": ["a/1", "ab/1", "ab/2"]})
+    grades = pa.table({"outcome": [1.0, 0.0, 0.0]})
+    assert outcomes_by_part(rollouts, grades, ["a", "ab"]) == {
+        **{"outcome/a": 1.0, "share/a": pytest.approx(1 / 3)},
+        **{"outcome/ab": 0.0, "share/ab": pytest.approx(2 / 3)},
+    }

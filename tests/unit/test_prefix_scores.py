@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from airls_ray.config.schema import PRMConfig
 from airls_ray.models.load import load_prm_module
-from airls_ray.prm.prefix_scores import PrefixScorer
+from airls_ray.prm.prefix_scores import PrefixScorer, _batches
 from airls_ray.search.scoring import Continuation
 
 PROMPT = (5, 6, 7)
@@ -199,3 +201,36 @@ def test_equal_siblings_are_computed_once(folder: Path) -> None:
     assert one.computed_tokens == 11
     for at, other in enumerate((0, 1, 0, 1, 0)):
         assert found[at] == pytest.approx(alone[other], rel=1e-5)
+
+
+def kept(*tokens: int) -> Continuation:
+    return Continuation(PROMPT, tokens, (len(tokens),), (-1.0,), keep=len(tokens))
+
+
+def child(*tokens: int) -> Continuation:
+    return Continuation((*PROMPT, *tokens), (9,), (1,), (-1.0,))
+
+
+def test_the_prefix_that_was_used_longest_ago_is_dropped_first(folder: Path) -> None:
+    """Three prefixes of five tokens in a cache of two: the second one goes, for the first was used again."""
+    one = scorer(folder, cache_tokens=10)
+    one.score([kept(2, 3)])
+    one.score([kept(4, 5)])
+    assert one.score([child(2, 3)])[1] == [2]
+    one.score([kept(6, 7)])
+    assert one.score([child(2, 3)])[1] == [2]
+    assert one.score([child(4, 5)])[1] == [6]
+
+
+def test_no_more_tokens_are_cached_than_are_allowed(folder: Path) -> None:
+    one = scorer(folder, cache_tokens=9)
+    for tokens in ((2, 3), (4, 5), (6, 7)):
+        one.score([kept(*tokens)])
+    assert [one.score([child(*tokens)])[1] for tokens in ((2, 3), (4, 5), (6, 7))] == [[6], [6], [2]]
+
+
+def test_no_batch_is_above_the_budget_with_its_padding() -> None:
+    """Rows of 3 tokens and 4 cached ones: two of them fit into 20, and a row of 30 stands alone."""
+    short, long = SimpleNamespace(cached=4, fed=(0,) * 3), SimpleNamespace(cached=10, fed=(0,) * 20)
+    rows: list[Any] = [*[short] * 5, long]
+    assert _batches(range(6), rows, 20) == [[0, 1], [2, 3], [4], [5]]

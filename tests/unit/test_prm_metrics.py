@@ -341,3 +341,22 @@ def test_without_beginnings_their_ranks_are_not_measured() -> None:
 def test_a_missing_score_is_an_error() -> None:
     with pytest.raises(ValueError, match="solution 0 has 1 scores for 2 steps"):
         measure_step_rows([row([True, True])], [[0.5]])
+
+
+LATE = [("b", 0, 1, [0.9, 0.1, 0.2, 0.3]), ("b", 1, -1, [0.9])]
+
+
+"""0.15, 0.25 and 0.6 find the wrong step at 0.1: what is behind it does not count."""
+
+
+def test_of_thresholds_that_are_as_good_the_middle_one_is_taken() -> None:
+    data = traces([*LATE, ("a", 2, -1, [0.5])])
+    assert cross_fitted(data)[1]["a"] == pytest.approx(0.25)
+
+
+def test_a_subset_has_no_part_in_its_threshold_though_its_scores_are_of_the_same_scale() -> None:
+    """Of subset a 0.6 would be the best by far."""
+    data = traces([*LATE, *ideal("a", 12, 0.5, 0.9)])
+    assert cross_fitted(data)[1]["a"] == pytest.approx(0.25)
+    other = replace(data, first_error=np.where(data.subsets == "a", -1, data.first_error))
+    assert cross_fitted(other)[1]["a"] == pytest.approx(0.25)

@@ -240,3 +240,9 @@ def test_a_table_with_all_log_probabilities_keeps_them() -> None:
     assert {value for row in fill_logprobs(stored().rollouts)["logprobs"].to_pylist() for value in row} == {
         0.0
     }
+
+
+def test_there_are_no_more_updates_than_problems() -> None:
+    """Eight rollouts of two problems, two an update: no problem is cut, and no update is empty."""
+    plan = plan_problem_updates(["a"] * 4 + ["b"] * 4, ["a", "b"], 2, 0)
+    assert sorted(part.tolist() for part in plan) == [[0, 1, 2, 3], [4, 5, 6, 7]]

@@ -18,7 +18,7 @@ from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
 from airls_ray.evaluation.selection import trace_log_scores
 from airls_ray.learning.engine import TorchEngine
 from airls_ray.learning.passes import token_logprobs
-from airls_ray.prm.batch import PRMBatch, PRMSource, build_prm_batch
+from airls_ray.prm.batch import PRMBatch, PRMSource, _weights, build_prm_batch, traits_of_learning
 from airls_ray.prm.scores import score_steps
 from airls_ray.prm.update import update_prm
 from tests.tiny import make_policy_folder, make_rollouts, make_traces, policy_module, prm_module
@@ -316,3 +316,32 @@ def test_a_ceiling_skips_every_objective(folder: Path) -> None:
         assert lowest > 0.5, objective
         ceiling = settings(parameterisation="log_prob", accuracy_ceiling=0.5, learner=WHOLE)
         assert learn(engine, batch, ceiling)["prm/skipped"] == 1.0, objective
+
+
+def test_a_rollout_without_actions_takes_no_weight_from_the_others() -> None:
+    lengths, none = torch.tensor([2, 0, 1]), torch.zeros(3, dtype=torch.int64)
+    traits = traits_of_learning(ObjectiveConfig(name="prime"))
+    weights = _weights(none, torch.tensor([True, False, False]), lengths, PRMConfig(), traits)
+    assert weights.tolist() == [0.25, 0.25, 0.5]
+
+
+def test_outcomes_that_come_beside_the_rollouts_sort_them() -> None:
+    """All right by the column beside them, whatever the rollouts' own says."""
+    rollouts, empty = make_rollouts(2, 2), TOKEN_LOGPROBS.empty_table()
+    given = pa.chunked_array([pa.array([1.0] * 4, pa.float32())])
+    source = PRMSource(rollouts, TRACES.empty_table(), empty, rollouts.select(["logprobs"]), given)
+    batch = build_prm_batch([source], settings(parameterisation="log_prob"), ObjectiveConfig(name="prime"))
+    assert batch.is_expert.tolist() == [True] * 4
+    assert rollouts["outcome"].to_pylist() != [1.0] * 4
+
+
+def test_a_ceiling_skips_only_where_both_accuracies_are_above_it(folder: Path) -> None:
+    """At the ceiling itself, and with one of the classes above it, the PRM learns."""
+    config = settings(discriminator="gail", reward="f", learner=WHOLE)
+    batch = batch_of(folder, config, "airl")
+    first = learn(engine_of(folder, config), batch, config)
+    low, high = sorted((first["prm/expert_accuracy"], first["prm/policy_accuracy"]))
+    assert low < high
+    for ceiling, skipped in ((low, 0.0), ((low + high) / 2, 0.0), (low - 1e-3, 1.0)):
+        changed = config.model_copy(update={"accuracy_ceiling": ceiling})
+        assert learn(engine_of(folder, changed), batch, changed)["prm/skipped"] == skipped

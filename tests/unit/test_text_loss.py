@@ -155,3 +155,18 @@ def test_the_text_loss_by_hand_with_the_published_beta() -> None:
     """One solution of 30 nats: -log sigmoid(-0.1 * 30) = log(1 + e^3)."""
     loss = text_loss(torch.full((3,), -10.0), torch.zeros(3, dtype=torch.int64), 1)
     assert float(loss) == pytest.approx(math.log1p(math.exp(3.0)), rel=1e-6)
+
+
+def test_a_solution_with_a_label_of_one_half_is_not_right_where_no_outcome_is_known() -> None:
+    table = labelled()
+    for name, values in (
+        ("outcome", [None] * table.num_rows),
+        (
+            "labels",
+            [[0.5 if row == 1 else 1.0] * len(one) for row, one in enumerate(table["labels"].to_pylist())],
+        ),
+    ):
+        at = table.column_names.index(name)
+        table = table.set_column(at, table.field(at), pa.array(values, table.field(at).type))
+    right = LabelledSequences.of(table).right.tolist()
+    assert right == [row != 1 for row in range(table.num_rows)]
