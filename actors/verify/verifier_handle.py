@@ -63,6 +63,14 @@ class VerifierHandle:
         self._attempts = attempts if restart is not None else 1
         self._restarting = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock: the endpoint's replica gets a copy, with threads of its own."""
+        return {name: value for name, value in vars(self).items() if name != "_restarting"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """With a lock of this process."""
+        vars(self).update(state, _restarting=threading.Lock())
+
     def grade(self, rollouts: Refs, problems: pa.Table, *, learning: bool = False) -> Any:
         """Reference to the grades (schema GRADES; with `learning` also the columns beside them)."""
         more = (True,) if learning else ()

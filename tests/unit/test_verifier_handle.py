@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,13 @@ def test_one_death_of_the_verifier_is_one_restart_though_two_threads_find_out(
     fake.meanwhile = lambda: handle.grade([], None)  # type: ignore[arg-type]
     assert handle.call("summarise") is fake.started[1]
     assert fake.killed == fake.started[:1] and len(fake.started) == 2
+
+
+def test_a_copy_in_another_process_starts_the_verifier_again_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Cluster(monkeypatch)
+    copy = pickle.loads(pickle.dumps(VerifierHandle(None, 1.0, restart=None)))
+    vars(copy).update(_handle=fake.start(), _make=fake.start, _attempts=2)
+    assert copy.call("summarise") is fake.started[1]
 
 
 def test_one_death_of_the_reference_server_is_one_restart_though_two_threads_find_out(
