@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
+from airls_ray.config.schema import PRMConfig
 from airls_ray.objectives.airl import (
     DiscriminatorInputs,
     class_weights,
@@ -14,6 +15,7 @@ from airls_ray.objectives.airl import (
     shape_rewards,
     step_logits,
 )
+from airls_ray.prm.objectives.airl import AIRLObjective
 
 
 def inputs(logits: list[float], labels: list[float], weights: list[float]) -> DiscriminatorInputs:
@@ -254,3 +256,12 @@ def test_shaping_telescopes_to_minus_the_first_potential() -> None:
 def test_shaping_by_hand() -> None:
     f = shape_rewards(torch.tensor([1.0, 1.0, 1.0]), torch.tensor([2.0, 5.0, 7.0]), torch.tensor([0, 0, 1]))
     assert f.tolist() == [4.0, -4.0, -6.0]
+
+
+def test_metrics_of_the_discriminator_are_means_by_weight() -> None:
+    sums = {"expert_weight": 0.5, "policy_weight": 1.5, "expert_correct": 0.25, "policy_correct": 0.3}
+    more = {"entropy": 1.0, "logit_abs": 3.0, "expert_steps": 3.0, "policy_steps": 1.0}
+    assert AIRLObjective(PRMConfig()).metrics({**sums, **more}) == pytest.approx({
+        "prm/expert_accuracy": 0.5, "prm/policy_accuracy": 0.2,
+        "prm/entropy": 0.5, "prm/logit_abs_mean": 1.5, "prm/expert_share": 0.75,
+    })  # fmt: skip

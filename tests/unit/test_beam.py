@@ -9,7 +9,7 @@ from airls_ray.search.best_of_n import BestOfN
 from airls_ray.search.early_rejection import EarlyRejection
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import Child, Node, SearchState
-from tests.unit.search_fakes import letters_of, oracle, run
+from tests.unit.search_fakes import FakeTree, letters_of, oracle, run
 
 TREES: list[Searcher] = [
     Beam(8, 4),
@@ -163,3 +163,14 @@ def test_a_kept_step_that_was_over_goes_on_beside_those_that_had_to_be_finished(
     assert [(one.want.node, one.want.count, one.want.max_tokens) for one in searcher.ask(state)] == [
         (1, 2, 2), (5, 2, 2),
     ]  # fmt: skip
+
+
+def test_every_round_looks_ahead() -> None:
+    searcher, tree, rounds = Beam(4, 2, lookahead=2), FakeTree(max_steps=4, end=0.0), 0
+    state = searcher.start(3)
+    while asks := searcher.ask(state):
+        rounds += 1
+        assert {ask.want.lookahead for ask in asks} == {2}
+        for ask in asks:
+            searcher.tell(state, ask.ticket, tree.answer(state, ask))
+    assert rounds == 4

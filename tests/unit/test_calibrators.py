@@ -234,3 +234,7 @@ def test_a_run_folder_names_the_file_from_anywhere(tmp_path: Path, monkeypatch: 
 def test_the_pilot_is_no_larger_than_the_width() -> None:
     state = run_search(InstanceAdaptive(2, pilot=4, aggregate="last"), score=lambda response: 0.5)
     assert len(state.finished()) == 2
+
+
+def test_a_problem_with_just_so_many_responses_teaches() -> None:
+    assert fit_records(records(), "isotonic", pilot=8).problems == 40

@@ -66,3 +66,9 @@ def test_the_help_names_both_files_as_its_text_does(capsys):
     assert cli.run(["data", "contamination", "--help"]) == 0
     said = capsys.readouterr().out
     assert "{TRAIN} {TEST}" in said and "SOURCE" not in said.partition("Arguments")[0]
+
+
+def test_half_of_the_ngrams_is_counted_as_half() -> None:
+    """Two n-grams, of which the training row has one."""
+    found = find_contamination(texts(words(0, 5)), texts(words(0, 4) + " x"), 4)
+    assert (found.overlapping, found.half) == (1, 1)

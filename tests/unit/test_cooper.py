@@ -189,3 +189,11 @@ def test_every_try_spoils_otherwise(own_policy: Path) -> None:
 
     add_spoiled(right_and_wrong(codec, ProblemStream(task, "train", 5).take(10)), codec, judge, 0, 64)
     assert len(tried) == 3 and tried[0] != tried[1] != tried[2] != tried[0]
+
+
+def test_half_an_outcome_is_a_wrong_solution(own_policy: Path) -> None:
+    task = make_task(Config().task)
+    codec = TextCodec.from_folder(own_policy, task)
+    table = right_and_wrong(codec, ProblemStream(task, "train", 5).take(3))
+    found = add_spoiled(table, codec, lambda problems, *_: [(0.5, None)] * len(problems), 0, 64)
+    assert found["outcome"].to_pylist()[table.num_rows :] == [0.5, 0.5]

@@ -252,3 +252,8 @@ def test_a_teacher_that_cannot_judge_what_the_policy_says_is_refused(
     teacher = text_model(tmp_path / "teacher", **changes)
     with pytest.raises(ModelError, match=words):
         start(text_model(tmp_path / "policy"), teacher)
+
+
+def test_a_teacher_of_the_policys_own_vocabulary_is_taken(tmp_path: Path) -> None:
+    policy = text_model(tmp_path / "policy")
+    assert start(policy, text_model(tmp_path / "teacher")) == str(policy)

@@ -16,6 +16,8 @@ from airls_ray.grading.pool import GradeRequest, GradeResult, GraderPool
 from airls_ray.grading.table import results_to_table
 from airls_ray.tasks.answers import after_hash, announced, last_boxed
 from airls_ray.tasks.math_grader import grade_math, read_response
+from tests.tiny import make_rollouts
+from tests.unit.test_advantages import grades_of
 
 DATA = Path(os.environ.get("AIRLS_RAY_TEST_DATA", "nowhere"))
 
@@ -191,3 +193,9 @@ def test_verdicts_on_gsm8k_solutions_are_those_that_were_published():
         != solution["is_correct"]
     ]
     assert differing == []
+
+
+def test_half_an_outcome_solves_no_problem() -> None:
+    rollouts = make_rollouts(2, 2)
+    grades = grades_of(rollouts).set_column(0, "outcome", pa.array([0.5, 0.5, 0.75, 0.0], pa.float32()))
+    assert summarise_rollouts(rollouts, grades)["groups/solved_share"] == 0.5

@@ -16,7 +16,7 @@ from airls_ray.search.mcts import MCTS, step_priors
 from airls_ray.search.mcts_tree import Tree
 from airls_ray.search.tree import ROOT, Child, Node, SearchState
 from tests.unit.search_fakes import FakeTree
-from tests.unit.test_mcts import step, tell
+from tests.unit.test_mcts import step, tell, whole
 
 FEW_LETTERS = FakeTree(letters=2, step_tokens=1, max_steps=4, end=0.4)
 """Siblings are often equal, and nodes close soon and are widened."""
@@ -139,3 +139,14 @@ def test_a_response_that_is_over_does_not_repeat_a_step_of_the_same_tokens() -> 
     state = mcts.start(0)
     tell(mcts, state, step(0.5, token=7), step(0.5, "length", token=7))
     assert mcts.leaves(state) == [2]
+
+
+def test_a_response_costs_all_its_steps() -> None:
+    """Two steps from the root, and a response of three steps behind the first."""
+
+    mcts = MCTS(8, expansion=2, selection="uct", aggregate="last", value="rollout")
+    state = mcts.start(0)
+    tell(mcts, state, step(0.9), step(0.1))
+    tell(mcts, state, whole(0.5, 0.5, 0.5))
+    tree = Tree.of(state)
+    assert (tree.steps, tree.lengths) == (5, [0, 1, 1, 4])

@@ -119,3 +119,9 @@ def test_prmbench_counts_equal_plain_counting(threshold: float) -> None:
     assert overall["negative_f1"] == pytest.approx(
         2 * negative_precision * negative_recall / (negative_precision + negative_recall)
     )
+
+
+def test_a_step_that_scores_the_threshold_is_called_right() -> None:
+    """Otherwise than in the benchmark's program, as the module says."""
+    overall = measure_prmbench(changed([("circular", -1, [1, 0], [0.5, 0.5])]), draws=2)["overall"]
+    assert (overall["accuracy_right"], overall["accuracy_wrong"]) == (1.0, 0.0)

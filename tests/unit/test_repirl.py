@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from airls_ray.config.schema import PRMConfig
 from airls_ray.objectives.repirl import (
     effective_sample_size,
     log_weights,
     repirl_loss,
     weight_multipliers,
 )
+from airls_ray.prm.objective import RowSums
+from airls_ray.prm.objectives.repirl import RepirlObjective
 
 TOKENS, LENGTH = 3, 3
 
@@ -180,3 +183,17 @@ def test_a_cap_below_the_mean_weight_makes_all_weights_equal() -> None:
     """The mean factor is 1, so no cap can be below: the total weight stays."""
     logs, base = torch.tensor([2.0, 0.0, -1.0]), torch.full((3,), 1 / 3)
     assert weight_multipliers(logs, base, max_weight=0.5).tolist() == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_the_sets_of_weights_are_the_problems_that_have_a_failed_rollout() -> None:
+    """Of three problems the last one has a trace alone."""
+    objective = RepirlObjective(PRMConfig.model_validate({"repirl": {"weight_scope": "problem"}}))
+    objective.prepare(RowSums(
+        phi=torch.zeros(3), log_pi=torch.zeros(3), lengths=torch.ones(3, dtype=torch.int64),
+        policy_weights=torch.tensor([0.25, 0.25, 0.0], dtype=torch.float64),
+        problems=torch.arange(3), rollouts=2,
+    ))  # fmt: skip
+    sums = {name: 0.0 for name in ("expert_value", "policy_value", "expert_correct", "policy_correct")}
+    found = objective.metrics({**sums, "expert_weight": 1.0, "policy_weight": 1.0})
+    assert found["prm/weight_groups"] == 2.0
+    assert found["prm/effective_sample_size"] == pytest.approx(2.0)

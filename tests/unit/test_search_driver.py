@@ -215,3 +215,10 @@ def test_a_response_that_was_over_before_keeps_a_token_all_the_same() -> None:
     [one] = sampled(asks, Words().expand(expansions_of(asks), [0]), blank)
     [item] = one.items
     assert (len(item.tokens), item.step_ends, item.over) == (1, (1,), True)
+
+
+def test_a_step_that_is_looked_ahead_is_a_continuation_more() -> None:
+    [search] = run(Beam(2, 1, lookahead=1), Words(steps=2))
+    nodes = search.state.nodes[1:]
+    ahead = sum(len(node.ahead) for node in nodes)
+    assert ahead == 2 and search.ledger.generations == len(nodes) + ahead

@@ -379,3 +379,18 @@ def test_a_label_of_one_half_is_that_of_a_wrong_step() -> None:
     })  # fmt: skip
     found = measure_step_scores(table, np.array([0.9, 0.05, 0.1]), "last")
     assert (found["label_auroc"], found["label_auroc_within"]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("option", [{"logit_clip": 1e-3}, {"label_smoothing": 0.3}])
+def test_the_held_out_loss_is_of_logits_and_labels_as_they_are(
+    folder: Path, option: dict[str, float]
+) -> None:
+    module = prm_module(folder, "scalar_head")
+    with torch.no_grad():
+        module.model.score.weight.copy_(torch.linspace(-1, 1, module.model.score.weight.numel()))
+    plain = config()
+    losses = [
+        measure_labels(TorchEngine(module, LearnerConfig()), labelled(), one, pad_id=0)["prm/loss"]
+        for one in (plain, plain.model_copy(update=option))
+    ]
+    assert losses[0] == losses[1] != pytest.approx(math.log(2.0), abs=1e-3)
