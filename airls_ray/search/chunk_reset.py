@@ -11,6 +11,8 @@ from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import ROOT, SearchState, Want
 
 _CHAINS, _ROUNDS = "chains", "rounds"
+_ROUNDING = 1e-12
+"""A score goes through its logarithm and back."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class ChunkReset(Searcher):
     def _judged(self, state: SearchState, chain: dict[str, Any], node: int) -> dict[str, Any]:
         """The chain after another attempt."""
         tries = [*chain["tries"], node]
-        if state.value(node, "last") >= self.threshold:
+        if state.value(node, "last") >= self.threshold - _ROUNDING:
             return {"at": node, "tries": []}
         if len(tries) < self.attempts:
             return {"at": chain["at"], "tries": tries}

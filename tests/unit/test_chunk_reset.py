@@ -119,8 +119,10 @@ def nodes_after(searcher: Any, *scores: float) -> list[int]:
     return found
 
 
-def test_a_score_that_is_just_the_threshold_is_accepted() -> None:
-    assert nodes_after(ChunkReset(1, threshold=0.5), 0.5) == [ROOT, 1]
+@pytest.mark.parametrize("score", [0.5, 0.35, 0.03, 0.16])
+def test_a_score_that_is_just_the_threshold_is_accepted(score: float) -> None:
+    """Values are powers of e of logarithms: 0.35 comes back as a little less."""
+    assert nodes_after(ChunkReset(1, threshold=score), score) == [ROOT, 1]
 
 
 def test_of_attempts_that_score_the_same_the_first_is_accepted() -> None:

@@ -418,3 +418,10 @@ def test_each_window_of_an_iteration_has_random_numbers_of_its_own() -> None:
     training._sampler.choose = one  # type: ignore[method-assign]
     chosen(training, 0, 3)
     assert len(set(drawn)) == len(drawn) == 3
+
+
+def test_the_number_of_candidates_is_no_index_of_one() -> None:
+    training = problems_of("prioritised")
+    training._sampler.choose = lambda known: [len(known["candidates"])]  # type: ignore[method-assign]
+    with pytest.raises(DoorError, match="returned the index 10; it must return a list"):
+        chosen(training, 0)
