@@ -274,6 +274,29 @@ def test_a_resume_with_another_sampler_is_refused() -> None:
         check_resume(Config(), load_config(None, ["train.problem_sampler=prioritised"]))
 
 
+@pytest.mark.parametrize("lag", [0, 1, 2])
+def test_what_a_resume_needs_is_there_after_the_next_iteration_is_seen_too(lag: int) -> None:
+    """A checkpoint may be written when a later iteration has come in."""
+    training = problems_of("prioritised", lag=lag)
+    run(training, range(4))
+    before = training.saved(4)
+    names = chosen(training, 4)
+    training.seen(4, [(name, outcome_of(name, 4)) for name in names])
+    assert training.saved(4) == before
+
+
+def test_each_window_of_an_iteration_has_random_numbers_of_its_own() -> None:
+    training, drawn = problems_of("prioritised"), []
+
+    def one(known: Any) -> list[int]:
+        drawn.append(known["rng"].random())
+        return [0]
+
+    training._sampler.choose = one  # type: ignore[method-assign]
+    chosen(training, 0, 3)
+    assert len(set(drawn)) == len(drawn) == 3
+
+
 # ------------------------------------------------------------------------------------------- built-ins
 def test_draws_without_replacement_are_in_proportion_to_the_weights() -> None:
     """Against the exact probability of every ordered pair."""
@@ -395,29 +418,6 @@ def test_its_code_is_recorded_and_needs_trust(own: Path, tmp_path: Path) -> None
         load_run_config(tmp_path / "run", trust=False)
     assert load_run_config(tmp_path / "run").train.problem_sampler.name == "in_order"
     assert load_run_config(tmp_path / "run", trust=True).train.problem_sampler.name == f"{own}:hardest"
-
-
-@pytest.mark.parametrize("lag", [0, 1, 2])
-def test_what_a_resume_needs_is_there_after_the_next_iteration_is_seen_too(lag: int) -> None:
-    """A checkpoint may be written when a later iteration has come in."""
-    training = problems_of("prioritised", lag=lag)
-    run(training, range(4))
-    before = training.saved(4)
-    names = chosen(training, 4)
-    training.seen(4, [(name, outcome_of(name, 4)) for name in names])
-    assert training.saved(4) == before
-
-
-def test_each_window_of_an_iteration_has_random_numbers_of_its_own() -> None:
-    training, drawn = problems_of("prioritised"), []
-
-    def one(known: Any) -> list[int]:
-        drawn.append(known["rng"].random())
-        return [0]
-
-    training._sampler.choose = one  # type: ignore[method-assign]
-    chosen(training, 0, 3)
-    assert len(set(drawn)) == len(drawn) == 3
 
 
 def test_the_number_of_candidates_is_no_index_of_one() -> None:
