@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from airls_ray.errors import DoorError
+from airls_ray.runs.told_once import ToldOnce
 from airls_ray.runs.trackers import TrackedRun
 
 
@@ -27,15 +28,17 @@ class Tracker:
     def start(self, run: TrackedRun) -> None:
         """Begin, or go on with, the run of this folder."""
         options: dict[str, Any] = {"name": run.name, "config": dict(run.config), **self._options}
-        kept = run.folder / "trackio_run_name"
-        if run.iteration and kept.exists():
-            options |= {"name": kept.read_text().strip(), "resume": "allow"}
+        self._told = ToldOnce(run, "trackio_run_name")
+        if self._told.name:
+            options |= {"name": self._told.name, "resume": "allow"}
         self._run = self._trackio.init(**options)
-        kept.write_text(f"{self._run.name}\n")
+        self._told.call(self._run.name)
 
     def metrics(self, iteration: int, values: Mapping[str, float]) -> None:
         """Log an iteration."""
-        self._run.log(dict(values), step=iteration)
+        if self._told.is_new(iteration):
+            self._run.log(dict(values), step=iteration)
+            self._told.told(iteration)
 
     def file(self, path: Path) -> None:
         """Keep a file."""

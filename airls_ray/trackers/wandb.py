@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from airls_ray.errors import DoorError
+from airls_ray.runs.told_once import ToldOnce
 from airls_ray.runs.trackers import TrackedRun
 
 
@@ -29,15 +30,17 @@ class Tracker:
             "project": "airls-ray",
             **self._options,
         }
-        kept = run.folder / "wandb_run_id"
-        if run.iteration and kept.exists():
-            options |= {"id": kept.read_text().strip(), "resume": "allow"}
+        self._told = ToldOnce(run, "wandb_run_id")
+        if self._told.name:
+            options |= {"id": self._told.name, "resume": "allow"}
         self._run = self._wandb.init(**options)
-        kept.write_text(f"{self._run.id}\n")
+        self._told.call(self._run.id)
 
     def metrics(self, iteration: int, values: Mapping[str, float]) -> None:
         """Log an iteration."""
-        self._run.log(dict(values), step=iteration)
+        if self._told.is_new(iteration):
+            self._run.log(dict(values), step=iteration)
+            self._told.told(iteration)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Keep the summary."""

@@ -1,4 +1,4 @@
-"""Run by test_trackers.py beside a tracker's package: a run of two iterations, and its resume for a third."""
+"""Run by test_trackers.py beside a tracker's package: a run of two iterations, its resume from the first."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def track(name: str, folder: Path, options: dict[str, Any]) -> list[str]:
     said: list[str] = []
     report = folder / "report.html"
     report.write_text("<p>the report")
-    for done, iterations in ((0, (1, 2)), (2, (3,))):
+    settings = {"seed": 3, "method": {"name": "grpo"}, "many": {str(number): number for number in range(150)}}
+    for done, iterations in ((0, (1, 2)), (1, (2, 3))):
         trackers = Trackers(config.train.trackers, said.append)
-        trackers.start(TrackedRun("arithmetic", folder, {"seed": 3, "method": {"name": "grpo"}}, done))
+        trackers.start(TrackedRun("arithmetic", folder, settings, done))
         with trackers:
             for iteration in iterations:
                 trackers.metrics(iteration, {"outcome/mean": iteration / 2})
@@ -43,6 +44,7 @@ def read_mlflow(folder: Path) -> Any:
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("airls-ray").experiment_id])
     assert run.info.status == "FINISHED" and run.data.params["method.name"] == "grpo"
+    assert len(run.data.params) == 152  # more than one request takes
     return [[one.step, one.value] for one in client.get_metric_history(run.info.run_id, "outcome/mean")]
 
 

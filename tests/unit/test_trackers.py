@@ -16,6 +16,7 @@ from airls_ray.config.named import find_doors
 from airls_ray.errors import DoorError, RunError
 from airls_ray.runs import trackers as module
 from airls_ray.runs.run_folder import RunFolder
+from airls_ray.runs.told_once import ToldOnce
 from airls_ray.runs.trackers import TrackedRun, Trackers, make_tracker
 
 RUN = TrackedRun("run", Path("runs/run"), {"seed": 0})
@@ -235,3 +236,26 @@ def test_an_object_with_the_methods_is_one_already() -> None:
 
     told = Told()
     assert make_tracker(told, {}) is told
+
+
+def test_a_resume_tells_no_iteration_twice(tmp_path: Path) -> None:
+    first = ToldOnce(TrackedRun("run", tmp_path, {}), "id")
+    first.call("theirs")
+    for iteration in (1, 2, 3):
+        assert first.is_new(iteration)
+        first.told(iteration)
+    again = ToldOnce(TrackedRun("run", tmp_path, {}, iteration=1), "id")
+    assert again.name == "theirs"
+    assert [again.is_new(iteration) for iteration in (2, 3, 4)] == [False, False, True]
+
+
+def test_a_run_from_the_start_is_new_to_a_tracker(tmp_path: Path) -> None:
+    ToldOnce(TrackedRun("run", tmp_path, {}), "id").call("theirs")
+    again = ToldOnce(TrackedRun("run", tmp_path, {}), "id")
+    assert not again.name and again.is_new(1)
+
+
+def test_a_name_without_an_iteration_was_told_up_to_the_resume(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("theirs\n")  # as an earlier version kept it
+    again = ToldOnce(TrackedRun("run", tmp_path, {}, iteration=4), "id")
+    assert [again.is_new(iteration) for iteration in (4, 5)] == [False, True]

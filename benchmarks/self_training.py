@@ -1,0 +1,194 @@
+"""Self-training, `airls-ray self-train`: what a PRM adds to learning from one's own right responses.
+
+    base policy -> searches training problems -> right responses that score high -> warm start from the base
+        two rounds, with the log-probability alone, the PRM of an AIRL-S run, ReST-MCTS* and its values
+
+Each learns from as many problems by as many updates; accuracy is of single samples of the test problems.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import common
+import typer
+from method_variants import PRM_CONFIGS, config_path
+
+if TYPE_CHECKING:
+    from airls_ray.config.schema import Config
+    from airls_ray.console.progress import Progress
+
+FOLDER = common.RUNS / "self_training"
+TASKS = ("arithmetic", "countdown")
+"""One right way, where a wrong chain can end in the right answer; and many right ways."""
+SAME = (
+    "search.budgets=[16]",
+    "search.temperature=1.0",
+    "search.samples=8",
+    "self_train.traces_per_problem=2",
+    "sft.learner.learning_rate=3.0e-4",
+    "sft.learner.lr_warmup_updates=5",
+)
+"""Of every variant: of 16 responses the two right ones that score highest."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train oneself."""
+
+    name: str
+    label: str
+    overrides: tuple[str, ...]
+    prm: str | None = None
+    """Guides the first search: `airl_s`, of the run of `systems.py`; `labels`, Math-Shepherd's."""
+
+
+VARIANTS = (
+    Variant(
+        "log_prob",
+        "Best-of-16, no PRM (log-probability)",
+        ("search.algorithms=[best_of_n]", "search.scorer=policy_log_prob", "self_train.prm=none"),
+    ),
+    Variant(
+        "airl_s",
+        "Best-of-16, PRM of AIRL-S",
+        ("search.algorithms=[best_of_n]", "self_train.prm=none"),
+        "airl_s",
+    ),
+    Variant(
+        "rest_mcts",
+        "ReST-MCTS*, values of its tree",
+        (
+            "search.algorithms=[mcts]",
+            "self_train.prm=values",
+            "method=math_shepherd",
+            "prm.parameterisation=scalar_head",
+            "prm.search_score=auto",
+            "prm.log_prob=auto",
+            "prm.reward=probability",
+            "prm.search_aggregate=min",
+            "supervised_prm.step_loss=mean_squared_error",
+        ),
+        "labels",
+    ),
+)
+
+
+def main(
+    task: Annotated[list[str] | None, typer.Option(help="Only this task (may be repeated).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this variant (may be repeated).")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each.")] = 2,
+    problems: Annotated[int, typer.Option(min=8, help="Training problems that are searched.")] = 512,
+    updates: Annotated[int, typer.Option(min=1, help="Of a round's warm start.")] = 40,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what earlier calls made.")] = False,
+) -> None:
+    """Train the base policy of each task on its own right responses, and compare.
+
+    Some minutes a round on two cores, after the run of AIRL-S that `systems.py` makes; finished stages are
+    used again, and what is not asked for keeps its figures.
+    """
+    common.use_all_cores()
+    from actors.train.start import connected
+    from airls_ray.config import load_config
+    from airls_ray.console.choose import make_progress
+
+    progress = make_progress()
+    if fresh:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+    sizes = (
+        f"self_train.rounds={rounds}",
+        f"self_train.problems={problems}",
+        f"sft.iterations={updates}",
+    )
+    figures = common.kept_figures("self_training")
+    with connected(load_config(config_path("arithmetic")), keep=True):
+        for name in task or TASKS:
+            for one in VARIANTS:
+                if only and one.name not in only:
+                    continue
+                progress.say(f"{one.label} on {name}")
+                figures.setdefault(name, {})[one.name] = run(name, one, sizes, progress)
+                common.write_result("self_training", figures)
+            progress.table(f"{name}: {rounds} rounds of {problems} problems", rows_of(figures[name]), COLUMNS)
+
+
+def run(task: str, one: Variant, sizes: tuple[str, ...], progress: Progress) -> dict[str, Any]:
+    """Self-train, or read what was; returns accuracies, and what was learned from."""
+    import methods
+
+    from actors.search.self_train import run_self_train
+    from airls_ray.config import load_config
+
+    base = methods.base_policy(task, progress)
+    prm = None if one.prm is None else first_prm(task, one.prm, base, progress)
+    at = PRM_CONFIGS[task] if one.prm == "labels" else config_path(task)
+    config = load_config(at, [*SAME, *sizes, *one.overrides])
+    folder = FOLDER / task / one.name
+    started = time.perf_counter()
+    found = run_self_train(config, base, prm, folder, progress)
+    return {
+        "label": one.label,
+        "problems": found["problems"],
+        "updates": config.sft.iterations,
+        "base": found["accuracy"],
+        "rounds": [
+            {key: each[key] for key in ("accuracy", "low", "high", "solved", "traces")}
+            | {"sound_traces": sound_share(config, folder / f"round_{each['round']}" / "traces.jsonl")}
+            for each in found["rounds"]
+        ],
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def first_prm(task: str, kind: str, base: Path, progress: Progress) -> Path:
+    """Folder of the PRM that guides the first search."""
+    import methods
+    import systems
+
+    if kind == "labels":
+        return methods.labelled_prm(task, base, progress)[0]
+    return systems.trained_policy(task, 0, systems.variant_named(kind), progress).parent / "prm"
+
+
+def sound_share(config: Config, traces: Path) -> float:
+    """Share of kept traces of which every step is right, not the answer alone."""
+    from airls_ray.data.check_task import steps_of
+    from airls_ray.data.problems import read_problems, table_to_problems
+    from airls_ray.tasks import make_task
+
+    task = make_task(config.task)
+    sound = [
+        all(task.step_truth(problem, steps_of(task, trace)) or [])
+        for problem in table_to_problems(read_problems(traces))
+        for trace in problem.traces
+    ]
+    return sum(sound) / len(sound)
+
+
+COLUMNS = ("learned from", "base", "round", "accuracy", "95 %", "solved", "traces", "all steps right")
+
+
+def rows_of(found: dict[str, Any]) -> list[list[Any]]:
+    """A row a round of each variant."""
+    return [
+        [
+            one["label"],
+            one["base"]["mean"],
+            number,
+            each["accuracy"],
+            f"{each['low']:.3f}-{each['high']:.3f}",
+            each["solved"],
+            each["traces"],
+            each["sound_traces"],
+        ]
+        for one in found.values()
+        for number, each in enumerate(one["rounds"], 1)
+    ]
+
+
+if __name__ == "__main__":
+    common.run(main)
