@@ -19,7 +19,7 @@ from airls_ray.tasks.maths.reading import read
 from tests.fuzz.budget import FEW
 
 LONGEST_SECONDS = 2.0
-"""Of one answer that our own parser reads; the grader's deadline is several times as much."""
+"""Of the processor, for one answer by our own parser; the grader's deadline is several times as much."""
 
 _PIECES = (
     r"\frac \sqrt \boxed{ } { ( ) [ ] ^ _ , ; : = < > + - * / ** ! % | \pi e i x y 0 1 2 3.5 12 10 1e3 "
@@ -59,13 +59,13 @@ FRACTIONS = st.fractions(min_value=-1000, max_value=1000, max_denominator=500)
 @example("\\exp(\\exp(\\exp(\\exp(9))))")
 @example("\ud800")
 def test_any_text_is_read_or_not_within_the_deadline(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     node = read(text)
     if node is not None:
         assert name(node) == name(node)
         assert equal(node, node)
     vote_name(text)
-    assert time.perf_counter() - start < LONGEST_SECONDS
+    assert time.process_time() - start < LONGEST_SECONDS
 
 
 @FEW
@@ -77,12 +77,12 @@ def test_any_text_is_read_or_not_within_the_deadline(text: str) -> None:
 @example("```python\n" * 1000)
 @example("$1" * 2000)
 def test_any_response_has_an_answer_or_none_within_the_deadline(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     said = without_thoughts(text)
     boxed(said)
     announced(said)
     digest_of(program_of(text, {"entry_point": "f", "complete": "def f():\n"}))
-    assert time.perf_counter() - start < LONGEST_SECONDS
+    assert time.process_time() - start < LONGEST_SECONDS
 
 
 @settings(FEW, max_examples=60)

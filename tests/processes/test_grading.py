@@ -104,8 +104,8 @@ def test_a_hang_costs_the_deadline_and_a_restart_and_no_more():
     with fake_pool(processes=2) as pool:
         pool.grade(requests("yes", "yes"))
         started = time.monotonic()
-        pool.grade(requests("hang"))
-        assert 0.4 <= time.monotonic() - started < 5
+        pool.grade(requests("sleep"))
+        assert 0.4 <= time.monotonic() - started < 50  # it sleeps for 60
 
 
 def test_a_crashing_grader_costs_its_response_alone(capfd):
