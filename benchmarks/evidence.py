@@ -17,11 +17,11 @@ Runs nothing itself: `docs/evidence.md` says which command makes which file.
 from __future__ import annotations
 
 import json
-from statistics import fmean
 from typing import Any
 
 import common
 import method_rates
+import prm_table
 
 SOURCES = (
     "methods",
@@ -96,26 +96,13 @@ def policy_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def prm_rows(part: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Choosing among 16 by each PRM and by the controls; intervals are of the first seed's problems."""
-    rows = {
-        name: {"seeds": 1, "value": one["best_of_n"], **{k: one[k] for k in one if k != "best_of_n"}}
-        for name, one in part["controls"].items()
-    }
+    """Choosing among 16 by each PRM and by the controls; intervals are of the problems."""
+    rows = {name: {"seeds": 1, **one} for name, one in part["controls"].items()}
     for name, prm in part["prms"].items():
-        tests = [run["test"] for run in prm["seeds"]]
-        rows[name] = {
-            "label": prm["label"],
-            "seeds": len(tests),
-            "value": fmean(one["best_of_n"] for one in tests),
-            "low": tests[0]["low"],
-            "high": tests[0]["high"],
-            **{
-                key: fmean(one[key] for one in tests)
-                for key in ("auroc", "auroc_within", "step_auroc", "step_auroc_within")
-            },
-            "settings": [{key: run[key] for key in ("rate", "epoch", "aggregate")} for run in prm["seeds"]],
-        }
-    return rows
+        settings = [{key: run[key] for key in ("rate", "epoch", "aggregate")} for run in prm["seeds"]]
+        rows[name] = prm_table.over_seeds(prm) | {"settings": settings}
+        del rows[name]["aggregates"]
+    return {name: {"value": row.pop("best_of_n"), **row} for name, row in rows.items()}
 
 
 def _range(row: dict[str, Any]) -> str:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import common
+import prm_table
 import typer
 from method_variants import PUZZLES, config_path
-from prm_figures import controls, measure, show
+from prm_figures import controls, measure
 from prm_recipes import RECIPES, TRACES, Recipe
 from prm_samples import ROLLOUTS, SAMPLES, Samples, sample
 
@@ -68,8 +69,8 @@ def main(
     for name in task or PUZZLES:
         found = run_task(name, recipes, range(seeds), sizes, threads, progress)
         figures["tasks"][name] = {"sizes": {**sizes, "rollouts": problems * ROLLOUTS}, **found}
-        common.write_result("prm_baselines", figures)
-        show(name, found, progress)
+        prm_table.write(common.write_result("prm_baselines", figures), figures["tasks"])
+        progress.table(name, [prm_table.cells(row) for row in prm_table.rows_of(found)], prm_table.COLUMNS)
 
 
 def run_task(

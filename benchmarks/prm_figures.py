@@ -1,11 +1,9 @@
-"""Figures and tables of `prm_baselines.py`: choosing among samples by scores, and without any."""
+"""Figures of `prm_baselines.py`: choosing among samples by scores, and without any."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from prm_samples import SAMPLES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +11,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from airls_ray.config.schema import Config
-    from airls_ray.console.progress import Progress
 
 Figures = dict[str, float]
 
@@ -81,25 +78,3 @@ def controls(table: pa.Table) -> dict[str, Any]:
         "one_sample": {"best_of_n": float(shares.mean()), "low": low, "high": high},
         "any_right": {"best_of_n": float((shares > 0).mean())},
     }
-
-
-def show(task: str, found: dict[str, Any], progress: Progress) -> None:
-    """The table of a task."""
-    names = ("auroc_within", "auroc", "step_auroc_within", "step_auroc")
-    rows: list[list[Any]] = []
-
-    def add(label: str, one: dict[str, Any], how: str = "") -> None:
-        interval = f"{one['low']:.3f}-{one['high']:.3f}" if "low" in one else ""
-        rows.append([label, one["best_of_n"], interval, *(one.get(name) for name in names), how])
-
-    add("one sample", found["controls"]["one_sample"])
-    add("policy log-probability", found["controls"]["log_prob"])
-    for prm in found["prms"].values():
-        for run in prm["seeds"]:
-            add(prm["label"], run["test"], f"{run['rate']:g}, {run['epoch']}, {run['aggregate']}")
-    add("any right", found["controls"]["any_right"])
-    columns = [
-        "chosen by", f"Best-of-{SAMPLES}", "95 %", "AUROC within", "over all", "of steps within", "over all",
-        "rate, epoch, steps by",
-    ]  # fmt: skip
-    progress.table(task, rows, columns)

@@ -56,11 +56,11 @@ RECIPES = (
     Recipe("orm", "outcomes, scalar head", ("method=orm", *SCALAR), _FAST, "outcome"),
     Recipe("soft", "Math-Shepherd soft, scalar head", ("method=orm", *SCALAR), _FAST, "math_shepherd_soft"),
     Recipe(
-        "soft_text", "the same and the text's loss (GRM)",
+        "soft_text", "Math-Shepherd soft and GRM's loss of 0.01, scalar head",
         ("method=orm", *SCALAR, "supervised_prm.text_loss=0.01"), _FAST, "math_shepherd_soft",
     ),
     Recipe(
-        "soft_more_text", "the same, weight 0.3",
+        "soft_more_text", "Math-Shepherd soft and GRM's loss of 0.3, scalar head",
         ("method=orm", *SCALAR, "supervised_prm.text_loss=0.3"), _FAST, "math_shepherd_soft",
     ),
     Recipe(
@@ -111,9 +111,9 @@ RECIPES = (
         "cooper", "Cooper with spoiled solutions, scalar head",
         ("method=orm", *SCALAR, "supervised_prm.step_loss=cooper"), _FAST, SPOILED, ("last",),
     ),
-    Recipe("truth", "true step labels, scalar head (upper bound)", ("method=orm", *SCALAR), _FAST, TRUTH),
+    Recipe("truth", "true step labels, scalar head", ("method=orm", *SCALAR), _FAST, TRUTH),
     Recipe(
-        "truth_more_text", "the same and the text's loss (GRM), weight 0.3",
+        "truth_more_text", "true step labels and GRM's loss of 0.3, scalar head",
         ("method=orm", *SCALAR, "supervised_prm.text_loss=0.3"), _FAST, TRUTH,
     ),
     Recipe("truth_ratio", "true step labels, log phi - log pi", ("method=orm", *RATIO), _SLOW, TRUTH),
