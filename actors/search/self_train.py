@@ -84,7 +84,7 @@ def run_self_train(
 
     Args:
         config: task, `search`, `sft`, `prm`, `supervised_prm` and `self_train`.
-        policy: folder or hub name; searches first, and every round's policy starts from it.
+        policy: folder or hub name; searches first, and warm starts begin with it (`self_train.policy_from`).
         prm: guides the first search; None with a scorer that needs none.
         output: gets `round_1` and so on, `evaluation` (of `policy`) and `self_train.json` (what is returned).
         progress: where lines and tables go.
@@ -172,7 +172,7 @@ class _Driver:
 
     config: Config
     base: str
-    """The policy that every round starts from."""
+    """The policy of the command."""
     output: Path
     problems: pa.Table
     stages: Stages
@@ -187,7 +187,8 @@ class _Driver:
                 f"round {number} kept no trace of {self.problems.num_rows} problems, since no right response "
                 f"scores {kept['threshold']:g} or more: lower self_train.threshold or raise search.budgets"
             )
-        settings = learning(self.config, self.base, at.traces, self.output / TEST)
+        start = policy if self.config.self_train.policy_from == "newest" else self.base
+        settings = learning(self.config, start, at.traces, self.output / TEST)
         _finished(at.policy / "sft.json", lambda: self.stages.sft(settings, at.policy, self.progress, True))
         made = str(at.policy)
         if self.config.self_train.prm != "none":

@@ -29,7 +29,7 @@ class BalanceConfig(StrictModel):
 
 class SelfTrainConfig(StrictModel):
     """`airls-ray self-train` (ReST-MCTS*, arXiv 2406.03816): a search on training problems gives traces, the
-    policy learns them from its start on (`sft`, all of `sft.iterations`), and the PRM learns from it."""
+    policy learns them (`sft`, all of `sft.iterations`), and the PRM learns from it."""
 
     rounds: PositiveInt = 2
     """How often."""
@@ -40,6 +40,9 @@ class SelfTrainConfig(StrictModel):
     """Least score of a right response by the PRM (`search.scorer`) for it to be a trace."""
     traces_per_problem: PositiveInt = 8
     """Most traces of a problem: different ones, the highest scores first."""
+    policy_from: Literal["first", "newest"] = "first"
+    """The policy that a round's warm start begins with: that of the command, so that nothing adds up but
+    better traces, or that of the round before."""
     prm: Literal["values", "completions", "none"] = "values"
     """What the PRM learns from after the policy. `values` [P]: of the round's search the values of steps by
     their distance to a right answer; take `supervised_prm.step_loss=mean_squared_error` for them.

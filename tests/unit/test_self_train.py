@@ -153,6 +153,14 @@ def test_a_round_is_a_search_a_warm_start_from_the_base_a_prm_and_an_evaluation(
     assert json.loads((out / "self_train.json").read_text()) == summary
 
 
+def test_a_round_may_go_on_from_the_policy_of_the_round_before(
+    run: Run, commands: Commands, own_policy: Path, tmp_path: Path
+) -> None:
+    out = Path(run(config(self_train={"policy_from": "newest"}))["policy"]).parents[1]
+    started = [given[0].model.path for name, given in commands.calls if name == "sft"]
+    assert started == [str(own_policy), str(out / "round_1/policy")]
+
+
 def test_the_traces_are_problems_of_the_task_that_grade_right(run: Run, tmp_path: Path) -> None:
     run(config(self_train={"threshold": 0.5}))
     file = tmp_path / "out/round_1/traces.jsonl"
