@@ -101,8 +101,9 @@ def child_of(row: dict[str, Any], item: Continuation, scores: tuple[float, ...],
         raise ValueError(f"a scorer gave {len(scores)} scores for {len(item.step_ends)} steps")
     finish: Finish = row["finish"]
     steps = len(item.step_ends) - len(row["ahead_ends"])
+    ahead, ahead_tokens = scores[steps:], item.step_tokens[steps:]
     if finish == "step" and len(item.prefix_ends) + steps >= max_steps:
-        finish = "length"
+        finish, ahead, ahead_tokens = "length", (), ()  # nothing follows a response that is over
     return Child(
         tokens=tuple(row["tokens"]),
         log_prob=fsum(item.log_probs[:steps]),
@@ -111,8 +112,8 @@ def child_of(row: dict[str, Any], item: Continuation, scores: tuple[float, ...],
         closes=item.closes,
         step_ends=item.step_ends[:steps],
         step_log_probs=item.log_probs[:steps],
-        ahead=scores[steps:],
-        ahead_tokens=item.step_tokens[steps:] if row["ahead"] else (),
+        ahead=ahead,
+        ahead_tokens=ahead_tokens,
     )
 
 

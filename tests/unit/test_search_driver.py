@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 
@@ -126,6 +127,13 @@ def test_the_depth_cap_ends_a_response() -> None:
     [search] = run(Beam(2, 1), Words(steps=9), max_steps=2)
     assert {search.state.nodes[leaf].finish for leaf in search.state.finished()} == {"length"}
     assert {search.state.depth(leaf) for leaf in search.state.finished()} == {2}
+
+
+def test_a_response_that_the_depth_cap_ends_is_worth_its_own_steps_alone() -> None:
+    [search] = run(Beam(2, 1, lookahead=1), Words(steps=9), max_steps=2)
+    state = search.state
+    for leaf in state.finished():
+        assert state.value(leaf, "prod") == pytest.approx(prod(state.step_scores(leaf)))
 
 
 def test_a_limit_ends_the_search_after_the_round_that_reaches_it() -> None:
