@@ -54,14 +54,21 @@ def sampled(asks: Sequence[Ask], found: pa.Table, is_blank: Callable[[Sequence[i
 
 def _ended(ask: Ask, row: dict[str, Any]) -> dict[str, Any]:
     """A continuation without what is behind the end that its search sets; all that was sampled is paid."""
-    end_of, before = ask.search.end_of, len(ask.response)
-    end = None if end_of is None else end_of((*ask.response, *row["tokens"]))
+    end_of, before, own = ask.search.end_of, len(ask.response), len(row["tokens"])
+    end = None if end_of is None else end_of((*ask.response, *row["tokens"], *row["ahead"]))
     if end is None:
         return row
     kept = max(end - before, 1)
-    ends = [*(one for one in row["step_ends"] if one < kept), kept]
-    cut = {"tokens": row["tokens"][:kept], "logprobs": row["logprobs"][:kept], "step_ends": ends}
+    if kept > own:  # it is reached in what was looked ahead
+        return {**row, **_cut(row, kept - own, "ahead", "ahead_logprobs", "ahead_ends")}
+    cut = _cut(row, kept, "tokens", "logprobs", "step_ends")
     return {**row, **cut, "finish": "stop", "ahead": [], "ahead_logprobs": [], "ahead_ends": []}
+
+
+def _cut(row: dict[str, Any], kept: int, tokens: str, log_probs: str, ends: str) -> dict[str, Any]:
+    """The fields of these names without what is behind the first `kept` tokens, where the last step ends."""
+    inner = [one for one in row[ends] if one < kept]
+    return {tokens: row[tokens][:kept], log_probs: row[log_probs][:kept], ends: [*inner, kept]}
 
 
 def _item(ask: Ask, row: dict[str, Any], is_blank: Callable[[Sequence[int]], bool]) -> Continuation:

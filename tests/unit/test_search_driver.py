@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 
 import pytest
@@ -223,6 +224,18 @@ def test_a_response_that_was_over_before_keeps_a_token_all_the_same() -> None:
     [one] = sampled(asks, Words().expand(expansions_of(asks), [0]), blank)
     [item] = one.items
     assert (len(item.tokens), item.step_ends, item.over) == (1, (1,), True)
+
+
+def test_behind_the_end_that_a_search_sets_nothing_looked_ahead_is_scored() -> None:
+    """Words looks ahead at a 7 and a delimiter; the search ends behind a delimiter and a 7."""
+    scorer = Sums()
+    driver = SearchDriver(Words(), scorer, blank, DriverSettings())
+    search = driver.start(Beam(2, 1, lookahead=1), problems(1)[0])
+    search.end_of = lambda response: next(
+        (at + 2 for at, pair in enumerate(pairwise(response)) if pair == (STEP, 7)), None
+    )
+    driver.tick([search])
+    assert [item.tokens[-2:] for item in scorer.items] == [(STEP, 7), (STEP, 7)]
 
 
 def test_a_step_that_is_looked_ahead_is_a_continuation_more() -> None:
