@@ -73,12 +73,15 @@ class SearchDriver:
         """Run one round of every live search; returns those that are over now.
 
         Where halves overlap, a search is sampled in one tick and scored in the next. What was sampled stays
-        with it until it is told: an error loses nothing of it, and another tick goes on from there.
+        with it until it is told: an error loses nothing of it, and another tick goes on from there. That also
+        holds for the answers of a round and for limits: no round is planned without them.
         """
         started = time.perf_counter()
         for search in live:
             if search.done:  # it was stopped between two ticks
                 search.sampled = ()
+        # An error may have come between the end of a round and this.
+        self._end_rounds([search for search in live if not (search.sampled or search.state.pending)])
         asking = [search for search in live if not search.sampled]
         if self._overlaps and len(live) > 1:
             half = (len(live) + 1) // 2
@@ -87,13 +90,10 @@ class SearchDriver:
         else:
             self._sample(_asks(asking))
             self._score([search for search in live if search.sampled])
-        self._read_answers([search for search in live if search.searcher.reads_answers])
+        told = [search for search in live if not search.sampled]
+        self._end_rounds(told)
         over = []
-        for search in live:
-            if search.sampled:
-                continue
-            search.ledger.seconds = time.perf_counter() - search.started
-            _check_limits(search)
+        for search in told:
             search.searcher.ask(search.state)  # plans the next round, or finds that there is none
             if search.done:
                 search.ledger.kv_tokens = unique_tokens(search.problem.prompt, search.state)
@@ -158,6 +158,13 @@ class SearchDriver:
             if not state.rounds:
                 ledger.flops += 2.0 * settings.policy_parameters * len(one.ask.prefix)
             search.searcher.tell(state, one.ask.expansion.ticket, children)
+
+    def _end_rounds(self, searches: Sequence[Search]) -> None:
+        """Do what comes between the answers of a round and the plan of the next, which may rest on it."""
+        self._read_answers([search for search in searches if search.searcher.reads_answers])
+        for search in searches:
+            search.ledger.seconds = time.perf_counter() - search.started
+            _check_limits(search)
 
     def _read_answers(self, searches: Sequence[Search]) -> None:
         """Read what the newly finished responses of some searches answer, all at once."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
 import pytest
 
+from airls_ray.search.adaptive_consistency import AdaptiveConsistency
 from airls_ray.search.asks import expansions_of, sampled
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
 from airls_ray.search.driver import SearchDriver, run_searches
 from airls_ray.search.early_rejection import EarlyRejection
 from airls_ray.search.ledger import Limits
-from airls_ray.search.live import Ask, DriverSettings, Search
+from airls_ray.search.live import Ask, DriverSettings, Search, SearchProblem
 from airls_ray.search.scoring import Continuation, LogProbScorer
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import ROOT, Child, Node, SearchState
@@ -243,3 +245,21 @@ def test_a_step_that_is_looked_ahead_is_a_continuation_more() -> None:
     nodes = search.state.nodes[1:]
     ahead = sum(len(node.ahead) for node in nodes)
     assert ahead == 2 and search.ledger.generations == len(nodes) + ahead
+
+
+def test_answers_that_could_not_be_read_are_read_before_the_next_round() -> None:
+    """A vote of four equal answers is decided."""
+    fails = [RuntimeError("no grader")]
+
+    def read(asked: Sequence[SearchProblem], responses: Sequence[Sequence[int]]) -> list[str | None]:
+        if fails:
+            raise fails.pop()
+        return ["7"] * len(responses)
+
+    driver = SearchDriver(Words(), Sums(), blank, DriverSettings(), read)
+    search = driver.start(AdaptiveConsistency(8), problems(1)[0])
+    with pytest.raises(RuntimeError, match="no grader"):
+        driver.tick([search])
+    while not search.done:
+        driver.tick([search])
+    assert list(search.state.answers) == search.state.finished() == [1, 2, 3, 4]

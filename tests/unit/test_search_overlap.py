@@ -203,6 +203,21 @@ def test_a_half_that_is_scored_is_told_where_sampling_the_other_fails(elsewhere:
     assert costs(live) == costs(wanted)
 
 
+@pytest.mark.parametrize(
+    ("name", "limits"), [("beam", Limits(policy_tokens=20)), ("adaptive_consistency", Limits())]
+)
+def test_limits_and_votes_of_a_half_hold_where_sampling_the_other_fails(name: str, limits: Limits) -> None:
+    """Each of these searches is over after a round."""
+    config = SearchConfig.model_validate({"adaptive_consistency": {"threshold": 0.5}})
+    searcher = make_searcher(name, config, 8, "prod")
+    policy = Policy(fails={2})
+    driver = driver_of(policy, JudgeElsewhere(policy), limits)
+    live = [driver.start(searcher, problem) for problem in problems(4)]
+    run_until_over(driver, live, fails=1)
+    wanted = run_searches(searcher, problems(4), driver_of(Policy(), Judge(Policy()), limits, False))
+    assert [one.state for one in live] == [one.state for one in wanted]
+
+
 @pytest.mark.parametrize("elsewhere", ["scorer", "policy"])
 def test_what_was_sampled_is_not_sampled_again_where_scoring_fails(elsewhere: str) -> None:
     calls = []
