@@ -41,6 +41,7 @@ from airls_ray.serving.token import is_allowed
 from airls_ray.version import __version__
 
 _LOG = logging.getLogger(__name__)
+_OUR_FAULT = 500  # as Starlette answers what nobody has caught
 _CLIENT_GONE = 499  # nobody reads it
 _COUNTED = ("/v1/completions", "/v1/chat/completions")
 
@@ -97,7 +98,7 @@ class _Count:
         if scope["type"] != "http" or scope["path"] not in _COUNTED:
             await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), _CLIENT_GONE
+        start, status = time.perf_counter(), 0
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -107,8 +108,11 @@ class _Count:
 
         try:
             await self._app(scope, receive, counted)
-        finally:
-            self._metrics.request(scope["path"], status, time.perf_counter() - start)
+        except asyncio.CancelledError:
+            status = status or _CLIENT_GONE
+            raise
+        finally:  # an error without a reply is answered further out
+            self._metrics.request(scope["path"], status or _OUR_FAULT, time.perf_counter() - start)
 
 
 class _Endpoint:

@@ -233,6 +233,15 @@ def test_the_metrics_count_requests_and_tokens(make: Make) -> None:
     assert lines[f"{name}failing"] == "0"
 
 
+def test_the_metrics_count_an_error_of_ours_with_the_status_that_its_client_gets(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = make()
+    monkeypatch.setattr(endpoint.service, "prepare", {}.__getitem__)
+    assert endpoint.post().status_code == 500
+    assert 'requests_total{path="/v1/completions",status="500"} 1' in endpoint.get("/metrics").text
+
+
 def test_the_metrics_are_what_prometheus_reads(make: Make) -> None:
     parser = pytest.importorskip("prometheus_client.parser")
     endpoint = make()
