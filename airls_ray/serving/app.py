@@ -278,4 +278,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _our_fault(request: Request, error: Exception) -> Response:
+    _LOG.error("a request failed", exc_info=error)  # the reply says that the log says why
     return _reply(engine_failed())

@@ -129,6 +129,17 @@ def test_a_failing_engine_fails_its_requests_and_the_health(make: Make) -> None:
     assert endpoint.get("/health").json()["live"] == 0
 
 
+def test_the_log_says_why_a_request_failed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = make()
+    monkeypatch.setattr(endpoint.service, "prepare", {}.__getitem__)
+    assert "the endpoint's log says why" in endpoint.post().json()["error"]["message"]
+    assert [record.exc_info[0] for record in caplog.records if record.name == "airls_ray.serving.app"] == [
+        KeyError
+    ]
+
+
 def test_health_comes_back_with_the_engine(make: Make) -> None:
     endpoint = make(Chains(error=RuntimeError("lost")))
     assert endpoint.post().status_code == 500
