@@ -22,7 +22,7 @@ from airls_ray.config.search_section import AlgorithmName, SearchConfig, search_
 from airls_ray.console.choose import make_progress
 from airls_ray.console.progress import Progress
 from airls_ray.data.check_config import check_before
-from airls_ray.data.problems import ProblemStream
+from airls_ray.data.problems import ProblemStream, content_of
 from airls_ray.runs.checkpoint_record import fingerprints
 from airls_ray.search import journal as journals
 from airls_ray.search.driver import SearchDriver, run_searches
@@ -52,7 +52,7 @@ _NOT_COMPARED = (
 _NEWER = ("chunk_reset", "adaptive_consistency", "instance_adaptive", "auto", "vote", "overlap")
 """Settings of `search` that records of older searches do not know of."""
 
-_NEWER_THAN_JOURNALS = ("models", "dtype", "prompt_template")
+_NEWER_THAN_JOURNALS = ("models", "dtype", "prompt_template", "problems")
 """What the first line of older journals lacks."""
 
 
@@ -91,7 +91,8 @@ def run_search(
     split: Split = "test" if problems is None else "train"
     if problems is None:
         problems = ProblemStream(make_task(config.task), "test", config.seed).take(config.search.problems)
-    journal = journals.Journal(output, _settings(config, policy, prm), resume, newer=_NEWER_THAN_JOURNALS)
+    settings = _settings(config, policy, prm, problems)
+    journal = journals.Journal(output, settings, resume, newer=_NEWER_THAN_JOURNALS)
     record_doors(output, own_of_search(config.search), progress)
     check_before(config, progress, splits=(split,), traces=False)
     codec = TextCodec.for_model(config.model, policy, make_task(config.task))
@@ -281,7 +282,7 @@ def finish(
     return summary
 
 
-def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
+def _settings(config: Config, policy: Path, prm: Path | None, problems: pa.Table) -> dict[str, Any]:
     """What records depend on: a resumed search must have the same."""
     tree = config.model_dump(mode="json", include={"task", "seed", "search", "rollout", "prm"})
     for name in _NOT_COMPARED:
@@ -313,4 +314,5 @@ def _settings(config: Config, policy: Path, prm: Path | None) -> dict[str, Any]:
         "models": fingerprints(read),
         "dtype": config.model.dtype,
         "prompt_template": config.model.prompt_template,
+        "problems": content_of(problems),
     }

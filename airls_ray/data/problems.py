@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def table_to_problems(table: pa.Table) -> list[Problem]:
         Problem(problem_id, prompt, answer, tuple(traces or ()), json.loads(details or "{}"))
         for problem_id, prompt, answer, traces, details in rows
     ]
+
+
+def content_of(problems: pa.Table) -> str:
+    """Return a digest of what is asked, in order, and of what is right: all of PROBLEMS but the traces."""
+    columns = (problems[name].to_pylist() for name in PROBLEMS.names if name != "traces")
+    return sha256(json.dumps(list(zip(*columns, strict=True))).encode()).hexdigest()
 
 
 def read_problems(path: Path) -> pa.Table:

@@ -67,8 +67,8 @@ class Journal:
         with self._path.open("r+b") as file:
             if not _same(file.readline(), settings, newer):
                 raise DataError(
-                    f"{self._path} is of a search with other settings or models, so it cannot be resumed: "
-                    "take the settings of then, or give another --output"
+                    f"{self._path} is of a search with other settings, models or problems, so it cannot be "
+                    "resumed: take those of then, or give another --output"
                 )
             for number in count(2):
                 start, line = file.tell(), file.readline()

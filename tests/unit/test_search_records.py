@@ -14,6 +14,7 @@ import pytest
 
 from actors.search.search import _settings
 from airls_ray.config.schema import Config
+from airls_ray.data.problems import problems_to_table
 from airls_ray.errors import DataError
 from airls_ray.search.beam import Beam
 from airls_ray.search.best_of_n import BestOfN
@@ -33,9 +34,11 @@ from airls_ray.search.records import (
 )
 from airls_ray.search.summary import bootstrap_interval, flat_share, sample_curves, summarise
 from airls_ray.search.tree import Node, SearchState
+from airls_ray.tasks.base import Problem
 from tests.unit.search_fakes import run
 
 RUN = Run("best_of_n", "prm", 4, 0, "best")
+PROBLEM = problems_to_table([Problem("p", "1+1=", "2")])
 
 
 def leaf(score: float, answer: str | None, outcome: float = 0.0) -> Leaf:
@@ -125,7 +128,7 @@ def test_a_setting_that_older_journals_lack_is_compared_where_it_is_known(tmp_pa
     Journal(tmp_path / "old", {"a": 1}, resume=False).add([record(0)])
     assert Journal(tmp_path / "old", {"a": 1, "models": "x"}, resume=True, newer=["models"]).records
     Journal(tmp_path / "new", {"a": 1, "models": "x"}, resume=False)
-    with pytest.raises(DataError, match="other settings or models"):
+    with pytest.raises(DataError, match="other settings, models or problems"):
         Journal(tmp_path / "new", {"a": 1, "models": "y"}, resume=True, newer=["models"])
 
 
@@ -135,15 +138,20 @@ def test_other_weights_or_another_plan_at_the_same_path_are_another_search(tmp_p
     for file in ("model.safetensors", "plan.json"):
         (tmp_path / file).write_bytes(b"then")
     config = Config.model_validate({"search": {"auto": {"plan": tmp_path / "plan.json"}}})
-    before = _settings(config, tmp_path, None)
-    assert _settings(config, tmp_path, None) == before
+    before = _settings(config, tmp_path, None, PROBLEM)
+    assert _settings(config, tmp_path, None, PROBLEM) == before
     (tmp_path / name).write_bytes(b"now!")
-    assert _settings(config, tmp_path, None) != before
+    assert _settings(config, tmp_path, None, PROBLEM) != before
 
 
 def test_the_words_of_a_prompt_are_part_of_a_search(tmp_path: Path) -> None:
     chat = Config.model_validate({"model": {"prompt_template": "chat"}})
-    assert _settings(chat, tmp_path, None) != _settings(Config(), tmp_path, None)
+    assert _settings(chat, tmp_path, None, PROBLEM) != _settings(Config(), tmp_path, None, PROBLEM)
+
+
+def test_another_answer_of_a_problem_makes_it_another_search(tmp_path: Path) -> None:
+    other = problems_to_table([Problem("p", "1+1=", "3")])
+    assert _settings(Config(), tmp_path, None, other) != _settings(Config(), tmp_path, None, PROBLEM)
 
 
 def test_half_a_line_is_dropped_and_the_next_one_is_whole(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from airls_ray.config.load import load_config
 from airls_ray.config.resume import may_change
 from airls_ray.config.schema import ArithmeticTaskConfig, Config
 from airls_ray.data.problems import ProblemStream
+from airls_ray.data.schemas import PROBLEMS
 from airls_ray.errors import ConfigError
 from airls_ray.planning.warnings import missing_settings, truncated_rollouts
 from airls_ray.search.best_of_n import BestOfN
@@ -74,7 +75,7 @@ def test_a_resume_may_not_change_it(name: str) -> None:
 def test_settings_that_older_files_hold_have_it_only_where_it_is_set(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     for settings, section in (
-        (lambda config: search_settings(config, tmp_path, None)["search"], "search"),
+        (lambda config: search_settings(config, tmp_path, None, PROBLEMS.empty_table())["search"], "search"),
         (evaluation_settings, "search"),
         (lambda config: label_settings(config, str(tmp_path)), "rollout"),
         (lambda config: sft_settings(config)["rollout"], "rollout"),
