@@ -52,7 +52,7 @@ _NOT_COMPARED = (
 _NEWER = ("chunk_reset", "adaptive_consistency", "instance_adaptive", "auto", "vote", "overlap")
 """Settings of `search` that records of older searches do not know of."""
 
-_NEWER_THAN_JOURNALS = ("models", "dtype", "prompt_template", "problems")
+_NEWER_THAN_JOURNALS = ("models", "dtype", "prompt_template", "problems", "context_tokens")
 """What the first line of older journals lacks."""
 
 
@@ -315,4 +315,5 @@ def _settings(config: Config, policy: Path, prm: Path | None, problems: pa.Table
         "dtype": config.model.dtype,
         "prompt_template": config.model.prompt_template,
         "problems": content_of(problems),
+        "context_tokens": config.model.context_tokens,  # longer prompts are refused, and count as wrong
     }

@@ -149,6 +149,11 @@ def test_the_words_of_a_prompt_are_part_of_a_search(tmp_path: Path) -> None:
     assert _settings(chat, tmp_path, None, PROBLEM) != _settings(Config(), tmp_path, None, PROBLEM)
 
 
+def test_prompts_that_did_not_fit_are_not_resumed_with_a_longer_context(tmp_path: Path) -> None:
+    longer = Config.model_validate({"model": {"context_tokens": 4096}})
+    assert _settings(longer, tmp_path, None, PROBLEM) != _settings(Config(), tmp_path, None, PROBLEM)
+
+
 def test_another_answer_of_a_problem_makes_it_another_search(tmp_path: Path) -> None:
     other = problems_to_table([Problem("p", "1+1=", "3")])
     assert _settings(Config(), tmp_path, None, other) != _settings(Config(), tmp_path, None, PROBLEM)
