@@ -17,7 +17,7 @@ from airls_ray.config.schema import Config
 from airls_ray.config.task_choice import to_graders
 from airls_ray.console.choose import make_progress
 from airls_ray.data.check_config import check_before
-from airls_ray.data.problems import ProblemStream
+from airls_ray.data.problems import ProblemStream, content_of
 from airls_ray.data.schemas import OUTPUTS, rows_to_table
 from airls_ray.data.stored_outputs import grade_responses, read_responses
 from airls_ray.evaluation.endpoint import Asked, Endpoint
@@ -25,11 +25,15 @@ from airls_ray.evaluation.output_parts import OutputParts
 from airls_ray.evaluation.outputs import GREEDY
 from airls_ray.grading.pool import GraderPool
 from airls_ray.models.check import check_model_folder
+from airls_ray.runs.checkpoint_record import fingerprints
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec
 from airls_ray.truncation import WHOLE, Truncation
 
 SEED_PATH = "evaluate"
+
+_CONTENTS = ("problems_content", "files_content")
+"""Settings that older evaluations do not hold."""
 
 
 def evaluate_policy(config: Config, policy: str, output: Path, resume: bool) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def evaluate_policy(config: Config, policy: str, output: Path, resume: bool) -> 
         "max_response_tokens": config.rollout.max_response_tokens,
         "prompt_template": config.model.prompt_template,
     } | _keywords(config)
-    parts = OutputParts(output, _settings(config) | engine, resume)
+    parts = OutputParts(output, _settings(config) | _asked(problems) | engine, resume, _CONTENTS)
     chunk = config.search.problems_per_call
     if parts.missing(problems, chunk):
         codec = TextCodec.for_model(config.model, policy, make_task(config.task))
@@ -73,8 +77,8 @@ def evaluate_endpoint(config: Config, url: str, model: str, output: Path, resume
     check_before(config, progress, splits=("test",), traces=False, encodes=False)
     tokens = config.rollout.max_response_tokens
     settings = _settings(config) | {"endpoint": url, "model": model, "max_response_tokens": tokens}
-    settings |= _keywords(config)
-    parts = OutputParts(output, settings, resume)
+    settings |= _asked(problems) | _keywords(config)
+    parts = OutputParts(output, settings, resume, _CONTENTS)
     endpoint = Endpoint(
         url,
         model,
@@ -108,7 +112,8 @@ def evaluate_files(config: Config, paths: Sequence[Path], output: Path, resume: 
     settings = _settings(config) | {"files": [str(path) for path in paths], "responses": len(responses)}
     sampling = ("samples", "temperature", *Truncation.of(config.search).given())
     settings = {name: value for name, value in settings.items() if name not in sampling}
-    parts = OutputParts(output, settings, resume)
+    settings |= _asked(problems) | {"files_content": fingerprints({"files": paths})}
+    parts = OutputParts(output, settings, resume, _CONTENTS)
     chunk = config.search.problems_per_call
     with _graders(config) as pool:
 
@@ -140,6 +145,10 @@ def _settings(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         **Truncation.of(config.search).given(),
     }
+
+
+def _asked(problems: pa.Table) -> dict[str, str]:
+    return {"problems_content": content_of(problems)}
 
 
 def _keywords(config: Config) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,16 @@ Produce = Callable[[int, pa.Table], pa.Table]
 class OutputParts:
     """The folder of an evaluation: settings, a part for each chunk of problems, then one file of all."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], resume: bool, newer: Sequence[str] = ()
+    ) -> None:
         """Open or begin an evaluation.
+
+        Args:
+            folder: of all files.
+            settings: what responses and grades depend on (JSON values).
+            resume: go on with the parts that are there.
+            newer: settings that older evaluations do not hold, and whose parts are taken all the same.
 
         Raises:
             DataError: the folder holds an evaluation, and `resume` is false or its settings were others.
@@ -35,7 +43,8 @@ class OutputParts:
         known = folder / SETTINGS
         if known.exists():
             theirs = json.loads(known.read_text(encoding="utf-8"))
-            other = sorted(k for k in self._settings | theirs if self._settings.get(k) != theirs.get(k))
+            compared = (self._settings.keys() - newer) | theirs.keys()
+            other = sorted(k for k in compared if self._settings.get(k) != theirs.get(k))
             if not resume:
                 raise DataError(
                     f"{folder} holds an evaluation: go on with --resume, or give another --output"

@@ -172,6 +172,10 @@ def test_the_command_grades_stored_responses(tmp_path: Path, capsys: Any) -> Non
     assert table["outcome"].to_pylist() == [1.0, 0.0]
     assert run(command) == 2  # it is there already
     assert run([*command, "--resume"]) == 0
+    right = {"problem_id": "7", "response": "#### 7"}
+    stored(tmp_path, {"problem_id": "4", "response": "#### 4"}, right)
+    assert run([*command, "--resume"]) == 2
+    assert "holds an evaluation with another files_content" in capsys.readouterr().err
 
 
 def test_a_policy_and_responses_exclude_each_other(tmp_path: Path, capsys: Any) -> None:
@@ -203,6 +207,13 @@ def test_a_resume_with_other_settings_names_them(tmp_path: Path) -> None:
     OutputParts(tmp_path, {"seed": 1, "samples": 4}, resume=False)
     with pytest.raises(DataError, match="an evaluation with another samples: give another --output"):
         OutputParts(tmp_path, {"seed": 1, "samples": 8}, resume=True)
+
+
+def test_a_setting_that_older_evaluations_lack_is_compared_where_it_is_known(tmp_path: Path) -> None:
+    OutputParts(tmp_path, {"seed": 1}, resume=False)
+    OutputParts(tmp_path, {"seed": 1, "content": "then"}, resume=True, newer=["content"])
+    with pytest.raises(DataError, match="another content"):
+        OutputParts(tmp_path, {"seed": 1, "content": "now"}, resume=True, newer=["content"])
 
 
 # -------------------------------------------------------------------------------------- endpoint
