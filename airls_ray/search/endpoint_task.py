@@ -20,7 +20,7 @@ from airls_ray.data.check_config import check_before
 from airls_ray.doors import record
 from airls_ray.errors import ConfigError, RunError
 from airls_ray.evaluation.endpoint import Connection
-from airls_ray.grading.pool import GradeRequest, GraderPool
+from airls_ray.grading.pool import GradeRequest, GradeResult, GraderPool
 from airls_ray.search.over_endpoint import Scoring, SearchResult, TextForm, search_by_endpoint
 from airls_ray.search.registry import own_of_search
 from airls_ray.tasks import Problem, make_task
@@ -89,6 +89,7 @@ def search_task_by_endpoint(
         progress.track("Searching", len(pairs) * len(problems)) as bar,
     ):
         for algorithm, budget in pairs:
+            verdicts = _Verdicts(problems, pool, thought)
             found = search_by_endpoint(
                 connection,
                 [one.prompt for one in problems],
@@ -103,8 +104,9 @@ def search_task_by_endpoint(
                 max_response_tokens=config.rollout.max_response_tokens,
                 seed=config.seed,
                 settings=settings,
+                read=verdicts.answers,
             )
-            outcomes = _grade(problems, found, pool, thought)
+            outcomes = _grade(found, verdicts)
             file.writelines(_lines(search_label(algorithm), scoring.name, budget, problems, found, outcomes))
             file.flush()
             rows.append({"algorithm": search_label(algorithm), "budget": budget, **_figures(found, outcomes)})
@@ -116,23 +118,35 @@ def search_task_by_endpoint(
     return summary
 
 
-def _grade(
-    problems: Sequence[Problem], found: Sequence[SearchResult], pool: GraderPool, thought: str = ""
-) -> list[tuple[float, list[float]]]:
+class _Verdicts:
+    """What the task's grader says of responses; each is graded once."""
+
+    def __init__(self, problems: Sequence[Problem], pool: GraderPool, thought: str = "") -> None:
+        """`thought`: see `TextCodec.open_thought`."""
+        self._problems, self._pool, self._thought = problems, pool, thought
+        self._known: dict[tuple[int, str], GradeResult] = {}
+
+    def of(self, asked: Sequence[tuple[int, str]]) -> list[GradeResult]:
+        """Return those of some responses, each with the number of its problem."""
+        new = [one for one in dict.fromkeys(asked) if one not in self._known]
+        self._known.update(zip(new, self._pool.grade([self._request(*one) for one in new]), strict=True))
+        return [self._known[one] for one in asked]
+
+    def answers(self, asked: Sequence[tuple[int, str]]) -> list[str | None]:
+        """Return the answers that the grader reads in them."""
+        return [one.answer for one in self.of(asked)]
+
+    def _request(self, number: int, response: str) -> GradeRequest:
+        problem = self._problems[number]
+        details = json.dumps(problem.details)
+        return GradeRequest(problem.prompt, problem.answer, details, response, open_thought=self._thought)
+
+
+def _grade(found: Sequence[SearchResult], verdicts: _Verdicts) -> list[tuple[float, list[float]]]:
     """Return for each problem the outcome of the chosen response (the mean of all that tie; 0: there is
-    none), and those of all. `thought`: see `TextCodec.open_thought`."""
-    requests = [
-        GradeRequest(
-            problem.prompt,
-            problem.answer,
-            json.dumps(problem.details),
-            one.response,
-            open_thought=thought,
-        )
-        for problem, result in zip(problems, found, strict=True)
-        for one in result.candidates
-    ]
-    grades = iter(pool.grade(requests))
+    none), and those of all."""
+    asked = [(number, one.response) for number, result in enumerate(found) for one in result.candidates]
+    grades = iter(verdicts.of(asked))
     judged = []
     for result in found:
         outcomes = [next(grades).outcome for _ in result.candidates]

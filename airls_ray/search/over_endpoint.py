@@ -29,7 +29,6 @@ from airls_ray.search.live import DriverSettings, Search, SearchProblem
 from airls_ray.search.own_scorer import open_own
 from airls_ray.search.records import Leaf, chances, choose
 from airls_ray.search.registry import algorithm_of, make_searcher
-from airls_ray.search.searcher import Searcher
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.tasks.base import WrapsPrompts
@@ -55,7 +54,7 @@ class Candidate:
     log_prob: float
     """Log-probability of its tokens by the endpoint, in nats; 0 where that gives none."""
     answer: str | None
-    """What the grader for mathematics reads as its answer; None: nothing."""
+    """What the task's grader, or else that for mathematics, reads as its answer; None: nothing."""
     finish: Literal["stop", "length"]
     """Whether it ended by itself, or no tokens (or steps) were left."""
 
@@ -81,6 +80,10 @@ class SearchResult:
     def response(self) -> str:
         """Text of the chosen response; empty where there is none."""
         return "" if self.best is None else self.best.response
+
+
+ReadAnswers = Callable[[Sequence[tuple[int, str]]], Sequence[str | None]]
+"""Numbers of problems and responses to them, to the answers that a grader reads there."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,12 @@ def search_by_endpoint(
     seed: int,
     settings: Mapping[str, Any],
     histories: Sequence[Sequence[Message]] | None = None,
+    read: ReadAnswers | None = None,
 ) -> list[SearchResult]:
     """Search every problem; see `airls_ray.search_endpoint` for the arguments.
 
-    `histories`: the turns before each problem, which the PRM is not given.
+    `histories`: the turns before each problem, which the PRM is not given; `read`: reads answers, for votes
+    (None: the grader for mathematics).
 
     Raises:
         ConfigError: a setting is unknown or wrong, or an endpoint cannot do what the algorithm needs.
@@ -190,13 +195,13 @@ def search_by_endpoint(
         max_response_tokens,
         config.search.max_step_tokens,
     )
-    driver = SearchDriver(
-        sampler,
-        scorer,
-        codec.is_blank,
-        _driver_settings(config),
-        lambda problems, responses: [_answer_in(one, codec) for one in responses],
-    )
+    answers_in = read or _mathematics(codec)
+
+    def read_for_driver(of: Sequence[SearchProblem], responses: Sequence[Sequence[int]]) -> list[str | None]:
+        rows = zip(of, responses, strict=True)
+        return list(answers_in([(one.number, codec.decode(response)) for one, response in rows]))
+
+    driver = SearchDriver(sampler, scorer, codec.is_blank, _driver_settings(config), read_for_driver)
     turns = [()] * len(problems) if histories is None else histories
     asked = [
         SearchProblem(at, str(at), tuple(codec.encode_prompt(*one)), derive_seed(seed, "search", at), one[0])
@@ -208,7 +213,17 @@ def search_by_endpoint(
         for start in range(0, len(asked), live)
         for search in run_searches(searcher, asked[start : start + live], driver)
     ]
-    return [_result(search, problems[search.problem.number], searcher, codec, config) for search in searches]
+    found = [search.searcher.leaves(search.state) for search in searches]
+    texts = [
+        (search.problem.number, codec.decode(search.state.response(node)))
+        for search, nodes in zip(searches, found, strict=True)
+        for node in nodes
+    ]
+    answers = iter(answers_in(texts))
+    return [
+        _result(search, [next(answers) for _ in nodes], codec, config)
+        for search, nodes in zip(searches, found, strict=True)
+    ]
 
 
 def _codec(config: Config, tokenizer: Path | str | None) -> Codec:
@@ -232,17 +247,23 @@ def _driver_settings(config: Config) -> DriverSettings:
     )
 
 
-def _answer_in(response: Sequence[int], codec: Codec) -> str | None:
-    """What the grader for mathematics reads in a response."""
-    read = read_response(codec.open_thought + codec.decode(response))
-    return None if read is None else read.name
+def _mathematics(codec: Codec) -> ReadAnswers:
+    """What the grader for mathematics reads."""
+
+    def read(asked: Sequence[tuple[int, str]]) -> list[str | None]:
+        found = [read_response(codec.open_thought + response) for _, response in asked]
+        return [None if one is None else one.name for one in found]
+
+    return read
 
 
-def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, config: Config) -> SearchResult:
+def _result(search: Search, answers: Sequence[str | None], codec: Codec, config: Config) -> SearchResult:
+    """`answers`: of the searcher's leaves."""
+    searcher = search.searcher
     state, how = search.state, searcher.aggregate
     nodes, weights = searcher.leaves(state), searcher.vote_weights(state)
     candidates = []
-    for node in nodes:
+    for node, answer in zip(nodes, answers, strict=True):
         tokens = state.response(node)
         candidates.append(
             Candidate(
@@ -251,7 +272,7 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
                 scores=tuple(state.step_scores(node)),
                 score=state.value(node, how),
                 log_prob=state.log_prob(node),
-                answer=_answer_in(tokens, codec),
+                answer=answer,
                 finish="stop" if state.nodes[node].finish == "stop" else "length",
             )
         )
@@ -269,7 +290,7 @@ def _result(search: Search, problem: str, searcher: Searcher, codec: Codec, conf
     best = None if chosen is None else candidates[chosen]
     shares = tuple(chances(leaves, rule, vote).tolist()) if leaves else ()
     sure = best is not None and _is_sure(best, candidates, config.search.abstain)
-    return SearchResult(problem, best, tuple(candidates), search.ledger.figures(), sure, shares)
+    return SearchResult(search.problem.text, best, tuple(candidates), search.ledger.figures(), sure, shares)
 
 
 def _is_sure(best: Candidate, candidates: Sequence[Candidate], abstain: AbstainConfig) -> bool:

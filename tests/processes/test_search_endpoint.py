@@ -11,6 +11,7 @@ import pytest
 
 from airls_ray.config import Config, load_config
 from airls_ray.config.model_sections import ModelConfig
+from airls_ray.config.task_doors import GraderConfig
 from airls_ray.console.progress import QuietProgress
 from airls_ray.errors import ConfigError, DataError, RunError
 from airls_ray.evaluation.endpoint import Connection
@@ -67,6 +68,30 @@ def test_every_algorithm_is_graded_and_its_responses_are_kept(config: Config, tm
     for line in lines[:3]:  # Best-of-N takes the response whose steps score best
         scores = [prod(one["scores"]) for one in line["candidates"]]
         assert line["response"] == line["candidates"][scores.index(max(scores))]["response"]
+
+
+class Capitals(FakePolicy):
+    """Names a city after what mathematics takes for the answer; three of four times the same one."""
+
+    def rest(self, before: str, seed: int) -> str:
+        return f"So \\boxed{{{seed}}}.\n#### {'Rome' if seed % 4 else 'Oslo'}"
+
+
+def test_votes_are_over_the_answers_that_the_tasks_grader_reads(config: Config, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        row = {"prompt": f"{name}?", "answer": "Rome"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    task = config.task.model_copy(update={"grader": GraderConfig(name="exact")})
+    search = config.search.model_copy(update={"answer": "majority", "algorithms": ["best_of_n"]})
+    exact = config.model_copy(update={"task": task, "search": search})
+    with served(Capitals()) as url:
+        connection = Connection(url, None, 30.0)
+        summary = search_task_by_endpoint(
+            exact, connection, Scoring(Loaded()), tmp_path / "out", QuietProgress()
+        )
+    [line] = [json.loads(one) for one in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert sorted(one["answer"] for one in line["candidates"]) == ["Oslo", "Rome", "Rome", "Rome"]
+    assert summary["algorithms"][0]["accuracy"] == 1.0
 
 
 def test_results_are_not_written_over_and_other_tasks_are_a_sentence(config: Config, tmp_path: Path) -> None:

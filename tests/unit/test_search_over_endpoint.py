@@ -20,7 +20,7 @@ from airls_ray.evaluation import endpoint
 from airls_ray.grading.pool import GradeRequest
 from airls_ray.prm.folder import write_prm_form
 from airls_ray.prm.items import StepText
-from airls_ray.search.endpoint_task import _grade
+from airls_ray.search.endpoint_task import _grade, _Verdicts
 from airls_ray.search.over_endpoint import SearchResult, scoring_of
 from airls_ray.tasks.base import Problem
 from airls_ray.tasks.families.file import FileTask
@@ -217,7 +217,7 @@ def test_the_outcome_of_a_problem_is_the_mean_of_the_candidates_that_tie() -> No
 
     problems = [Problem(str(at), text, str(right)) for at, text in enumerate(PROBLEMS)]
     pool: Any = SimpleNamespace(grade=grade)
-    for (outcome, outcomes), result in zip(_grade(problems, found, pool), found, strict=True):
+    for (outcome, outcomes), result in zip(_grade(found, _Verdicts(problems, pool)), found, strict=True):
         answers = [one.answer for one in result.candidates]
         assert outcomes == [float(answer == right) for answer in answers]
         assert outcome == pytest.approx(answers.count(right) / len(answers))
