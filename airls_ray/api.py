@@ -268,5 +268,12 @@ class _Each:
         self._prm = prm
 
     def score(self, items: Sequence[StepText]) -> list[list[float]]:
-        """See `airls_ray.prm.items.StepScorer.score`."""
-        return [list(self._prm.score(item.problem, item.steps)) for item in items]
+        """See `airls_ray.prm.items.StepScorer.score`.
+
+        Raises:
+            DoorError: it does not return a score for each step.
+        """
+        from airls_ray.search.own_scorer import checked
+
+        whose = f"prm: {type(self._prm).__name__}.score"
+        return [checked(self._prm.score(item.problem, item.steps), item, whose) for item in items]

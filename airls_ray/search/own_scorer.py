@@ -64,7 +64,7 @@ class OwnScorer:
                 f"{self._where}: {self._door.name} returned {what} for {len(items)} solutions, and it must "
                 "return a list of scores for each"
             )
-        return [self._checked(_plain(one), item) for one, item in zip(found, items, strict=True)]
+        return [self._checked(one, item) for one, item in zip(found, items, strict=True)]
 
     def try_out(self) -> None:
         """Score solutions that are made up; a class with `tried()` then says whether that went well.
@@ -93,23 +93,37 @@ class OwnScorer:
         return _plain(call_own(self._door, self._where, self._text_rule.rule, known))
 
     def _checked(self, found: Any, item: StepText) -> list[float]:
-        wanted = f"it must return one number from 0 to 1 for each of the {len(item.steps)} steps"
-        wrong = ""
-        if not isinstance(found, list | tuple):
-            wrong = shown(found)
-        elif len(found) != len(item.steps):
-            wrong = f"{len(found)} scores"
-        scores = [] if wrong else [_plain(one) for one in found]
-        for at, one in enumerate(scores):
-            if not isinstance(one, bool | int | float):
-                wrong = f"{shown(one)} for step {at + 1}"
-            elif not (math.isfinite(one) and 0 <= one <= 1):
-                wrong = f"{float(one)} for step {at + 1}"
-            if wrong:
-                break
+        return checked(found, item, f"{self._where}: {self._door.name}")
+
+
+def checked(found: Any, item: StepText, whose: str) -> list[float]:
+    """Return the scores of an item's steps that somebody's code gave.
+
+    Args:
+        found: what came out.
+        item: what it was asked about.
+        whose: begins the sentence.
+
+    Raises:
+        DoorError: they are not one number from 0 to 1 for each step.
+    """
+    wanted = f"it must return one number from 0 to 1 for each of the {len(item.steps)} steps"
+    found, wrong = _plain(found), ""
+    if not isinstance(found, list | tuple):
+        wrong = shown(found)
+    elif len(found) != len(item.steps):
+        wrong = f"{len(found)} scores"
+    scores = [] if wrong else [_plain(one) for one in found]
+    for at, one in enumerate(scores):
+        if not isinstance(one, bool | int | float):
+            wrong = f"{shown(one)} for step {at + 1}"
+        elif not (math.isfinite(one) and 0 <= one <= 1):
+            wrong = f"{float(one)} for step {at + 1}"
         if wrong:
-            raise DoorError(f"{self._where}: {self._door.name} returned {wrong}, and {wanted}")
-        return [float(one) for one in scores]
+            break
+    if wrong:
+        raise DoorError(f"{whose} returned {wrong}, and {wanted}")
+    return [float(one) for one in scores]
 
 
 def open_own(named: ScorerConfig) -> OwnScorer:

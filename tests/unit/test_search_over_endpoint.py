@@ -6,7 +6,7 @@ import runpy
 import ssl
 from collections.abc import Iterator, Sequence
 from functools import cache
-from math import prod
+from math import nan, prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -287,6 +287,15 @@ def test_a_wrong_setting_is_one_sentence(options: dict[str, Any], said: str) -> 
     with pytest.raises(ConfigError) as caught:
         search(FakePolicy(), **options)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"), [([0.5] * 4, "4 scores"), ([0.5], "1 scores"), ([0.5, 0.5, nan], "nan for step 3")]
+)
+def test_an_object_that_does_not_score_each_step_is_one_sentence(scores: list[float], said: str) -> None:
+    prm = SimpleNamespace(score=lambda problem, steps: scores)
+    with pytest.raises(ConfigError, match=f"prm: SimpleNamespace.score returned {said}, and it must return"):
+        search(FakePolicy(), prm)
 
 
 def test_a_blank_problem_is_refused() -> None:
