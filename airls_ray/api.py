@@ -62,6 +62,9 @@ class PRM:
         """Score several (problem, steps) together, which is faster; see `score`."""
         from airls_ray.prm.items import StepText
 
+        for number, (_, steps) in enumerate(solutions, 1):
+            if isinstance(steps, str):  # whose characters would be the steps
+                raise DataError(f"steps of solution {number} must be a list of texts, but is one text (str)")
         items = [
             StepText(problem, steps, finished=finished, where=f"solution {number}")
             for number, (problem, steps) in enumerate(solutions, 1)

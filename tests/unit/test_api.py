@@ -122,6 +122,11 @@ def test_a_prm_scores_the_steps_of_a_solution() -> None:
     ]
 
 
+def test_a_text_is_no_list_of_steps() -> None:
+    with pytest.raises(DataError, match="steps of solution 2 must be a list of texts"):
+        airls_ray.PRM(Counts(), "folder").score_many([("What?", ["a"]), ("And?", "It is so.")])
+
+
 def test_a_prm_folder_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere"):
         airls_ray.load_prm(tmp_path / "nowhere")
