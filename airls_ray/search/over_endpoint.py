@@ -172,6 +172,8 @@ def search_by_endpoint(
     search = {**settings, "algorithms": [algorithm], "budgets": [budget]}
     model = {"prompt_template": "chat" if chat else "plain", "chat_template_kwargs": chat_template_kwargs}
     config = load_config({**form.sections(), "model": model, "search": search, "seed": seed})
+    if isinstance(problems, str):  # whose characters would be the problems
+        raise DataError("problems must be a list of texts, but is one text (str)")
     for number, problem in enumerate(problems, 1):
         if not problem.strip():
             raise DataError(f"problem {number} is blank: leave it out")

@@ -303,6 +303,11 @@ def test_a_blank_problem_is_refused() -> None:
         search(FakePolicy(), problems=["What?", " "])
 
 
+def test_a_text_is_no_list_of_problems() -> None:
+    with pytest.raises(DataError, match="problems must be a list of texts, but is one text"):
+        search(FakePolicy(), problems="What?")
+
+
 # ---------------------------------------------------------------------------------- PRMs, examples
 class Unread:
     """What stands for a model that must not be loaded."""
