@@ -12,10 +12,27 @@ from numpy.typing import NDArray
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the problems that summaries report."""
 
+_ROUNDING = 1e-12
+"""A score goes through its logarithm and back."""
+
 
 def vote_share(answer: str | None, answers: Sequence[str | None]) -> float:
     """Return the share of all responses, those without an answer included, that give `answer`; 0 for None."""
     return 0.0 if answer is None else answers.count(answer) / len(answers)
+
+
+def is_sure(
+    share: NDArray[np.float64], score: NDArray[np.float64], least_share: float, least_score: float
+) -> NDArray[np.bool_]:
+    """Return which answers are given: bool [P].
+
+    Args:
+        share: [P], of the votes.
+        score: [P], of the chosen responses; below 0 where there is none.
+        least_share: see `search.abstain`.
+        least_score: the same.
+    """
+    return np.asarray((share >= least_share) & (score >= least_score - _ROUNDING))
 
 
 def risk_curve(confidence: NDArray[np.float64], outcomes: NDArray[np.float64]) -> NDArray[np.float64]:

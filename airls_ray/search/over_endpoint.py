@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from airls_ray.config.door_section import ScorerConfig
 from airls_ray.config.load import load_config
 from airls_ray.config.schema import Config, PRMConfig
 from airls_ray.config.search_section import AbstainConfig, AlgorithmName
 from airls_ray.config.task_sections import FileTaskConfig
 from airls_ray.errors import ConfigError, DataError
-from airls_ray.evaluation.abstention import vote_share
+from airls_ray.evaluation.abstention import is_sure, vote_share
 from airls_ray.evaluation.endpoint import Connection
 from airls_ray.evaluation.steps import Aggregate, ScoreKind
 from airls_ray.prm.folder import FILE as PROJECT_FILE
@@ -297,4 +299,4 @@ def _result(search: Search, answers: Sequence[str | None], codec: Codec, config:
 
 def _is_sure(best: Candidate, candidates: Sequence[Candidate], abstain: AbstainConfig) -> bool:
     share = vote_share(best.answer, [one.answer for one in candidates])
-    return share >= abstain.vote_share and best.score >= abstain.score
+    return bool(is_sure(np.array(share), np.array(best.score), abstain.vote_share, abstain.score))

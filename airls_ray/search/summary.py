@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from airls_ray.config.search_section import ABSTAIN, VOTE, AbstainConfig, AnswerRule, VoteConfig
 from airls_ray.console.formatting import Cell
-from airls_ray.evaluation.abstention import measure_abstention, vote_share
+from airls_ray.evaluation.abstention import is_sure, measure_abstention, vote_share
 from airls_ray.evaluation.joint_votes import joint_values
 from airls_ray.evaluation.steps import relative_weights
 from airls_ray.evaluation.voting import best_of_n_values
@@ -73,7 +73,7 @@ def _abstention(
     )
     chosen = [None if record["chosen"] is None else record["leaves"][record["chosen"]] for record in records]
     score = np.array([-1.0 if one is None else one["score"] for one in chosen])
-    given = (share >= abstain.vote_share) & (score >= abstain.score)
+    given = is_sure(share, score, abstain.vote_share, abstain.score)
     return {
         "abstention": {
             "vote_share": measure_abstention(share, outcomes),

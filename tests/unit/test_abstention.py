@@ -15,6 +15,7 @@ from airls_ray.evaluation.abstention import aurc, measure_abstention, risk_curve
 from airls_ray.evaluation.prm_metrics.stored_samples import measure_samples
 from airls_ray.search.plots import draw_abstention
 from airls_ray.search.summary import summarise
+from airls_ray.search.tree import Node, SearchState
 from tests.unit.test_search_records import record
 
 
@@ -143,3 +144,12 @@ def test_an_answer_that_is_just_sure_enough_is_given() -> None:
     for abstain, answered in (({"vote_share": 2 / 3}, 0.5), ({"score": 0.8}, 0.5)):
         [row] = summarise(RECORDS, abstain=AbstainConfig.model_validate(abstain))
         assert row["answered"] == answered
+
+
+def test_a_score_of_just_the_threshold_is_sure_whatever_its_logarithm_rounds_to() -> None:
+    state = SearchState(0, nodes=[Node(-1), Node(0, (5, 2), scores=(0.35,), finish="stop")])
+    score = state.value(1, "prod")
+    assert score < 0.35
+    one = record(0, leaves=leaves(("a", score)), chosen=0, answer="a", outcome=1.0)
+    [row] = summarise([one], abstain=AbstainConfig(score=0.35))
+    assert row["answered"] == 1.0
