@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 
+EQUAL_LOGS = 1e-12
+"""Relative difference of log-scores that count as equal: sums of the same logarithms in another order."""
+
 
 def auroc(scores: Array, labels: Array) -> float:
     """Probability that a right item scores higher than a wrong one, ties counting 1/2.
@@ -91,6 +94,26 @@ def correlation(first: Array, second: Array) -> float:
     # Products of many probabilities are so small that their squares would be 0.
     a, b = a / np.abs(a).max(), b / np.abs(b).max()
     return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
+
+
+def tied_ranks(logs: Array) -> NDArray[np.int64]:
+    """Return the rank of each log-score along the last axis, from 0; those parted by rounding share one.
+
+    Not of scores themselves: near 1 these are so near each other and differ all the same.
+
+    Args:
+        logs: [..., N], none nan.
+    """
+    values = np.asarray(logs, dtype=np.float64)
+    order = np.argsort(values, axis=-1)
+    rising = np.take_along_axis(values, order, axis=-1)
+    low, high = rising[..., :-1], rising[..., 1:]
+    with np.errstate(invalid="ignore"):  # two infinities are equal
+        apart = high - low
+        parted = np.isinf(apart) | (apart > EQUAL_LOGS * np.minimum(np.abs(low), np.abs(high)))
+    ranks = np.zeros(values.shape, dtype=np.int64)
+    np.put_along_axis(ranks, order[..., 1:], np.cumsum(parted, axis=-1), axis=-1)
+    return ranks
 
 
 def best_of_k(scores: Array, correct: Array, k: int) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from airls_ray.evaluation.ranking import Array, best_of_k, check_size
+from airls_ray.evaluation.ranking import Array, best_of_k, check_size, tied_ranks
 
 Answers = Sequence[Sequence[str | None]]
 
@@ -110,7 +110,7 @@ def best_of_n_values(
         answers: [P][N] canonical answers, None where a sample has none.
         sizes: numbers of samples, each between 1 and N.
         log_probs: [P, N] of the policy, or None: then without `policy_log_prob`.
-        weights: [P, N] of the votes, where `scores` are none (such as log-scores); None: the scores.
+        weights: [P, N] of the votes, where `scores` are log-scores; None: the scores.
         draws: most subsets of a vote.
         seed: of the draws.
 
@@ -126,7 +126,8 @@ def best_of_n_values(
         "majority": {k: vote_curve(answers, right, None, k, draws=draws, seed=seed) for k in sizes},
     }
     if scores is not None:
-        values["best_of_n"] = {k: best_of_k(scores, right, k) for k in sizes}
+        ranked = scores if weights is None else tied_ranks(scores)
+        values["best_of_n"] = {k: best_of_k(ranked, right, k) for k in sizes}
         heavy = scores if weights is None else weights
         values["weighted"] = {k: vote_curve(answers, right, heavy, k, draws=draws, seed=seed) for k in sizes}
     if log_probs is not None:

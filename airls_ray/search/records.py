@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from airls_ray.config.search_section import VOTE, AnswerRule, VoteConfig
 from airls_ray.evaluation.joint_votes import best_shares, hybrid_shares, reward_frequency_shares
+from airls_ray.evaluation.ranking import tied_ranks
 from airls_ray.evaluation.steps import Aggregate, relative_weights
 from airls_ray.evaluation.voting import vote_shares
 from airls_ray.search.ledger import AXES
@@ -135,15 +136,16 @@ def chances(leaves: Sequence[Leaf], rule: AnswerRule, vote: VoteConfig) -> NDArr
     """Return the chance of each leaf, at least one, to be chosen: float64 [leaves], with sum 1."""
     answers = [leaf.answer for leaf in leaves]
     scores = np.array([leaf.log_score for leaf in leaves])
+    ranks = tied_ranks(scores)
     if rule == "hybrid":
-        return hybrid_shares(answers, scores, vote.share)
+        return hybrid_shares(answers, ranks, vote.share)
     shares = np.zeros(len(leaves))
     if rule == "reward_frequency":
         shares = reward_frequency_shares(answers, relative_weights(scores), vote.reward_weight)
     elif rule != "best":
         weights = relative_weights(np.array([leaf.log_weight for leaf in leaves])).tolist()
         shares = vote_shares(answers, weights if rule == "weighted" else None)
-    return shares if shares.any() else best_shares(scores)
+    return shares if shares.any() else best_shares(ranks)
 
 
 def make_record(

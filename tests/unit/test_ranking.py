@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, pearsonr
 
-from airls_ray.evaluation.ranking import auroc, auroc_within, best_of_k, confidence_interval, correlation
+from airls_ray.evaluation.ranking import (
+    auroc,
+    auroc_within,
+    best_of_k,
+    confidence_interval,
+    correlation,
+    tied_ranks,
+)
 from airls_ray.evaluation.steps import aggregate_steps
 
 
@@ -87,6 +94,13 @@ def test_best_of_k_equals_all_subsets(levels: int) -> None:
         for k in range(1, 8):
             wanted = [brute_force_best_of_k(scores[p], correct[p], k) for p in range(3)]
             np.testing.assert_allclose(best_of_k(scores, correct, k), wanted, atol=1e-12)
+
+
+def test_log_scores_that_roundings_alone_part_have_one_rank() -> None:
+    third = math.log(1 / 3)
+    logs = np.array([[third, third * (1 + 3e-16), -9.0], [-math.inf, -math.inf, -1e300], [0.0, -1e-300, 0.0]])
+    assert logs[0, 0] != logs[0, 1]
+    assert tied_ranks(logs).tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 1]]
 
 
 def test_the_best_by_correctness_is_pass_at_k() -> None:

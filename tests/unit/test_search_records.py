@@ -38,6 +38,7 @@ from airls_ray.tasks.base import Problem
 from tests.unit.search_fakes import run
 
 RUN = Run("best_of_n", "prm", 4, 0, "best")
+FACTORS = ((0.25, 0.25, 0.75), (0.75, 0.25, 0.25))
 PROBLEM = problems_to_table([Problem("p", "1+1=", "2")])
 
 
@@ -83,6 +84,14 @@ def test_without_an_answer_a_vote_falls_back_to_the_score() -> None:
 def test_equals_share_the_choice_whatever_their_order(leaves: list[Leaf], rule: Any, expected: float) -> None:
     assert expected_outcome(leaves, rule) == pytest.approx(expected)
     assert expected_outcome(leaves[::-1], rule) == pytest.approx(expected)
+
+
+def test_products_of_the_same_factors_in_another_order_tie() -> None:
+    nodes = [Node(-1), *(Node(0, (3, 2), scores=one, step_ends=(1, 1, 2)) for one in FACTORS)]
+    logs = [SearchState(0, nodes=nodes).log_score(node, "prod") for node in (1, 2)]
+    assert logs[0] != logs[1]
+    leaves = [Leaf(at, log_score, log_score, 0.0, "a", float(at)) for at, log_score in enumerate(logs)]
+    assert expected_outcome(leaves, "best") == expected_outcome(leaves[::-1], "best") == 0.5
 
 
 def test_a_record_holds_the_verdict_of_its_chosen_leaf() -> None:
