@@ -27,10 +27,14 @@ class Metrics:
             self._requests[path, status] += 1
             self._seconds[path] += seconds
 
-    def search(self, prompt_tokens: int, policy_tokens: int, prm_tokens: int) -> None:
+    def search(self) -> None:
         """Count a search that gave its answers."""
         with self._lock:
             self._searches += 1
+
+    def spent(self, prompt_tokens: int, policy_tokens: int, prm_tokens: int) -> None:
+        """Count what a search has cost that has ended, with answers or without."""
+        with self._lock:
             self._tokens.update(prompt=prompt_tokens, policy=policy_tokens, prm=prm_tokens)
 
     def text(self, live: int, waiting: int, failing: bool) -> str:
@@ -47,7 +51,8 @@ class Metrics:
             yield f'{PREFIX}request_seconds_total{{path="{path}"}} {seconds:.6f}'
         yield from _head("searches_total", "counter", "Searches that gave their answers.")
         yield f"{PREFIX}searches_total {self._searches}"
-        yield from _head("tokens_total", "counter", "Tokens of prompts, sampled, and computed by the PRM.")
+        told = "Tokens of prompts, sampled, and computed by the PRM, of all searches that have ended."
+        yield from _head("tokens_total", "counter", told)
         for kind in ("prompt", "policy", "prm"):
             yield f'{PREFIX}tokens_total{{kind="{kind}"}} {self._tokens[kind]}'
         yield from _head("searches", "gauge", "Searches that are live, and that wait.")

@@ -69,6 +69,8 @@ class SearchQueue:
         self._changed = threading.Condition()
         self._closing = False
         self._failing = False
+        self.left: Callable[[Search], None] = lambda search: None
+        """Called with each search that leaves: over, failed or cancelled."""
 
     @property
     def failing(self) -> bool:
@@ -127,6 +129,7 @@ class SearchQueue:
                 self._live.remove(entry)
                 if entry.search is not None:
                     entry.search.stop("cancelled")
+                    self.left(entry.search)
             while self._waiting and len(self._live) < self._max_live:
                 self._live.append(self._waiting.popleft())
             entries = list(self._live)
@@ -205,6 +208,9 @@ class SearchQueue:
         gone = {id(entry) for entry in entries}
         with self._changed:
             self._live = [entry for entry in self._live if id(entry) not in gone]
+        for entry in entries:
+            if entry.search is not None:
+                self.left(entry.search)
 
     def _drop_cancelled(self) -> None:
         self._waiting = deque(entry for entry in self._waiting if not entry.future.cancelled())

@@ -87,6 +87,7 @@ class SearchService:
         self._canonical = canonical
         self._numbers = count()
         self.metrics = Metrics()
+        queue.left = self._count_tokens
         check_defaults(config)
 
     def prepare(self, request: CompletionRequest | ChatRequest) -> list[Job]:
@@ -193,8 +194,12 @@ class SearchService:
             search, job.problem, job.rule_of(search), job.aggregate, self._codec, self._canonical,
             vote=self.config.search.vote, count=job.count, stops=job.stops,
         )  # fmt: skip
-        self.metrics.search(len(job.prompt), search.ledger.policy_tokens, search.ledger.prm_tokens)
+        self.metrics.search()
         return answers
+
+    def _count_tokens(self, search: Search) -> None:
+        ledger = search.ledger
+        self.metrics.spent(len(search.problem.prompt), ledger.policy_tokens, ledger.prm_tokens)
 
     def _begin(self, job: Job, number: int) -> Search:
         """Start a job's search; equal seeds give equal searches, whatever is searched beside them."""

@@ -76,6 +76,22 @@ def test_a_search_that_misses_its_deadline_is_dropped(make: Make) -> None:
     assert len(endpoint.chains.calls) == 1
 
 
+def test_the_metrics_count_what_a_search_cost_that_missed_its_deadline(make: Make) -> None:
+    endpoint = make(is_open=False, serve={"deadline_seconds": 0.05})
+
+    async def act(client: httpx.AsyncClient) -> str:
+        body = fields("", {"search": {"algorithm": "beam"}})
+        assert (await client.post("/v1/completions", json=body)).status_code == 504
+        endpoint.chains.gate.set()
+        await until(lambda: endpoint.queue.counts() == (0, 0))
+        return (await client.get("/metrics")).text
+
+    text = endpoint.talk(act)
+    sampled = sum(len(sample["tokens"]) for sample in endpoint.chains.samples)
+    assert f'tokens_total{{kind="policy"}} {sampled}\n' in text and sampled > 0
+    assert "searches_total 0\n" in text
+
+
 def test_a_request_that_waits_in_vain_is_never_searched(make: Make) -> None:
     endpoint = make(is_open=False, serve={"deadline_seconds": 0.05, "max_live": 1})
     replies = endpoint.post_all([{}] * 3)
