@@ -180,7 +180,7 @@ class SearchDriver:
             raise ValueError("a search reads answers, and its driver was given nothing that reads them")
         answers = self._read(
             [search.problem for search, _ in found],
-            [search.state.response(node) for search, node in found],
+            [search.given(node) for search, node in found],
         )
         for (search, node), answer in zip(found, answers, strict=True):
             search.state.answers[node] = answer

@@ -60,6 +60,8 @@ class Search:
     end_of: Callable[[Sequence[int]], int | None] | None = None
     """Where a response ends before its end of sequence: tokens of a response to how many of them stay, or
     None where it goes on."""
+    without_end: Callable[[Sequence[int]], Sequence[int]] | None = None
+    """A response to what who asked is given of it, where `end_of` has ended it; None: all of it."""
     ledger: Ledger = field(default_factory=Ledger)
     stopped_by: str | None = None
     """Axis of the ledger whose limit ended it."""
@@ -71,6 +73,11 @@ class Search:
     def done(self) -> bool:
         """Whether it is over."""
         return self.searcher.done(self.state)
+
+    def given(self, node: int) -> Sequence[int]:
+        """Return the tokens of a finished response in which its answer is read."""
+        response = self.state.response(node)
+        return response if self.without_end is None else self.without_end(response)
 
     def stop(self, reason: str) -> None:
         """End it here, with what it has."""

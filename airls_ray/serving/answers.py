@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -69,7 +69,7 @@ def choose_answers(
         return [Answer(cut(pieces(state, begun, codec), stops), "length", state.value(begun, how), 0)]
     answers: Sequence[str | None] = [None] * len(nodes)
     if rule != "best":
-        answers = _answers(state, nodes, problem, codec, canonical)
+        answers = _answers(search, nodes, problem, codec, canonical)
     weights = search.searcher.vote_weights(state)
     leaves = [
         Leaf(node, state.log_score(node, how), weights[node], state.log_prob(node), answer, 0.0)
@@ -148,6 +148,28 @@ def end_of(stops: Sequence[str], codec: TextCodec) -> Callable[[Sequence[int]], 
     return find
 
 
+def before(stops: Sequence[str], codec: TextCodec) -> Callable[[Sequence[int]], Sequence[int]]:
+    """Return what gives the tokens of a response before the first of `stops`.
+
+    Of a token in which the stop begins, what comes before it is written in tokens of its own.
+    """
+
+    def shorten(tokens: Sequence[int]) -> Sequence[int]:
+        whole = codec.decode(tokens)
+        text = "".join(cut([whole], stops))
+        if text == whole:
+            return tokens
+        kept = (
+            bisect_right(range(len(tokens)), len(text), key=lambda size: len(codec.decode(tokens[:size]))) - 1
+        )
+        while not text.startswith(codec.decode(tokens[:kept])):  # inside a character
+            kept -= 1
+        rest = text[len(codec.decode(tokens[:kept])) :]
+        return [*tokens[:kept], *(codec.encode_trace(rest) if rest else ())]
+
+    return shorten
+
+
 def pieces(state: SearchState, node: int, codec: TextCodec) -> tuple[str, ...]:
     """Return the text of a response in pieces that end where steps end (and never inside a character)."""
     response = state.response(node)
@@ -162,13 +184,12 @@ def pieces(state: SearchState, node: int, codec: TextCodec) -> tuple[str, ...]:
 
 
 def _answers(
-    state: SearchState, nodes: Sequence[int], problem: str, codec: TextCodec, canonical: Canonical
+    search: Search, nodes: Sequence[int], problem: str, codec: TextCodec, canonical: Canonical
 ) -> Sequence[str | None]:
-    responses = [state.response(node) for node in nodes]
-    read = canonical(problem, responses)
+    state = search.state
+    read = canonical(problem, [search.given(node) for node in nodes])
     if any(answer is not None for answer in read):
         return read
     return [
-        codec.step_texts(response, state.step_ends(node))[-1].strip() or None
-        for node, response in zip(nodes, responses, strict=True)
+        codec.step_texts(state.response(node), state.step_ends(node))[-1].strip() or None for node in nodes
     ]

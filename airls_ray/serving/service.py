@@ -18,7 +18,7 @@ from airls_ray.search.live import Search, SearchProblem
 from airls_ray.search.registry import ALGORITHMS, make_searcher
 from airls_ray.search.searcher import Searcher
 from airls_ray.seeding import derive_seed
-from airls_ray.serving.answers import Answer, Canonical, choose_answers, end_of
+from airls_ray.serving.answers import Answer, Canonical, before, choose_answers, end_of
 from airls_ray.serving.cap import Capped
 from airls_ray.serving.errors import bad_request, too_many, unknown_model
 from airls_ray.serving.metrics import Metrics
@@ -210,6 +210,7 @@ class SearchService:
         search.temperature, search.truncation = job.temperature, job.truncation
         if job.stops:
             search.end_of = end_of(job.stops, self._codec)
+            search.without_end = before(job.stops, self._codec)
         if job.max_policy_tokens is not None:
             most = min(job.max_policy_tokens, search.limits.policy_tokens or float("inf"))
             search.limits = replace(search.limits, policy_tokens=most)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airls_ray import __version__
+from airls_ray.config.schema import FileTaskConfig
 from airls_ray.search.records import Leaf
-from airls_ray.serving.answers import cut, in_order
+from airls_ray.serving.answers import before, cut, in_order
+from airls_ray.tasks.families.file import FileTask
+from airls_ray.text.codec import TextCodec
+from airls_ray.text.make_tokenizer import train_tokenizer
 from tests.unit.serving.fakes import (
     END,
     PROMPT,
@@ -55,6 +60,32 @@ def test_a_response_is_scored_up_to_its_stop(make: Make) -> None:
     body = endpoint.post(stop=";", seed=2, search={"algorithm": "best_of_n", "budget": 8}).json()
     firsts = [sample["tokens"][: len(STEP)] for sample in endpoint.chains.samples]
     assert body["search"]["score"] == pytest.approx(max(map(probability, firsts)))
+
+
+@pytest.mark.parametrize("algorithm", ["best_of_n", "adaptive_consistency"])
+def test_a_vote_reads_what_comes_before_the_stop(make: Make, algorithm: str) -> None:
+    seen: list[str] = []
+
+    def read(problem: str, given: Sequence[Sequence[int]]) -> list[str | None]:
+        seen.extend(endpoint.codec.decode(one) for one in given)
+        return [None] * len(given)
+
+    endpoint = make(canonical=read)
+    endpoint.post(stop=["=", ";"], search={"algorithm": algorithm, "answer": "majority"})
+    assert {len(text) for text in seen} == {len("a+b")}
+
+
+def test_tokens_before_a_stop_are_those_of_the_text_before_it(tmp_path: Path) -> None:
+    """A stop may begin inside a token."""
+    folder = tmp_path / "pieces"
+    train_tokenizer(["it is 42.\n\n", "so é 42.\n\nQ:"] * 50, 300, folder)
+    codec = TextCodec.from_folder(folder, FileTask(FileTaskConfig(train_file=folder, test_file=folder)))
+    text = "so é 42.\n\nQ: it is 42.\n\n"
+    tokens = codec.encode_trace(text)
+    assert len(tokens) < len(text)
+    for stop in ("Q", "\n\nQ", "\n", ".\n\nQ", "2.", "42", "é", "o é"):
+        assert codec.decode(before([stop], codec)(tokens)) == text[: text.index(stop)]
+    assert before(["x"], codec)(tokens) == tokens
 
 
 def test_a_streams_pieces_end_before_the_stop(make: Make) -> None:
