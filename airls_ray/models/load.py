@@ -26,7 +26,13 @@ from airls_ray.models.attention import (
 )
 from airls_ray.models.check import ModelInfo, check_model_folder
 from airls_ray.models.logits import check_logit_form
-from airls_ray.models.modules import PolicyHeadModule, PolicyModule, PRMModule, ScalarHeadModule
+from airls_ray.models.modules import (
+    PolicyHeadModule,
+    PolicyModule,
+    PRMModule,
+    ScalarHeadModule,
+    hf_name,
+)
 from airls_ray.models.policy_head import is_policy_head, policy_of, put_head, read_head, save_head
 from airls_ray.models.text_head import put_text_head
 from airls_ray.text.tokenizer_files import generation_file
@@ -174,7 +180,8 @@ def save_hf(
 
     Args:
         module: gives the configuration (its own weights are read only where `state_dict` is None).
-        state_dict: full tensors by Hugging Face name, as `TrainEngine.named_weights` yields them.
+        state_dict: full parameters by Hugging Face name, as `TrainEngine.named_weights` yields them; buffers
+            are the module's own.
         tokenizer_folder: folder to copy the tokenizer from (may be `folder` itself).
         folder: made if it does not exist.
     """
@@ -184,10 +191,20 @@ def save_hf(
         save_head(module.model.config, module.policy, weights, folder)
         copy_tokenizer(tokenizer_folder, folder)
         return
-    state = None if state_dict is None else {name: value.contiguous() for name, value in state_dict.items()}
+    state = None
+    if state_dict is not None:
+        whole = {**state_dict, **_buffers(module.model)}
+        state = {name: value.contiguous() for name, value in whole.items()}
     with quiet_transformers():
         module.model.save_pretrained(folder, state_dict=state)
     copy_tokenizer(tokenizer_folder, folder)
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a folder holds beside parameters, such as the biases of DeepSeek-V3's routers."""
+    names = model.state_dict().keys()
+    named = ((hf_name(name), value) for name, value in model.named_buffers() if name in names)
+    return {name: value for name, value in named if name is not None}
 
 
 def copy_tokenizer(source: Path | str, folder: Path) -> None:

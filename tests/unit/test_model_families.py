@@ -12,6 +12,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
+    DeepseekV3Config,
     Gemma2Config,
     Gemma3TextConfig,
     GraniteConfig,
@@ -27,7 +28,7 @@ from transformers import (
 from airls_ray.config.schema import PRMConfig
 from airls_ray.errors import ModelError
 from airls_ray.learning.batches import Sequences
-from airls_ray.models.load import load_policy_module
+from airls_ray.models.load import load_policy_module, save_hf
 from airls_ray.prm.heads import load_backbone, token_pair_head
 from airls_ray.prm.prefix_scores import PrefixScorer
 from airls_ray.search.scoring import Continuation
@@ -59,6 +60,15 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     # Not one of the ten: the same name as Granite's, and the other way round.
     "hyperclovax": lambda: HyperCLOVAXConfig(**SIZES, logits_scaling=0.25),
 }
+OTHERS: dict[str, Callable[[], Any]] = {
+    # Keys are wider than values, and the router's biases are buffers, not parameters.
+    "deepseek_v3": lambda: DeepseekV3Config(
+        **{**SIZES, "num_key_value_heads": 4}, q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8,
+        qk_nope_head_dim=8, v_head_dim=12, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2,
+        moe_intermediate_size=16, first_k_dense_replace=1, n_group=1, topk_group=1,
+    ),
+}  # fmt: skip
+"""Families that are tested where they are unlike the others."""
 TEMPERATURE = 0.7
 EXACT = 1e-5
 """Nats, in fp32."""
@@ -66,7 +76,7 @@ EXACT = 1e-5
 
 def make_family(folder: Path, name: str) -> Path:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(FAMILIES[name]())
+    model = AutoModelForCausalLM.from_config((FAMILIES | OTHERS)[name]())
     with torch.no_grad():  # spread out, so that scales and caps matter
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -157,3 +167,13 @@ def test_logits_that_are_changed_in_an_unknown_way_are_refused(
 def test_fused_attention_is_refused_where_the_model_caps_its_scores(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="attention=sdpa leaves out"):
         load_policy_module(make_family(tmp_path, "gemma2"), attention="sdpa")
+
+
+def test_a_saved_model_has_the_buffers_of_its_folder(tmp_path: Path) -> None:
+    folder = make_family(tmp_path / "source", "deepseek_v3")
+    module = load_policy_module(folder)
+    biases = module.model.model.layers[1].mlp.gate.e_score_correction_bias
+    biases.copy_(torch.arange(4.0))
+    save_hf(module, dict(module.hf_parameters()), folder, tmp_path / "saved")
+    again = load_policy_module(tmp_path / "saved").model.model.layers[1].mlp.gate.e_score_correction_bias
+    assert torch.equal(again, biases)
