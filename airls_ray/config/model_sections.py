@@ -155,8 +155,8 @@ class LearnerConfig(StrictModel):
     """Token budget (padding counted) of one forward and backward pass of one rank."""
     layout: Literal["auto", "padded", "packed"] = "auto"
     """`padded`: rows of similar length, padded. `packed`: one row, variable-length attention.
-    `auto`: packed on a GPU with flash or flex attention, else padded (on a CPU measured,
-    benchmarks/packing.py)."""
+    `auto`: packed on a GPU with flash or flex attention, where the model keeps the rows apart, else padded
+    (on a CPU measured, benchmarks/packing.py)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     logit_chunk_mib: NonNegativeInt = LOGIT_CHUNK_MIB

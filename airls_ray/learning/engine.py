@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from airls_ray.config.schema import LearnerConfig
-from airls_ray.errors import RunError
+from airls_ray.errors import ModelError, RunError
 from airls_ray.learning.optimizers import learning_rate, make_optimizers, set_learning_rate
 from airls_ray.models.attention import attention_of, packs_well
 from airls_ray.models.lora import low_rank_updates, merged_weight, named_adapter_weights
@@ -140,11 +140,23 @@ def share_rows(engine: TrainEngine, values: Tensor, rows: Tensor) -> Tensor:
 
 
 def resolve_layout(layout: Literal["auto", "padded", "packed"], engine: ForwardEngine) -> Layout:
-    """Turn layout `auto` into `packed` (a GPU with flash or flex attention) or `padded` (all else)."""
-    if layout != "auto":
-        return layout
-    packs = engine.device.type == "cuda" and packs_well(attention_of(engine.module.model))
-    return "packed" if packs else "padded"
+    """Turn layout `auto` into `packed` (a GPU with flash or flex attention) or `padded` (all else).
+
+    Raises:
+        ModelError: `packed` was asked for, and the model's rows would see each other.
+    """
+    model = engine.module.model
+    gains = engine.device.type == "cuda" and packs_well(attention_of(model))
+    if layout == "padded" or (layout == "auto" and not gains):
+        return "padded"
+    if engine.module.packs:
+        return "packed"
+    if layout == "auto":
+        return "padded"
+    raise ModelError(
+        f"layout=packed is not for a {model.config.model_type}: rows of one line would see each other, since "
+        "its layers carry a state from token to token or do not read positions; set layout to auto or padded"
+    )
 
 
 def kernels(engine: ForwardEngine, layout: Literal["auto", "padded", "packed"]) -> dict[str, str]:

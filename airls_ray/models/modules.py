@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from airls_ray.config.model_sections import LOGIT_CHUNK_MIB, logit_chunk_tokens
 from airls_ray.errors import ConfigError, ModelError
-from airls_ray.models.attention import row_ends
+from airls_ray.models.attention import row_ends, rows_stay_apart
 from airls_ray.models.logits import LogitForm
 from airls_ray.models.token_logprobs import TokenReader, read_in_chunks
 from airls_ray.objectives.outcome_head import combined_logit
@@ -90,6 +91,11 @@ class _WrappedModel(nn.Module):
         on_gpu = next(self.parameters()).is_cuda
         if not on_gpu and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise ConfigError(f"{setting} needs a C++ compiler on a CPU: install g++, or set it to {other}")
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether the rows of a packed line stay apart; collective under ZeRO-3, as a forward pass is."""
+        return rows_stay_apart(self.model.base_model)
 
     def _hidden(self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Return the backbone's last hidden states, flattened to [B * T, hidden].

@@ -13,21 +13,25 @@ from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
     DeepseekV3Config,
+    FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GraniteConfig,
     HyperCLOVAXConfig,
+    Lfm2Config,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
     Phi3Config,
     Qwen2Config,
+    Qwen3_5TextConfig,
     Qwen3Config,
 )
 
 from airls_ray.config.schema import PRMConfig
 from airls_ray.errors import ModelError
 from airls_ray.learning.batches import Sequences
+from airls_ray.learning.engine import FrozenEngine, resolve_layout
 from airls_ray.models.load import load_policy_module, save_hf
 from airls_ray.prm.heads import load_backbone, token_pair_head
 from airls_ray.prm.prefix_scores import PrefixScorer
@@ -67,6 +71,14 @@ OTHERS: dict[str, Callable[[], Any]] = {
         qk_nope_head_dim=8, v_head_dim=12, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2,
         moe_intermediate_size=16, first_k_dense_replace=1, n_group=1, topk_group=1,
     ),
+    # Their layers carry a state from token to token.
+    "lfm2": lambda: Lfm2Config(**SIZES, full_attn_idxs=[1], conv_L_cache=3),
+    "qwen3_5": lambda: Qwen3_5TextConfig(
+        **SIZES, head_dim=8, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8,
+        linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"],
+    ),
+    # It does not read off the positions where a row begins.
+    "falcon": lambda: FalconConfig(**SIZES, new_decoder_architecture=True),
 }  # fmt: skip
 """Families that are tested where they are unlike the others."""
 TEMPERATURE = 0.7
@@ -117,6 +129,27 @@ def test_the_learner_has_the_models_own_log_probabilities(folder: Path, own: Any
         for row in rollouts.to_pylist()
     ]
     torch.testing.assert_close(found.double(), torch.cat(expected), atol=EXACT, rtol=0)
+
+
+def test_rows_of_a_packed_line_stay_apart(folder: Path) -> None:
+    assert load_policy_module(folder).packs
+
+
+@pytest.mark.parametrize("name", ["lfm2", "qwen3_5", "falcon"])
+def test_a_model_whose_rows_would_see_each_other_is_not_packed(tmp_path: Path, name: str) -> None:
+    engine = FrozenEngine(load_policy_module(make_family(tmp_path, name)))
+    with pytest.raises(ModelError, match=r"layout=packed is not for .* set layout to auto or padded"):
+        resolve_layout("packed", engine)
+
+
+def test_auto_pads_a_model_whose_rows_would_see_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FrozenEngine(load_policy_module(make_family(tmp_path, "lfm2")))
+    assert not engine.module.packs  # before the model is told of a kernel that this machine lacks
+    monkeypatch.setattr(FrozenEngine, "device", torch.device("cuda"))
+    engine.module.model.config._attn_implementation = "flash_attention_2"
+    assert resolve_layout("auto", engine) == "padded"
 
 
 def test_a_search_reads_the_same_log_probabilities_step_by_step(folder: Path, own: Any) -> None:
