@@ -31,6 +31,8 @@ whose backward pass takes 0.4 of a training step there: a step is 1.6 times as f
 1.3 times at 128 and 0.8 times at 512; in float32 nothing is gained (`benchmarks/attention.py`)."""
 _FLASH_WIDTHS = range(8, 257)
 """Widths of a head that flash attention 2 takes (README of Dao-AILab/flash-attention)."""
+_ATTENTION_LAYERS = frozenset(("attention", "full_attention", "sliding_attention", "chunked_attention"))
+"""Names in `layer_types` of a configuration."""
 _GRAPHS = 64
 """Compiled forms of flex attention that a process keeps. PyTorch's limit of 8 is soon met (with and without
 gradients, packed or not, any length, a window or none), and beyond it the whole score matrix is computed."""
@@ -212,6 +214,18 @@ def rows_stay_apart(model: Any) -> bool:
     difference = float((found[0] - found[1]).norm() / found[0].norm())
     # Equal shapes, so that but for the order of sums in experts all is the same.
     return difference < (1e-5 if weight.dtype == torch.float32 else 1e-2)
+
+
+def keeps_keys_and_values(model: Any) -> bool:
+    """Whether all that a model carries from token to token are keys and values, which can be cut anywhere.
+
+    Layers of other kinds (linear attention, state spaces, convolutions) carry one state of all tokens.
+
+    Args:
+        model: of transformers.
+    """
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    return not getattr(model, "_is_stateful", False) and set(kinds) <= _ATTENTION_LAYERS
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 A search scores a tree. Keys and values of every prefix that may be continued are kept, so a child costs
 its own tokens and one more (the prefix's last, which predicts the child's first). What was dropped is
-computed anew.
+computed anew, and so is all of a model that carries something else from token to token (Qwen3.5, LFM2), or
+keys and values of several widths (DeepSeek-V3).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from airls_ray.config.schema import PRMConfig
+from airls_ray.models.attention import keeps_keys_and_values
 from airls_ray.models.modules import PRMModule, ScalarHeadModule
 from airls_ray.objectives.airl import reduce_to_steps
 from airls_ray.prm.scores import search_scores
@@ -77,7 +79,8 @@ class PrefixScorer:
         self._config = config
         self._temperature = temperature
         self._device = device
-        self._cache_tokens = cache_tokens
+        self._has_cache = keeps_keys_and_values(module.model)
+        self._cache_tokens = cache_tokens if self._has_cache else 0
         self._budget = tokens_per_microbatch
         self._pieces: OrderedDict[tuple[int, ...], _Piece] = OrderedDict()
         self._held = 0
@@ -139,13 +142,13 @@ class PrefixScorer:
         places = torch.arange(most_cached + longest)
         mask = ((places >= most_cached - cached) & (places < ends)).long()
         positions = cached + torch.arange(longest)
-        past = self._past(rows, most_cached)
+        past = self._past(rows, most_cached) if self._has_cache else None
         output = self._module.model.base_model(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
             position_ids=positions.to(self._device),
             past_key_values=past,
-            use_cache=True,
+            use_cache=self._has_cache,
         )
         self._remember(items, rows, output.past_key_values, most_cached)
         values = self._token_values(items, rows, output.last_hidden_state, ids)
@@ -179,6 +182,9 @@ class PrefixScorer:
     ) -> None:
         """Keep a copy of the new keys and values of each row that may go on, without the past."""
         if not self._cache_tokens or not any(item.keep for item in items):
+            return
+        if len({tensor.shape for layer in cache.layers for tensor in (layer.keys, layer.values)}) > 1:
+            self._cache_tokens = 0  # keys wider than values, or layers of several widths
             return
         states = torch.stack(
             [

@@ -168,6 +168,33 @@ def test_a_search_reads_the_same_log_probabilities_step_by_step(folder: Path, ow
     torch.testing.assert_close(torch.tensor(found).log().double(), expected, atol=3e-5, rtol=0)
 
 
+def assert_search_reads_the_models_own(folder: Path) -> None:
+    """Step by step, beside a longer solution of another problem."""
+    own = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    scorer = PrefixScorer(
+        load_policy_module(folder), PRMConfig(), temperature=TEMPERATURE, device=torch.device("cpu")
+    )
+    other = Continuation((3, 4), (5, 6, 7, 8, 9, 10, 11, 3), (8,), (0.0,))
+    prompt, steps = (5, 6, 7), ((2, 3, 4), (8, 9), (10, 2, 11, 3))
+    prefix, found = prompt, []
+    for step in steps:
+        one = Continuation(prefix, step, (len(step),), (0.0,), keep=len(step))
+        found += scorer.score([one, other])[0][0]
+        prefix = (*prefix, *step)
+    log_phi = own_logprobs(own, list(prefix))[len(prompt) - 1 :]
+    expected = torch.stack([part.mean() for part in log_phi.split([len(step) for step in steps])])
+    torch.testing.assert_close(torch.tensor(found).log(), expected, atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["lfm2", "qwen3_5"])
+def test_a_search_reads_a_model_that_carries_a_state(tmp_path: Path, name: str) -> None:
+    assert_search_reads_the_models_own(make_family(tmp_path, name))
+
+
+def test_a_search_reads_a_model_whose_keys_are_wider_than_its_values(tmp_path: Path) -> None:
+    assert_search_reads_the_models_own(make_family(tmp_path, "deepseek_v3"))
+
+
 @pytest.mark.parametrize("name", ["gemma2", "granite", "cohere"])
 def test_a_judgement_by_two_tokens_has_the_models_own_odds(tmp_path: Path, name: str) -> None:
     folder = make_family(tmp_path, name)
