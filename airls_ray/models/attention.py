@@ -66,22 +66,30 @@ class AttentionTraits:
     context: int | None
     """Longest row in tokens, where the model says it."""
     head_dim: int
-    """Width of a head."""
+    """Width of a head, of the widest."""
     capped: bool = False
     """It caps the scores of its attention, which PyTorch's fused kernel leaves out."""
     flash: bool = True
     """transformers has flash attention for it."""
+    fused: bool = True
+    """transformers has PyTorch's fused attention for it; GPT-OSS has a sink in every head, which that leaves
+    out."""
 
     @classmethod
     def of(cls, model: Any, dtype: Literal["float32", "bfloat16"]) -> AttentionTraits:
         """Read them off a transformers model."""
         text = model.config.get_text_config()
+        # Where layers differ, as in Gemma 4, each has a configuration of its own.
+        layers = text.per_layer_config if getattr(text, "is_heterogeneous", False) else [text]
         return cls(
             dtype=dtype,
             context=getattr(text, "max_position_embeddings", None),
-            head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            head_dim=max(map(_head_dim, layers)),
             capped=caps_attention(model.config),
-            flash=bool(model._supports_flash_attn),
+            # Some take other kernels alone than flash attention 2.
+            flash=bool(model._supports_flash_attn)
+            and not getattr(model, "_compatible_flash_implementations", None),
+            fused=bool(model._supports_sdpa),
         )
 
 
@@ -114,8 +122,9 @@ def choose_attention(
     """Return the attention that a model computes with.
 
     `auto`: in bfloat16 on a GPU flash attention where it is installed, else PyTorch's fused one. Plain
-    products for short rows in bfloat16 on a CPU, and for models that cap their scores where flash attention
-    is not there. Flex attention is taken by name alone: nobody has measured it on a GPU yet.
+    products for short rows in bfloat16 on a CPU, and where flash attention is not there for models that
+    cap their scores or have no fused one. Flex attention is taken by name alone: nobody has measured it on a
+    GPU yet.
 
     Args:
         asked: the setting.
@@ -137,7 +146,7 @@ def choose_attention(
     if flash and machine.gpu and traits.dtype == "bfloat16":
         return "flash_attention_2"
     short = traits.context is not None and traits.context <= _SHORT_ROWS
-    if traits.capped or (short and traits.dtype == "bfloat16" and not machine.gpu):
+    if traits.capped or not traits.fused or (short and traits.dtype == "bfloat16" and not machine.gpu):
         return "eager"
     return "sdpa"
 
@@ -239,6 +248,10 @@ def decoding_attention(model: Any) -> Iterator[None]:
     finally:
         if before == "flex_attention":
             model.set_attn_implementation(before)
+
+
+def _head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _compiles() -> bool:

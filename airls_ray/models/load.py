@@ -254,7 +254,7 @@ def _from_pretrained(
             model, report = auto.from_pretrained(
                 str(path),
                 dtype=getattr(torch, dtype),
-                attn_implementation="sdpa" if attention == "auto" else attention,
+                attn_implementation=None if attention == "auto" else attention,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
                 output_loading_info=True,

@@ -62,6 +62,8 @@ HEADS, KV_HEADS, WIDTH = 2, 1, 16
         (CPU, {"context": 128, "dtype": "float32"}, "sdpa"),
         (BARE, {"context": 128}, "sdpa"),
         (CPU, {"context": None}, "sdpa"),
+        (CPU, {"fused": False}, "eager"),
+        (BARE, {"fused": False}, "eager"),
     ],
 )
 def test_auto_takes_the_fastest_that_model_and_machine_have(

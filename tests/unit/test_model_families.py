@@ -16,6 +16,8 @@ from transformers import (
     FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
+    Gemma4TextConfig,
+    GptOssConfig,
     GraniteConfig,
     HyperCLOVAXConfig,
     Lfm2Config,
@@ -77,6 +79,16 @@ OTHERS: dict[str, Callable[[], Any]] = {
         **SIZES, head_dim=8, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8,
         linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"],
     ),
+    # PyTorch's fused attention leaves the sinks of its heads out.
+    "gpt_oss": lambda: GptOssConfig(
+        **SIZES, **WINDOW, num_local_experts=4, num_experts_per_tok=2,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    # Its layers have heads of several widths.
+    "gemma4": lambda: Gemma4TextConfig(
+        **SIZES, **WINDOW, global_head_dim=16, hidden_size_per_layer_input=8, vocab_size_per_layer_input=12,
+        num_kv_shared_layers=0, layer_types=["sliding_attention", "full_attention"],
+    ),
     # It does not read off the positions where a row begins.
     "falcon": lambda: FalconConfig(**SIZES, new_decoder_architecture=True),
 }  # fmt: skip
@@ -129,6 +141,23 @@ def test_the_learner_has_the_models_own_log_probabilities(folder: Path, own: Any
         for row in rollouts.to_pylist()
     ]
     torch.testing.assert_close(found.double(), torch.cat(expected), atol=EXACT, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "gemma4"])
+def test_auto_takes_an_attention_that_the_model_has(tmp_path: Path, name: str) -> None:
+    folder = make_family(tmp_path, name)
+    tokens = [5, 6, 7, 2, 3, 4, 8, 9]
+    own = own_logprobs(AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager"), tokens)
+    with torch.no_grad():
+        found, _ = load_policy_module(folder)(
+            torch.tensor([tokens]),
+            torch.arange(8)[None],
+            torch.arange(7),
+            torch.tensor(tokens[1:]),
+            torch.ones(1, 8, dtype=torch.long),
+            temperature=TEMPERATURE,
+        )
+    torch.testing.assert_close(found, own, atol=EXACT, rtol=0)
 
 
 def test_rows_of_a_packed_line_stay_apart(folder: Path) -> None:
