@@ -60,8 +60,13 @@ def check_logit_form(model: Any, path: Any) -> None:
 
     Raises:
         ModelError: the model does something else to its logits. It would be trained on other
-            log-probabilities than those that it samples by.
+            log-probabilities than those that it samples by. Or its backbone is not found.
     """
+    if model.base_model is model:  # its class names another backbone than it has, as that of Llama 4 does
+        raise ModelError(
+            f"{path} ({model.config.model_type}) has no backbone of the name that its class gives, so that "
+            "its hidden states cannot be read: take another model"
+        )
     head = model.get_output_embeddings()
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)

@@ -142,15 +142,16 @@ class PrefixScorer:
         places = torch.arange(most_cached + longest)
         mask = ((places >= most_cached - cached) & (places < ends)).long()
         positions = cached + torch.arange(longest)
-        past = self._past(rows, most_cached) if self._has_cache else None
+        kept = {"past_key_values": self._past(rows, most_cached)} if self._has_cache else {}
         output = self._module.model.base_model(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
             position_ids=positions.to(self._device),
-            past_key_values=past,
             use_cache=self._has_cache,
+            **kept,
         )
-        self._remember(items, rows, output.past_key_values, most_cached)
+        if self._has_cache:
+            self._remember(items, rows, output.past_key_values, most_cached)
         values = self._token_values(items, rows, output.last_hidden_state, ids)
         return self._step_scores(items, values)
 

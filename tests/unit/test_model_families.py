@@ -21,7 +21,9 @@ from transformers import (
     GraniteConfig,
     HyperCLOVAXConfig,
     Lfm2Config,
+    Llama4TextConfig,
     LlamaConfig,
+    Mamba2Config,
     MistralConfig,
     Olmo2Config,
     Phi3Config,
@@ -79,6 +81,7 @@ OTHERS: dict[str, Callable[[], Any]] = {
         **SIZES, head_dim=8, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8,
         linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"],
     ),
+    "mamba2": lambda: Mamba2Config(**SIZES, num_heads=8, head_dim=8, state_size=8, n_groups=1),
     # PyTorch's fused attention leaves the sinks of its heads out.
     "gpt_oss": lambda: GptOssConfig(
         **SIZES, **WINDOW, num_local_experts=4, num_experts_per_tok=2,
@@ -88,6 +91,10 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "gemma4": lambda: Gemma4TextConfig(
         **SIZES, **WINDOW, global_head_dim=16, hidden_size_per_layer_input=8, vocab_size_per_layer_input=12,
         num_kv_shared_layers=0, layer_types=["sliding_attention", "full_attention"],
+    ),
+    # Its class names another backbone than it has.
+    "llama4": lambda: Llama4TextConfig(
+        **SIZES, head_dim=8, num_local_experts=2, intermediate_size_mlp=48, attention_chunk_size=8
     ),
     # It does not read off the positions where a row begins.
     "falcon": lambda: FalconConfig(**SIZES, new_decoder_architecture=True),
@@ -215,7 +222,7 @@ def assert_search_reads_the_models_own(folder: Path) -> None:
     torch.testing.assert_close(torch.tensor(found).log(), expected, atol=3e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["lfm2", "qwen3_5"])
+@pytest.mark.parametrize("name", ["lfm2", "qwen3_5", "mamba2"])
 def test_a_search_reads_a_model_that_carries_a_state(tmp_path: Path, name: str) -> None:
     assert_search_reads_the_models_own(make_family(tmp_path, name))
 
@@ -250,6 +257,12 @@ def test_logits_that_are_changed_in_an_unknown_way_are_refused(
 
     monkeypatch.setattr(type(own), "forward", squared)
     with pytest.raises(ModelError, match=r"\(llama\) changes its logits .* take another model"):
+        load_policy_module(folder)
+
+
+def test_a_model_whose_backbone_is_not_found_is_refused(tmp_path: Path) -> None:
+    folder = make_family(tmp_path, "llama4")
+    with pytest.raises(ModelError, match=r"\(llama4_text\) has no backbone .* take another model"):
         load_policy_module(folder)
 
 
