@@ -52,13 +52,16 @@ def check_model_folder(
         raise ModelError(f"there is no model folder {path}: give an existing folder or a hub name owner/name")
     config = _read_json(folder / "config.json", "a model folder in Hugging Face format needs it")
     _check_weights(folder)
+    # A model that also reads images has a configuration for each of its parts.
+    text = config.get("text_config")
+    sizes = text if isinstance(text, dict) else config
     info = ModelInfo(
         path=str(path),
         is_folder=True,
         model_type=config.get("model_type"),
         architecture=(config.get("architectures") or [None])[0],
-        vocab_size=config.get("vocab_size"),
-        context_tokens=config.get("max_position_embeddings"),
+        vocab_size=sizes.get("vocab_size"),
+        context_tokens=sizes.get("max_position_embeddings"),
         eos_token=_eos_token(folder),
         tie_embeddings=config.get("tie_word_embeddings"),
     )
@@ -87,7 +90,7 @@ def _check_fit(info: ModelInfo, context_tokens: int | None, vocab_size: int | No
             f"{info.path} takes {info.context_tokens} tokens (max_position_embeddings), but "
             f"model.context_tokens is {context_tokens}: lower it or take another model"
         )
-    if vocab_size is not None and info.vocab_size != vocab_size:
+    if None not in (vocab_size, info.vocab_size) and info.vocab_size != vocab_size:
         raise ModelError(
             f"{info.path} has a vocabulary of {info.vocab_size} tokens and {vocab_of} one of {vocab_size}: "
             "both must come from the same tokenizer"

@@ -24,7 +24,7 @@ from airls_ray.models.attention import (
     choose_attention,
     set_attention,
 )
-from airls_ray.models.check import ModelInfo, check_model_folder
+from airls_ray.models.check import check_model_folder
 from airls_ray.models.logits import check_logit_form
 from airls_ray.models.modules import (
     PolicyHeadModule,
@@ -223,20 +223,6 @@ def copy_tokenizer(source: Path | str, folder: Path) -> None:
     for name in _TOKENIZER_FILES:
         if (Path(source) / name).is_file():
             shutil.copyfile(Path(source) / name, folder / name)
-
-
-def model_info(module: PolicyModule | ScalarHeadModule, path: Path | str) -> ModelInfo:
-    """What `check_model_folder` says, read from a loaded module (also for a hub name)."""
-    config = module.model.config
-    return ModelInfo(
-        path=str(path),
-        is_folder=Path(path).is_dir(),
-        model_type=config.model_type,
-        architecture=type(module.model).__name__,
-        vocab_size=config.vocab_size,
-        context_tokens=getattr(config, "max_position_embeddings", None),
-        tie_embeddings=config.tie_word_embeddings,
-    )
 
 
 def _from_pretrained(

@@ -267,6 +267,14 @@ def test_a_broken_folder_gives_one_sentence(tmp_path: Path, how: str, words: lis
     assert "\n" not in str(error.value)
 
 
+def test_a_model_that_reads_images_too_has_the_context_of_its_text_part(tmp_path: Path) -> None:
+    folder = make_policy_folder(tmp_path / "model")
+    file = folder / "config.json"
+    file.write_text(json.dumps({"model_type": "gemma3", "text_config": json.loads(file.read_text())}))
+    with pytest.raises(ModelError, match=r"takes 64 tokens .* model\.context_tokens is 65"):
+        check_model_folder(folder, context_tokens=65)
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no model folder"):
         check_model_folder(tmp_path / "nothing")
