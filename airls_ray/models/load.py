@@ -35,7 +35,7 @@ from airls_ray.models.modules import (
 )
 from airls_ray.models.policy_head import is_policy_head, policy_of, put_head, read_head, save_head
 from airls_ray.models.text_head import put_text_head
-from airls_ray.text.tokenizer_files import generation_file
+from airls_ray.text.tokenizer_files import generation_file, transformers_tokenizer
 
 DType = Literal["float32", "bfloat16"]
 
@@ -211,9 +211,7 @@ def copy_tokenizer(source: Path | str, folder: Path) -> None:
     """Copy the tokenizer's files of `source` into `folder`, with what says which tokens end a response; a hub
     name is loaded and saved."""
     if not Path(source).is_dir():
-        from transformers import AutoTokenizer
-
-        AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
+        transformers_tokenizer(source).save_pretrained(folder)
         file = generation_file(source)
         if file is not None:
             shutil.copyfile(file, folder / "generation_config.json")

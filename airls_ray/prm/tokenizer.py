@@ -8,6 +8,7 @@ from typing import Any
 
 from airls_ray.errors import ModelError
 from airls_ray.prm.items import first_tokens
+from airls_ray.text.tokenizer_files import transformers_tokenizer
 
 Message = Mapping[str, str]
 
@@ -21,11 +22,9 @@ class PRMTokenizer:
         Raises:
             ModelError: there is none, it is broken, or it is no fast tokenizer.
         """
-        from transformers import AutoTokenizer
-
         self.folder = str(folder)
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+            tokenizer: Any = transformers_tokenizer(folder)
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ModelError(f"cannot load the tokenizer of {folder}: {reason}") from error

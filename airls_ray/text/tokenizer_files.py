@@ -14,6 +14,8 @@ from airls_ray.errors import DataError, ModelError
 from airls_ray.text.characters import whole_characters
 from airls_ray.text.chat_template import ChatTemplate
 
+_PROBE = "What is 1 + 2?\n\nIt is 3."
+
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
@@ -124,10 +126,8 @@ def require_same_tokens(
 
 
 def _load_with_transformers(folder: Path | str, chat: bool, keywords: Mapping[str, Any]) -> LoadedTokenizer:
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = transformers_tokenizer(folder)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"cannot load a tokenizer from {folder}: {reason[0]}") from error
@@ -150,6 +150,37 @@ def _load_with_transformers(folder: Path | str, chat: bool, keywords: Mapping[st
     if turn_end is not None:
         ends = tuple(dict.fromkeys((turn_end, *ends)))
     return LoadedTokenizer(plain, ends, pad, str(folder), template)
+
+
+def transformers_tokenizer(folder: Path | str) -> Any:
+    """Return the tokenizer of a folder or hub name as transformers has it; no code in the folder is run.
+
+    Some folders name a class for which transformers puts a splitting of its own in the place of the file's:
+    the byte-level tokenizers that DeepSeek distilled into Llama and Qwen3 are called Llama's, and would lose
+    all blanks. Where a text does not come back and the file alone gives it, the file is taken.
+
+    Raises:
+        OSError, ValueError, KeyError, ImportError: there is none, or it is broken.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+    if tokenizer.is_fast and not _text_comes_back(tokenizer.backend_tokenizer):
+        try:
+            by_file: Any = PreTrainedTokenizerFast.from_pretrained(str(folder))
+        except (OSError, ValueError, KeyError):  # there is no such file
+            return tokenizer
+        if _text_comes_back(by_file.backend_tokenizer):
+            return by_file
+    return tokenizer
+
+
+def _text_comes_back(backend: Tokenizer) -> bool:
+    try:
+        ids = backend.encode(_PROBE, add_special_tokens=False).ids
+    except Exception:  # the library raises no narrower class for a word that it lacks
+        return False
+    return bool(backend.decode(ids, skip_special_tokens=False) == _PROBE)
 
 
 def _special_texts(backend: Tokenizer, ends: Sequence[int]) -> list[str]:

@@ -152,6 +152,17 @@ def test_an_ordinary_question_is_what_transformers_makes_of_it(tmp_path: Path) -
     assert codec.encode_prompt("Two and two?\n") == theirs
 
 
+@pytest.mark.parametrize("model", ["llama", "qwen3"])
+def test_a_byte_level_tokenizer_that_is_called_llamas_keeps_its_blanks(tmp_path: Path, model: str) -> None:
+    prompt = make(tmp_path, PHI).encode_prompt("One and\n\ntwo?")
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "LlamaTokenizerFast"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model}))
+    task = make_task(FileTaskConfig(train_file="a.jsonl", test_file="b.jsonl"))
+    codec = TextCodec.from_folder(tmp_path, task, "chat")
+    assert codec.encode_prompt("One and\n\ntwo?") == prompt
+
+
 def test_a_template_that_refuses_a_prompt_is_one_sentence(tmp_path: Path) -> None:
     codec = make(tmp_path, GEMMA, system_prompt="Be brief.")
     with pytest.raises(DataError, match=r"chat template refuses this prompt \(no system\)"):
