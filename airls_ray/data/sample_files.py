@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
 
 from airls_ray.data.rows import Row, kind_of, optional_text, outcome_of, read_rows, scores_of, text_of
 from airls_ray.errors import DataError
@@ -45,16 +44,16 @@ def read_sample_files(paths: Sequence[Path]) -> dict[str, dict[str, list[Sample]
             a problem comes twice.
     """
     searches: dict[str, dict[str, list[Sample]]] = {}
-    searched: set[tuple[str, Any]] = set()
+    searched: set[tuple[str, str]] = set()
     for path in paths:
         for where, row in read_rows(path):
-            name = _search(row)
-            if name and (name, row.get("problem_id")) in searched:
+            name, identity = _search(row), text_of(where, row, "problem_id")
+            if name and (name, identity) in searched:
                 raise DataError(
-                    f"{where}: {name}, has a record of problem {row.get('problem_id')!r} already: give the "
-                    "records of a search once"
+                    f"{where}: {name}, has a record of problem {identity!r} already: give the records of a "
+                    "search once"
                 )
-            searched.add((name, row.get("problem_id")))
+            searched.add((name, identity))
             problems = searches.setdefault(name, {})
             for sample in _samples(where, row):
                 problems.setdefault(sample.problem_id, []).append(sample)

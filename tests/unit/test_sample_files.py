@@ -49,6 +49,7 @@ def test_records_that_are_given_twice_are_refused(tmp_path: Path) -> None:
         ({"scores": None}, "field 'scores' must be a list with one number a step"),
         ({"scores": [2]}, "number 1 of field 'scores' must lie between 0 and 1, but is 2"),
         ({"problem_id": 7}, "field 'problem_id' must be text, but is 7"),
+        ({"problem_id": ["p"]}, "field 'problem_id' must be text, but is a list"),
         ({"answer": 7}, "field 'answer' must be text, but is 7"),
         ({"log_prob": "x"}, "field 'log_prob' must be a number, but is text"),
         ({"log_prob": 10**400}, "field 'log_prob' must be a number, but is 1000"),
