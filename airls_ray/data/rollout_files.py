@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +22,7 @@ from airls_ray.tasks.maths.naming import vote_name
 from airls_ray.text.codec import TextCodec
 from airls_ray.text.messages import HISTORY, asked_of, history_of
 
+_LARGEST = float(np.finfo(np.float32).max)  # tables hold log-probabilities in float32
 _ROUNDING = 1e-4  # a log-probability that was computed in low precision may lie this far above 0
 
 Tokens = Sequence[int]
@@ -247,7 +248,7 @@ def _ends(where: str, ends: Any, length: int) -> list[int]:
     rising = (
         isinstance(ends, list)
         and bool(ends)
-        and all(isinstance(end, int) for end in ends)
+        and all(isinstance(end, int) and not isinstance(end, bool) for end in ends)
         and all(before < after for before, after in zip([0, *ends], ends, strict=False))
     )
     if not rising or ends[-1] != length:
@@ -271,7 +272,7 @@ def _logprobs(where: str, row: Row, length: int) -> list[float] | None:
         )
     for number, value in enumerate(values, 1):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not isfinite(value) or value > _ROUNDING:
+        if not is_number or not -_LARGEST <= value <= _ROUNDING:
             shown = value if is_number else kind_of(value)
             raise DataError(
                 f"{where}: number {number} of field 'logprobs' must be a logarithm of a probability, finite "
