@@ -129,10 +129,8 @@ def load_prm_module(
     )
     head_keys = {key for key in report["missing_keys"] if key.startswith("score.")}
     _refuse_missing(path, set(report["missing_keys"]) - head_keys, "a model with this backbone")
-    if head_keys:
-        nn.init.zeros_(model.score.weight)
-        if model.score.bias is not None:
-            nn.init.zeros_(model.score.bias)
+    for key in head_keys:  # a reward model's head has no bias, and its weight is kept
+        nn.init.zeros_(model.get_parameter(key))
     module = ScalarHeadModule(_prepared(model, gradient_checkpointing), outcome_beta=outcome_beta)
     if text_head:
         put_text_head(module, _output_layer(model, path, dtype, attention, trust_remote_code))

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from airls_ray.errors import ModelError
 from airls_ray.learning.batches import Sequences
@@ -143,6 +147,15 @@ def test_a_saved_scalar_head_loads_equal_and_is_not_zeroed(folder: Path, tmp_pat
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
     torch.testing.assert_close(again(**inputs)[0], module(**inputs)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_head_of_a_reward_model_is_kept_and_gets_a_bias_of_zero(folder: Path, tmp_path: Path) -> None:
+    theirs = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    theirs.save_pretrained(tmp_path)
+    shutil.copy(folder / "tokenizer_config.json", tmp_path)
+    head = load_prm_module(tmp_path, "scalar_head").model.score
+    assert torch.equal(head.weight, theirs.score.weight)
+    assert torch.equal(head.bias, torch.zeros(1))
 
 
 @pytest.mark.parametrize("words", [0, 1, 2, 3])
