@@ -18,6 +18,9 @@ from airls_ray.models.load import DType, quiet_transformers
 from airls_ray.models.logits import LogitForm, caps_attention
 from airls_ray.prm.forms import QWEN_PRM
 
+_OTHER_HEADS = ("v_head", "value_head", "score", "regression_layer")
+"""First part of the weights' names of heads beside a language model; `v_head` is TRL's and Skywork's."""
+
 
 def load_backbone(folder: Path, architecture: str | None, dtype: DType) -> Any:
     """Load a decoder without its head; what the folder has beside the decoder is left alone.
@@ -77,8 +80,15 @@ def token_pair_head(folder: Path, backbone: Any, minus: int, plus: int) -> nn.Mo
     `minus` and `plus`.
 
     Raises:
-        ModelError: the folder has no output layer of its own and does not share the input embeddings.
+        ModelError: the folder has no output layer of its own and does not share the input embeddings, or it
+            has a head beside it, which was trained in its place.
     """
+    other = next((name for name in sorted(_shards(folder)) if name.split(".")[0] in _OTHER_HEADS), None)
+    if other is not None:
+        raise ModelError(
+            f"{folder} has a head of its own ({other}) beside the language model, which no form here reads: "
+            "take another PRM"
+        )
     rows = [minus, plus]
     if backbone.config.tie_word_embeddings:
         head = _as_linear(backbone.get_input_embeddings().weight.detach()[rows], None)

@@ -195,6 +195,15 @@ def test_scores_that_are_not_finite_are_refused(tmp_path):
         load_step_scorer(tmp_path).score([StepText("a", ["b"])])
 
 
+def test_a_language_model_with_a_value_head_is_not_read_by_plus_and_minus(tmp_path):
+    folder = tmp_path / "Skywork-o1-Open-PRM"
+    rlhflow_prm(folder)
+    weights = load_file(folder / "model.safetensors") | {"v_head.summary.weight": torch.ones(1, 16)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"has a head of its own \(v_head\.summary\.weight\)"):
+        load_step_scorer(folder)
+
+
 def test_a_hub_name_without_a_network_is_one_sentence(monkeypatch):
     import huggingface_hub
 
