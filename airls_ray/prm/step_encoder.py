@@ -13,10 +13,12 @@ from airls_ray.text.tokenizer_files import LoadedTokenizer, load_tokenizer
 
 _KNOWN_TEXTS = 4096
 """Texts whose tokens are kept: solutions of a problem begin alike."""
+_LINE_FEED = "\n"
 
 
 class StepEncoder:
-    """Encodes the problem as its form says, and the steps one by one: a step has the same tokens anywhere.
+    """Encodes the problem as its form says, and the steps one by one: a step has the same tokens anywhere,
+    but that the first begins with a space where the tokenizer puts one before a text.
 
     A step without what ends steps (`PromptForm.step_end`) gets it, so that it reads as a policy's; steps of
     rollouts bring theirs, like `TextCodec.step_texts` gives them. Training on files and scoring of texts
@@ -32,6 +34,7 @@ class StepEncoder:
         self._folder = folder
         self._limit = limit
         self._known: dict[tuple[str, bool], list[int]] = {}
+        self._before = _tokens_before(tokenizer)
 
     @classmethod
     def from_folder(cls, folder: Path | str, form: PromptForm, limit: int | None = None) -> StepEncoder:
@@ -56,7 +59,7 @@ class StepEncoder:
         tokens: list[int] = []
         ends = []
         for number, step in enumerate(self.texts(item), 1):
-            ids = self._ids(item, step, special=False)
+            ids = self._ids(item, step, special=False) if number == 1 else self._later_ids(item, step)
             if not ids:
                 raise DataError(f"{item.where}: step {number} has no tokens for the PRM {self._folder}")
             tokens += ids
@@ -102,6 +105,12 @@ class StepEncoder:
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{item.where}: the chat template refuses the problem ({reason})") from error
 
+    def _later_ids(self, item: StepText, step: str) -> list[int]:
+        """Tokens of a step behind others, as in rollouts: without a space before it."""
+        size = len(self._before)
+        ids = self._ids(item, _LINE_FEED + step, special=False) if size else []
+        return ids[size:] if size and ids[:size] == self._before else self._ids(item, step, special=False)
+
     def _ids(self, item: StepText, text: str, special: bool) -> list[int]:
         if (text, special) not in self._known:
             if len(self._known) >= _KNOWN_TEXTS:
@@ -114,3 +123,13 @@ class StepEncoder:
             return self._tokenizer.encode(text, begin=special)
         except DataError as error:
             raise DataError(f"{item.where}: {error}") from error
+
+
+def _tokens_before(tokenizer: LoadedTokenizer) -> list[int]:
+    """Return the tokens of a line feed for a tokenizer that puts a space before a text, as SentencePiece's
+    do; for others nothing."""
+    try:
+        line_feed, letter, both = (tokenizer.encode(text).ids for text in (_LINE_FEED, "a", f"{_LINE_FEED}a"))
+    except DataError:  # a vocabulary of words
+        return []
+    return [] if both == line_feed + letter or both[: len(line_feed)] != line_feed else line_feed
