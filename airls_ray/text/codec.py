@@ -217,7 +217,25 @@ class TextCodec:
     def step_texts(self, response: Sequence[int], step_ends: Sequence[int]) -> list[str]:
         """Return the text of every step, its delimiter included."""
         starts = [0, *step_ends][:-1]
-        return [self.decode(response[start:end]) for start, end in zip(starts, step_ends, strict=True)]
+        return [self._text_between(response, *step) for step in zip(starts, step_ends, strict=True)]
+
+    def _text_between(self, response: Sequence[int], start: int, end: int) -> str:
+        if start and self._takes_first_space:
+            before, both = self.decode(response[start - 1 : start]), self.decode(response[start - 1 : end])
+            if both.startswith(before):
+                return both[len(before) :]
+        return self.decode(response[start:end])
+
+    @cached_property
+    def _takes_first_space(self) -> bool:
+        """Whether decoding takes a space away before a text, as SentencePiece's decoders do."""
+        if self._words is not None:
+            return False
+        try:
+            ids = self._loaded.encode("a b").ids
+        except DataError:  # a vocabulary of words
+            return False
+        return self.decode(ids) != "".join(self.decode([token]) for token in ids)
 
     def _pieces(self, response: Sequence[int]) -> list[str]:
         """Return what each token adds to the text: a character of several tokens comes with its last."""

@@ -17,6 +17,7 @@ from airls_ray.tasks.families.arithmetic import ArithmeticTask
 from airls_ray.text.codec import TextCodec, build_tokenizer, encode_traces
 from airls_ray.text.make_tokenizer import check_spelling
 from airls_ray.text.tokenizer_files import load_tokenizer, require_same_tokens
+from tests.unit.prm_folders import space_tokenizer
 
 CONFIGS = [
     ArithmeticTaskConfig(),
@@ -343,3 +344,10 @@ def test_a_prm_that_numbers_tokens_otherwise_is_refused(tmp_path):
     require_same_tokens(tmp_path / "policy", tmp_path / "policy")
     with pytest.raises(ModelError, match=r"another tokenizer than the policy .*: '.' is number"):
         require_same_tokens(tmp_path / "policy", tmp_path / "prm")
+
+
+def test_a_step_keeps_the_spaces_that_it_begins_with_where_decoding_takes_one_away(tmp_path):
+    space_tokenizer(tmp_path)
+    codec = TextCodec.from_folder(tmp_path, file_task("\n"))
+    response = codec.encode_trace("if a:\n    b = 1\n")
+    assert codec.step_texts(response, codec.step_ends(response)) == ["if a:\n", "    b = 1\n"]
