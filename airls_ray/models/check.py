@@ -110,9 +110,12 @@ def _read_json(file: Path, why: str) -> dict[str, Any]:
 
 
 def _check_weights(folder: Path) -> None:
-    """Weights as safetensors, one file or an index with all its shards, none cut short."""
+    """Weights as safetensors, one file or an index with all its shards, none cut short.
+
+    As transformers does: where there is one file, an index beside it is of older weights and not read.
+    """
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    if index.is_file() and not (folder / "model.safetensors").is_file():
         shards = sorted(set(_read_json(index, "it lists the shards").get("weight_map", {}).values()))
     else:
         shards = ["model.safetensors"]

@@ -161,10 +161,9 @@ def _tensor(folder: Path, name: str, rows: Sequence[int] | None = None) -> Tenso
 
 def _shards(folder: Path) -> dict[str, Path]:
     """Return for each tensor the file that holds it."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if not single.is_file() and index.is_file():  # of both, transformers reads the single file
         names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: folder / file for name, file in names.items()}
-    single = folder / "model.safetensors"
     with safe_open(single, framework="pt") as file:
         return dict.fromkeys(file.keys(), single)

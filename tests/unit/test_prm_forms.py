@@ -20,7 +20,9 @@ from airls_ray.prm.items import StepText
 from airls_ray.prm.load import load_step_scorer
 from tests.unit.prm_folders import (
     MAKERS,
+    PROBLEM,
     SIZES,
+    STEPS,
     byte_tokenizer,
     qwen_prm,
     rlhflow_prm,
@@ -193,6 +195,16 @@ def test_scores_that_are_not_finite_are_refused(tmp_path):
     save_file(load_file(file) | {"score.bias": torch.full((2,), torch.nan)}, file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="not finite"):
         load_step_scorer(tmp_path).score([StepText("a", ["b"])])
+
+
+def test_a_head_is_read_from_the_file_that_its_backbone_is_read_from(tmp_path):
+    rlhflow_prm(tmp_path)
+    expected = load_step_scorer(tmp_path, "plus_minus_chat").score([StepText(PROBLEM, STEPS)])
+    older = {name: value.clone() + 1.0 for name, value in load_file(tmp_path / "model.safetensors").items()}
+    save_file(older, tmp_path / "model-00001-of-00001.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(older, "model-00001-of-00001.safetensors")}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert load_step_scorer(tmp_path, "plus_minus_chat").score([StepText(PROBLEM, STEPS)]) == expected
 
 
 def test_a_language_model_with_a_value_head_is_not_read_by_plus_and_minus(tmp_path):
