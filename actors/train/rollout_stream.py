@@ -96,6 +96,11 @@ class RolloutStream:
             self._pool.give_up()
         except RunError as lost:  # what counts is the error that ended the loop, if there is one
             logging.getLogger(__name__).warning("%s", lost)
+        if error is not None:
+            return
+        if self._failure is not None:  # of the thread, and nobody has asked it for anything since
+            raise self._failure
+        self._obey()  # what comes after the loop samples with the weights of its last iteration
 
     # ------------------------------------------------------------------ for the loop's thread
     def take(self) -> Gathered:
