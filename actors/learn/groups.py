@@ -32,7 +32,10 @@ class LearnerGroup:
         return cluster.fetch(self.start(call, *arguments), self.deadline, f"{self.name} ({call})")[0]
 
     def wait(self, refs: Refs) -> Refs:
-        """Wait until a stage has finished, so that its seconds are its own, and pass its references on."""
+        """Wait until a stage has finished, so that its seconds are its own, and pass its references on.
+
+        Whoever reads them then waits for a transfer alone, and not for a computation (`cluster.resolve`).
+        """
         cluster.wait_done(refs, self.deadline, self.name)
         return refs
 
@@ -46,7 +49,7 @@ class PolicyGroup(LearnerGroup):
 
     def trace_log_probs(self, problems: pa.Table, iteration: int) -> Refs:
         """Log-probabilities of the problems' traces under the current policy."""
-        return self.start("trace_log_probs", problems, iteration)
+        return self.wait(self.start("trace_log_probs", problems, iteration))
 
     def rollout_log_probs(self, rollouts: Refs) -> Refs:
         """Log-probabilities of rollouts under the current policy, which need not be the one that sampled."""
@@ -54,7 +57,7 @@ class PolicyGroup(LearnerGroup):
 
     def replay_log_probs(self, tables: Refs) -> Refs:
         """Log-probabilities of replayed rollouts and their traces under the current policy."""
-        return self.start("replay_log_probs", tables)
+        return self.wait(self.start("replay_log_probs", tables))
 
     def update(
         self, problems: pa.Table, rollouts: Refs, grades: Any, scores: Refs, reference: Refs, version: int
