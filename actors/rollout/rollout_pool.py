@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -21,6 +21,14 @@ _TICK_SECONDS = 0.5
 """Longest wait between two looks at the fleet."""
 _PROOF_SECONDS = 60.0
 """Longest time for a worker to sample a token, after an error of a share."""
+
+
+class _Sync(NamedTuple):
+    """New weights on their way to a worker that goes on sampling."""
+
+    member: Member
+    until: float
+    weights: Any
 
 
 class RolloutPool:
@@ -46,7 +54,7 @@ class RolloutPool:
         self._dispatch = Dispatch(failures or FailureConfig())
         self._parts = shares_per_worker
         self._running: dict[Any, tuple[Member, Share, float]] = {}
-        self._syncing: dict[Any, tuple[Member, float]] = {}
+        self._syncing: dict[Any, _Sync] = {}
         self._jobs: dict[int, Job] = {}
         self._numbers = 0
         self._told = {"requeued": 0, "dropped": 0, "deaths": 0}
@@ -146,18 +154,22 @@ class RolloutPool:
         """Give all workers the weights behind a reference (one buffer, read in place), newcomers too.
 
         Without `wait` a worker that samples takes them when it can, and `advance` sees whether it did.
+
+        Raises:
+            ProcessLost: whoever made them died, so that there are none.
         """
         self.fleet.set_weights(weights, version)
         if wait:
             what = "weight sync to the rollout workers"
             for member in self._tell_all("update_weights", what, weights, large=True):
                 member.version = version
+            self._syncing.clear()  # those before have been overtaken
             return
         self.fleet.step(self._busy())
         until = time.monotonic() + self._deadline
         for member in self.fleet.ready:
             member.version = version
-            self._syncing[member.handle.update_weights.remote(weights)] = (member, until)
+            self._syncing[member.handle.update_weights.remote(weights)] = _Sync(member, until, weights)
 
     # ------------------------------------------------------------------------------- how it is done
     def _submit(
@@ -198,6 +210,7 @@ class RolloutPool:
 
         Raises:
             RunError: no worker is left.
+            ProcessLost: whoever made the new weights died, so that there are none.
             UserError: a worker's own sentence about its input.
         """
         busy = self._busy()
@@ -215,7 +228,7 @@ class RolloutPool:
 
     def _hand_out(self, busy: set[str], now: float) -> None:
         # One whose new weights are on their way gets nothing new before it has them: else staleness grows.
-        busy = busy | {member.name for member, _ in self._syncing.values()}
+        busy = busy | {sync.member.name for sync in self._syncing.values()}
         self._dispatch.free_all_but({member.name for member in self.fleet.ready})
         for member in self.fleet.ready:
             share = None if member.name in busy else self._dispatch.take(member.name, now)
@@ -248,15 +261,19 @@ class RolloutPool:
 
     def _take_in(self, ref: Any) -> None:
         share: Share | None = None
+        sent: list[Any] = []
         if ref in self._syncing:
-            member, _ = self._syncing.pop(ref)
+            member, _, weights = self._syncing.pop(ref)
+            sent = [weights]
         else:
             member, share, _ = self._running.pop(ref)
         try:
             cluster.wait_done(ref, self._deadline, "rollouts")
         except ProcessLost as error:
+            self._require(sent)
             self._failed(member, cluster.sentence(error))
         except cluster.ACTOR_FAILURES as error:  # it raised, so its process lives
+            self._require(sent)
             if share is not None and self._works(member):
                 self._give_back(member, cluster.sentence(error))
             else:
@@ -276,6 +293,18 @@ class RolloutPool:
         self._dispatch.deliver(member.name)
         self.fleet.delivered(member)
 
+    def _require(self, sent: Sequence[Any]) -> None:
+        """Return if what workers were sent is there; else it is not their fault that they could not take it.
+
+        Raises:
+            ProcessLost: whoever made it died.
+        """
+        try:
+            cluster.resolve(sent, self._deadline)
+        except cluster.ACTOR_FAILURES:  # which the others that were sent it will see, too
+            self._syncing = {ref: sync for ref, sync in self._syncing.items() if sync.weights not in sent}
+            raise
+
     def _works(self, member: Member) -> bool:
         """Whether a worker whose share raised an error samples all the same: then the share is to blame."""
         try:
@@ -291,7 +320,7 @@ class RolloutPool:
     def _failed(self, member: Member, why: str) -> None:
         # Whatever else it was doing is void: a result that still came would be a second delivery.
         self._running = {ref: one for ref, one in self._running.items() if one[0] is not member}
-        self._syncing = {ref: one for ref, one in self._syncing.items() if one[0] is not member}
+        self._syncing = {ref: one for ref, one in self._syncing.items() if one.member is not member}
         self._give_back(member, why)
         self.fleet.lost(member, why)
 
@@ -311,7 +340,7 @@ class RolloutPool:
     def _end_hung(self) -> None:
         now = time.monotonic()
         hung = [(member, "its share") for member, _, until in self._running.values() if now > until]
-        hung += [(member, "its weight sync") for member, until in self._syncing.values() if now > until]
+        hung += [(sync.member, "its weight sync") for sync in self._syncing.values() if now > sync.until]
         for member, what in hung:
             self._failed(member, f"{what} took longer than rollout.deadline_seconds ({self._deadline:g} s)")
 
@@ -341,6 +370,8 @@ class RolloutPool:
         self.fleet.step(self._busy())
         members = list(self.fleet.ready)
         failed = tell_all(members, call, arguments, self._deadline, what, large=large)
+        if failed and len(failed) == len(members):
+            self._require(arguments)
         for member in members:
             if member.name in failed:
                 self._failed(member, failed[member.name])

@@ -94,8 +94,10 @@ class RolloutStream:
         self._grader.shutdown(wait=True, cancel_futures=True)
         try:
             self._pool.give_up()
-        except RunError as lost:  # what counts is the error that ended the loop, if there is one
-            logging.getLogger(__name__).warning("%s", lost)
+        except RunError as lost:
+            if error is None:
+                raise
+            logging.getLogger(__name__).warning("%s", lost)  # what counts is the error that ended the loop
         if error is not None:
             return
         if self._failure is not None:  # of the thread, and nobody has asked it for anything since

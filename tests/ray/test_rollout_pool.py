@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, Resources
 from airls_ray.data.problems import ProblemStream
 from airls_ray.data.schemas import PREFIXES, rows_to_table
-from airls_ray.errors import RunError
+from airls_ray.errors import ProcessLost, RunError
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import build_tokenizer
 from airls_ray.weights import pack_weights
@@ -78,6 +79,28 @@ def prefixes() -> pa.Table:
     """Beginnings of different lengths, the third of which leaves no room."""
     responses = [[3], [3, 4], [5] * Config(task=TASK).rollout.max_response_tokens, [6], [7]]
     return rows_to_table([(f"p{n}", [2, 3], response) for n, response in enumerate(responses)], PREFIXES)
+
+
+class DyingLearner:
+    """Its process ends while it exports its weights."""
+
+    def export_weights(self) -> None:
+        os._exit(1)
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["waited-for", "while-they-sample"])
+def test_a_learner_that_dies_while_it_exports_costs_no_worker(
+    folder: Path, started: list[Any], wait: bool
+) -> None:
+    pool = start(folder, started, (False, False))
+    learner = processes.start_actor(DyingLearner, "", Resources(cpus=0.1, threads=1))
+    with pytest.raises(ProcessLost):
+        pool.update_weights(learner.export_weights.remote(), 1, wait=wait)
+        pool.generate(problems(5), REQUEST)
+    pool.update_weights(cluster.put(pack_weights([("w", torch.zeros(3))], version=2)), 2, wait=wait)
+    table = rollouts(pool, 5)
+    assert set(table["worker"].to_pylist()) == {"rollout-0", "rollout-1"}
+    assert set(table["version"].to_pylist()) == {2}
 
 
 def test_completions_do_not_depend_on_the_number_of_workers(folder: Path, started: list[Any]) -> None:
