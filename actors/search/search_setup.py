@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,11 @@ def with_prm_form(config: Config, prm: Path | None) -> Config:
 def start(
     config: Config, policy: Path, prm: Path | None, problems: pa.Table, codec: TextCodec, progress: Progress
 ) -> SearchParts:
-    """Start rollout workers, verifier and scorers side by side; one that dies later is replaced."""
+    """Start rollout workers, verifier and scorers side by side; one that dies later is replaced.
+
+    Raises:
+        UserError: one of them cannot start; all are ended.
+    """
     search = config.search
 
     def start_scorer(number: int, name: str = "") -> Any:
@@ -113,16 +118,23 @@ def start(
     ]
     asked += [Demand("step scorer", search.resources, search.scorers)] if of_actors else []
     cluster.require_resources(asked, config.ray.resources_deadline_seconds)
-    fleet = make_fleet(without_adapters(config), str(policy), progress, None)
-    fleet.step(busy=())
-    judge = start_verifier(config, str(policy))
-    scorers = [start_scorer(n, f"scorer-{n}") for n in range(search.scorers if of_actors else 0)]
-    starting = {
-        "verifier": [judge.start.remote()],
-        "step scorer": [scorer.start.remote() for scorer in scorers],
-    }
-    wait_for_start(starting, config.ray.start_deadline_seconds, progress)
-    wait_for_workers(fleet, config)
+    with ExitStack() as unless_up:
+        # The cluster may outlive this search, and would keep the room of what did start.
+        fleet = make_fleet(without_adapters(config), str(policy), progress, None)
+        unless_up.callback(fleet.close)
+        fleet.step(busy=())
+        judge = start_verifier(config, str(policy))
+        unless_up.callback(processes.kill, judge)
+        scorers = [start_scorer(n, f"scorer-{n}") for n in range(search.scorers if of_actors else 0)]
+        for started in scorers:
+            unless_up.callback(processes.kill, started)
+        starting = {
+            "verifier": [judge.start.remote()],
+            "step scorer": [scorer.start.remote() for scorer in scorers],
+        }
+        wait_for_start(starting, config.ray.start_deadline_seconds, progress)
+        wait_for_workers(fleet, config)
+        unless_up.pop_all()
     deadline, attempts = config.train.deadline_seconds, config.failures.attempts
     pool = RolloutPool(fleet, config.rollout.deadline_seconds, config.failures)
     verifier = VerifierHandle(judge, deadline, lambda: start_verifier(config, str(policy)), attempts)

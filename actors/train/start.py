@@ -124,36 +124,45 @@ def start_parts(
     Returns when sampling and grading can begin; the learners are still coming up (`Parts.starting`).
 
     `control`: where `airls-ray scale` leaves the number of workers that is wanted.
+
+    Raises:
+        UserError: one of them cannot start; all are ended.
     """
     cluster.require_resources(demands(config), config.ray.resources_deadline_seconds)
-    fleet = make_fleet(config, engine_model(config, sources.policy), progress, control)
-    fleet.step(busy=())
     failures = config.failures
-    judge = start_verifier(config, sources.policy, sources.rewards)
-    learners = start_learners(config, sources, progress, state)
-    wait_for_start({"verifier": [judge.start.remote()]}, config.ray.start_deadline_seconds, progress)
-    wait_for_workers(fleet, config)
-    verifier = VerifierHandle(
-        judge,
-        config.train.deadline_seconds,
-        restart=lambda: start_verifier(config, sources.policy, sources.rewards),
-        attempts=failures.attempts,
-    )
-    pool = RolloutPool(fleet, config.rollout.deadline_seconds, failures, config.rollout.shares_per_worker)
-    parts = Parts(
-        problems=training_problems(config, state, sources.policy),
-        pool=pool,
-        verifier=verifier,
-        reference=learners.reference,
-        prm=learners.prm,
-        policy=learners.policy,
-        sync=make_sync(config, learners.policy, pool),
-        learners=learners.actors,
-        starting=learners.starting,
-        held_out=evaluation_problems(config),
-    )
-    if state.version:
-        parts.sync.push(state.version)
+    with ExitStack() as unless_up:
+        # The cluster may outlive this run, and would keep the room of what did start.
+        fleet = make_fleet(config, engine_model(config, sources.policy), progress, control)
+        unless_up.callback(fleet.close)
+        fleet.step(busy=())
+        judge = start_verifier(config, sources.policy, sources.rewards)
+        unless_up.callback(processes.kill, judge)
+        learners = start_learners(config, sources, progress, state)
+        unless_up.callback(_end_learners, learners.actors, learners.reference)
+        wait_for_start({"verifier": [judge.start.remote()]}, config.ray.start_deadline_seconds, progress)
+        wait_for_workers(fleet, config)
+        verifier = VerifierHandle(
+            judge,
+            config.train.deadline_seconds,
+            restart=lambda: start_verifier(config, sources.policy, sources.rewards),
+            attempts=failures.attempts,
+        )
+        pool = RolloutPool(fleet, config.rollout.deadline_seconds, failures, config.rollout.shares_per_worker)
+        parts = Parts(
+            problems=training_problems(config, state, sources.policy),
+            pool=pool,
+            verifier=verifier,
+            reference=learners.reference,
+            prm=learners.prm,
+            policy=learners.policy,
+            sync=make_sync(config, learners.policy, pool),
+            learners=learners.actors,
+            starting=learners.starting,
+            held_out=evaluation_problems(config),
+        )
+        if state.version:
+            parts.sync.push(state.version)
+        unless_up.pop_all()
     return parts
 
 
