@@ -208,7 +208,7 @@ class PRMGroup(PRMScorer):
 
     def _drawn(self, lesson: Lesson) -> Refs:
         """Reference to the old rollouts of this iteration; every rank draws and keeps them."""
-        return [self.start("draw_replay", lesson.iteration, lesson.problems.num_rows)[0]]
+        return [self.start("draw_replay", lesson.iteration, lesson.rollouts, [lesson.grades])[0]]
 
     def _update(self, lesson: Lesson, traces: Refs, replay: Refs, base: Sequence[Any]) -> dict[str, float]:
         metrics: dict[str, float] = self.finish(

@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from actors.cluster.cluster import resolve
 from actors.learn.learners import Learner, graded_rollouts, with_logprobs
+from airls_ray.config.method_doors import FilterConfig
 from airls_ray.config.schema import Config
 from airls_ray.data.parts import merge_parts
 from airls_ray.data.schemas import TOKEN_LOGPROBS, TRACES
 from airls_ray.errors import ModelError
 from airls_ray.learning.engine import FrozenEngine, kernels, own_device
-from airls_ray.learning.group_filter import rows_that_learn
+from airls_ray.learning.group_filter import count_kept_groups, rows_that_learn
 from airls_ray.learning.replay import ReplayBuffer, ReplaySample
 from airls_ray.models.load import load_prm_module
 from airls_ray.models.lora import load_with_adapters
@@ -75,11 +76,29 @@ class PRMLearner(Learner):
             write_prm_form(self._config.prm, Path(model), PromptForm.of(self._config))
             self._replay.save(Path(state) / "replay")
 
-    def draw_replay(self, iteration: int, groups: int) -> ReplaySample | None:
-        """Draw old rollouts for this iteration's batch; every rank draws the same."""
+    def draw_replay(
+        self, iteration: int, rollouts: Sequence[Any], grades: Sequence[Any]
+    ) -> ReplaySample | None:
+        """Draw old rollouts to go beside those of this iteration that the PRM learns from; every rank draws
+        the same.
+
+        Args:
+            iteration: number of the iteration, warm-up included.
+            rollouts: parts of ROLLOUTS.
+            grades: GRADES, one part.
+
+        Raises:
+            DoorError: a row filter of the user's own failed.
+        """
         seed = derive_seed(self._config.seed, "replay", iteration)
-        self._drawn = self._replay.sample(groups, self._config.prm.replay_fraction, seed)
+        fresh = count_kept_groups(graded_rollouts(rollouts, grades), self._filters)
+        self._drawn = self._replay.sample(fresh, self._config.prm.replay_fraction, seed)
         return self._drawn
+
+    @property
+    def _filters(self) -> list[FilterConfig]:
+        """What decides which rollouts the PRM learns from."""
+        return [one for one in self._config.method.filters if one.prm]
 
     def update(
         self,
@@ -113,9 +132,8 @@ class PRMLearner(Learner):
         if self._config.method.prm_objective.needs_traces:
             traces = self._traces(problems, iteration)
             trace_base = merge_parts(resolve(trace_parts))
-        filters = [one for one in self._config.method.filters if one.prm]
         source = PRMSource(table, traces, trace_base, base)
-        sources = [source.of_rows(rows_that_learn(table, filters))]
+        sources = [source.of_rows(rows_that_learn(table, self._filters))]
         replayed = [part for part in resolve(replay_parts) if part is not None]
         if replayed and self._drawn is not None:
             sources.append(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
+from actors.learn.prm_learner import PRMLearner
+from airls_ray.config import load_config
 from airls_ray.learning.replay import ReplayBuffer
 from tests.tiny import make_rollouts, make_traces
 
@@ -54,3 +57,17 @@ def test_a_saved_buffer_loads_equal(tmp_path: Path) -> None:
     assert mine.rollouts.schema.equals(theirs.rollouts.schema, check_metadata=True)
     assert mine.rollouts.equals(theirs.rollouts)
     assert mine.traces.equals(theirs.traces)
+
+
+@pytest.mark.parametrize(("band", "drawn"), [(None, 4), ([0.4, 0.6], 1), ([0.9, 1.0], 0)])
+def test_old_rollouts_are_drawn_beside_those_that_the_prm_learns_from(
+    band: list[float] | None, drawn: int
+) -> None:
+    """Half of the batch is old, whatever a row filter has left of the other half."""
+    given = [] if band is None else [f"method.accuracy_band={band}"]
+    config = load_config(None, ["method=airl_s", "prm.replay_iterations=1", *given])
+    prm = PRMLearner(0, config, "policy", "prm")
+    prm._replay.add(0, make_rollouts(9, 2), make_traces(9))
+    grades = pa.table({"outcome": pa.array([1.0, *[0.0] * 7], pa.float32())})
+    sample = prm.draw_replay(1, [make_rollouts(4, 2, seed=1)], [grades])
+    assert (0 if sample is None else sample.rollouts.num_rows) == 2 * drawn
