@@ -22,6 +22,7 @@ from airls_ray.adapter_sync import sends_adapter
 from airls_ray.config.door_section import open_names
 from airls_ray.config.schema import Config, LearnerConfig
 from airls_ray.data.parts import merge_parts
+from airls_ray.errors import RunError
 from airls_ray.grading.learned_outcomes import with_outcomes
 from airls_ray.learning.advantages import assign_credit
 from airls_ray.learning.engine import FrozenEngine, kernels, own_device
@@ -58,14 +59,16 @@ class Learner(ABC):
         """Rank 0: the address and port at which all ranks meet."""
         return cluster.node_address(), free_port()
 
-    def start(self, meeting: tuple[str, int], state: str | None, version: int) -> float:
+    def start(self, meeting: tuple[str, int], state: str | None, version: int, run: str) -> float:
         """Join the other ranks where rank 0 said, load the model and, at a resume, the state; returns
         seconds.
 
         Raises:
             DoorError: what the method names does not open on this machine.
+            RunError: the folder `run`, where checkpoints go, is not there on this machine.
         """
         start = time.perf_counter()
+        require_run_folder(run)
         for _, named in open_names(self._config.method):
             named.open()
         deadline = self._config.train.deadline_seconds
@@ -265,6 +268,19 @@ class ReferenceServer:
             temperature=self._config.rollout.temperature,
             tokens_per_microbatch=self._config.reference.tokens_per_microbatch,
             pad_id=self._codec.pad_id,
+        )
+
+
+def require_run_folder(run: str) -> None:
+    """Refuse a machine that does not see the driver's run folder: what is saved here would stay here.
+
+    Raises:
+        RunError: it does not.
+    """
+    if not (Path(run) / "config.yaml").is_file():
+        raise RunError(
+            f"the learner on {cluster.node_address()} does not see the run folder {run}, so that its part of "
+            "a checkpoint would be lost: set output to a folder on storage that all nodes share"
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.cluster.cluster import resolve
-from actors.learn.learners import Learner, graded_rollouts, with_logprobs
+from actors.learn.learners import Learner, graded_rollouts, require_run_folder, with_logprobs
 from airls_ray.config.method_doors import FilterConfig
 from airls_ray.config.schema import Config
 from airls_ray.data.parts import merge_parts
@@ -185,9 +185,15 @@ class PRMServer:
         self._policy_folder = policy
         self._prm_folder = prm
 
-    def start(self) -> float:
-        """Load the model; returns seconds."""
+    def start(self, run: str | None = None) -> float:
+        """Load the model; returns seconds.
+
+        Raises:
+            RunError: the folder `run`, where checkpoints go, is not there on this machine.
+        """
         start = time.perf_counter()
+        if run is not None:
+            require_run_folder(run)
         model, prm = self._config.model, self._config.prm
         if prm.search_score == "reference_ratio":
             raise ModelError(

@@ -299,12 +299,13 @@ def start_learners(
             keep=True,
         )  # fmt: skip
 
+    run = str((config.output / config.name).resolve())
     policy = PolicyGroup("policy learner", policy_ranks, deadline)
     reference: ReferenceGroup | NoReference = NoReference()
     starting = {
-        "policy learner": _start_ranks(policy_ranks, sources.policy_state, state.version),
-        "PRM learner": _start_ranks(prm_ranks, sources.prm_state, state.version),
-        "PRM": [server.start.remote() for server in prm_servers],
+        "policy learner": _start_ranks(policy_ranks, sources.policy_state, state.version, run),
+        "PRM learner": _start_ranks(prm_ranks, sources.prm_state, state.version, run),
+        "PRM": [server.start.remote(run) for server in prm_servers],
     }
     if config.uses_reference:
         reference = ReferenceGroup(start_reference, deadline, config.failures.attempts)
@@ -351,9 +352,9 @@ def _prm_part(
     return PRMGroup(ranks, policy, traces, replay, deadline)
 
 
-def _start_ranks(ranks: list[Any], state: str | None, version: int) -> list[Any]:
+def _start_ranks(ranks: list[Any], state: str | None, version: int, run: str) -> list[Any]:
     """Rank 0 says where all meet; its answer goes from process to process, and nobody waits here."""
     if not ranks:
         return []
     meeting = ranks[0].rendezvous.remote()
-    return [rank.start.remote(meeting, state, version) for rank in ranks]
+    return [rank.start.remote(meeting, state, version, run) for rank in ranks]
