@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,3 +31,14 @@ class Job:
     def in_order(self) -> list[tuple[list[int], Any]]:
         """Rows and reference of every share, by the first row."""
         return [(list(rows), ref) for rows, ref in sorted(self.done.items(), key=lambda one: one[0])]
+
+
+def times_before(names: Sequence[str], asked: Sequence[int]) -> dict[int, int]:
+    """How often the problem of each row that is asked for stands in other rows, or in those asked before."""
+    wanted = set(asked)
+    seen = Counter(name for row, name in enumerate(names) if row not in wanted)
+    times = {}
+    for row in asked:
+        times[row] = seen[names[row]]
+        seen[names[row]] += 1
+    return times

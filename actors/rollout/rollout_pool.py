@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from actors.cluster import cluster
 from actors.rollout.fleet import FixedFleet, Fleet, Member
-from actors.rollout.jobs import Job
+from actors.rollout.jobs import Job, times_before
 from actors.rollout.node_calls import tell_all
 from actors.rollout.rollout_worker import RolloutRequest
 from airls_ray.config.schema import FailureConfig
@@ -103,12 +104,15 @@ class RolloutPool:
 
         Groups that failed too often are named in the job.
         """
+        asked = range(problems.num_rows) if rows is None else rows
+        before = times_before(problems["problem_id"].to_pylist(), asked)
 
         def submit(worker: Any, rows: Sequence[int]) -> Any:
             groups = [request.first_group + row for row in rows]
-            return worker.generate.remote(_take(problems, rows), groups, request)
+            own = replace(request, times_before=tuple(before[row] for row in rows))
+            return worker.generate.remote(_take(problems, rows), groups, own)
 
-        return self._submit(range(problems.num_rows) if rows is None else rows, submit)
+        return self._submit(asked, submit)
 
     def complete(self, prefixes: pa.Table, request: RolloutRequest) -> list[Any]:
         """Continue all prefixes (schema PREFIXES); one table (COMPLETIONS) per share, in prefix order.

@@ -33,8 +33,8 @@ _MAIL_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class RolloutRequest:
-    """How to sample an iteration. The seed of a rollout depends on `seed_path`, its problem and its
-    index alone, not on the worker or on the order of work."""
+    """How to sample an iteration. The seed of a rollout depends on `seed_path`, its problem, how often that
+    was there before in the iteration, and its index alone, not on the worker or on the order of work."""
 
     samples: int
     temperature: float
@@ -44,6 +44,8 @@ class RolloutRequest:
     """Number of the first problem's group."""
     truncation: Truncation = WHOLE
     """Which tokens are drawn from."""
+    times_before: tuple[int, ...] = ()
+    """For each problem of a share how often it was there before in the iteration; empty: none was."""
 
 
 @dataclass
@@ -119,7 +121,12 @@ class RolloutWorker:
         identifiers = problems["problem_id"].to_pylist()
         columns = (problems[name].to_pylist() for name in ("prompt", "details"))
         prompts = [self._encode(*row) for row in zip(identifiers, *columns, strict=True)]
-        seeds = [derive_seed(request.seed, "rollout", *request.seed_path, pid) for pid in identifiers]
+        times = request.times_before or (0,) * len(identifiers)
+        again = [(number,) if number else () for number in times]
+        seeds = [
+            derive_seed(request.seed, "rollout", *request.seed_path, pid, *more)
+            for pid, more in zip(identifiers, again, strict=True)
+        ]
         most = self._config.rollout.max_response_tokens
         with self._engine_lock:
             version = self._version

@@ -2,12 +2,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 import torch
 
 from actors.rollout.engine import Request, Sample
+from actors.rollout.rollout_pool import RolloutPool
 from actors.rollout.rollout_worker import RolloutRequest, RolloutWorker
 from airls_ray.config.schema import ArithmeticTaskConfig, Config, RolloutConfig, TrainConfig
 from airls_ray.data.problems import ProblemStream
@@ -53,6 +55,23 @@ def test_the_rollouts_of_a_problem_do_not_depend_on_the_others(worker: RolloutWo
     together = worker.generate(table, [0, 1, 2, 3], REQUEST).filter(pa.array([False] * 12 + [True] * 4))
     alone = worker.generate(table.slice(3, 1), [3], REQUEST)
     assert together["response"].to_pylist() == alone["response"].to_pylist()
+
+
+def responses_of(worker: RolloutWorker, table: pa.Table, rows: Sequence[int]) -> list[list[int]]:
+    """What a worker samples for some rows of what the pool is asked for, groups one after the other."""
+    job = RolloutPool(["worker"], 60).start_sampling(table, REQUEST)
+    handle = SimpleNamespace(generate=SimpleNamespace(remote=worker.generate))
+    found: list[list[int]] = job.submit(handle, rows)["response"].to_pylist()
+    return found
+
+
+def test_a_problem_that_comes_again_in_an_iteration_gets_other_rollouts(worker: RolloutWorker) -> None:
+    """As where the epochs of a file meet, or a file has fewer problems than an iteration."""
+    table = pa.concat_tables([problems(2), problems(1)])
+    together = responses_of(worker, table, [0, 1, 2])
+    assert together[:4] != together[8:]
+    assert together[:8] == responses_of(worker, problems(2), [0, 1])
+    assert together[8:] == responses_of(worker, table, [2])
 
 
 def test_another_iteration_gives_other_rollouts(worker: RolloutWorker) -> None:
