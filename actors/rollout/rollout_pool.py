@@ -231,8 +231,6 @@ class RolloutPool:
         self._end_hung()
 
     def _hand_out(self, busy: set[str], now: float) -> None:
-        # One whose new weights are on their way gets nothing new before it has them: else staleness grows.
-        busy = busy | {sync.member.name for sync in self._syncing.values()}
         self._dispatch.free_all_but({member.name for member in self.fleet.ready})
         for member in self.fleet.ready:
             share = None if member.name in busy else self._dispatch.take(member.name, now)
@@ -349,7 +347,13 @@ class RolloutPool:
             self._failed(member, f"{what} took longer than rollout.deadline_seconds ({self._deadline:g} s)")
 
     def _busy(self) -> set[str]:
-        return {member.name for member, _, _ in self._running.values()}
+        """Workers with a share, and those whose new weights are on their way.
+
+        These get nothing new before they have them, or staleness would grow. And neither answers a probe:
+        both have a deadline instead.
+        """
+        sampling = {member.name for member, _, _ in self._running.values()}
+        return sampling | {sync.member.name for sync in self._syncing.values()}
 
     def _all(self, job: Job) -> list[tuple[list[int], Any]]:
         self.finish(job)

@@ -143,3 +143,17 @@ def test_shares_of_a_worker_that_drains_before_it_gets_them_are_done_by_another(
     for _ in range(2):
         one.pool.advance(0.0)
     assert sorted(job.done) == [(0,), (1,)]
+
+
+def test_a_worker_that_takes_large_weights_for_long_is_not_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It answers no probe meanwhile: its one thread is at that, or waits for the learner's export."""
+    one = Simulated(monkeypatch)
+    one.pool.update_weights("weights", 1, wait=False)
+    monkeypatch.setattr(cluster, "first_ready", lambda refs, timeout=None: [])
+    monkeypatch.setattr(cluster, "all_ready", lambda refs, timeout: [])
+    for _ in range(5):
+        one.now += 20.0
+        one.pool.advance(0.0)
+    assert one.fleet.deaths == 0
