@@ -53,6 +53,7 @@ class Recovery:
             try:
                 if lost is not None:
                     self._rebuild(lost)
+                    lost = None  # its traceback holds references: rollouts and weights, to the run's end
                 return do(self.parts, self.state)
             except ProcessLost as error:
                 lost = error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +52,29 @@ def test_what_a_run_started_from_outlives_a_rebuild_of_its_learners(tmp_path: Pa
     recovery.work(work)
     assert rebuilt_from == [later]
     assert start.is_dir() and later.is_dir()
+
+
+class Table:
+    """Stands for what the object store has of an iteration."""
+
+
+def test_what_a_lost_iteration_held_is_given_back_before_it_is_done_again(tmp_path: Path) -> None:
+    tables: list[weakref.ref[Table]] = []
+    config, control = Config.model_validate({"method": "grpo"}), RunControl(tmp_path, 9)
+    run = RunFolder(tmp_path)
+    recovery = Recovery(
+        object(), LoopState(), config, run, control, lambda parts, *_: parts, QuietProgress()  # type: ignore[arg-type]
+    )  # fmt: skip
+
+    def work(parts: Any, state: LoopState) -> Table | None:
+        if tables:
+            gc.collect()
+            return tables[0]()
+        table = Table()
+        tables.append(weakref.ref(table))
+        raise ProcessLost("the policy learner died")
+
+    assert recovery.work(work) is None
 
 
 class Actor(str):
