@@ -129,11 +129,21 @@ def evaluate_policy(
     name: str,
     resume: bool,
 ) -> Samples:
-    """Sample the test problems with the policy that the workers hold; at a resume, read what was kept."""
+    """Sample the test problems with the policy that the workers hold; at a resume, read what was kept.
+
+    What is gone then cannot be sampled again as it was: that is a warning of the run.
+    """
     folder = run.path / "samples"
     kept = folder / f"{name}.parquet", folder / f"{name}_grades.parquet", folder / f"{name}.json"
     found = read_kept(*kept) if resume else None
     if found is None:
+        if resume:
+            sentence = (
+                f"the samples of the {name} policy in {folder} are missing or broken, and the workers have "
+                f"the checkpoint's policy by now: what the run says of the {name} policy is said of that one"
+            )
+            run.log_warning(0, "samples_gone", sentence)  # of no iteration, which a rebuild could drop
+            progress.say(f"Warning: {sentence}")
         samples = sample_problems(
             parts.pool, parts.verifier, problems, config, progress, name, meanwhile=parts.starting
         )

@@ -47,3 +47,5 @@ def test_a_resume_samples_again_where_a_file_of_the_samples_is_broken(
     assert found.accuracy == {"sampled": 0.5}
     assert found.grades.equals(grades)
     assert len(sampled) == times
+    # They are those of another policy by now.
+    assert [one["kind"] for one in RunFolder(tmp_path).read_warnings()] == ["samples_gone"] * (times - 1)
