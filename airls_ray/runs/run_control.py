@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,7 @@ class RunControl:
         self._control.unlink(missing_ok=True)
         self._read_at: int | None = None
         self._wanted: int | None = None
+        self._writing = threading.Lock()
         self.status = Status(iterations=iterations, host=socket.gethostname(), pid=os.getpid())
         self.say()
 
@@ -84,16 +87,17 @@ class RunControl:
         return self._wanted
 
     def say(self, **changes: Any) -> None:
-        """Change fields of the status and write it. It is no result: a failure to write it is ignored."""
-        for name, value in changes.items():
-            setattr(self.status, name, value)
-        self.status.updated = time.time()
-        part = self._status.with_name(files.TEMPORARY + self._status.name)
-        try:
+        """Change fields of the status and write it. It is no result: a failure to write it is ignored.
+
+        In the asynchronous loop the thread that samples says something, too.
+        """
+        with self._writing, suppress(OSError):
+            for name, value in changes.items():
+                setattr(self.status, name, value)
+            self.status.updated = time.time()
+            part = self._status.with_name(files.TEMPORARY + self._status.name)
             part.write_text(files.to_json(asdict(self.status)) + "\n", encoding="utf-8")
             os.replace(part, self._status)
-        except OSError:
-            return
 
 
 def ask_for_workers(folder: Path, workers: int) -> Status:

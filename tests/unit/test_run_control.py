@@ -1,5 +1,8 @@
 import os
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +33,28 @@ def test_a_later_number_replaces_the_first(folder: Path) -> None:
         os.utime(folder / "control.json", ns=(number, number))
         seen = control.wanted_workers()
     assert seen == 4
+
+
+def test_two_threads_of_a_driver_write_one_status_after_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one cuts the file that the other is about to put in its place."""
+    control, others, inside, replace = RunControl(folder, iterations=5), [], [], os.replace
+
+    def slowly(source: Any, target: Any) -> None:
+        others.append(len(inside))
+        inside.append(source)
+        time.sleep(0.05)
+        inside.pop()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    threads = [threading.Thread(target=control.say, kwargs={"iteration": number}) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert others == [0, 0]
 
 
 def test_a_new_run_forgets_what_the_one_before_was_asked_for(folder: Path) -> None:
