@@ -29,6 +29,8 @@ from airls_ray.config.schema import RayConfig, Resources
 from airls_ray.errors import ProcessLost, ResourceError, RunError, UserError
 
 _PROBE_SECONDS = 5.0
+_DEATH_SECONDS = 10.0
+"""Longest time until Ray knows of a death that another process has seen."""
 _LOOPBACK = ("127.0.0.1", "localhost")
 _OWN_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
 _own_token: list[str] = []
@@ -274,6 +276,42 @@ def fetch(refs: Any, deadline_seconds: float, what: str, until: float | None = N
         raise ProcessLost(f"{what}: its process died ({_whose(error)}{_first_line(error)})") from error
     except ObjectLostError as error:
         raise ProcessLost(f"{what}: its result is lost ({_first_line(error)})") from error
+
+
+def fetch_together(refs: Any, deadline_seconds: float, what: str, together: Sequence[Any]) -> Any:
+    """As `fetch`, for calls that wait for each other, as the ranks of a learner do.
+
+    Where the process of one dies, another's collective fails at once, and often sooner than Ray knows of the
+    death: what is raised then is the death.
+
+    Args:
+        refs: a reference or several of `together`.
+        deadline_seconds: longest time, counted from now.
+        what: the call in words.
+        together: references of all these calls.
+    """
+    try:
+        return fetch(refs, deadline_seconds, what)
+    except ProcessLost:
+        raise
+    except ACTOR_FAILURES as error:
+        lost = _loss_among(together, what)
+        if lost is None:
+            raise
+        raise lost from error
+
+
+def _loss_among(refs: Sequence[Any], what: str) -> ProcessLost | None:
+    """The loss of one of these calls, as soon as all have ended; None where those that have did not die."""
+    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_DEATH_SECONDS)
+    for ref in ready:
+        try:
+            fetch(ref, _DEATH_SECONDS, what)
+        except ProcessLost as lost:
+            return lost
+        except (UserError, RayTaskError):  # of a rank that lives
+            continue
+    return None
 
 
 def resolve(values: Sequence[Any], deadline_seconds: float = 300.0) -> list[Any]:

@@ -40,6 +40,7 @@ class Starting:
             for name, refs in calls.items()
             for index, ref in enumerate(refs)
         }
+        self._together = {ref: refs for refs in calls.values() for ref in refs}
         self._until = time.monotonic() + deadline_seconds
         self._progress = progress
         self._kernels = dict(kernels or {})
@@ -74,7 +75,9 @@ class Starting:
         for ref in refs:
             name = self._names.pop(ref)
             left = max(self._until - time.monotonic(), 0.0)
-            self._progress.phase_done(f"{name} ready", cluster.fetch(ref, left, f"starting the {name}"))
+            what = f"starting the {name}"
+            seconds = cluster.fetch_together(ref, left, what, self._together[ref])
+            self._progress.phase_done(f"{name} ready", seconds)
 
 
 def wait_for_start(calls: Mapping[str, Sequence[Any]], deadline_seconds: float, progress: Progress) -> None:

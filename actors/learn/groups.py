@@ -29,14 +29,15 @@ class LearnerGroup:
 
     def finish(self, call: str, *arguments: Any) -> Any:
         """Call all ranks, wait for all, return what rank 0 returns."""
-        return cluster.fetch(self.start(call, *arguments), self.deadline, f"{self.name} ({call})")[0]
+        refs = self.start(call, *arguments)
+        return cluster.fetch_together(refs, self.deadline, f"{self.name} ({call})", refs)[0]
 
     def wait(self, refs: Refs) -> Refs:
         """Wait until a stage has finished, so that its seconds are its own, and pass its references on.
 
         Whoever reads them then waits for a transfer alone, and not for a computation (`cluster.resolve`).
         """
-        cluster.wait_done(refs, self.deadline, self.name)
+        cluster.fetch_together(refs, self.deadline, self.name, refs)
         return refs
 
     def save(self, model: str, state: str) -> None:
@@ -70,7 +71,10 @@ class PolicyGroup(LearnerGroup):
 
     def export(self) -> Any:
         """Reference to all weights in one buffer (rank 0's; sharded ranks gather)."""
-        return self.start("export_weights")[0]
+        refs = self.start("export_weights")
+        if others := refs[1:]:  # a death among them fails rank 0, too, which is not waited for here
+            cluster.fetch_together(others, self.deadline, f"{self.name} (export_weights)", refs)
+        return refs[0]
 
 
 @dataclass(frozen=True)

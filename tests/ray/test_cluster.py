@@ -3,15 +3,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
+from ray.exceptions import RayTaskError
 
 from actors.cluster import cluster, processes
 from actors.cluster.cluster import Demand
+from actors.learn.groups import LearnerGroup
 from airls_ray.config.schema import Resources
-from airls_ray.errors import DataError, ResourceError, RunError
+from airls_ray.errors import DataError, ProcessLost, ResourceError, RunError
 
 SMALL = Resources(cpus=0.1, threads=1)
 
@@ -68,6 +71,28 @@ def test_a_dead_actor_is_an_error_that_says_whose_process_died() -> None:
     worker = processes.start_actor(Worker, "dying", SMALL)
     with pytest.raises(RunError, match=r"grading: its process died \(Worker dying: "):
         cluster.fetch(worker.die.remote(), 120, "grading")
+
+
+class Rank:
+    """One that dies after a while, or one whose collective fails for that, or by itself."""
+
+    def __init__(self, waits: float, dies: bool) -> None:
+        self._waits, self._dies = waits, dies
+
+    def update(self) -> None:
+        time.sleep(self._waits)
+        if self._dies:
+            os._exit(1)
+        raise RuntimeError("Connection reset by peer")
+
+
+@pytest.mark.parametrize(("dies", "error"), [(True, ProcessLost), (False, RayTaskError)])
+def test_a_rank_that_dies_is_what_is_told_though_another_ones_collective_fails_sooner(
+    started: list[Any], dies: bool, error: type[Exception]
+) -> None:
+    started += [processes.start_actor(Rank, "", SMALL, *one) for one in ((0.0, False), (0.5, dies))]
+    with pytest.raises(error):
+        LearnerGroup("policy learner", started, 30).finish("update")
 
 
 def test_an_actors_threads_are_set_on_purpose() -> None:

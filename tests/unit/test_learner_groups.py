@@ -28,6 +28,16 @@ class Rank:
         return SimpleNamespace(remote=remote)
 
 
+@pytest.mark.parametrize(("ranks", "waited"), [(1, 0), (3, 2)])
+def test_an_export_waits_for_the_ranks_that_gather_with_the_first_and_not_for_the_weights(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, waited: int
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(cluster, "fetch", lambda refs, *_: seen.extend(refs))
+    assert PolicyGroup("policy learner", [Rank([])] * ranks, DEADLINE).export() == "export_weights"
+    assert len(seen) == waited
+
+
 def test_the_prm_learns_when_the_policys_log_probabilities_are_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
