@@ -20,7 +20,7 @@ from airls_ray import files
 from airls_ray.config.schema import Config
 from airls_ray.console.progress import Track
 from airls_ray.data.parts import merge_parts
-from airls_ray.errors import RunError
+from airls_ray.errors import ProcessLost, RunError, UserError
 from airls_ray.grading.reward_table import added_columns, failed_labels
 from airls_ray.grading.worker import RAISED
 from airls_ray.runs.best_metric import EVALUATION
@@ -158,7 +158,8 @@ class Tracker:
 
     @contextmanager
     def whole(self, state: LoopState, parts: Parts) -> Iterator[None]:
-        """The learners are in `state` until the block learns; an interrupt before that saves it."""
+        """The learners are in `state` until the block learns; an interrupt or the run's end before that saves
+        it. Where a process is lost, the run goes on from the last checkpoint."""
         self._whole = (state, parts)
         self._stop.learning = False
         try:
@@ -167,15 +168,23 @@ class Tracker:
             if not self._stop.learning:
                 self._save_and_stop(state, parts)
             raise
+        except UserError as error:
+            if not (self._stop.learning or isinstance(error, ProcessLost)):
+                self._keep_if_possible(state, parts)
+            raise
 
     def _save_and_stop(self, state: LoopState, parts: Parts) -> NoReturn:
         """End the run with what can be saved: whoever stops it wants no learner rebuilt for that."""
+        self._keep_if_possible(state, parts)
+        raise KeyboardInterrupt
+
+    def _keep_if_possible(self, state: LoopState, parts: Parts) -> None:
+        """As `_keep`, where the run ends in any case."""
         try:
             self._keep(state, parts)
         except RunError as error:
             if self._say is not None:
                 self._say(f"Iteration {state.iteration} could not be saved: {error}")
-        raise KeyboardInterrupt
 
     def _keep(self, state: LoopState, parts: Parts) -> None:
         """Write a checkpoint of a state that has none yet."""

@@ -20,7 +20,7 @@ from actors.train.launch import run_training
 from actors.train.tracking import LoopState, Stopwatch, Tracker
 from airls_ray.config import Config
 from airls_ray.console.progress import QuietProgress
-from airls_ray.errors import Interrupted, ProcessLost
+from airls_ray.errors import Interrupted, ProcessLost, RunError
 from airls_ray.runs.run_folder import RunFolder
 
 STAGES = (
@@ -208,6 +208,31 @@ def test_learners_that_are_gone_are_not_rebuilt_to_save_them(
         train(tmp_path, monkeypatch, Killing((8, stage)))
     assert any("could not be saved" in line for line in said.lines)
     assert not any("rebuilt" in line for line in said.lines)
+
+
+class Failing(Stop):
+    """Fails in a stage of the eighth iteration."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def iterate(self, parts: Any, state: LoopState, tracker: Tracker) -> LoopState:
+        if state.iteration == 7:
+            tracker.stage(self.stage)
+            raise RunError("rollout workers died 6 times in a row")
+        return super().iterate(parts, state, tracker)
+
+
+@pytest.mark.parametrize("staleness", [0, 1], ids=["in turns", "ahead"])
+@pytest.mark.parametrize(("stage", "newest"), [("rollout", 7), ("policy_update", 5)])
+def test_a_run_that_cannot_go_on_leaves_the_last_whole_state(
+    tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch, staleness: int, stage: str, newest: int
+) -> None:
+    with pytest.raises(RunError, match="died 6 times"):
+        train(tmp_path, monkeypatch, Failing(stage), staleness)
+    assert saved(tmp_path)[newest] == (newest, newest, newest)
+    assert max(saved(tmp_path)) == newest
 
 
 def test_before_anything_is_learned_there_is_nothing_to_save(
