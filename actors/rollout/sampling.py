@@ -68,15 +68,17 @@ class IterationSampling:
         self._job = self._pool.start_sampling(self._problems, self._request, rows=self._dropped)
         return False
 
-    def result(self) -> tuple[pa.Table, list[Any]]:
+    def result(self, *, adds: bool = False) -> tuple[pa.Table, list[Any]]:
         """The problems that have rollouts, and their references in group order (a group is a row's number).
+
+        `adds`: to an iteration that has enough groups without these, so that any number will do.
 
         Raises:
             RunError: fewer than `failures.smallest_share` have any.
         """
         count = self._problems.num_rows
         kept = sorted(set(range(count)) - set(self._dropped))
-        if len(kept) < self._failures.smallest_share * count:
+        if not adds and len(kept) < self._failures.smallest_share * count:
             raise RunError(
                 f"{len(self._dropped)} of {count} groups failed {self._failures.attempts} times each, which "
                 f"leaves less than failures.smallest_share ({self._failures.smallest_share:g}): look into "
@@ -86,8 +88,10 @@ class IterationSampling:
         return problems, [ref for _, ref in sorted(self._parts, key=lambda part: part[0][0])]
 
 
-def sample_all(sampling: IterationSampling, pool: RolloutPool) -> tuple[pa.Table, list[Any]]:
+def sample_all(
+    sampling: IterationSampling, pool: RolloutPool, *, adds: bool = False
+) -> tuple[pa.Table, list[Any]]:
     """Work until it is finished; returns its result."""
     while not sampling.finished():
         pool.advance(_WAIT_SECONDS)
-    return sampling.result()
+    return sampling.result(adds=adds)

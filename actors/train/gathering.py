@@ -71,7 +71,9 @@ def _rounds(
         groups += drawn[number].num_rows
         with clock("rollout"):
             sampling = IterationSampling(parts.pool, parts.problems, drawn[number], asked, config.failures)
-            drawn[number], rollouts = sample_all(sampling, parts.pool)
+            drawn[number], rollouts = sample_all(sampling, parts.pool, adds=number > 0)
+        if not rollouts:  # all that this round asked for failed again and again
+            continue
         with clock("grade"):
             grades = parts.verifier.grade(rollouts, drawn[number], learning=config.grades_more)
             sampled.append(rollouts)

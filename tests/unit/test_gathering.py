@@ -79,6 +79,17 @@ class Pool(RolloutPool):
         pass
 
 
+class FailingPool(Pool):
+    """The groups of the first refill fail again and again."""
+
+    def start_sampling(self, problems: pa.Table, request: RolloutRequest, rows: Any = None) -> Job:
+        job = super().start_sampling(problems, request, rows)
+        if request.seed_path[-2:] == ("refill", 1):
+            job.done.clear()
+            job.dropped = list(range(problems.num_rows))
+        return job
+
+
 class Judge:
     """Grades by the problem: of one that teaches one rollout is right. Some calls lose its process."""
 
@@ -107,11 +118,17 @@ class Judge:
         return self.call("join_grades", grades)
 
 
-def gathered(config: Config, iteration: int = 0, state: LoopState | None = None, **more: Any) -> Any:
+def gathered(
+    config: Config,
+    iteration: int = 0,
+    state: LoopState | None = None,
+    pool: Pool | None = None,
+    **more: Any,
+) -> Any:
     """Problems, rollouts and grades of an iteration, and the parts that made them."""
     parts: Any = SimpleNamespace(
         problems=training_problems(config, state or LoopState(), None),
-        pool=Pool(),
+        pool=pool or Pool(),
         verifier=Judge(config, **more),
         reference=NoReference(),
     )
@@ -259,3 +276,15 @@ def test_a_summary_counts_the_rollouts_of_replaced_groups() -> None:
     """An iteration of 6 groups, one of 10, one whose metrics do not say: 4 rollouts each."""
     config = load_config(None, ["train.problems_per_iteration=6", "train.rollouts_per_problem=4"])
     assert rollouts_sampled([{"groups/sampled": 6.0}, {"groups/sampled": 10.0}, {}], config) == 22 * 4
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_an_iteration_goes_on_where_all_groups_of_a_refill_are_dropped(rounds: int) -> None:
+    """`failures.smallest_share` is of the iteration's groups, and a refill may ask for a single one."""
+    config = settings("failures.dropped=shrink", rounds=rounds)
+    problems, rollouts, grades, _ = gathered(config, pool=FailingPool())
+    first = [problem.problem_id for problem in islice(stream_of(config), WANTED)]
+    names = problems["problem_id"].to_pylist()
+    assert names[:WANTED] == first
+    assert (len(names) > WANTED) == (rounds == 2)
+    assert rollouts.num_rows == grades.num_rows == len(names) * SIZE
