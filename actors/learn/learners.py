@@ -33,6 +33,7 @@ from airls_ray.learning.replay import ReplaySample
 from airls_ray.learning.save import save_trained
 from airls_ray.models.load import load_policy_module
 from airls_ray.models.lora import adapter_file_weights, adapter_settings, load_with_adapters
+from airls_ray.models.saved_names import as_saved
 from airls_ray.seeding import derive_seed
 from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, encode_traces
@@ -202,7 +203,7 @@ class PolicyLearner(Learner):
             settings = adapter_settings(self._engine.module)
             return pack_weights(adapter_file_weights(weights), self._version, settings)
         if self._rank == 0:
-            return pack_weights(weights, self._version)
+            return pack_weights(as_saved(self._engine.module.model, weights), self._version)
         for _ in weights:  # take part in the gathering
             pass
         return None

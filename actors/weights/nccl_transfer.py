@@ -14,6 +14,7 @@ import torch
 
 from actors.cluster import cluster
 from airls_ray.learning.engine import TrainEngine
+from airls_ray.models.saved_names import as_saved
 
 
 class RolloutWorkerClient:
@@ -97,11 +98,11 @@ def open_sender(
 
         def metadata(self) -> list[ParamMeta]:
             if self._metadata is None:  # one gathering pass; shapes never change
-                self._metadata = [ParamMeta(n, t.dtype, tuple(t.shape)) for n, t in engine.named_weights()]
+                self._metadata = [ParamMeta(name, one.dtype, tuple(one.shape)) for name, one in self]
             return self._metadata
 
         def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-            return iter(engine.named_weights())
+            return as_saved(engine.module.model, engine.named_weights())
 
     client = RolloutWorkerClient(list(workers), ranks_per_engine, deadline_seconds)
     world_size = 1 + ranks_per_engine * len(workers)

@@ -47,6 +47,8 @@ class ObjectStoreTransferEngine(WeightTransferEngine[ObjectStoreInitInfo, Object
         """Prepare every layer to be loaded anew."""
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
+        if not torch.accelerator.is_available():
+            forget_expert_kernels(self.model)
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -79,6 +81,18 @@ def repack_tied_output(model: torch.nn.Module) -> None:
     head = getattr(model, "lm_head", None)
     if head is not None and getattr(model.config, "tie_word_embeddings", False):
         head.quant_method.process_weights_after_loading(head)
+
+
+def forget_expert_kernels(model: torch.nn.Module) -> None:
+    """Let a reload make the kernels of mixtures of experts anew.
+
+    On CPU vLLM packs their weights where it makes the kernel; a reload that finds one leaves new weights
+    unpacked, and the engine silently samples with nonsense. (On a GPU it renews them in place.)
+    """
+    for layer in model.modules():
+        method: Any = getattr(layer, "quant_method", None)
+        if hasattr(method, "moe_kernel"):
+            method.moe_kernel = None
 
 
 def register_object_store_transfer() -> None:

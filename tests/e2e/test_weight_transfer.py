@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,9 @@ from actors.rollout.engine import Request, Sample, Sampling
 from actors.rollout.vllm_engine import VLLMEngine
 from actors.weights.weight_transfer import ObjectStoreTransferEngine
 from airls_ray.config.schema import EngineConfig
+from airls_ray.models.saved_names import as_saved
 from airls_ray.weights import WeightBuffer, pack_weights
+from tests.e2e.conftest import REPOSITORY, environment
 from tests.e2e.engines import cached_tokens
 
 VOCABULARY = 40
@@ -38,7 +42,8 @@ class Pair:
         with torch.no_grad():
             for weight in self.model.parameters():
                 weight.add_(torch.randn(weight.shape, generator=generator) * 0.05)
-        buffer = pack_weights(self.model.named_parameters(), version)  # a tied weight occurs once
+        weights = as_saved(self.model, self.model.named_parameters())  # a tied weight occurs once
+        buffer = pack_weights(weights, version)
         buffer.data.flags.writeable = False
         return buffer
 
@@ -89,6 +94,18 @@ def test_the_engine_samples_with_the_new_weights_exactly(pair: Pair) -> None:
         assert pair.largest_difference(prompts(10)) < 1e-4
     after = pair.engine.generate(prompts(10), [0] * 4, Sampling(1, 0.0, 12))
     assert [list(s.tokens) for [s] in before] != [list(s.tokens) for [s] in after]
+
+
+def test_a_mixture_of_experts_samples_with_the_new_weights_exactly() -> None:
+    """In a process of its own: vLLM has groups of ranks for experts only where its first model has some."""
+    program = Path(__file__).with_name("expert_weights.py")
+    done = subprocess.run(
+        [sys.executable, program], cwd=REPOSITORY, env=environment(PYTHONPATH=str(REPOSITORY)),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    differences = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("nats")]
+    assert len(differences) == 2 and max(differences) < 1e-4
 
 
 def test_the_engine_knows_the_version_of_its_weights(pair: Pair) -> None:

@@ -153,7 +153,7 @@ class Rank:
 
 def test_the_teacher_gets_the_references_log_probs_once(monkeypatch: Any) -> None:
     """Those of the iteration where they are known; in an evaluation it asks for them."""
-    monkeypatch.setattr("actors.learn.groups.cluster.wait_done", lambda *_: None)
+    monkeypatch.setattr("actors.learn.groups.cluster.fetch_together", lambda *_: None)
     asked: list[Any] = []
 
     def log_probs(rollouts: Any) -> list[str]:
