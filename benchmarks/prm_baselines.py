@@ -80,7 +80,7 @@ def run_task(
     job = job_of(task, sizes, threads, progress)
     prms: dict[str, Any] = {}
     for recipe in recipes:
-        runs = [train(job, recipe, seed) for seed in seeds]
+        runs = [without_details(train(job, recipe, seed)) for seed in seeds]
         prms[recipe.name] = {"label": recipe.label, "seeds": runs}
     return {"controls": controls(job.samples.parts["test"]), "prms": prms, "cost": job.samples.cost}
 
@@ -123,6 +123,12 @@ def train(job: Job, recipe: Recipe, seed: int) -> dict[str, Any]:
         f"steps by {best['aggregate']})"
     )
     return record
+
+
+def without_details(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose grid has only what the choice is made by, for the result file."""
+    kept = ("rate", "epoch", "aggregate", "best_of_n", "auroc_within")
+    return {**record, "grid": [{name: one[name] for name in kept} for one in record["grid"]]}
 
 
 def train_at(
