@@ -12,6 +12,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import common
@@ -81,6 +82,7 @@ VARIANTS = (
 def main(
     task: Annotated[list[str] | None, typer.Option(help="Only this task (may be repeated).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this variant (may be repeated).")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Of each.")] = 2,
     problems: Annotated[int, typer.Option(min=8, help="Training problems that are searched.")] = 512,
     updates: Annotated[int, typer.Option(min=1, help="Of a round's warm start.")] = 40,
@@ -88,8 +90,8 @@ def main(
 ) -> None:
     """Train the base policy of each task on its own right responses, and compare.
 
-    Some minutes a round on two cores, after the run of AIRL-S that `systems.py` makes; finished stages are
-    used again, and what is not asked for keeps its figures.
+    Two to five minutes a round on two cores, after the run of AIRL-S that `systems.py` makes; finished stages
+    are used again, and what is not asked for keeps its figures.
     """
     common.use_all_cores()
     from actors.train.start import connected
@@ -110,13 +112,16 @@ def main(
             for one in VARIANTS:
                 if only and one.name not in only:
                     continue
-                progress.say(f"{one.label} on {name}")
-                figures.setdefault(name, {})[one.name] = run(name, one, sizes, progress)
+                runs = []
+                for seed in range(seeds):
+                    progress.say(f"{one.label} on {name}, seed {seed}")
+                    runs.append(run(name, one, seed, sizes, progress))
+                figures.setdefault(name, {})[one.name] = {"label": one.label, "runs": runs}
                 common.write_result("self_training", figures)
             progress.table(f"{name}: {rounds} rounds of {problems} problems", rows_of(figures[name]), COLUMNS)
 
 
-def run(task: str, one: Variant, sizes: tuple[str, ...], progress: Progress) -> dict[str, Any]:
+def run(task: str, one: Variant, seed: int, sizes: tuple[str, ...], progress: Progress) -> dict[str, Any]:
     """Self-train, or read what was; returns accuracies, and what was learned from."""
     import methods
 
@@ -126,12 +131,12 @@ def run(task: str, one: Variant, sizes: tuple[str, ...], progress: Progress) -> 
     base = methods.base_policy(task, progress)
     prm = None if one.prm is None else first_prm(task, one.prm, base, progress)
     at = PRM_CONFIGS[task] if one.prm == "labels" else config_path(task)
-    config = load_config(at, [*SAME, *sizes, *one.overrides])
-    folder = FOLDER / task / one.name
+    config = load_config(at, [*SAME, *sizes, *one.overrides, f"seed={seed}"])
+    folder = FOLDER / task / f"{one.name}_seed_{seed}"
     started = time.perf_counter()
     found = run_self_train(config, base, prm, folder, progress)
     return {
-        "label": one.label,
+        "seed": seed,
         "problems": found["problems"],
         "updates": config.sft.iterations,
         "base": found["accuracy"],
@@ -169,25 +174,32 @@ def sound_share(config: Config, traces: Path) -> float:
     return sum(sound) / len(sound)
 
 
-COLUMNS = ("learned from", "base", "round", "accuracy", "95 %", "solved", "traces", "all steps right")
+COLUMNS = (
+    "learned from",
+    "seeds",
+    "base",
+    "round",
+    "accuracy",
+    "95 %",
+    "solved",
+    "traces",
+    "all steps right",
+)
 
 
 def rows_of(found: dict[str, Any]) -> list[list[Any]]:
-    """A row a round of each variant."""
-    return [
-        [
-            one["label"],
-            one["base"]["mean"],
-            number,
-            each["accuracy"],
-            f"{each['low']:.3f}-{each['high']:.3f}",
-            each["solved"],
-            each["traces"],
-            each["sound_traces"],
-        ]
-        for one in found.values()
-        for number, each in enumerate(one["rounds"], 1)
-    ]
+    """A row a round of each variant: means over its seeds, also of the bounds."""
+    rows = []
+    for one in found.values():
+        base = fmean(run["base"]["mean"] for run in one["runs"])
+        for number, rounds in enumerate(zip(*(run["rounds"] for run in one["runs"]), strict=True), 1):
+            mean = {name: fmean(each[name] for each in rounds) for name in rounds[0]}
+            bounds = f"{mean['low']:.3f}-{mean['high']:.3f}"
+            rows.append(
+                [one["label"], len(rounds), base, number, mean["accuracy"], bounds]
+                + [mean[name] for name in ("solved", "traces", "sound_traces")]
+            )
+    return rows
 
 
 if __name__ == "__main__":
