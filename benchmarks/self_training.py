@@ -34,8 +34,8 @@ SAME = (
     "sft.learner.learning_rate=3.0e-4",
     "sft.learner.lr_warmup_updates=5",
 )
-"""Of every variant: of 16 responses the right one that scores highest. Two would be too many for `arithmetic`,
-where one solution is right: the second has wrong steps and the right answer by chance."""
+"""Of every variant: of 16 responses the right one that scores highest. A second one would be wrong in its
+steps on `arithmetic`, where one solution is right."""
 
 
 @dataclass(frozen=True)
