@@ -29,7 +29,7 @@ from airls_ray.tasks import make_task
 from airls_ray.text.codec import TextCodec, encode_traces
 from airls_ray.truncation import Truncation
 
-_HELD_OUT_SHARE = 10  # of a small file of problems, one in so many is held out
+_HELD_OUT_SHARE = 10  # of a file of problems, no more than one in so many is held out
 
 
 def train_rank(job: dict[str, Any]) -> None:
@@ -160,16 +160,20 @@ def _share(problems: pa.Table, rank: int, world_size: int) -> pa.Table:
 def held_out_problems(config: Config, codec: TextCodec) -> pa.Table:
     """Training problems that the warm start never learns from, for the accuracy check.
 
-    Of a file with few problems, one in ten is held out.
+    Of a file with few problems, no more than one in ten is held out: the others are to be learned from.
     """
     wanted = config.sft.evaluate_problems
     seed = derive_seed(config.seed, "sft held out")
     stream = ProblemStream(make_task(config.task), "train", seed, fit=fit_of(config, codec))
     table = stream.take(wanted)
     unique = table.take(_first_rows(table["problem_id"]))
-    if unique.num_rows == wanted:
-        return unique
-    return unique.slice(0, max(unique.num_rows // _HELD_OUT_SHARE, 1))
+    known = set(unique["problem_id"].to_pylist())
+    while len(known) < wanted * _HELD_OUT_SHARE:
+        new = set(stream.take(wanted)["problem_id"].to_pylist()) - known
+        if not new:  # a file has come to its end and begins again
+            break
+        known |= new
+    return unique.slice(0, min(wanted, max(len(known) // _HELD_OUT_SHARE, 1)))
 
 
 def _first_rows(column: pa.ChunkedArray) -> pa.Array:

@@ -130,17 +130,19 @@ def test_held_out_problems_are_never_learned_from(tmp_path: Path) -> None:
     assert not seen & set(held_out["problem_id"].to_pylist())
 
 
-def file_config(folder: Path, traces: list[str]) -> Config:
+def file_config(folder: Path, traces: list[str], held_out: int = 64) -> Config:
     for name, count in (("train", 40), ("test", 2)):
         rows = [{"prompt": f"{name} {n}", "answer": "1", "traces": traces} for n in range(count)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = {"train_file": folder / "train.jsonl", "test_file": folder / "test.jsonl"}
-    return Config(task={"name": "file", **files}, model={"path": "x"}, sft={"evaluate_problems": 64})
+    return Config(task={"name": "file", **files}, model={"path": "x"}, sft={"evaluate_problems": held_out})
 
 
-def test_of_a_small_file_a_tenth_is_held_out(tmp_path: Path) -> None:
-    held_out = held_out_problems(file_config(tmp_path, ["t"]), None)  # type: ignore[arg-type]
-    assert held_out.num_rows == len(set(held_out["problem_id"].to_pylist())) == 4
+@pytest.mark.parametrize(("asked", "held"), [(64, 4), (40, 4), (39, 4), (5, 4), (4, 4), (3, 3)])
+def test_of_a_small_file_no_more_than_a_tenth_is_held_out(tmp_path: Path, asked: int, held: int) -> None:
+    """Also where the file has as many problems as are asked for: else hardly any would be learned from."""
+    held_out = held_out_problems(file_config(tmp_path, ["t"], asked), None)  # type: ignore[arg-type]
+    assert held_out.num_rows == len(set(held_out["problem_id"].to_pylist())) == held
 
 
 def test_problems_without_traces_are_an_error(tmp_path: Path) -> None:
