@@ -9,7 +9,6 @@ Each learns from as many problems by as many updates; accuracy is of single samp
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -134,7 +133,6 @@ def run(task: str, one: Variant, seed: int, sizes: tuple[str, ...], progress: Pr
     at = PRM_CONFIGS[task] if one.prm == "labels" else config_path(task)
     config = load_config(at, [*SAME, *sizes, *one.overrides, f"seed={seed}"])
     folder = FOLDER / task / f"{one.name}_seed_{seed}"
-    started = time.perf_counter()
     found = run_self_train(config, base, prm, folder, progress)
     return {
         "seed": seed,
@@ -146,7 +144,6 @@ def run(task: str, one: Variant, seed: int, sizes: tuple[str, ...], progress: Pr
             | {"sound_traces": sound_share(config, folder / f"round_{each['round']}" / "traces.jsonl")}
             for each in found["rounds"]
         ],
-        "seconds": round(time.perf_counter() - started, 1),
     }
 
 
