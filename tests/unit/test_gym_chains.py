@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from itertools import product
 from typing import Any
 
 import pytest
 
+from airls_ray.tasks.gym import moves
 from airls_ray.tasks.gym.chains import chain_of
 from airls_ray.tasks.gym.moves import Hanoi, hanoi_distances
 from airls_ray.tasks.gym.numbers import calculations_of, countdown_trace, reaches
@@ -172,3 +176,39 @@ def test_of_other_data_sets_nothing_is_known_of_steps() -> None:
 def test_a_walk_does_not_move_on_a_move_that_is_none() -> None:
     walk = Hanoi({"metadata": {"num_disks": 1, "num_pegs": 3, "start_peg": 1, "target_peg": 3}})
     assert not walk.take("Move disk 1 from Peg 2 to Peg 3") and walk.take("Move disk 1 from Peg 1 to Peg 3")
+
+
+@pytest.mark.parametrize("found", ["CAT,DAT,DOT", "CAT,COT,DOT"])
+def test_a_ladder_is_the_first_of_the_shortest_whichever_the_package_found(
+    found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: dict[str, list[str]] = {}
+    for word in ("DOT", "DAT", "COT", "CAT", "COG", "DOG"):
+        for place in range(3):
+            words.setdefault(f"{word[:place]}?{word[place + 1 :]}", []).append(word)
+    monkeypatch.setattr(moves, "known_words", lambda length: words)
+    moves.ladder_distances.cache_clear()
+    entry = {"question": "?", "answer": found, "metadata": {"start_word": "CAT", "end_word": "DOT"}}
+    settled = chain_of("word_ladder").settled(entry)
+    moves.ladder_distances.cache_clear()
+    assert settled == {**entry, "answer": "CAT,COT,DOT"}
+
+
+def test_word_ladders_are_the_same_in_every_process() -> None:
+    pytest.importorskip("reasoning_gym")
+    program = (
+        "from itertools import islice\n"
+        "from airls_ray.config import Config\n"
+        "from airls_ray.tasks import make_task\n"
+        "task = {'name': 'reasoning_gym', 'options': {'dataset': 'word_ladder', 'compact': True}}\n"
+        "made = make_task(Config(task=task).task)\n"
+        "print([(one.problem_id, one.traces) for one in islice(made.problems('train', 0), 20)])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, check=True,
+            capture_output=True, text=True, timeout=120,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(said) == 1

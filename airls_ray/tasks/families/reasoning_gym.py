@@ -122,7 +122,9 @@ class ReasoningGym:
         if not problem.prompt.startswith(self._question(entry)):
             raise ConfigError(
                 f"problem {index} of {self.name} is another one here than where it was drawn "
-                f"({problem.prompt[:40]!r}): take the same settings and version of reasoning-gym"
+                f"({problem.prompt[:40]!r}): take the same settings and version of reasoning-gym, and "
+                "PYTHONHASHSEED=0 for every process where a data set draws from sets (isomorphic_strings, "
+                "polynomial_multiplication, ransom_note)"
             )
         return entry
 
@@ -134,8 +136,7 @@ class ReasoningGym:
         """The first entry of the data set whose seed is `index`: most give it without being made anew."""
         if self._reseeds:
             self._data.seed = index
-        found: Mapping[str, Any] = (self._data if self._reseeds else self._make(seed=index))[0]
-        return found
+        return self._chain.settled((self._data if self._reseeds else self._make(seed=index))[0])
 
 
 def _compact_form(dataset: str) -> Compact:

@@ -38,6 +38,8 @@ class Chain:
     """What the package scores of a response; None: there is none."""
     solvable: Callable[[Entry], bool] = lambda entry: True
     """Whether the package has a solution; it gives questions without one, too, and scores every answer 0."""
+    settled: Callable[[Entry], Entry] = lambda entry: entry
+    """The entry as it is in every process, where the package draws by the order of a set."""
     walk: Callable[[Entry], states.Walk] | None = None
     """Replays an entry; None: the truth of steps is not known."""
 
@@ -99,7 +101,7 @@ _CHAINS: dict[str, Chain] = {
         walk=moves.Hanoi,
     ),
     "quantum_lock": Chain(delimiter="→", walk=moves.QuantumLock),
-    "word_ladder": Chain(delimiter=",", walk=moves.WordLadder),
+    "word_ladder": Chain(delimiter=",", settled=moves.with_first_ladder, walk=moves.WordLadder),
     "countdown": Chain(
         request=(
             "Write one calculation on each line, such as 94*4=376, and the expression alone on the last line."

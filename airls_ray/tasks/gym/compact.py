@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase, digits
 
 from airls_ray.tasks.gym.chains import Chain, Entry
-from airls_ray.tasks.gym.moves import Jugs, QuantumLock, WordLadder, jugs_solvable
+from airls_ray.tasks.gym.moves import Jugs, QuantumLock, WordLadder, jugs_solvable, with_first_ladder
 from airls_ray.tasks.gym.states import Walk
 
 END = ";"
@@ -171,6 +171,7 @@ COMPACT: dict[str, Compact] = {
     "word_ladder": Compact(
         trace=_ladder_trace,
         answer=_ladder_answer,
+        settled=with_first_ladder,
         walk=_ladder_walk,
         prompt=_ladder_prompt,
         tokens=(*ascii_uppercase, *">:", END),

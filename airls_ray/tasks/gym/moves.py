@@ -153,7 +153,7 @@ class WordLadder:
         """Begin before the first word, which must be the given one."""
         given = entry["metadata"]
         self._start, self._end = given["start_word"], given["end_word"]
-        self._component = ladder_component(self._end)
+        self._distances = ladder_distances(self._end)
         self._said: list[str] = []
 
     def take(self, step: str) -> bool:
@@ -163,19 +163,35 @@ class WordLadder:
             return False
         right = word == self._start if not self._said else _differ_in_one(self._said[-1], word)
         self._said.append(word)
-        return right and word in self._component
+        return right and word in self._distances
 
 
 @lru_cache(maxsize=256)
-def ladder_component(end: str) -> frozenset[str]:
-    """Return the package's words from which `end` can be reached by changing a letter at a time."""
-    words = known_words(len(end))
+def ladder_distances(end: str) -> Mapping[str, int]:
+    """Return the package's words from which `end` can be reached by changing a letter at a time, with the
+    changes that it takes."""
+    return _distances(end, ladder_neighbours)
 
-    def neighbours(word: str) -> Iterator[str]:
-        for place in range(len(word)):
-            yield from words.get(word[:place] + "?" + word[place + 1 :], ())
 
-    return frozenset(_distances(end, neighbours))
+def ladder_neighbours(word: str) -> Iterator[str]:
+    """Yield the package's words that differ from `word` in a letter at most."""
+    words = known_words(len(word))
+    for place in range(len(word)):
+        yield from words.get(word[:place] + "?" + word[place + 1 :], ())
+
+
+def with_first_ladder(entry: Entry) -> Entry:
+    """Return an entry with the first of its shortest ladders by the alphabet.
+
+    The package takes the one that it finds first in a set, which is another one in each process: problems
+    would have other names and traces after a resume.
+    """
+    now, end = entry["metadata"]["start_word"], entry["metadata"]["end_word"]
+    left, ladder = ladder_distances(end), [now]
+    while now != end:
+        now = min(word for word in ladder_neighbours(now) if left[word] < left[now])
+        ladder.append(now)
+    return {**entry, "answer": ",".join(ladder)}
 
 
 @lru_cache(maxsize=8)
