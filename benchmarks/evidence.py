@@ -10,6 +10,7 @@
     countdown.json      search with three and four numbers
     countdown_seeds.json  the PRM of three seeds choosing among the same samples
     reward_hacking.json policies that learn from a PRM's reward alone
+    self_training.json  policies that learn their own solutions, chosen by a PRM or without
 
 Runs nothing itself: `docs/evidence.md` says which command makes which file.
 """
@@ -33,6 +34,7 @@ SOURCES = (
     "countdown",
     "countdown_seeds",
     "reward_hacking",
+    "self_training",
 )
 
 
@@ -61,6 +63,7 @@ def main() -> None:
         "countdown": found["countdown"],
         "countdown_seeds": found["countdown_seeds"],
         "reward_hacking": found["reward_hacking"],
+        "self_training": found["self_training"],
     }
     progress = make_progress()
     for name, one in tasks.items():
