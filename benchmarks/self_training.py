@@ -19,6 +19,8 @@ import typer
 from method_variants import PRM_CONFIGS, config_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airls_ray.config.schema import Config
     from airls_ray.console.progress import Progress
 
@@ -117,7 +119,8 @@ def main(
                     progress.say(f"{one.label} on {name}, seed {seed}")
                     runs.append(run(name, one, seed, sizes, progress))
                 figures.setdefault(name, {})[one.name] = {"label": one.label, "runs": runs}
-                common.write_result("self_training", figures)
+                path = common.write_result("self_training", figures)
+                draw(path.with_suffix(".png"), figures)
             progress.table(f"{name}: {rounds} rounds of {problems} problems", rows_of(figures[name]), COLUMNS)
 
 
@@ -198,6 +201,36 @@ def rows_of(found: dict[str, Any]) -> list[list[Any]]:
                 + [mean[name] for name in ("solved", "traces", "sound_traces")]
             )
     return rows
+
+
+def draw(path: Path, figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Accuracy by round of each variant, mean and every seed, with the mean interval; a panel a task."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0 * len(figures), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(figures), squeeze=False)[0]
+    for axes, (task, found) in zip(panels, figures.items(), strict=True):
+        for one, color in zip(found.values(), ("#777777", "#0072b2", "#d55e00"), strict=False):
+            points = [
+                [run["base"] | {"accuracy": run["base"]["mean"]}, *run["rounds"]] for run in one["runs"]
+            ]
+            mean, low, high = (
+                [fmean(each[name] for each in now) for now in zip(*points, strict=True)]
+                for name in ("accuracy", "low", "high")
+            )
+            rounds = range(len(mean))
+            axes.fill_between(rounds, low, high, color=color, alpha=0.12, linewidth=0)
+            for run in points if len(points) > 1 else ():
+                axes.plot(rounds, [each["accuracy"] for each in run], color=color, linewidth=0.7, alpha=0.6)
+            label = f"{one['label']}, {len(points)} seed{'s' if len(points) > 1 else ''}"
+            axes.plot(rounds, mean, "o-", color=color, label=label)
+        axes.set(title=task, xlabel="round (0: base policy)", ylabel="accuracy of one sample (95 %)")
+        axes.set_xticks(range(1 + max(len(run["rounds"]) for one in found.values() for run in one["runs"])))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":
