@@ -98,7 +98,7 @@ def test_a_request_that_waits_in_vain_is_never_searched(make: Make) -> None:
     assert [reply.status_code for reply in replies] == [504] * 3
     endpoint.chains.gate.set()
     asyncio.run(until(lambda: endpoint.queue.counts() == (0, 0)))
-    assert len(endpoint.chains.calls) == 1
+    assert len(endpoint.chains.calls) <= 1  # of the one that was live, if its deadline let it begin
 
 
 @pytest.mark.parametrize("how", ["disconnect", "cancel"])
