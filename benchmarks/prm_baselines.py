@@ -126,9 +126,13 @@ def train(job: Job, recipe: Recipe, seed: int) -> dict[str, Any]:
 
 
 def without_details(record: dict[str, Any]) -> dict[str, Any]:
-    """A record whose grid has only what the choice is made by, for the result file."""
-    kept = ("rate", "epoch", "aggregate", "best_of_n", "auroc_within")
-    return {**record, "grid": [{name: one[name] for name in kept} for one in record["grid"]]}
+    """A record for the result file, whose grid has only what the choice is made by: a line a setting, with
+    rate, epoch, aggregation, Best-of-N and AUROC within problems on the validation problems."""
+    grid = [
+        f"{one['rate']:g} {one['epoch']} {one['aggregate']} {one['best_of_n']:.4f} {one['auroc_within']:.4f}"
+        for one in record["grid"]
+    ]
+    return {**record, "grid": grid}
 
 
 def train_at(

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from airls_ray.evaluation.steps import SCORE_ROUNDING
+
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the problems that summaries report."""
-
-_ROUNDING = 1e-12
-"""A score goes through its logarithm and back."""
 
 
 def vote_share(answer: str | None, answers: Sequence[str | None]) -> float:
@@ -32,7 +31,7 @@ def is_sure(
         least_share: see `search.abstain`.
         least_score: the same.
     """
-    return np.asarray((share >= least_share) & (score >= least_score - _ROUNDING))
+    return np.asarray((share >= least_share) & (score >= least_score - SCORE_ROUNDING))
 
 
 def risk_curve(confidence: NDArray[np.float64], outcomes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,6 +20,10 @@ MOST_ODDS = 36.0
 of -700 is not 0: with two bounds a sure step on one side would outweigh as sure ones on the other."""
 
 
+SCORE_ROUNDING = 1e-12
+"""A score goes through its logarithm and back: one of just a threshold may come out below it by so much."""
+
+
 def aggregate_steps(values: NDArray[np.generic], offsets: NDArray[np.integer], how: Aggregate) -> np.ndarray:
     """Reduce the step scores of each trace to one number.
 

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airls_ray.evaluation.steps import Aggregate
+from airls_ray.evaluation.steps import SCORE_ROUNDING, Aggregate
 from airls_ray.search.searcher import Searcher
 from airls_ray.search.tree import ROOT, SearchState, Want
 
 _CHAINS, _ROUNDS = "chains", "rounds"
-_ROUNDING = 1e-12
-"""A score goes through its logarithm and back."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class ChunkReset(Searcher):
     def _judged(self, state: SearchState, chain: dict[str, Any], node: int) -> dict[str, Any]:
         """The chain after another attempt."""
         tries = [*chain["tries"], node]
-        if state.value(node, "last") >= self.threshold - _ROUNDING:
+        if state.value(node, "last") >= self.threshold - SCORE_ROUNDING:
             return {"at": node, "tries": []}
         if len(tries) < self.attempts:
             return {"at": chain["at"], "tries": tries}
